@@ -1,0 +1,67 @@
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::run_with;
+
+/// Where somebody else has built the upgrader already, so that a test run asks cargo once and not once a test.
+pub const PREBUILT: &str = "UPGRADER_BINARIES";
+
+/// The upgrader's programs as they are shipped, static and stripped.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `NAME-upgrade`.
+    pub upgrade: Vec<u8>,
+    /// `real-NAME-upgrade`.
+    pub real_upgrade: Vec<u8>,
+}
+
+impl Binaries {
+    /// Reads the programs, after having cargo bring them up to date.
+    pub fn read() -> Result<Self> {
+        let directory = match std::env::var_os(PREBUILT) {
+            Some(directory) => PathBuf::from(directory),
+            None => build()?,
+        };
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read(&path).with_context(|| path.display().to_string())
+        };
+        Ok(Self { upgrade: read("xivo-upgrade")?, real_upgrade: read("real-xivo-upgrade")? })
+    }
+}
+
+/// Builds the programs as they are shipped, and says where they are.
+pub fn build() -> Result<PathBuf> {
+    let target = match std::env::consts::ARCH {
+        machine @ ("x86_64" | "aarch64") => format!("{machine}-unknown-linux-gnu"),
+        other => bail!("the upgrader is not built for {other} yet"),
+    };
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let directory = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => workspace.join(directory),
+        None => workspace.join("target"),
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // The explicit target keeps the flag away from macros that run on this host: those cannot be static.
+    let arguments = ["build", "--quiet", "--release", "--package=upgrader", "--target", &target, "--manifest-path"];
+    let manifest = workspace.join("Cargo.toml");
+    run_with(
+        Path::new(&cargo),
+        arguments.iter().map(OsStr::new).chain([manifest.as_os_str()]),
+        &[("RUSTFLAGS", OsStr::new("-C target-feature=+crt-static"))],
+    )
+    .context("the upgrader could not be built")?;
+    Ok(directory.join(target).join("release"))
+}
+
+/// dpkg's name for this host's architecture.
+#[must_use]
+pub fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,51 @@
+use std::io::Write;
+
+use anyhow::{Result, ensure};
+
+use crate::appliance::{self, Appliance};
+use crate::image::Debian;
+use crate::observation::{Happened, Mark, SystemState};
+use crate::shipped::SERVICES;
+
+/// Boots an exchange at 1.2.1, upgrades it to 1.2.2 before the spectator's eyes, and prints what was observed from outside.
+pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
+    writeln!(out, "== A Debian {debian} machine boots and installs XiVO 1.2.1 from its repository")?;
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
+    let machine = &appliance.world.machine;
+    let before = SystemState::of(machine, &SERVICES)?;
+    for (name, service) in &before.services {
+        writeln!(out, "   {name:<16} {} {}", service.state, service.version)?;
+    }
+
+    writeln!(out, "\n== XiVO 1.2.2 is published. The admin types: xivo-upgrade\n")?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let machine = &appliance.world.machine;
+    let mark = Mark::set(machine)?;
+    let transcript = appliance.world.upgrade(&[]).answer("[Y/n] ", "y\n").live(out).run()?;
+
+    let happened = Happened::since(&mark, machine, &SERVICES)?;
+    let after = SystemState::of(machine, &SERVICES)?;
+    writeln!(out, "\n== What was observed from outside, exit code {}\n", transcript.exit)?;
+    write!(out, "{happened}")?;
+    writeln!(out, "Versions, installed and really running:")?;
+    for package in ["xivo", "xivo-upgrade"] {
+        writeln!(out, "  {package:<16} {} -> {}", version(&before, package), version(&after, package))?;
+    }
+    for service in SERVICES {
+        let running = |state: &SystemState| state.services.get(service).map_or("-", |found| &found.version).to_owned();
+        let outage = happened.outages.get(service).copied().unwrap_or_default();
+        writeln!(
+            out,
+            "  {service:<16} {} -> {}   out of service for {:.0} ms",
+            running(&before),
+            running(&after),
+            outage.as_secs_f64() * 1e3
+        )?;
+    }
+    ensure!(transcript.exit == 0, "the upgrade ended with exit code {}", transcript.exit);
+    Ok(())
+}
+
+fn version<'a>(state: &'a SystemState, package: &str) -> &'a str {
+    state.packages.get(package).map_or("-", String::as_str)
+}

@@ -1,0 +1,180 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result, anyhow};
+use testcontainers::bollard::Docker;
+use testcontainers::bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use tokio::runtime::{Builder, Runtime};
+
+/// On every container of ours: the process that made it.
+pub const OWNER: &str = "xivo-upgrade.owner";
+
+/// The runtime that everything asynchronous runs on, alive until the process ends.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads can be started")
+});
+
+/// Runs a future to its end.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    RUNTIME.block_on(future)
+}
+
+/// A container engine that answers.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    docker: Docker,
+}
+
+impl Engine {
+    /// Connects to the engine of `DOCKER_HOST`, or else to the usual socket.
+    ///
+    /// # Errors
+    /// If none answers; the error says how to get one.
+    pub fn connect() -> Result<Self> {
+        Self::answering(Docker::connect_with_defaults())
+    }
+
+    /// Connects to the engine at an address, `unix:///run/podman/podman.sock` for example.
+    pub fn at(address: &str) -> Result<Self> {
+        Self::answering(Docker::connect_with_host(address))
+    }
+
+    fn answering(docker: Result<Docker, testcontainers::bollard::errors::Error>) -> Result<Self> {
+        let docker = docker.context("DOCKER_HOST is not the address of an engine")?;
+        block_on(docker.ping()).map_err(|error| anyhow!("no container engine answers ({error}): run `make setup`"))?;
+        Ok(Self { docker })
+    }
+
+    /// Finds an engine that answers: `DOCKER_HOST`, the usual socket, or one of Podman's.
+    ///
+    /// Gives the value for `DOCKER_HOST` that others need to find it too, empty where they need none.
+    #[must_use]
+    pub fn find() -> Option<String> {
+        if Self::connect().is_ok() {
+            return Some(std::env::var("DOCKER_HOST").unwrap_or_default());
+        }
+        if std::env::var_os("DOCKER_HOST").is_some() {
+            return None;
+        }
+        let user =
+            std::env::var_os("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("podman/podman.sock"));
+        user.into_iter().chain([PathBuf::from("/run/podman/podman.sock")]).find_map(|socket| {
+            let address = format!("unix://{}", socket.display());
+            Self::at(&address).ok().map(|_| address)
+        })
+    }
+
+    /// Its client.
+    #[must_use]
+    pub fn docker(&self) -> &Docker {
+        &self.docker
+    }
+
+    /// The address at which containers reach this host, if the engine runs here: the gateway of its bridge.
+    #[must_use]
+    pub fn gateway(&self) -> Option<IpAddr> {
+        let network = block_on(self.docker.inspect_network("bridge", None)).ok()?;
+        network.ipam?.config?.into_iter().find_map(|config| config.gateway?.parse().ok())
+    }
+
+    /// Removes the containers whose makers are dead, and says how many that were.
+    pub fn sweep(&self) -> Result<usize> {
+        let left = self.left_behind()?;
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        for id in &left {
+            // Another run may sweep at the same time; then it is gone already.
+            let _ = block_on(self.docker.remove_container(id, Some(options.clone())));
+        }
+        Ok(left.len())
+    }
+
+    /// The containers whose makers are dead.
+    pub fn left_behind(&self) -> Result<Vec<String>> {
+        let filters = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let containers = block_on(self.docker.list_containers(Some(options)))?;
+        Ok(containers
+            .into_iter()
+            .filter(|container| {
+                let owner = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
+                owner.is_some_and(|owner| !Owner::parse(owner).is_some_and(|owner| owner.may_be_alive()))
+            })
+            .filter_map(|container| container.id)
+            .collect())
+    }
+}
+
+/// A process, told apart from every other that had or will have its number: boot, number and start time.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owner {
+    boot: String,
+    process: u32,
+    started: String,
+}
+
+impl Owner {
+    /// This process.
+    #[must_use]
+    pub fn this() -> Self {
+        let process = std::process::id();
+        Self { boot: boot(), process, started: started(process).unwrap_or_default() }
+    }
+
+    /// Reads what [`Display`](std::fmt::Display) wrote.
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let owner = Self {
+            boot: parts.next()?.to_owned(),
+            process: parts.next()?.parse().ok()?,
+            started: parts.next()?.to_owned(),
+        };
+        parts.next().is_none().then_some(owner)
+    }
+
+    /// False only if it is certain that the process is gone: nothing is known about those of another host.
+    fn may_be_alive(&self) -> bool {
+        self.boot != boot() || started(self.process).as_ref() == Some(&self.started)
+    }
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}/{}", self.boot, self.process, self.started)
+    }
+}
+
+/// What tells this boot of this host from all others.
+fn boot() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// When a process started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). `None` if there is none, or
+/// only its zombie.
+fn started(process: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_its_label_and_dead_ones_are_too() {
+        let this = Owner::this();
+        assert_eq!(Owner::parse(&this.to_string()), Some(Owner::this()));
+        assert!(this.may_be_alive());
+        let recycled = Owner { started: "1".to_owned(), ..Owner::this() };
+        assert!(!recycled.may_be_alive(), "another process has the number now");
+        let elsewhere = Owner { boot: "another host".to_owned(), ..recycled };
+        assert!(elsewhere.may_be_alive(), "nobody knows");
+        assert_eq!(Owner::parse("nonsense"), None);
+    }
+}

@@ -1,0 +1,42 @@
+//! A test harness for upgrades of Debian machines.
+//!
+//! A [`world::World`] is a booted machine (a container with systemd as process 1) and an apt repository of its own. Packages
+//! and releases are data, built and signed here; the upgrader under test is installed from its .deb, and everything that is
+//! said about a run is observed from outside it.
+
+/// Machines in the field: an old release installed, a new one published.
+pub mod appliance;
+/// The upgrader's programs, built as they are shipped.
+pub mod binaries;
+/// Programs of this host.
+pub mod command;
+/// .deb files.
+pub mod deb;
+/// An upgrade to watch.
+pub mod demo;
+/// The container engine, and what earlier runs left in it.
+pub mod engine;
+/// The machines' images.
+pub mod image;
+/// A repository's signing key.
+pub mod key;
+/// A booted machine and the commands it runs.
+pub mod machine;
+/// What is seen of a machine and of what happened on it.
+pub mod observation;
+/// Packages as data.
+pub mod package;
+/// Releases as data: the files in `releases/`.
+pub mod release;
+/// A signed apt repository in memory.
+pub mod repository;
+/// The HTTP server of a repository.
+pub mod server;
+/// Services of synthetic releases, with the maintainer scripts that debhelper would write.
+pub mod service;
+/// The upgrader's own package, as it is shipped.
+pub mod shipped;
+/// What a person saw of a command.
+pub mod transcript;
+/// A machine and its repository.
+pub mod world;

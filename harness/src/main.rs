@@ -1,0 +1,115 @@
+//! The harness on the command line: prepares this host, builds the package, shows an upgrade.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Write as _, stderr, stdout};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use harness::engine::Engine;
+use harness::image::{self, Debian};
+use harness::{binaries, command, deb, demo, shipped};
+
+/// Boot Debian machines, upgrade them, and see what happens.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Prepare this host: an engine that answers (installed from Debian if there is none) and the machines' images
+    ///
+    /// Prints the value that DOCKER_HOST needs; empty where it needs none.
+    Setup,
+    /// Build the upgrader as it is shipped, and print the directory of its programs
+    Binaries,
+    /// Build the upgrader's Debian package
+    Deb {
+        /// Where to put it
+        #[arg(default_value = "target/deb")]
+        directory: PathBuf,
+    },
+    /// Watch an upgrade from XiVO 1.2.1 to 1.2.2
+    Demo {
+        /// On this Debian release
+        #[arg(value_enum, default_value = "bookworm")]
+        debian: Debian,
+    },
+    /// Remove the containers that killed runs have left
+    Sweep {
+        /// Fail if there are any, after removing them
+        #[arg(long)]
+        check: bool,
+    },
+    /// Remove everything of ours from the engine: containers and images
+    Clean,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<()> {
+    let mut out = stdout();
+    match verb {
+        Verb::Setup => writeln!(out, "{}", setup()?)?,
+        Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
+        Verb::Deb { directory } => {
+            let package = shipped::upgrader()?;
+            fs::create_dir_all(&directory)?;
+            let file = directory.join(package.file_name());
+            fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;
+            writeln!(out, "{}", file.display())?;
+        }
+        Verb::Demo { debian } => demo::run(debian, &mut out)?,
+        Verb::Sweep { check } => {
+            let swept = Engine::connect()?.sweep()?;
+            ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");
+        }
+        Verb::Clean => clean()?,
+    }
+    Ok(())
+}
+
+/// Prepares the host and gives the value for `DOCKER_HOST`.
+fn setup() -> Result<String> {
+    let address = if let Some(address) = Engine::find() {
+        address
+    } else {
+        ensure!(
+            std::env::var_os("DOCKER_HOST").is_none(),
+            "no engine answers at DOCKER_HOST; unset it to have one installed on this host"
+        );
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/install-engine.sh");
+        command::run(&script, std::iter::empty::<&OsStr>())?;
+        Engine::find().context("the engine that was installed does not answer")?
+    };
+    let engine = if address.is_empty() { Engine::connect()? } else { Engine::at(&address)? };
+    for debian in Debian::ALL {
+        image::ensure(&engine, debian, &mut say)?;
+    }
+    Ok(address)
+}
+
+fn clean() -> Result<()> {
+    // Without an engine there is nothing in it.
+    let Ok(engine) = Engine::connect() else { return Ok(()) };
+    engine.sweep()?;
+    Debian::ALL.into_iter().try_for_each(|debian| image::remove(&engine, debian, |_| true))
+}
+
+/// Tells a person what takes time. Not on stdout: that is for what scripts read.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "images: {text}");
+}

@@ -1,0 +1,221 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::machine::Machine;
+
+/// Where the hooks of the tests leave their marks, one line each: phase, name, versions, time.
+pub const HOOK_MARKS: &str = "/var/log/hook-marks";
+
+/// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
+const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+
+/// The state of a machine, seen from outside the upgrader.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemState {
+    /// Installed packages and their versions.
+    pub packages: BTreeMap<String, String>,
+    /// What dpkg would call half-done.
+    pub unfinished: Vec<String>,
+    /// The services, by name.
+    pub services: BTreeMap<String, Service>,
+    /// A fingerprint of every path below /etc and /usr: type, mode, owner, content.
+    pub files: String,
+}
+
+/// A service of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// systemd's `ActiveState`.
+    pub state: String,
+    /// When its main process was started, in microseconds of the machine's monotonic clock.
+    pub started: u64,
+    /// The version that the running process says it is; empty if it does not run.
+    pub version: String,
+}
+
+/// A place in the machine's journal.
+#[derive(Debug, Clone)]
+pub struct Mark(String);
+
+/// What happened on a machine since a [`Mark`], as its hooks and its systemd tell it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// The hooks that ran, in order: `pre-upgrade 10-a (1.2.1 -> 1.2.2)`.
+    pub hooks: Vec<String>,
+    /// The starts of the product's services, in order.
+    pub starts: Vec<String>,
+    /// How long each service was down in all.
+    pub outages: BTreeMap<String, Duration>,
+}
+
+impl SystemState {
+    /// Looks at a machine and at these services of it.
+    pub fn of(machine: &Machine, services: &[&str]) -> Result<Self> {
+        let script = format!(
+            "dpkg-query --show --showformat='${{Package}}\\t${{Version}}\\t${{db:Status-Status}}\\n'
+            echo
+            for service in {}; do
+                pid=$(systemctl show --property=MainPID --value $service)
+                running=$(cat /run/$service.running 2>/dev/null || :)
+                case \"$running\" in \"$pid \"*) ;; *) running= ;; esac
+                printf '%s\\t%s\\t%s\\t%s\\n' $service \"$(systemctl show --property=ActiveState --value $service)\" \
+                    \"$(systemctl show --property=ExecMainStartTimestampMonotonic --value $service)\" \"${{running#* }}\"
+            done
+            echo
+            {{ find /etc /usr -printf '%p %y %m %u:%g %l\\n' | LC_ALL=C sort
+               find /etc /usr -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; }} | sha256sum",
+            services.join(" ")
+        );
+        let seen = machine.sh(&script)?;
+        let mut sections = seen.split("\n\n");
+        let mut section = || sections.next().context("the machine said less than it was asked");
+        let mut packages = BTreeMap::new();
+        let mut unfinished = Vec::new();
+        for fields in section()?.lines().map(fields) {
+            let [name, version, status] = fields?;
+            if status != "installed" && status != "config-files" && status != "not-installed" {
+                unfinished.push(format!("{name} {status}"));
+            }
+            if status == "installed" {
+                packages.insert(name, version);
+            }
+        }
+        let services = section()?
+            .lines()
+            .map(|line| {
+                let [name, state, started, version] = fields(line)?;
+                Ok((name, Service { state, started: started.parse()?, version }))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { packages, unfinished, services, files: section()?.trim().to_owned() })
+    }
+}
+
+/// The fields of a line of a listing.
+fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
+    let fields: Vec<String> = line.split('\t').map(str::to_owned).collect();
+    fields.try_into().map_err(|_| anyhow::anyhow!("the machine said {line:?}"))
+}
+
+impl Mark {
+    /// The end of the journal as it is now.
+    pub fn set(machine: &Machine) -> Result<Self> {
+        let said = machine.sh("journalctl --quiet --lines=1 --show-cursor --output=cat")?;
+        let (_, cursor) = said.rsplit_once("-- cursor: ").context("the journal has no cursor")?;
+        Ok(Self(cursor.trim().to_owned()))
+    }
+}
+
+/// The fields of systemd's own journal entries that matter here.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(rename = "MESSAGE_ID")]
+    message: Option<String>,
+    #[serde(rename = "UNIT")]
+    unit: Option<String>,
+    #[serde(rename = "__MONOTONIC_TIMESTAMP")]
+    microseconds: String,
+}
+
+impl Happened {
+    /// Reads what happened to these services, and which hooks ran, since a mark.
+    pub fn since(mark: &Mark, machine: &Machine, services: &[&str]) -> Result<Self> {
+        let seen = machine.sh(&format!(
+            "journalctl --sync
+            cat {HOOK_MARKS} 2>/dev/null || :
+            echo ==
+            journalctl --quiet --after-cursor='{}' --output=json --output-fields=MESSAGE_ID,UNIT _PID=1",
+            mark.0
+        ))?;
+        let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
+        Self::read(hooks, journal, services)
+    }
+
+    fn read(hooks: &str, journal: &str, services: &[&str]) -> Result<Self> {
+        let mut happened = Self { hooks: hooks.lines().map(str::to_owned).collect(), ..Self::default() };
+        let mut down_since: BTreeMap<String, u64> = BTreeMap::new();
+        for line in journal.lines() {
+            let entry: Entry = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
+            let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
+            let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
+            let time: u64 = entry.microseconds.parse()?;
+            if message == STOPPING {
+                down_since.entry(service.to_owned()).or_insert(time);
+            } else if message == STARTED {
+                happened.starts.push(service.to_owned());
+                if let Some(stopped) = down_since.remove(service) {
+                    let outage = Duration::from_micros(time.saturating_sub(stopped));
+                    *happened.outages.entry(service.to_owned()).or_default() += outage;
+                }
+            }
+        }
+        Ok(happened)
+    }
+
+    /// The order in which the services were started for the last time.
+    #[must_use]
+    pub fn restart_order(&self) -> Vec<&str> {
+        let last = |service: &&String| self.starts.iter().rposition(|start| start == *service);
+        let mut order: Vec<(usize, &str)> = Vec::new();
+        for (index, service) in self.starts.iter().enumerate() {
+            if last(&service) == Some(index) {
+                order.push((index, service));
+            }
+        }
+        order.into_iter().map(|(_, service)| service).collect()
+    }
+}
+
+impl fmt::Display for Happened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "Hooks, in the order they ran:")?;
+        for hook in &self.hooks {
+            writeln!(f, "  {hook}")?;
+        }
+        writeln!(f, "Services, in the order systemd started them last:")?;
+        for service in self.restart_order() {
+            let starts = self.starts.iter().filter(|start| *start == service).count();
+            writeln!(
+                f,
+                "  {service:<16} started {}",
+                if starts == 1 { "once".to_owned() } else { format!("{starts} times") }
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(message: &str, unit: &str, microseconds: u64) -> String {
+        format!(r#"{{"MESSAGE_ID":"{message}","UNIT":"{unit}","__MONOTONIC_TIMESTAMP":"{microseconds}"}}"#)
+    }
+
+    #[test]
+    fn order_and_outages_come_from_the_journal() {
+        let journal = [
+            entry(STOPPING, "b.service", 1_000_000),
+            entry(STARTED, "b.service", 1_500_000),
+            entry(STOPPING, "a.service", 2_000_000),
+            entry(STARTED, "a.service", 2_250_000),
+            entry(STOPPING, "b.service", 3_000_000),
+            entry(STARTED, "b.service", 3_100_000),
+            entry(STARTED, "other.service", 4_000_000),
+            r#"{"__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
+        ]
+        .join("\n");
+        let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b"]).unwrap();
+        assert_eq!(happened.hooks, ["pre-upgrade 10-a"]);
+        assert_eq!(happened.starts, ["b", "a", "b"]);
+        assert_eq!(happened.restart_order(), ["a", "b"]);
+        assert_eq!(happened.outages["b"], Duration::from_millis(600));
+        assert_eq!(happened.outages["a"], Duration::from_millis(250));
+    }
+}

@@ -1,0 +1,92 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+
+use crate::package::Package;
+use crate::service::add_service;
+
+/// A release of the product: the packages that its vendor publishes together.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Release {
+    /// What is special about this release, for a person.
+    pub description: String,
+    /// Its version, and that of every package in it that names none.
+    pub version: String,
+    /// Its packages.
+    #[serde(rename = "package")]
+    pub packages: Vec<Package>,
+}
+
+impl Release {
+    /// Reads one of the releases that come with the harness: `1.2.1` is `releases/xivo-1.2.1.toml`.
+    pub fn named(version: &str) -> Result<Self> {
+        Self::read(&directory().join(format!("xivo-{version}.toml")))
+    }
+
+    /// Reads a release.
+    ///
+    /// # Errors
+    /// One line that names the file, the line and the key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let mut release: Self = match toml::from_str(&text) {
+            Ok(release) => release,
+            Err(error) => {
+                let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+                bail!("{}:{line}: {}", path.display(), error.message());
+            }
+        };
+        for package in &mut release.packages {
+            if package.version.is_empty() {
+                package.version.clone_from(&release.version);
+            }
+            for script in package.scripts.values_mut() {
+                if !script.starts_with("#!") {
+                    script.insert_str(0, "#!/bin/sh\nset -e\n");
+                }
+            }
+            if package.service {
+                add_service(package);
+            }
+        }
+        Ok(release)
+    }
+}
+
+/// Where the releases that come with the harness are.
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("releases")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_release_that_comes_with_the_harness_is_good() {
+        let mut count = 0;
+        for entry in std::fs::read_dir(directory()).unwrap() {
+            let path = entry.unwrap().path();
+            let release = Release::read(&path).unwrap();
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            assert_eq!(name, format!("xivo-{}", release.version), "a release is named after its version");
+            for package in &release.packages {
+                crate::deb::build(package).unwrap();
+            }
+            count += 1;
+        }
+        assert!(count >= 2);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_release_is_said_with_its_line_and_key() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bad.toml");
+        std::fs::write(&path, "description = \"x\"\nversion = \"1\"\n[[package]]\nname = \"a\"\ndepend = []\n")
+            .unwrap();
+        let error = Release::read(&path).unwrap_err().to_string();
+        assert!(error.contains("bad.toml:5: unknown field `depend`"), "{error}");
+    }
+}

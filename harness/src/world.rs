@@ -1,0 +1,61 @@
+use anyhow::{Context, Result};
+
+use crate::engine::Engine;
+use crate::image::Debian;
+use crate::machine::{Command, Machine, TESTER};
+use crate::package::Package;
+use crate::repository::{Repository, SUITE};
+use crate::server::Server;
+
+/// One booted machine and the repository that it installs from. It shares nothing with any other world, and it is gone
+/// when dropped, whatever happened.
+#[derive(Debug)]
+pub struct World {
+    /// The machine.
+    pub machine: Machine,
+    repository: Repository,
+    server: Server,
+}
+
+impl World {
+    /// Boots a machine whose only package source is an empty repository of its own.
+    pub fn boot(debian: Debian) -> Result<Self> {
+        let engine = Engine::connect()?;
+        engine.sweep().context("what an earlier run left could not be removed")?;
+        let repository = Repository::new()?;
+        let server = Server::start(engine.gateway())?;
+        let machine = Machine::boot(&engine, debian)?;
+        let source = format!(
+            "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
+            server.port()
+        );
+        machine.write("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644)?;
+        machine.write("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644)?;
+        Ok(Self { machine, repository, server })
+    }
+
+    /// Publishes packages in the repository, beside those that are there.
+    pub fn publish<'a>(&mut self, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
+        for package in packages {
+            self.repository.add(package)?;
+        }
+        self.server.serve(self.repository.publish()?);
+        Ok(())
+    }
+
+    /// Installs packages as an admin would.
+    pub fn install(&self, packages: &[&str]) -> Result<()> {
+        let packages = packages.join(" ");
+        self.machine.sh(&format!(
+            "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {packages} 2>&1"
+        ))?;
+        Ok(())
+    }
+
+    /// The upgrader, about to run with these arguments.
+    #[must_use]
+    pub fn upgrade<'a>(&'a self, arguments: &[&str]) -> Command<'a> {
+        let command: Vec<&str> = std::iter::once("xivo-upgrade").chain(arguments.iter().copied()).collect();
+        self.machine.command(&command)
+    }
+}

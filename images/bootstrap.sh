@@ -1,0 +1,22 @@
+#!/bin/sh
+# bootstrap.sh RELEASE FILE: a minimal Debian RELEASE from the Debian mirror, as a tar FILE. No registry is involved.
+#
+# Installs mmdebstrap on the host if it is missing, and says so. As root, or as a user who may use sudo.
+set -eu
+release=$1
+file=$2
+
+if [ "$(id -u)" -eq 0 ]; then as_root() { "$@"; }; else as_root() { sudo -- "$@"; }; fi
+
+if ! command -v mmdebstrap >/dev/null 2>&1; then
+    echo "bootstrap: installing mmdebstrap from Debian" >&2
+    as_root apt-get -qq update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
+        mmdebstrap debian-archive-keyring >&2
+fi
+echo "bootstrap: Debian $release from the mirror (about half a minute)" >&2
+# Its own reports only matter if it fails.
+if ! report=$(as_root mmdebstrap --variant=minbase --format=tar "$release" - 2>&1 >"$file"); then
+    printf '%s\n' "$report" >&2
+    exit 1
+fi

@@ -1,0 +1,104 @@
+#!/bin/sh
+# Bring a container engine to a Debian host that has none, and start it.
+#
+# Called by `harness setup` when no engine answers; safe to run at any time: each step looks first, does only
+# what is missing, and says what it does to the host. As root, or as a user who may use sudo.
+#
+# Three kinds of fresh host are served: systemd, a working service script, and neither (plain dockerd).
+# An engine that was killed hard leaves pid files behind that keep the next one from starting: those of processes
+# that are gone are removed.
+set -eu
+
+socket=/var/run/docker.sock
+log=/var/log/dockerd.log
+
+say() { printf 'engine: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+if [ "$(id -u)" -eq 0 ]; then
+    as_root() { "$@"; }
+else
+    command -v sudo >/dev/null 2>&1 || die "not root and no sudo: run this as root, or install sudo"
+    as_root() { sudo -- "$@"; }
+fi
+
+answers() { as_root env DOCKER_HOST="unix://$socket" timeout 5 docker version >/dev/null 2>&1; }
+
+# wait_for_answer SECONDS: true as soon as the engine answers.
+wait_for_answer() {
+    tries=$(( $1 * 5 ))
+    while [ "$tries" -gt 0 ]; do
+        answers && return 0
+        sleep 0.2
+        tries=$(( tries - 1 ))
+    done
+    return 1
+}
+
+install_packages() {
+    wanted=
+    [ -x /usr/sbin/dockerd ] || [ -x /usr/bin/dockerd ] || wanted="docker.io"
+    if ! command -v docker >/dev/null 2>&1; then
+        # Since trixie the client is a package of its own.
+        wanted="$wanted docker.io"
+        if apt-cache show docker-cli >/dev/null 2>&1; then wanted="$wanted docker-cli"; fi
+    fi
+    [ -n "$wanted" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || die "this is not a Debian host: install Docker or Podman, then run again"
+    say "installing $wanted from Debian"
+    as_root apt-get -qq update || die "apt-get update failed: the Debian mirror is needed to install an engine"
+    # shellcheck disable=SC2086 # a list of package names
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $wanted >&2 ||
+        die "could not install $wanted"
+}
+
+# Pid files name processes that may be gone, or whose number now belongs to somebody else.
+clear_stale_pid_files() {
+    for file in /var/run/docker.pid /run/docker/containerd/containerd.pid; do
+        as_root test -f "$file" || continue
+        pid=$(as_root cat "$file")
+        case "$(cat "/proc/$pid/comm" 2>/dev/null || true)" in
+            dockerd | containerd) ;;
+            *)
+                say "removing $file, left by an engine that is gone"
+                as_root rm -f "$file"
+                ;;
+        esac
+    done
+}
+
+start() {
+    if [ -d /run/systemd/system ]; then
+        say "starting docker with systemctl"
+        as_root systemctl enable --quiet --now docker.service && wait_for_answer 30 && return 0
+        say "systemd could not start docker; trying dockerd itself"
+    elif [ -x /etc/init.d/docker ]; then
+        say "starting docker with its service script"
+        # Succeeds or not: it fails on hosts that may not raise ulimits.
+        as_root service docker start >&2 && wait_for_answer 10 && return 0
+        say "the service script could not start docker; trying dockerd itself"
+    fi
+    clear_stale_pid_files
+    # A bridge whose MTU is above the uplink's makes downloads inside containers stall.
+    uplink=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)
+    mtu=$(cat "/sys/class/net/${uplink:-lo}/mtu")
+    [ "$mtu" -le 1500 ] || mtu=1500
+    say "starting dockerd in the background (log: $log)"
+    as_root sh -c "setsid nohup dockerd --mtu $mtu >>$log 2>&1 </dev/null &"
+    wait_for_answer 60 || {
+        as_root tail -n 15 "$log" >&2
+        die "dockerd did not come up; its last words are above"
+    }
+}
+
+give_access() {
+    [ "$(id -u)" -ne 0 ] || return 0
+    [ -w "$socket" ] && return 0
+    say "giving $(id -un) access to $socket until the engine restarts (for good: sudo adduser $(id -un) docker)"
+    as_root chown "$(id -un)" "$socket"
+}
+
+install_packages
+answers || start
+give_access
+say "$(DOCKER_HOST=unix://$socket docker version --format 'Docker {{.Server.Version}} answers') on $socket"

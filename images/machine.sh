@@ -1,0 +1,30 @@
+#!/bin/sh
+# Runs inside a Debian base image and makes it a machine. Its content is part of the image's tag: change it, and the next
+# `make images` builds the machines anew.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+
+# What official images carry so that containers stay small and start nothing. With any of these a test proves nothing:
+# no service would start, dpkg would not sync, downloaded packages would vanish.
+rm -f /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/docker* /etc/apt/apt.conf.d/docker*
+
+apt-get -qq update
+apt-get -qq -y --no-install-recommends install systemd systemd-sysv dbus procps >/dev/null
+
+# Timers of the distribution would take the dpkg lock whenever they please. Tests that want that do it themselves.
+systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
+    man-db.timer systemd-tmpfiles-clean.timer
+# No console is attached, and the network is the engine's business.
+systemctl mask --quiet console-getty.service getty.target systemd-networkd.service systemd-resolved.service 2>/dev/null
+
+# A machine knows no source but the repository of its test.
+rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
+apt-get -qq clean
+rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
+# Each machine gets an identity of its own when it boots.
+: > /etc/machine-id
+
+for leftover in /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/docker-apt-speedup /etc/apt/apt.conf.d/docker-clean; do
+    if [ -e "$leftover" ]; then echo "machine.sh: $leftover is still there" >&2; exit 1; fi
+done
+if grep -rqs force-unsafe-io /etc/dpkg; then echo "machine.sh: dpkg would not sync" >&2; exit 1; fi

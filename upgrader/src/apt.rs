@@ -1,0 +1,201 @@
+use anyhow::{Context as _, Result};
+
+use crate::command::Program;
+use crate::exit::Failure;
+use crate::plan::{Change, ChangeKind};
+use crate::product::ConffilePolicy;
+
+/// How long apt waits for somebody else who holds dpkg's lock, in seconds.
+const LOCK_TIMEOUT: u32 = 120;
+
+/// What `apt-get -s dist-upgrade` says it would do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Simulation {
+    /// Every package that would change, in order of its name.
+    pub changes: Vec<Change>,
+    /// Packages that stay although there is a newer version of them.
+    pub kept_back: Vec<String>,
+}
+
+/// Reads the package lists of every source.
+///
+/// # Errors
+/// If a single source cannot be read; apt's own words name it.
+pub fn update(line: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut complaints: Vec<String> = Vec::new();
+    let update = apt_get().args(["update", "--error-on=any"]);
+    update
+        .lines(&mut |text| {
+            if let Some(complaint) = text.strip_prefix("E: ").or_else(|| text.strip_prefix("W: ")) {
+                complaints.push(complaint.trim_end().to_owned());
+            }
+            line(text);
+        })
+        .map_err(|error| {
+            if complaints.is_empty() { error } else { anyhow::anyhow!(complaints.join("; ")) }
+        })
+        .context(
+            Failure::new("a package source cannot be read").remedy(
+                "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
+            ),
+        )
+}
+
+/// The version of a package that apt would install, if there is one.
+pub fn candidate(package: &str) -> Result<Option<String>> {
+    Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
+}
+
+/// Brings one installed package to its candidate version. Never removes another.
+pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]).lines(line)
+}
+
+/// What a dist-upgrade would do.
+pub fn simulate() -> Result<Simulation> {
+    Ok(parse_simulation(&apt_get().args(["--simulate", "dist-upgrade"]).output()?))
+}
+
+/// How many bytes a dist-upgrade still has to fetch.
+pub fn download_size() -> Result<u64> {
+    Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "dist-upgrade"]).output()?))
+}
+
+/// Fetches and verifies everything a dist-upgrade needs, and changes nothing.
+pub fn download(line: &mut dyn FnMut(&str)) -> Result<()> {
+    apt_get().args(["--yes", "--download-only", "dist-upgrade"]).lines(line)
+}
+
+/// Upgrades all packages, from what [`download`] fetched, without ever asking.
+pub fn dist_upgrade(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    change(conffiles).args(["--no-download", "dist-upgrade"]).lines(line)
+}
+
+/// apt-get, set up to print plainly and to wait for dpkg's lock.
+fn apt_get() -> Program {
+    Program::new("apt-get")
+        .arg(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
+        .arg("--option=Dpkg::Use-Pty=false")
+        .arg("--quiet")
+}
+
+/// apt-get, set up to change packages without a question from anybody: apt, dpkg, debconf, ucf, apt-listchanges or needrestart.
+fn change(conffiles: ConffilePolicy) -> Program {
+    let (dpkg, ucf) = match conffiles {
+        ConffilePolicy::Replace => ("--force-confnew", "UCF_FORCE_CONFFNEW"),
+        ConffilePolicy::Keep => ("--force-confold", "UCF_FORCE_CONFFOLD"),
+    };
+    apt_get()
+        .arg("--yes")
+        .arg(format!("--option=Dpkg::Options::={dpkg}"))
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBIAN_PRIORITY", "critical")
+        .env("APT_LISTCHANGES_FRONTEND", "none")
+        .env("NEEDRESTART_SUSPEND", "1")
+        .env("PAGER", "cat")
+        .env(ucf, "1")
+}
+
+/// Reads the `Candidate:` line of `apt-cache policy`.
+fn parse_candidate(policy: &str) -> Option<String> {
+    let version = policy.lines().find_map(|line| line.trim_start().strip_prefix("Candidate:"))?.trim();
+    (version != "(none)" && !version.is_empty()).then(|| version.to_owned())
+}
+
+/// Reads `Inst`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
+fn parse_simulation(text: &str) -> Simulation {
+    let mut simulation = Simulation::default();
+    let mut in_kept_back = false;
+    for line in text.lines() {
+        if in_kept_back && line.starts_with(' ') {
+            simulation.kept_back.extend(line.split_whitespace().map(str::to_owned));
+            continue;
+        }
+        in_kept_back = line == "The following packages have been kept back:";
+        simulation.changes.extend(parse_change(line));
+    }
+    simulation.changes.sort();
+    simulation.kept_back.sort();
+    simulation
+}
+
+/// Reads `Inst NAME [OLD] (NEW SOURCES [ARCH]) …`, `Inst NAME (NEW SOURCES [ARCH])` or `Remv NAME [OLD] …`.
+fn parse_change(line: &str) -> Option<Change> {
+    let (verb, rest) = line.split_once(' ')?;
+    let (package, rest) = rest.split_once(' ')?;
+    let old = rest
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(version, rest)| (version, rest.trim_start()));
+    let kind = match verb {
+        "Inst" => {
+            let rest = old.map_or(rest, |(_, rest)| rest);
+            let to = rest.strip_prefix('(')?.split([' ', ')']).next().filter(|version| !version.is_empty())?.to_owned();
+            match old {
+                Some((from, _)) => ChangeKind::Upgrade { from: from.to_owned(), to },
+                None => ChangeKind::Install { to },
+            }
+        }
+        "Remv" | "Purg" => ChangeKind::Remove { from: old?.0.to_owned() },
+        _ => return None,
+    };
+    Some(Change { package: package.to_owned(), kind })
+}
+
+/// Adds up the sizes in `'URI' FILE SIZE HASH` lines, in bytes.
+fn parse_uris(text: &str) -> u64 {
+    text.lines()
+        .filter(|line| line.starts_with('\''))
+        .filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok())
+        .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulation_is_read_whatever_the_versions_look_like() {
+        let simulation = parse_simulation(
+            "NOTE: This is only a simulation!\n\
+             Reading package lists...\n\
+             The following packages have been kept back:\n  \
+               linux-image-amd64\n  \
+               held-one another\n\
+             The following packages will be upgraded:\n  \
+               asterisk xivo\n\
+             2 upgraded, 1 newly installed, 1 to remove and 1 not upgraded.\n\
+             Remv xivo-old [1.1] [xivo:amd64 ]\n\
+             Inst xivo [1:2023.1-rc1] (1:2023.2~beta+b1 XiVO:five [all]) []\n\
+             Inst asterisk:i386 [12.04] (13.0 XiVO:five, XiVO:five-security [i386])\n\
+             Inst xivo-new (1.2.2 XiVO:five [all])\n\
+             Conf xivo (1:2023.2~beta+b1 XiVO:five [all])\n",
+        );
+        let changes: Vec<String> = simulation.changes.iter().map(Change::to_string).collect();
+        assert_eq!(
+            changes,
+            ["asterisk:i386 12.04 -> 13.0", "xivo 1:2023.1-rc1 -> 1:2023.2~beta+b1", "xivo-new 1.2.2", "xivo-old 1.1"]
+        );
+        assert_eq!(simulation.kept_back, ["another", "held-one", "linux-image-amd64"]);
+    }
+
+    #[test]
+    fn broken_lines_of_a_simulation_are_passed_over() {
+        for line in ["Inst", "Inst x", "Inst x [1", "Inst x ()", "Remv x", "Remv x (1)", "Inst  ", "", "Inst x [1] 2"] {
+            assert_eq!(parse_change(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_package_without_candidate_has_none() {
+        assert_eq!(parse_candidate("xivo:\n  Installed: 1\n  Candidate: 1:2.0-rc1\n").as_deref(), Some("1:2.0-rc1"));
+        assert_eq!(parse_candidate("xivo:\n  Installed: (none)\n  Candidate: (none)\n"), None);
+        assert_eq!(parse_candidate(""), None);
+    }
+
+    #[test]
+    fn the_sizes_of_what_is_to_fetch_add_up() {
+        let text = "Reading...\n'http://r/pool/a%2bb_1.deb' a+b_1_all.deb 1200 SHA256:ab\n'http://r/c.deb' c.deb 34 SHA256:cd\n'x\n";
+        assert_eq!(parse_uris(text), 1234);
+    }
+}

@@ -1,0 +1,183 @@
+use std::io::stdout;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+
+use crate::event::{Event, Events};
+use crate::exit::{Exit, Failure, Stopped, code_of, describe};
+use crate::log::Log;
+use crate::paths::Paths;
+use crate::product::Product;
+use crate::screen::Screen;
+use crate::step::Mode;
+
+/// Upgrade the product on this machine, and restart its services in the right order.
+///
+/// Refreshes the package lists and brings itself up to date first. Then shows the installed and the candidate version and
+/// everything that would change, asks once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade
+/// hooks and restarts the product's services one after the other.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(version, after_long_help = EXIT_CODES)]
+pub struct Options {
+    /// Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
+    #[arg(short, long, conflicts_with = "dry_run")]
+    download_only: bool,
+
+    /// Upgrade without asking
+    #[arg(short = 'f', long)]
+    pub yes: bool,
+
+    /// Show what would change and stop; not even this program is upgraded
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Show each line that apt and the hooks print
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or nothing to do
+  1  failed; nothing was changed
+  2  wrong command line
+  3  the question was not answered with yes; nothing was changed
+  5  failed in the middle and needs a human; what to do is printed
+  6  upgraded, but something wants attention
+  7  another run is under way";
+
+impl Options {
+    /// How far the run is meant to go.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.dry_run, self.download_only) {
+            (true, _) => Mode::DryRun,
+            (false, true) => Mode::DownloadOnly,
+            (false, false) => Mode::Upgrade,
+        }
+    }
+}
+
+/// The command line of the program with this name, for parsing it and for its man page.
+#[must_use]
+pub fn command(program: String) -> clap::Command {
+    Options::command().name(program.clone()).bin_name(program)
+}
+
+/// What both programs work with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Whose upgrader this is.
+    pub paths: &'a Paths,
+    /// What the product is.
+    pub product: &'a Product,
+    /// What the person asked for.
+    pub options: &'a Options,
+}
+
+/// The frame of both programs: command line, root, product, readers; then `work`; then the exit code.
+pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> ExitCode {
+    let paths = match Paths::of_this_program() {
+        Ok(paths) => paths,
+        Err(error) => return complain(&error, Exit::Unchanged).into(),
+    };
+    let options =
+        match command(paths.package()).try_get_matches().and_then(|matches| Options::from_arg_matches(&matches)) {
+            Ok(options) => options,
+            Err(error) => {
+                let _ = error.print();
+                return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            }
+        };
+    frame(&paths, &options, work).unwrap_or_else(|error| complain(&error, Exit::Unchanged)).into()
+}
+
+fn frame(
+    paths: &Paths,
+    options: &Options,
+    work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>,
+) -> Result<Exit> {
+    let product = Product::read(&paths.product())?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(Failure::new("only root can upgrade this machine")
+            .remedy(format!("Run it as root: sudo {}", paths.package()))
+            .into());
+    }
+    let mut events = Events::default().with(Screen::new(stdout(), options.verbose)).with(Log::open(&paths.log())?);
+    let context = Context { paths, product: &product, options };
+    match work(&context, &mut events) {
+        Ok(exit) => Ok(exit),
+        Err(Stopped { error, exit }) => {
+            events.tell(Event::Failed(describe(&error)));
+            let exit = complain(&error, exit);
+            events.tell(Event::Finished { exit, message: String::new() });
+            Ok(exit)
+        }
+    }
+}
+
+/// Says an error on stderr and gives its exit code.
+#[expect(clippy::print_stderr, reason = "the one place that errors come out of")]
+fn complain(error: &anyhow::Error, otherwise: Exit) -> Exit {
+    eprintln!("{}", describe(error));
+    code_of(error, otherwise)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Options, clap::Error> {
+        let arguments = std::iter::once("acme-upgrade").chain(arguments.iter().copied());
+        Options::from_arg_matches(&command("acme-upgrade".to_owned()).try_get_matches_from(arguments)?)
+    }
+
+    #[test]
+    fn the_mode_follows_from_the_options() {
+        assert_eq!(parsed(&[]).expect("good").mode(), Mode::Upgrade);
+        assert_eq!(parsed(&["-d"]).expect("good").mode(), Mode::DownloadOnly);
+        assert_eq!(parsed(&["--dry-run", "-f"]).expect("good").mode(), Mode::DryRun);
+        assert!(parsed(&["-d", "--dry-run"]).is_err(), "these contradict each other");
+    }
+
+    #[test]
+    fn the_help_is_in_the_name_of_the_product() {
+        insta::assert_snapshot!(command("acme-upgrade".to_owned()).render_long_help(), @r#"
+        Upgrade the product on this machine, and restart its services in the right order.
+
+        Refreshes the package lists and brings itself up to date first. Then shows the installed and the candidate version and everything that would change, asks once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the product's services one after the other.
+
+        Usage: acme-upgrade [OPTIONS]
+
+        Options:
+          -d, --download-only
+                  Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
+
+          -f, --yes
+                  Upgrade without asking
+
+              --dry-run
+                  Show what would change and stop; not even this program is upgraded
+
+          -v, --verbose
+                  Show each line that apt and the hooks print
+
+          -h, --help
+                  Print help (see a summary with '-h')
+
+          -V, --version
+                  Print version
+
+        Exit codes:
+          0  done, or nothing to do
+          1  failed; nothing was changed
+          2  wrong command line
+          3  the question was not answered with yes; nothing was changed
+          5  failed in the middle and needs a human; what to do is printed
+          6  upgraded, but something wants attention
+          7  another run is under way
+        "#);
+    }
+}

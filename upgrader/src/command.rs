@@ -1,0 +1,343 @@
+use std::ffi::{OsStr, OsString};
+use std::io::{ErrorKind, PipeReader, Read};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+/// The search path of every program that is run, whatever the caller's was.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables of the caller that programs may still see: apt's proxies, and where temporary files go.
+const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
+
+/// How many of its last lines a failed program's error quotes.
+const TAIL: usize = 5;
+
+/// How long a program that was asked to end gets before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// One external program about to run: fixed environment, no stdin, a process group of its own.
+///
+/// `LC_ALL` is `C.UTF-8` whatever the machine's locale, so that what programs print can be read by this one.
+#[derive(Debug)]
+pub struct Program {
+    name: String,
+    command: Command,
+    arguments: Vec<OsString>,
+    time_limit: Option<Duration>,
+}
+
+/// How a program ended that ran to its end.
+#[derive(Debug)]
+enum Ended {
+    Status(ExitStatus),
+    TimedOut(Duration),
+}
+
+impl Program {
+    /// A program by its name in [`PATH`] or by its path.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let mut command = Command::new(program);
+        command.env_clear().stdin(Stdio::null()).process_group(0).current_dir("/");
+        command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root");
+        for name in PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        Self { name: program.to_string_lossy().into_owned(), command, arguments: Vec::new(), time_limit: None }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(&argument);
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::arg)
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// After this long the program's whole process group is ended, and that is an error.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
+        self
+    }
+
+    /// Runs a question: what it printed on stdout, or an error if it failed.
+    pub fn output(mut self) -> Result<String> {
+        let output = self.command.output().with_context(|| self.not_started())?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(self.failed(output.status, stderr.lines()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a question whose answer is its exit status.
+    pub fn succeeds(mut self) -> Result<bool> {
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        match self.run(&mut |_| ())? {
+            Ended::Status(status) => Ok(status.success()),
+            Ended::TimedOut(_) => Ok(false),
+        }
+    }
+
+    /// Runs a program and hands over each line it prints, stdout and stderr in the order they were written.
+    ///
+    /// # Errors
+    /// If it could not be started, did not exit with 0, or took longer than its time limit. The error quotes its last lines.
+    pub fn lines(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let mut tail: Vec<String> = Vec::new();
+        let ended = self.run(&mut |text| {
+            if !text.trim().is_empty() {
+                if tail.len() == TAIL {
+                    tail.remove(0);
+                }
+                tail.push(text.to_owned());
+            }
+            line(text);
+        })?;
+        match ended {
+            Ended::Status(status) if status.success() => Ok(()),
+            Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
+            Ended::TimedOut(limit) => bail!("{self} did not end within {limit:?} and was killed"),
+        }
+    }
+
+    /// Replaces this process by another program, with the environment and the stdin it has. Returns only the error.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+    pub fn become_program(program: &Path, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+        Command::new(program).args(arguments).exec()
+    }
+
+    fn run(&mut self, line: &mut dyn FnMut(&str)) -> Result<Ended> {
+        let (reader, writer) = std::io::pipe().context("no pipe")?;
+        self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
+        let started = Instant::now();
+        let mut child = self.command.spawn().with_context(|| self.not_started())?;
+        // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let deadline = self.time_limit.map(|limit| (started + limit, limit));
+        let ended = follow(&mut child, reader, deadline, line);
+        if ended.is_err() {
+            let _ = end_group(&mut child);
+        }
+        ended.with_context(|| format!("could not follow {self}"))
+    }
+
+    fn not_started(&self) -> String {
+        format!("{} could not be started", self.name)
+    }
+
+    fn failed<'a>(&self, status: ExitStatus, last_lines: impl DoubleEndedIterator<Item = &'a str>) -> anyhow::Error {
+        let mut lines: Vec<&str> = last_lines.filter(|text| !text.trim().is_empty()).rev().take(TAIL).collect();
+        lines.reverse();
+        let said = if lines.is_empty() { String::from("it printed nothing") } else { lines.join(" / ") };
+        anyhow!("{self} failed ({status}): {said}")
+    }
+}
+
+impl std::fmt::Display for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        for argument in &self.arguments {
+            write!(f, " {}", argument.to_string_lossy())?;
+        }
+        Ok(())
+    }
+}
+
+/// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting.
+fn follow(
+    child: &mut Child,
+    mut reader: PipeReader,
+    deadline: Option<(Instant, Duration)>,
+    line: &mut dyn FnMut(&str),
+) -> Result<Ended> {
+    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    let mut lines = Lines::default();
+    let mut pipe_open = true;
+    let mut reads_left = Lines::READS_AFTER_THE_END;
+    loop {
+        let wait = match deadline {
+            None => None,
+            Some((at, limit)) => {
+                let Some(left) = at.checked_duration_since(Instant::now()) else {
+                    end_group(child)?;
+                    return Ok(Ended::TimedOut(limit));
+                };
+                Some(Timespec::try_from(left)?)
+            }
+        };
+        let mut waiting = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&reader, PollFlags::IN)];
+        let waiting = if pipe_open { &mut waiting[..] } else { &mut waiting[..1] };
+        match poll(waiting, wait.as_ref()) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result?,
+        };
+        let child_ended = !waiting[0].revents().is_empty();
+        let readable = pipe_open && !waiting[1].revents().is_empty();
+        if child_ended && (!readable || reads_left == 0) {
+            lines.finish(line);
+            return Ok(Ended::Status(child.wait()?));
+        }
+        if readable {
+            pipe_open = lines.read(&mut reader, line)?;
+            reads_left -= usize::from(child_ended);
+        }
+    }
+}
+
+/// Asks a child's process group to end, then makes it.
+fn end_group(child: &mut Child) -> Result<()> {
+    let group = Pid::from_child(child);
+    let _ = kill_process_group(group, Signal::TERM);
+    let pidfd = pidfd_open(group, PidfdFlags::empty())?;
+    let grace = Timespec::try_from(GRACE)?;
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
+    let _ = kill_process_group(group, Signal::KILL);
+    child.wait()?;
+    Ok(())
+}
+
+/// Bytes as they come, handed over as lines; what is not UTF-8 is replaced.
+#[derive(Default)]
+struct Lines {
+    unfinished: Vec<u8>,
+}
+
+impl Lines {
+    /// A line longer than this is handed over in pieces.
+    const LONGEST: usize = 64 * 1024;
+    const BUFFER: usize = 8 * 1024;
+    /// A pipe holds 64 KiB (pipe(7)): after this many reads nothing is left that an ended program wrote itself.
+    const READS_AFTER_THE_END: usize = 64 * 1024 / Self::BUFFER;
+
+    /// Reads once. False at the end of the stream.
+    fn read(&mut self, reader: &mut PipeReader, line: &mut dyn FnMut(&str)) -> Result<bool> {
+        let mut buffer = [0; Self::BUFFER];
+        let count = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
+        self.unfinished.extend_from_slice(&buffer[..count]);
+        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
+            let rest = self.unfinished.split_off(end + 1);
+            self.finish(line);
+            self.unfinished = rest;
+        }
+        if self.unfinished.len() > Self::LONGEST {
+            self.finish(line);
+        }
+        Ok(true)
+    }
+
+    /// Hands over what is there as one line.
+    fn finish(&mut self, line: &mut dyn FnMut(&str)) {
+        let bytes = std::mem::take(&mut self.unfinished);
+        if !bytes.is_empty() {
+            line(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Program {
+        Program::new("sh").args(["-c", script])
+    }
+
+    fn lines_of(program: Program) -> (Vec<String>, Result<()>) {
+        let mut lines = Vec::new();
+        let result = program.lines(&mut |line| lines.push(line.to_owned()));
+        (lines, result)
+    }
+
+    #[test]
+    fn lines_come_in_the_order_they_were_written_whatever_the_stream() {
+        let (lines, result) = lines_of(sh("echo one; echo two >&2; printf three"));
+        assert_eq!(lines, ["one", "two", "three"]);
+        assert!(result.is_ok());
+    }
+
+    #[test]
+    fn a_failure_names_program_arguments_status_and_last_words() {
+        let (_, result) = lines_of(sh("echo first; echo broken >&2; exit 3"));
+        let error = format!("{:#}", result.expect_err("exit 3 is a failure"));
+        assert_eq!(error, "sh -c echo first; echo broken >&2; exit 3 failed (exit status: 3): first / broken");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = Program::new("no-such-program").output().expect_err("it is not there");
+        assert!(format!("{error:#}").starts_with("no-such-program could not be started"), "{error:#}");
+    }
+
+    #[test]
+    fn a_background_child_that_keeps_the_output_open_does_not_hold_us_up() {
+        let started = Instant::now();
+        let (lines, result) = lines_of(sh("sleep 30 & echo gone"));
+        assert_eq!(lines, ["gone"]);
+        assert!(result.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_background_child_that_floods_the_output_does_not_hold_us_up() {
+        let started = Instant::now();
+        let (_, result) = lines_of(sh("timeout 30 yes & echo gone"));
+        assert!(result.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn after_its_time_limit_the_whole_group_is_killed() {
+        let (lines, result) = lines_of(sh("sleep 300 & echo $!; wait").time_limit(Duration::from_millis(100)));
+        let error = format!("{:#}", result.expect_err("it takes too long"));
+        assert!(error.contains("did not end within 100ms"), "{error}");
+        // Killed it may still be a zombie: that is for whoever adopted it.
+        let status = std::fs::read_to_string(format!("/proc/{}/status", lines[0])).unwrap_or_default();
+        let alive = status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'));
+        assert!(!alive, "the background process survived: {status}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_endless_lines_do_no_harm() {
+        let (lines, result) = lines_of(sh(r"printf '\377\n'; head -c 200000 /dev/zero"));
+        assert!(result.is_ok());
+        assert_eq!(lines[0], "\u{fffd}");
+        assert!(lines.len() > 2);
+    }
+
+    #[test]
+    fn the_environment_is_the_fixed_one() {
+        let environment = Program::new("env").env("EXTRA", "1").output().expect("env runs");
+        assert!(environment.contains("LC_ALL=C.UTF-8\n") && environment.contains("EXTRA=1\n"));
+        assert!(!environment.contains("CARGO"), "the caller's environment leaks: {environment}");
+    }
+}

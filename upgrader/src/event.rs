@@ -1,0 +1,94 @@
+use crate::exit::Exit;
+use crate::hooks::Phase;
+use crate::plan::Plan;
+use crate::step::Step;
+
+/// Something that happened, told by the engine to whoever listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A step began.
+    Began(Step),
+    /// A step ended without failing.
+    Ended(Step),
+    /// The upgrader's own package goes from one version to another, or would without `--dry-run`.
+    SelfUpdate {
+        /// The upgrader's package.
+        package: String,
+        /// The installed version.
+        from: String,
+        /// The candidate version.
+        to: String,
+        /// False if the run only says what it would do.
+        applied: bool,
+    },
+    /// What would change is known.
+    Planned {
+        /// The product's name, as people write it.
+        product: String,
+        /// What would change.
+        plan: Plan,
+    },
+    /// A hook is about to run.
+    HookBegan(Phase, String),
+    /// Something in a hook directory is not run, for this reason.
+    HookSkipped(Phase, String, String),
+    /// A hook ran; if it failed, with this error.
+    HookEnded(Phase, String, Result<(), String>),
+    /// A product service is being restarted.
+    ServiceRestarting(String),
+    /// A product service is up and ready, or is not, for this reason.
+    ServiceRestarted(String, Result<(), String>),
+    /// The product services that are not running at the end of the run, with the state systemd gives.
+    ServicesDown(Vec<(String, String)>),
+    /// A line that an external program printed.
+    Output {
+        /// The program or hook.
+        source: String,
+        /// The line, without its end.
+        line: String,
+    },
+    /// The run failed. What is known of the reason, and what to do.
+    Failed(String),
+    /// The run is over.
+    Finished {
+        /// The exit code.
+        exit: Exit,
+        /// One sentence for a person; empty when all has been said.
+        message: String,
+    },
+}
+
+/// Somebody who wants to know what happens.
+pub trait Reader {
+    /// Takes note of an event. A reader that cannot (a full disk, a closed terminal) keeps quiet: the run goes on.
+    fn read(&mut self, event: &Event);
+}
+
+/// The readers of a run's events.
+#[derive(Default)]
+pub struct Events<'a> {
+    readers: Vec<Box<dyn Reader + 'a>>,
+}
+
+impl<'a> Events<'a> {
+    /// One more reader.
+    #[must_use]
+    pub fn with(mut self, reader: impl Reader + 'a) -> Self {
+        self.readers.push(Box::new(reader));
+        self
+    }
+
+    /// Tells every reader.
+    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
+    pub fn tell(&mut self, event: Event) {
+        for reader in &mut self.readers {
+            reader.read(&event);
+        }
+    }
+
+    /// Where the lines of an external program go, under its name.
+    pub fn output_of(&mut self, source: &str) -> impl FnMut(&str) {
+        let source = source.to_owned();
+        move |line| self.tell(Event::Output { source: source.clone(), line: line.to_owned() })
+    }
+}

@@ -1,0 +1,130 @@
+use std::fmt;
+use std::process::ExitCode;
+
+/// How a run ended, as the shell sees it. These numbers are a contract with the admin's scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Done, or nothing to do.
+    Done = 0,
+    /// Failed; nothing on the machine was changed.
+    Unchanged = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// The question was answered with anything but yes; nothing was changed.
+    Declined = 3,
+    /// Failed in the middle and needs a human; what to do is printed.
+    NeedsHuman = 5,
+    /// Upgraded, but something wants attention.
+    Attention = 6,
+    /// Another run is under way.
+    Busy = 7,
+}
+
+impl Exit {
+    /// The number the shell sees.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// An expected failure, in the person's words: what went wrong and what to do about it.
+///
+/// Travels as (the context of) an [`anyhow::Error`]. The exit code follows from the step that failed, unless the failure
+/// carries one of its own.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    remedy: Option<String>,
+    exit: Option<Exit>,
+}
+
+impl Failure {
+    /// A failure with a message for a person: lower case, one line, no full stop.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: None, exit: None }
+    }
+
+    /// What the person can do next, as a sentence.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// An exit code that holds whatever step failed.
+    #[must_use]
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = Some(exit);
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Why a run stopped: the error, and the exit code that the failed step gives to errors without one of their own.
+#[derive(Debug)]
+pub struct Stopped {
+    /// The error.
+    pub error: anyhow::Error,
+    /// The exit code of the step.
+    pub exit: Exit,
+}
+
+impl From<anyhow::Error> for Stopped {
+    /// An error before anything was changed.
+    fn from(error: anyhow::Error) -> Self {
+        Self { error, exit: Exit::Unchanged }
+    }
+}
+
+/// The exit code of an error: its own, or else `otherwise`.
+#[must_use]
+pub fn code_of(error: &anyhow::Error, otherwise: Exit) -> Exit {
+    error.downcast_ref::<Failure>().and_then(|failure| failure.exit).unwrap_or(otherwise)
+}
+
+/// An error as the screen and the log show it: the chain of causes on one line, the remedy on the next.
+#[must_use]
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error:#}");
+    if let Some(remedy) = error.downcast_ref::<Failure>().and_then(|failure| failure.remedy.as_deref()) {
+        text.push_str("\nWhat to do: ");
+        text.push_str(remedy);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_shown_with_its_causes_and_its_remedy() {
+        let error = anyhow::anyhow!("connection refused")
+            .context(Failure::new("the package lists could not be read").remedy("Check the network."));
+        assert_eq!(
+            describe(&error),
+            "error: the package lists could not be read: connection refused\nWhat to do: Check the network."
+        );
+    }
+
+    #[test]
+    fn a_failure_keeps_its_own_exit_code_through_more_context() {
+        let error = anyhow::Error::new(Failure::new("taken").exit(Exit::Busy)).context("while locking");
+        assert_eq!(code_of(&error, Exit::Unchanged), Exit::Busy);
+        assert_eq!(code_of(&anyhow::anyhow!("other"), Exit::Unchanged), Exit::Unchanged);
+    }
+}

@@ -1,0 +1,170 @@
+use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::command::Program;
+use crate::exit::Failure;
+use crate::plan::Plan;
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the packages change.
+    PreUpgrade,
+    /// After the packages have changed, before the services restart.
+    PostUpgrade,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PreUpgrade => "pre-upgrade",
+            Self::PostUpgrade => "post-upgrade",
+        })
+    }
+}
+
+/// What is in the hook directories of a phase.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The hooks, first to run first: those of the first directory by name, then those of the next.
+    pub hooks: Vec<PathBuf>,
+    /// What lies there but is not run, and why.
+    pub skipped: Vec<(PathBuf, &'static str)>,
+}
+
+/// Looks into hook directories. One that does not exist has no hooks.
+///
+/// # Errors
+/// If a directory is there but cannot be read.
+pub fn find(directories: &[PathBuf]) -> Result<Found> {
+    let mut found = Found::default();
+    for directory in directories {
+        for path in list(directory)? {
+            match reason_to_skip(&path) {
+                Some(reason) => found.skipped.push((path, reason)),
+                None => found.hooks.push(path),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Runs a hook to its end; its output goes line by line to `line`.
+pub fn run(hook: &Path, phase: Phase, plan: &Plan, line: &mut dyn FnMut(&str)) -> Result<()> {
+    Program::new(hook)
+        .env("UPGRADE_PHASE", phase.to_string())
+        .env("UPGRADE_VERSION_INSTALLED", &plan.installed)
+        .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
+        .lines(line)
+}
+
+/// A hook's name, as it is shown.
+#[must_use]
+pub fn name(hook: &Path) -> String {
+    hook.file_name().unwrap_or(hook.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The entries of a directory in order of their names.
+fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        // A dangling link is not an absent directory.
+        Err(error) if error.kind() == ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
+            return Ok(Vec::new());
+        }
+        entries => {
+            entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
+        }
+    };
+    let mut paths = entries.with_context(|| {
+        Failure::new(format!("{}: the hook directory cannot be read", directory.display()))
+            .remedy("Make it a directory that root can read, or remove it.")
+    })?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Why an entry of a hook directory is not a hook.
+fn reason_to_skip(path: &Path) -> Option<&'static str> {
+    if !is_hook_name(&name(path)) {
+        return Some("not a name for a hook");
+    }
+    match path.metadata() {
+        Err(_) => Some("a link to nowhere"),
+        Ok(metadata) if !metadata.is_file() => Some("not a file"),
+        Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Some("not executable"),
+        Ok(_) => None,
+    }
+}
+
+/// Names as run-parts(8) takes them, and extensions: letters, digits, `_` and `-`, in parts joined by single dots; none of
+/// the copies that dpkg and ucf leave.
+fn is_hook_name(name: &str) -> bool {
+    let mut parts = name.split('.');
+    parts.all(|part| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+    }) && !name.split('.').skip(1).any(|extension| extension.starts_with("dpkg-") || extension.starts_with("ucf-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn put(directory: &Path, name: &str, mode: u32) {
+        let path = directory.join(name);
+        fs::write(&path, "#!/bin/sh\n").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("mode set");
+    }
+
+    #[test]
+    fn shipped_hooks_come_before_the_admins_each_by_name() {
+        let (shipped, local) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
+        for name in ["20-b", "10-a.sh", "100-c"] {
+            put(shipped.path(), name, 0o755);
+        }
+        put(local.path(), "05-local", 0o755);
+        let found = find(&[shipped.path().into(), local.path().into()]).expect("readable");
+        let names: Vec<String> = found.hooks.iter().map(|hook| name(hook)).collect();
+        assert_eq!(names, ["10-a.sh", "100-c", "20-b", "05-local"]);
+        assert_eq!(found.skipped, []);
+    }
+
+    #[test]
+    fn what_is_no_hook_is_skipped_with_a_reason() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path();
+        put(directory, "README", 0o644);
+        put(directory, "10-edited~", 0o755);
+        put(directory, "10-old.dpkg-old", 0o755);
+        fs::create_dir(directory.join("20-directory")).expect("created");
+        std::os::unix::fs::symlink("/nowhere", directory.join("30-link")).expect("linked");
+        let found = find(&[directory.into()]).expect("readable");
+        assert_eq!(found.hooks, Vec::<PathBuf>::new());
+        let skipped: Vec<String> =
+            found.skipped.iter().map(|(path, reason)| format!("{}: {reason}", name(path))).collect();
+        assert_eq!(
+            skipped,
+            [
+                "10-edited~: not a name for a hook",
+                "10-old.dpkg-old: not a name for a hook",
+                "20-directory: not a file",
+                "30-link: a link to nowhere",
+                "README: not executable"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_absent_directory_has_no_hooks_and_an_unreadable_one_is_an_error() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(find(&[directory.path().join("absent")]).expect("absent is fine"), Found::default());
+        let file = directory.path().join("file");
+        fs::write(&file, "").expect("written");
+        let error = find(std::slice::from_ref(&file)).expect_err("a file is no directory");
+        assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+    }
+}

@@ -1,0 +1,91 @@
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use jiff::{Timestamp, Unit};
+
+use crate::event::{Event, Reader};
+
+/// The log file: every event and every line of every program, each with its time.
+#[derive(Debug)]
+pub struct Log<W> {
+    writer: W,
+}
+
+impl Log<File> {
+    /// Opens a log file at its end.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::options().append(true).create(true).open(path);
+        Ok(Self { writer: file.with_context(|| format!("{}: cannot be written", path.display()))? })
+    }
+}
+
+impl<W: Write> Log<W> {
+    fn write(&mut self, text: &str) {
+        let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
+        for line in text.lines() {
+            // A full disk must not end an upgrade because of its log.
+            let _ = writeln!(self.writer, "{now} {line}");
+        }
+    }
+}
+
+impl<W: Write> Reader for Log<W> {
+    fn read(&mut self, event: &Event) {
+        match event {
+            Event::Began(step) => self.write(&format!("step {step} began")),
+            Event::Ended(step) => self.write(&format!("step {step} ended")),
+            Event::SelfUpdate { package, from, to, applied } => {
+                self.write(&format!(
+                    "self-update: {package} {from} -> {to}{}",
+                    if *applied { "" } else { " (not done: dry run)" }
+                ));
+            }
+            Event::Planned { product, plan } => {
+                self.write(&format!(
+                    "plan: {product} {} -> {}, {} bytes to fetch",
+                    plan.installed, plan.candidate, plan.download
+                ));
+                for change in &plan.changes {
+                    self.write(&format!("plan: {change}"));
+                }
+                for package in &plan.kept_back {
+                    self.write(&format!("plan: {package} is kept back"));
+                }
+            }
+            Event::HookBegan(phase, hook) => self.write(&format!("{phase} hook {hook} began")),
+            Event::HookSkipped(phase, hook, reason) => self.write(&format!("{phase} hook {hook} skipped: {reason}")),
+            Event::HookEnded(phase, hook, Ok(())) => self.write(&format!("{phase} hook {hook} ended")),
+            Event::HookEnded(phase, hook, Err(error)) => self.write(&format!("{phase} hook {hook} failed: {error}")),
+            Event::ServiceRestarting(service) => self.write(&format!("restarting {service}")),
+            Event::ServiceRestarted(service, Ok(())) => self.write(&format!("{service} is up")),
+            Event::ServiceRestarted(service, Err(error)) => self.write(&format!("{service} is not up: {error}")),
+            Event::ServicesDown(down) => {
+                for (service, state) in down {
+                    self.write(&format!("{service} is {state}"));
+                }
+            }
+            Event::Output { source, line } => self.write(&format!("{source}: {line}")),
+            Event::Failed(text) => self.write(text),
+            Event::Finished { exit, message } => {
+                self.write(&format!("finished with exit code {}: {message}", exit.code()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_line_has_its_time_and_its_source() {
+        let mut log = Log { writer: Vec::new() };
+        log.read(&Event::Output { source: "apt-get".to_owned(), line: "Reading package lists...".to_owned() });
+        let text = String::from_utf8(log.writer).expect("text");
+        let (time, rest) = text.split_once(' ').expect("a time first");
+        assert!(time.parse::<Timestamp>().is_ok(), "{time}");
+        assert_eq!(rest, "apt-get: Reading package lists...\n");
+    }
+}

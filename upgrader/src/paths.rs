@@ -1,0 +1,111 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::hooks::Phase;
+
+/// Whose upgrader this is, and where its files are.
+///
+/// A binary installed as `NAME-upgrade` (or `real-NAME-upgrade`) serves the product NAME; every path follows from it.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    name: String,
+    root: PathBuf,
+}
+
+impl Paths {
+    /// The paths for the program with this path, `/usr/bin/xivo-upgrade` for example.
+    pub fn of_program(program: &Path) -> Result<Self> {
+        let file = program.file_name().and_then(|name| name.to_str()).context("the program has no readable name")?;
+        // The kernel says this of a program whose file was replaced while it runs.
+        let file = file.strip_suffix(" (deleted)").unwrap_or(file);
+        let name = file.strip_prefix("real-").unwrap_or(file).strip_suffix("-upgrade").unwrap_or_default();
+        if name.is_empty() {
+            bail!(
+                "{file}: this program must be installed as NAME-upgrade or real-NAME-upgrade, NAME being the product"
+            );
+        }
+        Ok(Self { name: name.to_owned(), root: PathBuf::from("/") })
+    }
+
+    /// The paths of the running program.
+    pub fn of_this_program() -> Result<Self> {
+        Self::of_program(&std::env::current_exe().context("where is this program?")?)
+    }
+
+    /// The same files below another root directory.
+    #[must_use]
+    pub fn below(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = root.into();
+        self
+    }
+
+    /// The upgrader's own package, which is also the command people type: `xivo-upgrade`.
+    #[must_use]
+    pub fn package(&self) -> String {
+        format!("{}-upgrade", self.name)
+    }
+
+    /// `/usr/bin/real-NAME-upgrade`.
+    #[must_use]
+    pub fn real_program(&self) -> PathBuf {
+        self.root.join(format!("usr/bin/real-{}", self.package()))
+    }
+
+    /// `/usr/share/NAME-upgrade/product.toml`: what the product is, shipped.
+    #[must_use]
+    pub fn product(&self) -> PathBuf {
+        self.share().join("product.toml")
+    }
+
+    /// Where the hooks of a phase are: the shipped directory first, then the admin's own.
+    #[must_use]
+    pub fn hooks(&self, phase: Phase) -> [PathBuf; 2] {
+        let directory = format!("{phase}.d");
+        [self.share().join(&directory), self.root.join("etc").join(self.package()).join(&directory)]
+    }
+
+    /// `/var/log/NAME-upgrade.log`.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.root.join(format!("var/log/{}.log", self.package()))
+    }
+
+    /// `/run/NAME-upgrade.lock`.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.root.join(format!("run/{}.lock", self.package()))
+    }
+
+    fn share(&self) -> PathBuf {
+        self.root.join("usr/share").join(self.package())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_program_is_the_name_of_the_product() {
+        for program in ["/usr/bin/acme-upgrade", "/usr/bin/real-acme-upgrade", "/usr/bin/acme-upgrade (deleted)"] {
+            let paths = Paths::of_program(Path::new(program)).expect(program);
+            assert_eq!(paths.package(), "acme-upgrade");
+            assert_eq!(paths.product(), Path::new("/usr/share/acme-upgrade/product.toml"));
+            assert_eq!(
+                paths.hooks(Phase::PostUpgrade),
+                [
+                    PathBuf::from("/usr/share/acme-upgrade/post-upgrade.d"),
+                    PathBuf::from("/etc/acme-upgrade/post-upgrade.d")
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_program_with_another_name_serves_no_product() {
+        for program in ["/usr/bin/upgrade", "/usr/bin/-upgrade", "/usr/bin/real--upgrade", "/"] {
+            assert!(Paths::of_program(Path::new(program)).is_err(), "{program}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::exit::Failure;
+use crate::product::Product;
+
+/// What would change: computed once, shown, confirmed and executed unchanged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The version package's installed version.
+    pub installed: String,
+    /// The version package's candidate version.
+    pub candidate: String,
+    /// Every package that changes, in order of its name.
+    pub changes: Vec<Change>,
+    /// Packages that have a newer version which the plan leaves alone: held by the admin or kept back by apt.
+    pub kept_back: Vec<String>,
+    /// What is still to be fetched, in bytes.
+    pub download: u64,
+    /// The services that restart, first to start first.
+    pub restart: Vec<String>,
+}
+
+/// One package that changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// The package, with its architecture where apt names one.
+    pub package: String,
+    /// What becomes of it.
+    pub kind: ChangeKind,
+}
+
+/// What becomes of a package. Versions are opaque: compared by dpkg and apt, shown as they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// Another version replaces the installed one.
+    Upgrade {
+        /// The installed version.
+        from: String,
+        /// The version that replaces it.
+        to: String,
+    },
+    /// It is not installed now.
+    Install {
+        /// The version to come.
+        to: String,
+    },
+    /// It is not installed afterwards.
+    Remove {
+        /// The installed version.
+        from: String,
+    },
+}
+
+impl Plan {
+    /// True if the machine is as new as its sources.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Refuses a plan that would take the product away.
+    pub fn check(&self, product: &Product) -> Result<()> {
+        let lost: Vec<&str> = self
+            .changes
+            .iter()
+            .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
+            .map(|change| change.package.as_str())
+            .filter(|package| {
+                *package == product.version_package || product.packages.protected.iter().any(|p| p == package)
+            })
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(format!("apt would remove {}, which {} cannot do without", lost.join(", "), product.name))
+            .remedy(
+                "See `apt-get -s dist-upgrade` for the reason; often a package from another source stands in the way.",
+            )
+            .into())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ChangeKind::Upgrade { from, to } => write!(f, "{} {from} -> {to}", self.package),
+            ChangeKind::Install { to } => write!(f, "{} {to}", self.package),
+            ChangeKind::Remove { from } => write!(f, "{} {from}", self.package),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use std::fmt;
+
+use crate::exit::Exit;
+
+/// What a run consists of, in order. Data, so that a step can be written down by one process and resumed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Read the package lists of every source.
+    Refresh,
+    /// Bring the upgrader's own package up to date.
+    SelfUpdate,
+    /// Look whether the machine is fit for an upgrade.
+    Preflight,
+    /// Compute what would change.
+    Plan,
+    /// Ask.
+    Confirm,
+    /// Fetch every package that the plan needs.
+    Download,
+    /// Run the hooks that come before the packages.
+    PreUpgradeHooks,
+    /// Upgrade the packages.
+    Packages,
+    /// Run the hooks that come after the packages.
+    PostUpgradeHooks,
+    /// Restart the product's services in order.
+    Restart,
+    /// Look whether the services are still there.
+    Verify,
+}
+
+/// How a step ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it is for.
+    Done,
+    /// It found nothing that a run could do.
+    NothingToDo,
+    /// The person said no.
+    Declined,
+    /// It did what it is for, and something about it wants attention.
+    Attention,
+}
+
+/// How far a run is meant to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All the way.
+    Upgrade,
+    /// The packages are fetched and nothing else happens.
+    DownloadOnly,
+    /// The plan is shown and nothing happens.
+    DryRun,
+}
+
+/// What comes after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// This step.
+    Step(Step),
+    /// The end of the run. Whether something wants attention is for the run to know.
+    End(Exit),
+}
+
+impl Step {
+    /// The legal transitions: all of them, and only here. ARCHITECTURE.md has the drawing.
+    #[must_use]
+    pub fn next(self, outcome: Outcome, mode: Mode) -> Next {
+        match (self, outcome, mode) {
+            (_, Outcome::Declined, _) => Next::End(Exit::Declined),
+            (_, Outcome::NothingToDo, _) | (Self::Plan, _, Mode::DryRun) | (Self::Download, _, Mode::DownloadOnly) => {
+                Next::End(Exit::Done)
+            }
+            // Fetching changes nothing that needs a question.
+            (Self::Plan, _, Mode::DownloadOnly) | (Self::Confirm, _, _) => Next::Step(Self::Download),
+            (Self::Refresh, _, _) => Next::Step(Self::SelfUpdate),
+            (Self::SelfUpdate, _, _) => Next::Step(Self::Preflight),
+            (Self::Preflight, _, _) => Next::Step(Self::Plan),
+            (Self::Plan, _, Mode::Upgrade) => Next::Step(Self::Confirm),
+            (Self::Download, _, _) => Next::Step(Self::PreUpgradeHooks),
+            (Self::PreUpgradeHooks, _, _) => Next::Step(Self::Packages),
+            (Self::Packages, _, _) => Next::Step(Self::PostUpgradeHooks),
+            (Self::PostUpgradeHooks, _, _) => Next::Step(Self::Restart),
+            (Self::Restart, _, _) => Next::Step(Self::Verify),
+            (Self::Verify, _, _) => Next::End(Exit::Done),
+        }
+    }
+
+    /// The exit code when this step fails: whether anything was changed by then.
+    #[must_use]
+    pub fn exit_on_failure(self) -> Exit {
+        match self {
+            Self::Refresh
+            | Self::SelfUpdate
+            | Self::Preflight
+            | Self::Plan
+            | Self::Confirm
+            | Self::Download
+            | Self::PreUpgradeHooks => Exit::Unchanged,
+            Self::Packages | Self::PostUpgradeHooks | Self::Restart | Self::Verify => Exit::NeedsHuman,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refresh => "refresh",
+            Self::SelfUpdate => "self-update",
+            Self::Preflight => "preflight",
+            Self::Plan => "plan",
+            Self::Confirm => "confirm",
+            Self::Download => "download",
+            Self::PreUpgradeHooks => "pre-upgrade hooks",
+            Self::Packages => "packages",
+            Self::PostUpgradeHooks => "post-upgrade hooks",
+            Self::Restart => "restart",
+            Self::Verify => "verify",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps of a run in which every step ends with `outcome`.
+    fn walk(mode: Mode, outcome: Outcome) -> (Vec<Step>, Exit) {
+        let (mut step, mut steps) = (Step::Refresh, vec![Step::Refresh]);
+        loop {
+            match step.next(outcome, mode) {
+                Next::Step(next) => step = next,
+                Next::End(exit) => return (steps, exit),
+            }
+            steps.push(step);
+            assert!(steps.len() < 20, "the steps go round in circles: {steps:?}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_downloads_before_it_touches_anything_and_restarts_after_the_hooks() {
+        let (steps, exit) = walk(Mode::Upgrade, Outcome::Done);
+        let names: Vec<String> = steps.iter().map(Step::to_string).collect();
+        assert_eq!(
+            names.join(" > "),
+            "refresh > self-update > preflight > plan > confirm > download > pre-upgrade hooks > packages > \
+             post-upgrade hooks > restart > verify"
+        );
+        assert_eq!(exit, Exit::Done);
+    }
+
+    #[test]
+    fn something_that_wants_attention_does_not_stop_a_run() {
+        assert_eq!(walk(Mode::Upgrade, Outcome::Attention).0.last(), Some(&Step::Verify));
+    }
+
+    #[test]
+    fn a_dry_run_ends_with_the_plan_and_a_download_with_the_packages_fetched() {
+        assert_eq!(walk(Mode::DryRun, Outcome::Done).0.last(), Some(&Step::Plan));
+        let (steps, _) = walk(Mode::DownloadOnly, Outcome::Done);
+        assert_eq!(steps.last(), Some(&Step::Download));
+        assert!(!steps.contains(&Step::Confirm), "fetching needs no question");
+    }
+
+    #[test]
+    fn no_is_the_end_and_so_is_nothing_to_do() {
+        assert_eq!(Step::Confirm.next(Outcome::Declined, Mode::Upgrade), Next::End(Exit::Declined));
+        assert_eq!(Step::Plan.next(Outcome::NothingToDo, Mode::Upgrade), Next::End(Exit::Done));
+    }
+}

@@ -1,0 +1,63 @@
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::command::Program;
+use crate::product::{Ready, RestartPolicy, Services};
+
+/// How often a readiness command is run again.
+const READY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A service's turn in a restart.
+#[derive(Debug)]
+pub enum Turn {
+    /// It is about to be restarted, or started where all were stopped before.
+    Began,
+    /// It is up and ready, or is not.
+    Ended(Result<()>),
+}
+
+/// Restarts the services as their policy says. One that does not come up does not keep the others down.
+pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
+    let verb = match services.restart {
+        RestartPolicy::Rolling => "restart",
+        RestartPolicy::StopThenStart => {
+            for service in services.order().iter().rev() {
+                // What could not be stopped shows when it is started.
+                let _ = systemctl(&["stop", service]);
+            }
+            "start"
+        }
+    };
+    for service in services.order() {
+        tell(service, Turn::Began);
+        let result = systemctl(&[verb, service]).and_then(|()| match services.ready(service) {
+            Some(ready) => wait_until_ready(ready),
+            None => Ok(()),
+        });
+        tell(service, Turn::Ended(result));
+    }
+}
+
+/// The state of a unit as systemd names it: `active`, `failed`, `inactive` …
+pub fn active_state(unit: &str) -> Result<String> {
+    let state = Program::new("systemctl").args(["show", "--property=ActiveState", "--value", "--", unit]).output()?;
+    Ok(state.trim().to_owned())
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    Program::new("systemctl").arg("--no-pager").args(arguments).lines(&mut |_| ())
+}
+
+fn wait_until_ready(ready: &Ready) -> Result<()> {
+    let deadline = Instant::now() + ready.timeout;
+    let Some((program, arguments)) = ready.command.split_first() else { return Ok(()) };
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        if Program::new(program).args(arguments).time_limit(left).succeeds()? {
+            return Ok(());
+        }
+        sleep(READY_INTERVAL);
+    }
+    bail!("not ready after {:?}: {}", ready.timeout, ready.command.join(" "))
+}
