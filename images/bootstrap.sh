@@ -8,12 +8,16 @@ file=$2
 
 if [ "$(id -u)" -eq 0 ]; then as_root() { "$@"; }; else as_root() { sudo -- "$@"; }; fi
 
+# Two machines are made at the same time; one installs, the other waits.
+exec 9<"$0"
+flock 9
 if ! command -v mmdebstrap >/dev/null 2>&1; then
     echo "bootstrap: installing mmdebstrap from Debian" >&2
     as_root apt-get -qq update
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install \
         mmdebstrap debian-archive-keyring >&2
 fi
+flock -u 9
 echo "bootstrap: Debian $release from the mirror (about half a minute)" >&2
 # Its own reports only matter if it fails.
 if ! report=$(as_root mmdebstrap --variant=minbase --format=tar "$release" - 2>&1 >"$file"); then

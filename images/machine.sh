@@ -17,8 +17,9 @@ systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.ti
 # No console is attached, and the network is the engine's business.
 systemctl mask --quiet console-getty.service getty.target systemd-networkd.service systemd-resolved.service 2>/dev/null
 
-# A machine knows no source but the repository of its test.
-rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
+# A machine knows no source but the repository of its test. Debian's own lie ready for tests that want real packages.
+mkdir /etc/apt/debian-sources
+find /etc/apt/sources.list /etc/apt/sources.list.d -type f -exec mv -t /etc/apt/debian-sources {} +
 apt-get -qq clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
 # Each machine gets an identity of its own when it boots.

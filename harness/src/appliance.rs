@@ -1,6 +1,10 @@
-use anyhow::Result;
+use std::fs::File;
 
-use crate::image::Debian;
+use anyhow::{Context as _, Result};
+
+use crate::deb;
+use crate::engine::Engine;
+use crate::image::{Debian, Image};
 use crate::observation::HOOK_MARKS;
 use crate::package::Package;
 use crate::release::Release;
@@ -26,11 +30,17 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Installs an old release and the upgrader of its day on a fresh machine.
+    /// A machine with an old release and the upgrader of its day.
+    ///
+    /// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named
+    /// after the packages that went into it. The upgrader is installed each time.
     pub fn installed(debian: Debian, release: &str, upgrader: &Package) -> Result<Self> {
-        let mut world = World::boot(debian)?;
-        world.publish(Release::named(release)?.packages.iter().chain([upgrader]))?;
-        world.install(&["xivo"])?;
+        let engine = Engine::connect()?;
+        engine.sweep()?;
+        let release = Release::named(release)?;
+        let mut world = World::boot_image(&engine, &installed(&engine, debian, &release)?)?;
+        world.publish(release.packages.iter().chain([upgrader]))?;
+        world.install(&[&upgrader.name])?;
         Ok(Self { world })
     }
 
@@ -39,6 +49,36 @@ impl Appliance {
         self.world.publish(Release::named(release)?.packages.iter().chain([upgrader]))
     }
 }
+
+/// The image of a machine on which a release is installed; made now if there is none.
+fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image> {
+    let machine = debian.machine();
+    let packages = release.packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
+    let ingredients = packages.iter().map(Vec::as_slice).chain([machine.tag.as_bytes(), INSTALLATION.as_bytes()]);
+    let image = Image::of(&format!("{debian}-xivo-{}", release.version), ingredients);
+    if image.exists(engine) {
+        return Ok(image);
+    }
+    // Others who need the same wait here instead of making it as well.
+    let path = std::env::temp_dir().join(format!("xivo-upgrade-{}.lock", image.tag));
+    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    lock.lock()?;
+    if !image.exists(engine) {
+        let mut world = World::boot_image(engine, &machine)?;
+        world.publish(&release.packages)?;
+        world.install(&["xivo"])?;
+        world.machine.sh(INSTALLATION)?;
+        world.machine.save(&image)?;
+        image.remove_older(engine)?;
+    }
+    let _ = std::fs::remove_file(path);
+    Ok(image)
+}
+
+/// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a
+/// machine's own.
+const INSTALLATION: &str =
+    "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
 
 /// Today's upgrader as it is shipped, with hooks that leave marks.
 pub fn upgrader() -> Result<Package> {

@@ -9,6 +9,17 @@ pub fn run<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -
     run_with(program, arguments, &[])
 }
 
+/// The same without showing what it prints.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+pub fn silently<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
+    let output = Command::new(program).args(arguments).output();
+    let status = output.with_context(|| format!("{} could not be started", program.display()))?.status;
+    if !status.success() {
+        bail!("{} failed ({status})", program.display());
+    }
+    Ok(())
+}
+
 /// The same with more variables in its environment.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
 pub fn run_with<'a>(

@@ -2,14 +2,18 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use tokio::runtime::{Builder, Runtime};
 
 /// On every container of ours: the process that made it.
 pub const OWNER: &str = "xivo-upgrade.owner";
+
+/// How long the engine may take to remove what killed runs have left.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The runtime that everything asynchronous runs on, alive until the process ends.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -79,27 +83,43 @@ impl Engine {
         network.ipam?.config?.into_iter().find_map(|config| config.gateway?.parse().ok())
     }
 
-    /// Removes the containers whose makers are dead, and says how many that were.
+    /// Removes the containers whose makers are dead, and says how many that were. When it returns they are gone.
     pub fn sweep(&self) -> Result<usize> {
-        let left = self.left_behind()?;
+        let found = self.left_behind()?;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        for id in &left {
-            // Another run may sweep at the same time; then it is gone already.
-            let _ = block_on(self.docker.remove_container(id, Some(options.clone())));
+        let deadline = Instant::now() + SWEEP_PATIENCE;
+        let mut left = found.clone();
+        while !left.is_empty() {
+            for id in &left {
+                // Another run may be removing it at the same time.
+                let _ = block_on(self.docker.remove_container(id, Some(options.clone())));
+            }
+            left = self.left_behind()?;
+            ensure!(Instant::now() < deadline, "these containers cannot be removed: {}", left.join(" "));
         }
-        Ok(left.len())
+        Ok(found.len())
+    }
+
+    /// The containers that a process of this host made.
+    pub fn owned_by(&self, process: u32) -> Result<Vec<String>> {
+        self.containers(|owner| owner.is_some_and(|owner| owner.process == process))
     }
 
     /// The containers whose makers are dead.
-    pub fn left_behind(&self) -> Result<Vec<String>> {
+    fn left_behind(&self) -> Result<Vec<String>> {
+        self.containers(|owner| !owner.is_some_and(Owner::may_be_alive))
+    }
+
+    /// The identifiers of those of our containers whose owner is of interest.
+    fn containers(&self, of_interest: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
         let filters = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let containers = block_on(self.docker.list_containers(Some(options)))?;
         Ok(containers
             .into_iter()
             .filter(|container| {
-                let owner = container.labels.as_ref().and_then(|labels| labels.get(OWNER));
-                owner.is_some_and(|owner| !Owner::parse(owner).is_some_and(|owner| owner.may_be_alive()))
+                let owner = container.labels.as_ref().and_then(|labels| Owner::parse(labels.get(OWNER)?));
+                of_interest(owner.as_ref())
             })
             .filter_map(|container| container.id)
             .collect())

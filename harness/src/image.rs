@@ -19,6 +19,12 @@ use crate::engine::{Engine, block_on};
 const DOCKERFILE: &str = include_str!("../../images/Dockerfile");
 const MACHINE: &str = include_str!("../../images/machine.sh");
 
+/// What the names of our images begin with.
+const OURS: &str = "xivo-upgrade/";
+
+/// The repository of bootstrapped base images, which live only as long as a machine is built from them.
+const BASE: &str = "xivo-upgrade/base";
+
 /// How long a registry may take to say its first word.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(15);
 
@@ -35,17 +41,10 @@ impl Debian {
     /// All of them, oldest first.
     pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
 
-    /// The repository of its machine's image.
+    /// Its machine, freshly installed.
     #[must_use]
-    pub fn image(self) -> String {
-        format!("xivo-upgrade/{self}")
-    }
-
-    /// The tag of its machine's image: changes with the recipe, and with nothing else.
-    #[must_use]
-    pub fn tag(self) -> String {
-        let recipe = Sha256::new().chain_update(self.to_string()).chain_update(DOCKERFILE).chain_update(MACHINE);
-        hex::encode(&recipe.finalize()[..6])
+    pub fn machine(self) -> Image {
+        Image::of(&self.to_string(), [self.to_string().as_bytes(), DOCKERFILE.as_bytes(), MACHINE.as_bytes()])
     }
 }
 
@@ -58,24 +57,57 @@ impl fmt::Display for Debian {
     }
 }
 
-/// True if the machine's image is there, as the recipe has it today.
-#[must_use]
-pub fn exists(engine: &Engine, debian: Debian) -> bool {
-    block_on(engine.docker().inspect_image(&format!("{}:{}", debian.image(), debian.tag()))).is_ok()
+/// An image of ours, named after what went into it: it never has to be built twice, and never is out of date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its repository, `xivo-upgrade/bookworm` for example.
+    pub repository: String,
+    /// Its tag: changes with what goes into it, and with nothing else.
+    pub tag: String,
+}
+
+impl Image {
+    /// The image with this name that is made of these ingredients.
+    pub fn of<'a>(name: &str, ingredients: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hash = Sha256::new();
+        for ingredient in ingredients {
+            hash.update(ingredient.len().to_le_bytes());
+            hash.update(ingredient);
+        }
+        Self { repository: format!("{OURS}{name}"), tag: hex::encode(&hash.finalize()[..6]) }
+    }
+
+    /// True if the engine has it.
+    #[must_use]
+    pub fn exists(&self, engine: &Engine) -> bool {
+        block_on(engine.docker().inspect_image(&self.to_string())).is_ok()
+    }
+
+    /// Removes older images of the same name. One that is in use stays.
+    pub fn remove_older(&self, engine: &Engine) -> Result<()> {
+        remove(engine, |repository, tag| repository == self.repository && tag != self.tag)
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.repository, self.tag)
+    }
 }
 
 /// Builds the machine's image unless it is there, and removes those of older recipes.
 ///
 /// The base is the official image where a registry is reachable; `MACHINE_BASE` names another repository for it, or is
 /// `bootstrap`. Otherwise it is bootstrapped from the Debian mirror.
-pub fn ensure(engine: &Engine, debian: Debian, say: &mut dyn FnMut(&str)) -> Result<()> {
-    if exists(engine, debian) {
+pub fn ensure(engine: &Engine, debian: Debian, say: &dyn Fn(&str)) -> Result<()> {
+    let machine = debian.machine();
+    if machine.exists(engine) {
         return Ok(());
     }
     let wanted = std::env::var("MACHINE_BASE").unwrap_or_default();
     let repository = if wanted.is_empty() { "debian" } else { &wanted };
     let official = format!("{repository}:{debian}");
-    let bootstrapped = format!("xivo-upgrade/base:{debian}");
+    let bootstrapped = format!("{BASE}:{debian}");
     let base = if wanted != "bootstrap" && pull(engine.docker(), repository, debian, say) {
         &official
     } else {
@@ -86,19 +118,23 @@ pub fn ensure(engine: &Engine, debian: Debian, say: &mut dyn FnMut(&str)) -> Res
         &bootstrapped
     };
     say(&format!("{debian}: building the machine from {base}"));
-    let built = build(engine.docker(), debian, base);
+    let built = build(engine.docker(), &machine, base);
     let _ = block_on(engine.docker().remove_image(&bootstrapped, None::<RemoveImageOptions>, None));
     built.with_context(|| format!("the machine image of {debian}"))?;
-    remove(engine, debian, |tag| tag != debian.tag())
+    machine.remove_older(engine)
 }
 
-/// Removes those images of a machine whose tag is not wanted any more. One that is in use stays.
-pub fn remove(engine: &Engine, debian: Debian, unwanted: impl Fn(&str) -> bool) -> Result<()> {
-    let filters = HashMap::from([("reference".to_owned(), vec![debian.image()])]);
+/// Removes every image of ours.
+pub fn remove_all(engine: &Engine) -> Result<()> {
+    remove(engine, |_, _| true)
+}
+
+fn remove(engine: &Engine, unwanted: impl Fn(&str, &str) -> bool) -> Result<()> {
+    let filters = HashMap::from([("reference".to_owned(), vec![format!("{OURS}*")])]);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     for image in block_on(engine.docker().list_images(Some(options)))? {
         for name in image.repo_tags {
-            if name.rsplit_once(':').is_some_and(|(_, tag)| unwanted(tag)) {
+            if name.rsplit_once(':').is_some_and(|(repository, tag)| unwanted(repository, tag)) {
                 let _ = block_on(engine.docker().remove_image(&name, None::<RemoveImageOptions>, None));
             }
         }
@@ -107,7 +143,7 @@ pub fn remove(engine: &Engine, debian: Debian, unwanted: impl Fn(&str) -> bool) 
 }
 
 /// Fetches an official image, if there is a registry that has it.
-fn pull(docker: &Docker, repository: &str, debian: Debian, say: &mut dyn FnMut(&str)) -> bool {
+fn pull(docker: &Docker, repository: &str, debian: Debian, say: &dyn Fn(&str)) -> bool {
     let name = format!("{repository}:{debian}");
     block_on(async {
         if docker.inspect_image(&name).await.is_ok() {
@@ -138,7 +174,7 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
     run(&script, [debian.to_string().as_ref(), file.as_os_str()])?;
     let tar = std::fs::read(&file).with_context(|| file.display().to_string())?;
     let tag = debian.to_string();
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo("xivo-upgrade/base").tag(&tag).build();
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(BASE).tag(&tag).build();
     block_on(async {
         let mut progress = Box::pin(docker.create_image(Some(options), Some(body_full(tar.into())), None));
         while let Some(step) = progress.next().await {
@@ -149,7 +185,7 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
 }
 
 /// Builds the machine's image from its base.
-fn build(docker: &Docker, debian: Debian, base: &str) -> Result<()> {
+fn build(docker: &Docker, machine: &Image, base: &str) -> Result<()> {
     let mut context = tar::Builder::new(Vec::new());
     for (name, content) in [("Dockerfile", DOCKERFILE), ("machine.sh", MACHINE)] {
         let mut header = tar::Header::new_gnu();
@@ -157,7 +193,7 @@ fn build(docker: &Docker, debian: Debian, base: &str) -> Result<()> {
         header.set_mode(0o644);
         context.append_data(&mut header, name, content.as_bytes())?;
     }
-    let name = format!("{}:{}", debian.image(), debian.tag());
+    let name = machine.to_string();
     let arguments = HashMap::from([("BASE", base)]);
     let options = BuildImageOptionsBuilder::default().t(&name).buildargs(&arguments).rm(true).forcerm(true).build();
     let body = body_full(context.into_inner()?.into());
@@ -179,8 +215,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_release_has_a_tag_of_its_own() {
-        assert_ne!(Debian::Bookworm.tag(), Debian::Trixie.tag());
-        assert_eq!(Debian::Bookworm.tag().len(), 12);
+    fn an_image_is_named_after_all_that_went_into_it() {
+        let tag = |ingredients: &[&str]| Image::of("a", ingredients.iter().map(|text| text.as_bytes())).tag;
+        assert_eq!(tag(&["x", "y"]), tag(&["x", "y"]));
+        assert_ne!(tag(&["x", "y"]), tag(&["xy"]));
+        assert_ne!(Debian::Bookworm.machine().tag, Debian::Trixie.machine().tag);
+        assert_eq!(Debian::Bookworm.machine().repository, "xivo-upgrade/bookworm");
     }
 }

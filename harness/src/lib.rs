@@ -6,6 +6,8 @@
 
 /// Machines in the field: an old release installed, a new one published.
 pub mod appliance;
+/// What a world and the upgrader cost.
+pub mod bench;
 /// The upgrader's programs, built as they are shipped.
 pub mod binaries;
 /// Programs of this host.
@@ -20,6 +22,8 @@ pub mod engine;
 pub mod image;
 /// A repository's signing key.
 pub mod key;
+/// Debian's own opinion of a package.
+pub mod lintian;
 /// A booted machine and the commands it runs.
 pub mod machine;
 /// What is seen of a machine and of what happened on it.

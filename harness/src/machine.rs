@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use futures_util::StreamExt as _;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
-use testcontainers::bollard::query_parameters::UploadToContainerOptionsBuilder;
+use testcontainers::bollard::models::ContainerConfig;
+use testcontainers::bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use testcontainers::bollard::{Docker, body_full};
 use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
@@ -13,7 +14,7 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::engine::{Engine, OWNER, Owner, block_on};
-use crate::image::{self, Debian};
+use crate::image::Image;
 use crate::transcript::Transcript;
 
 /// The name at which a machine reaches the host that tests it.
@@ -31,9 +32,9 @@ pub struct Machine {
 
 impl Machine {
     /// Boots a machine and waits until systemd has started everything.
-    pub fn boot(engine: &Engine, debian: Debian) -> Result<Self> {
-        ensure!(image::exists(engine, debian), "there is no machine image of {debian}: run `make images`");
-        let request = GenericImage::new(debian.image(), debian.tag())
+    pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
+        ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
+        let request = GenericImage::new(&image.repository, &image.tag)
             .with_label(OWNER, Owner::this().to_string())
             .with_hostname("exchange")
             .with_host(TESTER, Host::HostGateway)
@@ -67,7 +68,7 @@ impl Machine {
     pub fn command<'a>(&'a self, command: &[&str]) -> Command<'a> {
         Command {
             machine: self,
-            command: command.iter().map(|&word| word.to_owned()).collect(),
+            words: command.iter().map(|&word| word.to_owned()).collect(),
             user: None,
             environment: Vec::new(),
             answers: None,
@@ -85,8 +86,10 @@ impl Machine {
         Ok(screen)
     }
 
-    /// Writes a file, and the directories it needs.
+    /// Writes a file, and the directories it needs. Not below /run and /tmp: those are in memory, where the engine cannot
+    /// write.
     pub fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
+        ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
         let mut archive = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
@@ -95,6 +98,20 @@ impl Machine {
         let body = body_full(archive.into_inner()?.into());
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         block_on(self.docker.upload_to_container(self.id()?, Some(options), body)).with_context(|| path.to_owned())
+    }
+
+    /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.
+    pub fn save(&self, image: &Image) -> Result<()> {
+        let id = self.id()?.to_owned();
+        let options = CommitContainerOptionsBuilder::default()
+            .container(&id)
+            .repo(&image.repository)
+            .tag(&image.tag)
+            .pause(true)
+            .build();
+        block_on(self.docker.commit_container(options, ContainerConfig::default()))
+            .with_context(|| image.to_string())?;
+        Ok(())
     }
 
     fn id(&self) -> Result<&str> {
@@ -114,7 +131,7 @@ impl Drop for Machine {
 /// A command about to run on a machine.
 pub struct Command<'a> {
     machine: &'a Machine,
-    command: Vec<String>,
+    words: Vec<String>,
     user: Option<String>,
     environment: Vec<String>,
     answers: Option<Vec<(String, String)>>,
@@ -155,19 +172,19 @@ impl<'a> Command<'a> {
     /// # Errors
     /// If it does not end, or is never asked a question that it was to be asked.
     pub fn run(self) -> Result<Transcript> {
-        let typed = self.command.join(" ");
+        let typed = self.words.join(" ");
         block_on(async { tokio::time::timeout(PATIENCE, self.follow()).await })
             .with_context(|| format!("`{typed}` did not end within {PATIENCE:?}"))?
             .with_context(|| format!("`{typed}` on the machine"))
     }
 
     async fn follow(self) -> Result<Transcript> {
-        let Self { machine, command, user, environment, answers, mut live } = self;
-        let typed = command.join(" ");
+        let Self { machine, words, user, environment, answers, mut live } = self;
+        let typed = words.join(" ");
         let tty = answers.is_some();
         // Without a terminal the two streams come in two frames each; one stream keeps their order.
         let wrapper = ["sh", "-c", "exec \"$@\" 2>&1", "sh"].map(str::to_owned);
-        let command = if tty { command } else { wrapper.into_iter().chain(command).collect() };
+        let command = if tty { words } else { wrapper.into_iter().chain(words).collect() };
         let options = CreateExecOptions {
             attach_stdin: Some(tty),
             attach_stdout: Some(true),

@@ -6,11 +6,11 @@ use std::io::{self, Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
-use harness::{binaries, command, deb, demo, shipped};
+use harness::{bench, binaries, command, deb, demo, lintian, shipped};
 
 /// Boot Debian machines, upgrade them, and see what happens.
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ struct Arguments {
 enum Verb {
     /// Prepare this host: an engine that answers (installed from Debian if there is none) and the machines' images
     ///
-    /// Prints the value that DOCKER_HOST needs; empty where it needs none.
+    /// Prints the value that `DOCKER_HOST` needs; empty where it needs none.
     Setup,
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
@@ -40,6 +40,13 @@ enum Verb {
         #[arg(value_enum, default_value = "bookworm")]
         debian: Debian,
     },
+    /// Let lintian look at a Debian package, on a Debian machine of ours
+    Lintian {
+        /// The .deb
+        file: PathBuf,
+    },
+    /// Measure what a world and the upgrader cost
+    Bench,
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -73,6 +80,8 @@ fn run(verb: Verb) -> Result<()> {
             writeln!(out, "{}", file.display())?;
         }
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
+        Verb::Lintian { file } => lintian::run(&file, &mut out)?,
+        Verb::Bench => bench::run(&mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
             ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");
@@ -96,9 +105,11 @@ fn setup() -> Result<String> {
         Engine::find().context("the engine that was installed does not answer")?
     };
     let engine = if address.is_empty() { Engine::connect()? } else { Engine::at(&address)? };
-    for debian in Debian::ALL {
-        image::ensure(&engine, debian, &mut say)?;
-    }
+    let engine = &engine;
+    std::thread::scope(|scope| {
+        let machines = Debian::ALL.map(|debian| scope.spawn(move || image::ensure(engine, debian, &say)));
+        machines.into_iter().try_for_each(|machine| machine.join().map_err(|_| anyhow!("a thread panicked"))?)
+    })?;
     Ok(address)
 }
 
@@ -106,7 +117,7 @@ fn clean() -> Result<()> {
     // Without an engine there is nothing in it.
     let Ok(engine) = Engine::connect() else { return Ok(()) };
     engine.sweep()?;
-    Debian::ALL.into_iter().try_for_each(|debian| image::remove(&engine, debian, |_| true))
+    image::remove_all(&engine)
 }
 
 /// Tells a person what takes time. Not on stdout: that is for what scripts read.

@@ -23,8 +23,6 @@ pub struct SystemState {
     pub unfinished: Vec<String>,
     /// The services, by name.
     pub services: BTreeMap<String, Service>,
-    /// A fingerprint of every path below /etc and /usr: type, mode, owner, content.
-    pub files: String,
 }
 
 /// A service of the machine.
@@ -65,10 +63,7 @@ impl SystemState {
                 case \"$running\" in \"$pid \"*) ;; *) running= ;; esac
                 printf '%s\\t%s\\t%s\\t%s\\n' $service \"$(systemctl show --property=ActiveState --value $service)\" \
                     \"$(systemctl show --property=ExecMainStartTimestampMonotonic --value $service)\" \"${{running#* }}\"
-            done
-            echo
-            {{ find /etc /usr -printf '%p %y %m %u:%g %l\\n' | LC_ALL=C sort
-               find /etc /usr -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; }} | sha256sum",
+            done",
             services.join(" ")
         );
         let seen = machine.sh(&script)?;
@@ -92,8 +87,15 @@ impl SystemState {
                 Ok((name, Service { state, started: started.parse()?, version }))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { packages, unfinished, services, files: section()?.trim().to_owned() })
+        Ok(Self { packages, unfinished, services })
     }
+}
+
+/// A fingerprint of every path below /etc and /usr of a machine: type, mode, owner, link target, size, inode, and the time
+/// of its last change, which nobody can set back; and the content of everything below /etc.
+pub fn fingerprint(machine: &Machine) -> Result<String> {
+    machine.sh("{ find /etc /usr -printf '%p %y %m %u:%g %l %s %i %C@\\n' | LC_ALL=C sort
+           find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum")
 }
 
 /// The fields of a line of a listing.

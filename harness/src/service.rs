@@ -38,7 +38,7 @@ ExecStart=/usr/libexec/@NAME@
 WantedBy=multi-user.target
 ";
 
-/// What dh_installsystemd adds to a postinst (debhelper's autoscripts postinst-systemd-enable and -restart).
+/// What `dh_installsystemd` adds to a postinst (debhelper's autoscripts postinst-systemd-enable and -restart).
 const POSTINST: &str = r#"
 if [ "$1" = "configure" ] || [ "$1" = "abort-upgrade" ] || [ "$1" = "abort-deconfigure" ] || [ "$1" = "abort-remove" ]; then
 	deb-systemd-helper unmask '@NAME@.service' >/dev/null || true

@@ -50,7 +50,7 @@ pub fn upgrader() -> Result<Package> {
     architecture().clone_into(&mut package.architecture);
     "admin".clone_into(&mut package.section);
     DESCRIPTION.clone_into(&mut package.description);
-    package.control.insert("Depends".to_owned(), "apt, dpkg, systemd".to_owned());
+    package.control.insert("Depends".to_owned(), "apt, systemd".to_owned());
     package.control.insert("Homepage".to_owned(), "https://xivo.example/upgrade".to_owned());
     Ok(package)
 }

@@ -1,7 +1,7 @@
 use anyhow::{Context, Result};
 
 use crate::engine::Engine;
-use crate::image::Debian;
+use crate::image::{Debian, Image};
 use crate::machine::{Command, Machine, TESTER};
 use crate::package::Package;
 use crate::repository::{Repository, SUITE};
@@ -22,9 +22,14 @@ impl World {
     pub fn boot(debian: Debian) -> Result<Self> {
         let engine = Engine::connect()?;
         engine.sweep().context("what an earlier run left could not be removed")?;
+        Self::boot_image(&engine, &debian.machine())
+    }
+
+    /// The same with a machine that was saved before.
+    pub fn boot_image(engine: &Engine, image: &Image) -> Result<Self> {
         let repository = Repository::new()?;
         let server = Server::start(engine.gateway())?;
-        let machine = Machine::boot(&engine, debian)?;
+        let machine = Machine::boot(engine, image)?;
         let source = format!(
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()
@@ -50,6 +55,12 @@ impl World {
             "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {packages} 2>&1"
         ))?;
         Ok(())
+    }
+
+    /// A text without what differs from world to world: the port of the repository.
+    #[must_use]
+    pub fn redacted(&self, text: &str) -> String {
+        text.replace(&format!("{TESTER}:{}", self.server.port()), TESTER)
     }
 
     /// The upgrader, about to run with these arguments.

@@ -1,4 +1,4 @@
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use crate::command::Program;
 use crate::exit::Failure;
@@ -22,23 +22,11 @@ pub struct Simulation {
 /// # Errors
 /// If a single source cannot be read; apt's own words name it.
 pub fn update(line: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut complaints: Vec<String> = Vec::new();
-    let update = apt_get().args(["update", "--error-on=any"]);
-    update
-        .lines(&mut |text| {
-            if let Some(complaint) = text.strip_prefix("E: ").or_else(|| text.strip_prefix("W: ")) {
-                complaints.push(complaint.trim_end().to_owned());
-            }
-            line(text);
-        })
-        .map_err(|error| {
-            if complaints.is_empty() { error } else { anyhow::anyhow!(complaints.join("; ")) }
-        })
-        .context(
-            Failure::new("a package source cannot be read").remedy(
-                "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
-            ),
-        )
+    run(apt_get().args(["update", "--error-on=any"]), line).context(
+        Failure::new("a package source cannot be read").remedy(
+            "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
+        ),
+    )
 }
 
 /// The version of a package that apt would install, if there is one.
@@ -48,7 +36,7 @@ pub fn candidate(package: &str) -> Result<Option<String>> {
 
 /// Brings one installed package to its candidate version. Never removes another.
 pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
-    change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]).lines(line)
+    run(change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]), line)
 }
 
 /// What a dist-upgrade would do.
@@ -63,20 +51,30 @@ pub fn download_size() -> Result<u64> {
 
 /// Fetches and verifies everything a dist-upgrade needs, and changes nothing.
 pub fn download(line: &mut dyn FnMut(&str)) -> Result<()> {
-    apt_get().args(["--yes", "--download-only", "dist-upgrade"]).lines(line)
+    run(apt_get().args(["--yes", "--download-only", "dist-upgrade"]), line)
 }
 
 /// Upgrades all packages, from what [`download`] fetched, without ever asking.
 pub fn dist_upgrade(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
-    change(conffiles).args(["--no-download", "dist-upgrade"]).lines(line)
+    run(change(conffiles).args(["--no-download", "dist-upgrade"]), line)
+}
+
+/// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
+fn run(program: Program, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let mut complaints = Complaints::default();
+    let result = program.lines(&mut |text| {
+        complaints.listen(text);
+        line(text);
+    });
+    result.map_err(|error| if complaints.heard.is_empty() { error } else { anyhow!(complaints.heard.join("; ")) })
 }
 
 /// apt-get, set up to print plainly and to wait for dpkg's lock.
 fn apt_get() -> Program {
     Program::new("apt-get")
-        .arg(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
-        .arg("--option=Dpkg::Use-Pty=false")
-        .arg("--quiet")
+        .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
+        .setting("--option=Dpkg::Use-Pty=false")
+        .setting("--quiet")
 }
 
 /// apt-get, set up to change packages without a question from anybody: apt, dpkg, debconf, ucf, apt-listchanges or needrestart.
@@ -86,14 +84,43 @@ fn change(conffiles: ConffilePolicy) -> Program {
         ConffilePolicy::Keep => ("--force-confold", "UCF_FORCE_CONFFOLD"),
     };
     apt_get()
-        .arg("--yes")
-        .arg(format!("--option=Dpkg::Options::={dpkg}"))
+        .setting("--yes")
+        .setting(format!("--option=Dpkg::Options::={dpkg}"))
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("DEBIAN_PRIORITY", "critical")
         .env("APT_LISTCHANGES_FRONTEND", "none")
         .env("NEEDRESTART_SUSPEND", "1")
         .env("PAGER", "cat")
         .env(ucf, "1")
+}
+
+/// What apt and dpkg complain of, without the complaints that follow from others.
+#[derive(Default)]
+struct Complaints {
+    heard: Vec<String>,
+    goes_on: bool,
+}
+
+impl Complaints {
+    fn listen(&mut self, line: &str) {
+        let apt = line.strip_prefix("E: ").or_else(|| line.strip_prefix("W: "));
+        let follows = line.starts_with("E: Sub-process ") && !self.heard.is_empty();
+        if let Some(said) = apt.filter(|_| !follows) {
+            self.heard.push(said.trim_end().to_owned());
+        } else if self.goes_on && line.starts_with(' ') {
+            // dpkg says what it was about on one line and what happened on the next.
+            if line.contains("dependency problems") {
+                self.heard.pop();
+            } else if let Some(complaint) = self.heard.last_mut() {
+                complaint.push(' ');
+                complaint.push_str(line.trim());
+            }
+        }
+        self.goes_on = line.starts_with("dpkg: error processing ");
+        if self.goes_on {
+            self.heard.push(line.trim_end().to_owned());
+        }
+    }
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
@@ -184,6 +211,32 @@ mod tests {
         for line in ["Inst", "Inst x", "Inst x [1", "Inst x ()", "Remv x", "Remv x (1)", "Inst  ", "", "Inst x [1] 2"] {
             assert_eq!(parse_change(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn an_error_is_what_was_complained_of_first() {
+        let mut complaints = Complaints::default();
+        for line in [
+            "Setting up dahdi (1.2.2) ...",
+            "no kernel module",
+            "dpkg: error processing package dahdi (--configure):",
+            " installed dahdi package post-installation script subprocess returned error exit status 1",
+            "dpkg: dependency problems prevent configuration of xivo:",
+            " xivo depends on dahdi (>= 1.2.2); however:",
+            "dpkg: error processing package xivo (--configure):",
+            " dependency problems - leaving unconfigured",
+            "Errors were encountered while processing:",
+            " dahdi",
+            " xivo",
+            "E: Sub-process /usr/bin/dpkg returned an error code (1)",
+        ] {
+            complaints.listen(line);
+        }
+        assert_eq!(
+            complaints.heard,
+            ["dpkg: error processing package dahdi (--configure): installed dahdi package post-installation script \
+              subprocess returned error exit status 1"]
+        );
     }
 
     #[test]

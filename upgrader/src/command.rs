@@ -1,11 +1,12 @@
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
@@ -26,11 +27,27 @@ const GRACE: Duration = Duration::from_secs(5);
 /// `LC_ALL` is `C.UTF-8` whatever the machine's locale, so that what programs print can be read by this one.
 #[derive(Debug)]
 pub struct Program {
-    name: String,
+    /// The program and its arguments as errors show them.
+    shown: String,
     command: Command,
-    arguments: Vec<OsString>,
     time_limit: Option<Duration>,
 }
+
+/// A program that ran and failed.
+#[derive(Debug)]
+pub struct Failed {
+    program: String,
+    /// What became of it, in the words that follow its name: `failed (exit status: 1): no such file`.
+    pub how: String,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.program, self.how)
+    }
+}
+
+impl std::error::Error for Failed {}
 
 /// How a program ended that ran to its end.
 #[derive(Debug)]
@@ -53,14 +70,22 @@ impl Program {
                 command.env(name, value);
             }
         }
-        Self { name: program.to_string_lossy().into_owned(), command, arguments: Vec::new(), time_limit: None }
+        Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None }
     }
 
     /// One more argument.
     #[must_use]
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
-        self.command.arg(&argument);
-        self.arguments.push(argument.as_ref().to_owned());
+        self.shown.push(' ');
+        self.shown.push_str(&argument.as_ref().to_string_lossy());
+        self.command.arg(argument);
+        self
+    }
+
+    /// One more argument that is always there and that errors do not show.
+    #[must_use]
+    pub fn setting(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
         self
     }
 
@@ -121,7 +146,7 @@ impl Program {
         match ended {
             Ended::Status(status) if status.success() => Ok(()),
             Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
-            Ended::TimedOut(limit) => bail!("{self} did not end within {limit:?} and was killed"),
+            Ended::TimedOut(limit) => Err(self.became(format!("did not end within {limit:?} and was killed"))),
         }
     }
 
@@ -143,28 +168,22 @@ impl Program {
         if ended.is_err() {
             let _ = end_group(&mut child);
         }
-        ended.with_context(|| format!("could not follow {self}"))
+        ended.with_context(|| format!("could not follow {}", self.shown))
     }
 
     fn not_started(&self) -> String {
-        format!("{} could not be started", self.name)
+        format!("{} could not be started", self.shown)
     }
 
     fn failed<'a>(&self, status: ExitStatus, last_lines: impl DoubleEndedIterator<Item = &'a str>) -> anyhow::Error {
         let mut lines: Vec<&str> = last_lines.filter(|text| !text.trim().is_empty()).rev().take(TAIL).collect();
         lines.reverse();
         let said = if lines.is_empty() { String::from("it printed nothing") } else { lines.join(" / ") };
-        anyhow!("{self} failed ({status}): {said}")
+        self.became(format!("failed ({status}): {said}"))
     }
-}
 
-impl std::fmt::Display for Program {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)?;
-        for argument in &self.arguments {
-            write!(f, " {}", argument.to_string_lossy())?;
-        }
-        Ok(())
+    fn became(&self, how: String) -> anyhow::Error {
+        Failed { program: self.shown.clone(), how }.into()
     }
 }
 

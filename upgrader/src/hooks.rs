@@ -3,9 +3,9 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::command::Program;
+use crate::command::{Failed, Program};
 use crate::exit::Failure;
 use crate::plan::Plan;
 
@@ -54,12 +54,19 @@ pub fn find(directories: &[PathBuf]) -> Result<Found> {
 }
 
 /// Runs a hook to its end; its output goes line by line to `line`.
+///
+/// # Errors
+/// If it fails, with what became of it: `failed (exit status: 1): ` and its last lines.
 pub fn run(hook: &Path, phase: Phase, plan: &Plan, line: &mut dyn FnMut(&str)) -> Result<()> {
     Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
         .env("UPGRADE_VERSION_INSTALLED", &plan.installed)
         .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
         .lines(line)
+        .map_err(|error| match error.downcast::<Failed>() {
+            Ok(failed) => anyhow!(failed.how),
+            Err(error) => error,
+        })
 }
 
 /// A hook's name, as it is shown.

@@ -23,7 +23,9 @@ impl Lock {
             Err(TryLockError::WouldBlock) => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
-                return Err(Failure::new(format!("another run is under way (process {})", holder.trim()))
+                let holder = holder.trim();
+                let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
+                return Err(Failure::new(format!("another run is under way{who}"))
                     .remedy("Wait until it has ended; it can be followed in its log.")
                     .exit(Exit::Busy)
                     .into());

@@ -130,10 +130,9 @@ impl Run<'_, '_> {
             match (phase, result) {
                 (_, Ok(())) => {}
                 (Phase::PreUpgrade, Err(error)) => {
-                    return Err(error.context(
-                        Failure::new(format!("the pre-upgrade hook {hook} failed, so no package was changed"))
-                            .remedy("Do what the hook asks for, then start again."),
-                    ));
+                    return Err(Failure::new(format!("no package was changed: the pre-upgrade hook {hook} {error:#}"))
+                        .remedy("Do what the hook asks for, then start again.")
+                        .into());
                 }
                 (Phase::PostUpgrade, Err(_)) => failed.push(path),
             }
@@ -188,7 +187,7 @@ impl Run<'_, '_> {
         }
         Err(Failure::new(format!("upgraded, but not running: {}", self.down.join(", ")))
             .remedy(format!(
-                "`systemctl status {}` shows why; then `systemctl restart` them in this order.",
+                "`systemctl status {0}` shows why; mend it, then `systemctl restart {0}`.",
                 self.down.join(" ")
             ))
             .into())

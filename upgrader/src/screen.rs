@@ -9,22 +9,23 @@ use crate::step::Step;
 pub struct Screen<W> {
     writer: W,
     verbose: bool,
+    /// True if the last line on it is an empty one.
+    ends_empty: bool,
 }
 
 impl<W: Write> Screen<W> {
     /// A screen; a verbose one also shows every line that apt and the hooks print.
     pub fn new(writer: W, verbose: bool) -> Self {
-        Self { writer, verbose }
+        Self { writer, verbose, ends_empty: false }
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
         let out = &mut self.writer;
         match event {
-            Event::Began(step) => {
-                if let Some(title) = title(*step) {
-                    writeln!(out, "{title}")?;
-                }
-            }
+            Event::Began(step) => match title(*step) {
+                Some(title) => writeln!(out, "{title}")?,
+                None => return Ok(()),
+            },
             Event::SelfUpdate { package, from, to, applied: true } => {
                 writeln!(out, "Updating {package} {from} -> {to}")?;
             }
@@ -34,7 +35,9 @@ impl<W: Write> Screen<W> {
             Event::Planned { product, plan } => show_plan(out, product, plan)?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded(_, hook, Ok(())) => writeln!(out, "  {hook}: ok")?,
-            Event::HookEnded(_, hook, Err(error)) => writeln!(out, "  {hook}: FAILED, {error}")?,
+            Event::HookEnded(_, hook, Err(error)) => {
+                writeln!(out, "  {hook}: {}", error.replacen("failed", "FAILED", 1))?;
+            }
             Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} OK")?,
             Event::ServiceRestarted(service, Err(error)) => writeln!(out, "  {service:<24} NOK  {error}")?,
             Event::ServicesDown(down) => {
@@ -43,16 +46,22 @@ impl<W: Write> Screen<W> {
                 }
             }
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
-            Event::Finished { message, .. } if !message.is_empty() => writeln!(out, "\n{message}")?,
+            Event::Finished { message, .. } if !message.is_empty() => {
+                if !self.ends_empty {
+                    writeln!(out)?;
+                }
+                writeln!(out, "{message}")?;
+            }
             // What failed is said on stderr by the program, once, however early it fails.
             Event::Failed(_)
             | Event::Finished { .. }
             | Event::Output { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
-            | Event::ServiceRestarting(_) => {}
+            | Event::ServiceRestarting(_) => return Ok(()),
         }
-        out.flush()
+        self.ends_empty = matches!(event, Event::Planned { .. });
+        self.writer.flush()
     }
 }
 
@@ -190,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_fails_is_seen_between_what_went_well() {
-        let failed = || Err("sh failed (exit status: 1): no".to_owned());
+        let failed = || Err("failed (exit status: 1): no".to_owned());
         insta::assert_snapshot!(shown(false, &[
             Event::Began(Step::PostUpgradeHooks),
             Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
@@ -204,10 +213,10 @@ mod tests {
         Running post-upgrade hooks
           README: skipped, not executable
           10-a: ok
-          20-b: FAILED, sh failed (exit status: 1): no
+          20-b: FAILED (exit status: 1): no
         Restarting services
           postgresql               OK
-          asterisk                 NOK  sh failed (exit status: 1): no
+          asterisk                 NOK  failed (exit status: 1): no
 
         Look at it.
         "#);

@@ -1,7 +1,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::command::Program;
 use crate::product::{Ready, RestartPolicy, Services};
@@ -32,22 +32,34 @@ pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
     };
     for service in services.order() {
         tell(service, Turn::Began);
-        let result = systemctl(&[verb, service]).and_then(|()| match services.ready(service) {
-            Some(ready) => wait_until_ready(ready),
-            None => Ok(()),
-        });
-        tell(service, Turn::Ended(result));
+        tell(service, Turn::Ended(start(verb, service, services.ready(service))));
     }
 }
 
 /// The state of a unit as systemd names it: `active`, `failed`, `inactive` …
 pub fn active_state(unit: &str) -> Result<String> {
-    let state = Program::new("systemctl").args(["show", "--property=ActiveState", "--value", "--", unit]).output()?;
-    Ok(state.trim().to_owned())
+    property(unit, "ActiveState")
+}
+
+/// Starts or restarts a service and waits until it is up and ready.
+fn start(verb: &str, service: &str, ready: Option<&Ready>) -> Result<()> {
+    if let Err(error) = systemctl(&[verb, service]) {
+        // systemctl only says where to read on; systemd knows the reason in a word.
+        return match (active_state(service)?.as_str(), property(service, "Result")?.as_str()) {
+            ("failed", reason) => Err(anyhow!("failed ({reason})")),
+            _ => Err(error),
+        };
+    }
+    ready.map_or(Ok(()), wait_until_ready)
+}
+
+fn property(unit: &str, property: &str) -> Result<String> {
+    let value = Program::new("systemctl").args(["show", "--property", property, "--value", "--", unit]).output()?;
+    Ok(value.trim().to_owned())
 }
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
-    Program::new("systemctl").arg("--no-pager").args(arguments).lines(&mut |_| ())
+    Program::new("systemctl").setting("--no-pager").args(arguments).lines(&mut |_| ())
 }
 
 fn wait_until_ready(ready: &Ready) -> Result<()> {

@@ -1,0 +1,52 @@
+# Everything that a person does with this tree. `make help` lists it.
+.DEFAULT_GOAL := help
+.PHONY: help demo test snapshots check bench deb images setup clean
+
+CARGO ?= cargo
+HARNESS := $(CARGO) run --quiet --package harness --
+
+# A snapshot changes when somebody means it to: `make snapshots`, then `git diff`.
+export INSTA_UPDATE ?= no
+
+# Sets this host up (an engine, the machines, the upgrader's programs) and goes on in the same shell.
+SET_UP = address=$$($(HARNESS) setup) || exit; if [ -n "$$address" ]; then export DOCKER_HOST="$$address"; fi; \
+	UPGRADER_BINARIES=$$($(HARNESS) binaries) || exit; export UPGRADER_BINARIES
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: ## watch a Debian machine go from XiVO 1.2.1 to 1.2.2 (DEBIAN=trixie for another release)
+	@$(SET_UP); $(HARNESS) demo $(DEBIAN)
+
+test: ## all tests: units, and upgrades of real machines (FILTER=name for some of them)
+	@$(SET_UP); \
+	if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then $(CARGO) nextest run $${CI:+--profile ci} $(FILTER); \
+	else $(CARGO) test $(FILTER); fi && \
+	$(HARNESS) sweep --check
+
+snapshots: ## write the snapshots anew; review them with git diff
+	@INSTA_UPDATE=always $(MAKE) --no-print-directory test
+
+check: ## what needs no machine: format, lints, unit tests, licences, shell scripts
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	$(CARGO) test --quiet --workspace --lib --bins
+	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
+	$(CARGO) deny --log-level error check bans licenses sources
+	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; exit 1; }
+	shellcheck images/*.sh .ci/run $$(find hooks -type f -perm -u+x)
+
+bench: ## what a world costs beside the bare apt commands, and how small and quick the programs are
+	@$(SET_UP); $(HARNESS) bench
+
+deb: ## build xivo-upgrade_*.deb and let lintian look at it
+	@$(SET_UP); file=$$($(HARNESS) deb) || exit; $(HARNESS) lintian "$$file" && echo "$$file"
+
+images: setup ## the same as setup
+setup: ## an engine (installed from Debian if there is none) and the machines' images
+	@$(HARNESS) setup >/dev/null
+
+clean: ## remove our containers and images from the engine, and everything that was built
+	@$(HARNESS) clean
+	$(CARGO) clean

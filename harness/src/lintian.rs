@@ -1,0 +1,32 @@
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::engine::Engine;
+use crate::image::Debian;
+use crate::machine::Machine;
+
+/// Lets lintian look at a .deb, on a Debian machine of ours so that nothing is installed on this host. Warnings are
+/// failures; exceptions are listed in the package's own overrides.
+pub fn run(file: &Path, out: &mut dyn Write) -> Result<()> {
+    let package = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let name = file.file_name().context("a file")?.to_string_lossy();
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let machine = Machine::boot(&engine, &Debian::Trixie.machine())?;
+    machine
+        .sh("cp /etc/apt/debian-sources/* /etc/apt/sources.list.d/
+             if [ -e /etc/apt/sources.list.d/sources.list ]; then mv /etc/apt/sources.list.d/sources.list /etc/apt/; fi
+             apt-get -qq update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install lintian >/dev/null 2>&1")
+        .context("lintian could not be installed from the Debian mirror")?;
+    let path = format!("/root/{name}");
+    machine.write(&path, &package, 0o644)?;
+    let lintian =
+        ["lintian", "--allow-root", "--tag-display-limit=0", "--show-overrides", "--fail-on=error,warning", &path];
+    let transcript = machine.command(&lintian).run()?;
+    write!(out, "{}", transcript.screen)?;
+    ensure!(transcript.exit == 0, "lintian is not content");
+    Ok(())
+}

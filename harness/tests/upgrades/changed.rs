@@ -1,0 +1,180 @@
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::{self, Appliance, OLD_UPGRADER};
+use harness::image::Debian;
+use harness::observation::{Happened, Mark, SystemState};
+use harness::shipped::{SERVICES, VERSION};
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "upgrade",
+        promise: "One command and one answer take an exchange from 1.2.1 to 1.2.2: the upgrader itself first, hooks and \
+                  services in their order, every service really running the new version.",
+        tell: upgrade,
+        has_snapshot: true,
+    },
+    Story {
+        name: "arguments_survive_the_self_update",
+        promise: "What the admin asked for is still asked for after the upgrader has replaced itself: with --yes nobody \
+                  is asked, though nobody is there to answer.",
+        tell: arguments_survive_the_self_update,
+        has_snapshot: false,
+    },
+    Story {
+        name: "versions_are_opaque",
+        promise: "The version shown is the version of the package, whatever the scheme and the language of the machine.",
+        tell: versions_are_opaque,
+        has_snapshot: true,
+    },
+    Story {
+        name: "edited_conffile",
+        promise: "A conffile that the admin edited never stops an upgrade with a question; the admin's version is kept beside.",
+        tell: edited_conffile,
+        has_snapshot: false,
+    },
+    Story {
+        name: "failing_post_upgrade_hook",
+        promise: "A post-upgrade hook that fails keeps neither the other hooks nor the services from their turn, and is \
+                  said in the exit code.",
+        tell: failing_post_upgrade_hook,
+        has_snapshot: true,
+    },
+    Story {
+        name: "service_does_not_come_up",
+        promise: "A service that does not come up keeps no other down, and the admin is told which it is and what to do.",
+        tell: service_does_not_come_up,
+        has_snapshot: true,
+    },
+    Story {
+        name: "failing_maintainer_script",
+        promise: "When a package cannot be configured, no post-upgrade hook runs on a half-upgraded machine, and the admin \
+                  is told what to do.",
+        tell: failing_maintainer_script,
+        has_snapshot: true,
+    },
+];
+
+fn upgrade(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let after = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(after.unfinished.is_empty(), "dpkg is not done: {:?}", after.unfinished);
+    ensure!(after.packages["xivo"] == "1.2.2");
+    // The old second program cannot upgrade anything: this was done by the new one.
+    ensure!(after.packages["xivo-upgrade"] == VERSION);
+    for (name, service) in &after.services {
+        ensure!(service.state == "active" && service.version == "1.2.2", "{name}: {service:?}");
+    }
+    Ok(Some(format!("{transcript}\n{happened}")))
+}
+
+fn arguments_survive_the_self_update(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    let transcript = world.upgrade(&["--download-only", "--verbose"]).run()?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.packages["xivo-upgrade"] == VERSION, "the upgrader did not update itself: {transcript}");
+    ensure!(state.packages["xivo"] == "1.2.1", "--download-only upgraded: {transcript}");
+    ensure!(transcript.exit == 0 && transcript.screen.contains("    apt-get: "), "--verbose was lost: {transcript}");
+
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0 && !transcript.screen.contains("[Y/n]"), "{transcript}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.2");
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    ensure!(log.contains(&format!("self-update: xivo-upgrade {OLD_UPGRADER} -> {VERSION}")), "{log}");
+    Ok(None)
+}
+
+fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut shown = String::new();
+    for version in ["12.04", "2023.1~rc1", "2023.1-rc2+b1", "1:2.0"] {
+        let mut xivo = harness::package::Package::new("xivo", version);
+        xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
+        let world = &mut appliance.world;
+        world.publish([&xivo])?;
+        // apt on this machine speaks French.
+        let transcript = world.upgrade(&["--yes"]).env("LANG", "C.UTF-8").env("LANGUAGE", "fr").run()?;
+        ensure!(transcript.exit == 0, "{transcript}");
+        ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
+        shown.extend(
+            transcript
+                .screen
+                .lines()
+                .filter(|line| line.contains("version:") || line.contains("is installed"))
+                .map(|line| format!("{line}\n")),
+        );
+    }
+    Ok(Some(shown))
+}
+
+fn edited_conffile(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let (new, old) =
+        (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-old")?);
+    ensure!(new == "# XiVO\nlanguage = en\n", "the conffile is {new:?}");
+    ensure!(old == "language = de\n", "the admin's version is {old:?}");
+    Ok(None)
+}
+
+fn failing_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
+    let failing = "#!/bin/sh\necho 'provd does not answer'\nexit 1\n";
+    let upgrader = appliance::upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/15-failing", failing, 0o755);
+    let mut appliance = Appliance::installed(debian, "1.2.1", &upgrader)?;
+    appliance.publish("1.2.2", &upgrader)?;
+    let world = &appliance.world;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 6, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(happened.restart_order() == SERVICES, "{happened}");
+    Ok(Some(format!("{transcript}\n{happened}")))
+}
+
+fn service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    let broken = b"[Service]\nExecStart=\nExecStart=/bin/false\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 5, "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    for (name, service) in &state.services {
+        let wanted = if name == "xivo-agid" { "failed" } else { "active" };
+        ensure!(service.state == wanted, "{name} is {}", service.state);
+    }
+    let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
+    Ok(Some(end.to_owned()))
+}
+
+fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut release = harness::release::Release::named("1.2.2")?;
+    let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
+    dahdi.scripts.insert("postinst".to_owned(), "#!/bin/sh\necho 'no kernel module' >&2\nexit 1\n".to_owned());
+    appliance.world.publish(&release.packages)?;
+    let world = &appliance.world;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 5, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(happened.hooks.iter().all(|hook| hook.starts_with("pre-upgrade ")), "{happened}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished == ["dahdi half-configured", "xivo unpacked"], "{:?}", state.unfinished);
+    let (_, end) = transcript.screen.split_once("Upgrading packages\n").context("no packages")?;
+    Ok(Some(end.to_owned()))
+}

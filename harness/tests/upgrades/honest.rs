@@ -1,0 +1,85 @@
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use harness::engine::Engine;
+use harness::image::Debian;
+use harness::package::Package;
+use harness::repository::Repository;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "the_machine_is_real",
+        promise: "systemd is process 1 without privileges, and nothing forbids services to start or dpkg to sync.",
+        tell: the_machine_is_real,
+        has_snapshot: false,
+    },
+    Story {
+        name: "signatures_are_checked",
+        promise: "apt on the machine trusts the repository's own key and no other.",
+        tell: signatures_are_checked,
+        has_snapshot: false,
+    },
+    Story {
+        name: "killed_runs_leave_nothing",
+        promise: "What a killed test run leaves in the engine is gone after the next one.",
+        tell: killed_runs_leave_nothing,
+        has_snapshot: false,
+    },
+];
+
+fn the_machine_is_real(debian: Debian) -> Result<Option<String>> {
+    let world = World::boot(debian)?;
+    let machine = &world.machine;
+    ensure!(machine.sh("cat /proc/1/comm")?.trim() == "systemd");
+    ensure!(machine.sh(". /etc/os-release; echo $VERSION_CODENAME")?.trim() == debian.to_string());
+    machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    machine.sh("! grep -rs force-unsafe-io /etc/dpkg")?;
+    machine.sh("! grep -rsE 'Post-Invoke.*rm -f' /etc/apt")?;
+    // Capability 21 is SYS_ADMIN, 16 is SYS_MODULE: the first is needed, the second would come with --privileged.
+    let capabilities = machine.sh("sed -n 's/^CapBnd:\\t//p' /proc/1/status")?;
+    let capabilities = u64::from_str_radix(capabilities.trim(), 16)?;
+    ensure!(capabilities & (1 << 21) != 0 && capabilities & (1 << 16) == 0, "capabilities are {capabilities:x}");
+    Ok(None)
+}
+
+fn signatures_are_checked(debian: Debian) -> Result<Option<String>> {
+    let mut world = World::boot(debian)?;
+    world.publish([&Package::new("xivo", "1")])?;
+    world.machine.sh("apt-get -qq update")?;
+    let stranger = Repository::new()?.public_key()?;
+    world.machine.write("/usr/share/keyrings/xivo.pgp", &stranger, 0o644)?;
+    world.machine.sh("rm -rf /var/lib/apt/lists/*")?;
+    let transcript = world.machine.command(&["apt-get", "update", "--error-on=any"]).run()?;
+    ensure!(transcript.exit == 100 && transcript.screen.contains("is not signed"), "{transcript}");
+    Ok(None)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process to kill")]
+fn killed_runs_leave_nothing(debian: Debian) -> Result<Option<String>> {
+    let engine = Engine::connect()?;
+    let mut run = Command::new(env!("CARGO_BIN_EXE_harness"))
+        .args(["demo", &debian.to_string()])
+        .stdout(Stdio::null())
+        .spawn()
+        .context("the harness could not be started")?;
+    let process = run.id();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while engine.owned_by(process)?.is_empty() {
+        if Instant::now() > deadline {
+            run.kill()?;
+            bail!("the other run made no container");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    run.kill()?;
+    run.wait()?;
+    // Any other test that starts now sweeps as well; what counts is that nothing is left.
+    engine.sweep()?;
+    ensure!(engine.owned_by(process)?.is_empty(), "a container was left behind");
+    Ok(None)
+}

@@ -1,0 +1,20 @@
+//! Upgrades of real machines. Each story runs on every Debian release, as one test named after both.
+
+/// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
+mod changed;
+/// Stories of the harness itself: what it must be right about for the others to prove anything.
+mod honest;
+/// The list of stories, and the snapshots that belong to them.
+mod story;
+/// Stories of machines on which nothing may change.
+mod unchanged;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let stories: Vec<_> = [changed::STORIES, honest::STORIES, unchanged::STORIES].concat();
+    let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
+    trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
+    libtest_mimic::run(&arguments, trials).exit();
+}

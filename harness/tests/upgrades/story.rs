@@ -1,0 +1,65 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::Result;
+use harness::image::Debian;
+use libtest_mimic::{Failed, Trial};
+
+/// A story of one upgrade.
+#[derive(Clone, Copy)]
+pub(crate) struct Story {
+    /// Its name, and that of its snapshot.
+    pub(crate) name: &'static str,
+    /// What a user would lose if it did not hold.
+    pub(crate) promise: &'static str,
+    /// Tells it on a Debian release. What it returns is compared with the snapshot: the same on every release.
+    pub(crate) tell: fn(Debian) -> Result<Option<String>>,
+    /// Whether it returns something.
+    pub(crate) has_snapshot: bool,
+}
+
+/// Where the snapshots are.
+const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots");
+
+/// A story as tests, one for each Debian release.
+pub(crate) fn trials(story: &Story) -> Vec<Trial> {
+    let story = *story;
+    Debian::ALL
+        .into_iter()
+        .map(|debian| Trial::test(format!("{}::{debian}", story.name), move || test(story, debian)))
+        .collect()
+}
+
+fn test(story: Story, debian: Debian) -> Result<(), Failed> {
+    let document = (story.tell)(debian).map_err(|error| format!("{}\n{error:?}", story.promise))?;
+    if document.is_some() != story.has_snapshot {
+        return Err("has_snapshot does not say what the story does".into());
+    }
+    let Some(document) = document else { return Ok(()) };
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(SNAPSHOTS);
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_description(story.promise);
+    settings.bind(|| insta::assert_snapshot!(story.name, document));
+    Ok(())
+}
+
+/// A snapshot that no story compares itself with is out of date and misleads its readers.
+pub(crate) fn no_stale_snapshot(stories: &[Story]) -> Result<(), Failed> {
+    let known: BTreeSet<String> =
+        stories.iter().filter(|story| story.has_snapshot).map(|story| format!("{}.snap", story.name)).collect();
+    let mut found = BTreeSet::new();
+    for entry in Path::new(SNAPSHOTS).read_dir()? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if !name.ends_with(".snap.new") {
+            found.insert(name);
+        }
+    }
+    let stale: Vec<_> = found.difference(&known).collect();
+    let missing: Vec<_> = known.difference(&found).collect();
+    if stale.is_empty() && missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("snapshots/ has files that no story uses: {stale:?}, and lacks: {missing:?}").into())
+}

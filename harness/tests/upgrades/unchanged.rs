@@ -1,0 +1,201 @@
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use harness::appliance::{self, Appliance, OLD_UPGRADER};
+use harness::image::Debian;
+use harness::observation::{SystemState, fingerprint};
+use harness::shipped::SERVICES;
+use harness::transcript::Transcript;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "no",
+        promise: "Anything but yes leaves the machine as it was: no, the end of the input, and nobody there at all.",
+        tell: no,
+        has_snapshot: true,
+    },
+    Story {
+        name: "nothing_to_do",
+        promise: "A machine that is up to date is told so and left alone.",
+        tell: nothing_to_do,
+        has_snapshot: true,
+    },
+    Story {
+        name: "download_only",
+        promise: "--download-only fetches everything and changes nothing, and the upgrade after it needs no network.",
+        tell: download_only,
+        has_snapshot: true,
+    },
+    Story {
+        name: "dry_run",
+        promise: "--dry-run shows what would happen and changes nothing, not even the upgrader.",
+        tell: dry_run,
+        has_snapshot: true,
+    },
+    Story {
+        name: "source_not_found",
+        promise: "A package source that cannot be read stops the run before anything is touched, and is named.",
+        tell: source_not_found,
+        has_snapshot: true,
+    },
+    Story {
+        name: "not_root",
+        promise: "A user who is not root is told how to run it.",
+        tell: not_root,
+        has_snapshot: true,
+    },
+    Story {
+        name: "failing_pre_upgrade_hook",
+        promise: "A pre-upgrade hook that fails stops everything before a package changes; the hooks after it do not run.",
+        tell: failing_pre_upgrade_hook,
+        has_snapshot: true,
+    },
+    Story {
+        name: "protected_package",
+        promise: "An upgrade that would remove the product is refused.",
+        tell: protected_package,
+        has_snapshot: true,
+    },
+    Story {
+        name: "another_run",
+        promise: "Two runs never work on a machine at the same time.",
+        tell: another_run,
+        has_snapshot: true,
+    },
+    Story {
+        name: "bad_input",
+        promise: "A product.toml or a hook directory that is wrong is one clear line, and nothing is changed.",
+        tell: bad_input,
+        has_snapshot: true,
+    },
+];
+
+/// A machine at 1.2.1 with today's upgrader, for which 1.2.2 is published.
+fn upgradable(debian: Debian) -> Result<World> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    Ok(appliance.world)
+}
+
+/// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
+/// restarted.
+fn portrait(world: &World) -> Result<(SystemState, String)> {
+    Ok((SystemState::of(&world.machine, &SERVICES)?, fingerprint(&world.machine)?))
+}
+
+/// Runs the upgrader and makes sure that it ended so and left the machine as it was.
+fn unchanged(world: &World, exit: i64, run: impl FnOnce() -> Result<Transcript>) -> Result<String> {
+    let before = portrait(world)?;
+    let transcript = run()?;
+    ensure!(transcript.exit == exit, "{transcript}");
+    ensure!(portrait(world)? == before, "the machine changed: {transcript}");
+    Ok(world.redacted(&transcript.to_string()))
+}
+
+fn no(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let before = portrait(&world)?;
+    let mut shown = String::new();
+    for (who, answer) in
+        [("somebody says no", "n\n"), ("somebody types Ctrl-D", "\u{4}"), ("somebody says maybe", "maybe\n")]
+    {
+        let transcript = world.upgrade(&[]).answer("[Y/n] ", answer).run()?;
+        ensure!(transcript.exit == 3, "{transcript}");
+        let (_, end) = transcript.screen.split_at(transcript.screen.find("Would you").unwrap_or(0));
+        writeln!(shown, "{who}:\n{end}")?;
+    }
+    let transcript = world.upgrade(&[]).run()?;
+    ensure!(transcript.exit == 3, "{transcript}");
+    writeln!(shown, "nobody is there:\n{transcript}")?;
+    ensure!(portrait(&world)? == before, "the machine changed");
+    Ok(Some(shown))
+}
+
+fn nothing_to_do(debian: Debian) -> Result<Option<String>> {
+    let world = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?.world;
+    unchanged(&world, 0, || world.upgrade(&[]).run()).map(Some)
+}
+
+fn download_only(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let shown = unchanged(&world, 0, || world.upgrade(&["-d"]).run())?;
+    let fetched = world.machine.sh("ls /var/cache/apt/archives/*1.2.2*.deb | wc -l")?;
+    ensure!(fetched.trim() == "10", "{fetched} packages are in the cache");
+    Ok(Some(shown))
+}
+
+fn dry_run(debian: Debian) -> Result<Option<String>> {
+    let today = appliance::upgrader()?;
+    let mut yesterday = today.clone();
+    OLD_UPGRADER.clone_into(&mut yesterday.version);
+    let mut appliance = Appliance::installed(debian, "1.2.1", &yesterday)?;
+    appliance.publish("1.2.2", &today)?;
+    let world = appliance.world;
+    unchanged(&world, 0, || world.upgrade(&["--dry-run"]).run()).map(Some)
+}
+
+fn source_not_found(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    world.machine.sh(
+        "sed 's/^Suites:.*/Suites: gone/' /etc/apt/sources.list.d/xivo.sources >/etc/apt/sources.list.d/gone.sources",
+    )?;
+    unchanged(&world, 1, || world.upgrade(&["--yes"]).run()).map(Some)
+}
+
+fn not_root(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    unchanged(&world, 1, || world.upgrade(&["--yes"]).user("nobody").run()).map(Some)
+}
+
+fn failing_pre_upgrade_hook(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let failing = b"#!/bin/sh\necho 'There are 3 calls under way.'\nexit 1\n";
+    world.machine.write("/usr/share/xivo-upgrade/pre-upgrade.d/15-calls", failing, 0o755)?;
+    let shown = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    let marks = world.machine.sh(&format!("cat {}", harness::observation::HOOK_MARKS))?;
+    ensure!(marks == "pre-upgrade 10-first (1.2.1 -> 1.2.2)\n", "these hooks ran:\n{marks}");
+    Ok(Some(shown))
+}
+
+fn protected_package(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let mut nginx = harness::package::Package::new("nginx", "1.2.3");
+    nginx.control.insert("Conflicts".to_owned(), "asterisk".to_owned());
+    nginx.control.insert("Replaces".to_owned(), "asterisk".to_owned());
+    nginx.control.insert("Provides".to_owned(), "asterisk (= 1.2.3)".to_owned());
+    world.publish([&nginx])?;
+    unchanged(&world, 1, || world.upgrade(&["--yes"]).run()).map(Some)
+}
+
+fn another_run(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    unchanged(&world, 7, || world.machine.command(&["flock", "/run/xivo-upgrade.lock", "xivo-upgrade", "--yes"]).run())
+        .map(Some)
+}
+
+fn bad_input(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let mut shown = String::new();
+    let product = "/usr/share/xivo-upgrade/product.toml";
+    let hooks = "/usr/share/xivo-upgrade/post-upgrade.d";
+    for (what, breakage) in [
+        ("an unknown key", format!("sed -i 's/^restart/restrat/' {product}")),
+        ("no service list", format!("sed -i '/^order/d' {product}")),
+        ("no product.toml", format!("rm {product}")),
+        ("a hook directory that is none", format!("mv {hooks} {hooks}.away; touch {hooks}")),
+    ] {
+        world.machine.sh(&format!("cp -a {product} /root/product.toml; {breakage}"))?;
+        let transcript = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        writeln!(shown, "{what}:\n{transcript}")?;
+        world.machine.sh(&format!(
+            "cp -a /root/product.toml {product}; if [ -d {hooks}.away ]; then rm {hooks}; mv {hooks}.away {hooks}; fi"
+        ))?;
+    }
+    let transcript = unchanged(&world, 2, || world.upgrade(&["--yes", "--frobnicate"]).run())?;
+    writeln!(shown, "an option that there is not:\n{transcript}")?;
+    Ok(Some(shown))
+}
