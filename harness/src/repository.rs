@@ -22,7 +22,7 @@ const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 #[derive(Debug)]
 pub struct Repository {
     key: Key,
-    pool: BTreeMap<String, Deb>,
+    pool: BTreeMap<String, (Package, Deb)>,
 }
 
 /// Every file of a repository: path from its root, without a leading slash, to content.
@@ -39,9 +39,12 @@ impl Repository {
         self.key.public()
     }
 
-    /// Adds a package to the pool; versions that are there already stay there.
+    /// Adds a package to the pool; its other versions stay there.
     pub fn add(&mut self, package: &Package) -> Result<()> {
-        self.pool.insert(format!("pool/{}", package.file_name()), deb::build(package)?);
+        let path = format!("pool/{}", package.file_name());
+        if self.pool.get(&path).is_none_or(|(there, _)| there != package) {
+            self.pool.insert(path, (package.clone(), deb::build(package)?));
+        }
         Ok(())
     }
 
@@ -50,7 +53,7 @@ impl Repository {
     /// # Errors
     /// If signing fails.
     pub fn publish(&self) -> Result<Files> {
-        let mut files: Files = self.pool.iter().map(|(path, deb)| (path.clone(), deb.bytes.clone())).collect();
+        let mut files: Files = self.pool.iter().map(|(path, (_, deb))| (path.clone(), deb.bytes.clone())).collect();
         let mut indices = BTreeMap::new();
         for architecture in ARCHITECTURES {
             let packages = self.index(architecture)?;
@@ -74,7 +77,7 @@ impl Repository {
     /// The `Packages` index of an architecture.
     fn index(&self, architecture: &str) -> Result<String> {
         let mut index = String::new();
-        for (path, Deb { bytes, control }) in &self.pool {
+        for (path, (_, Deb { bytes, control })) in &self.pool {
             let fits = |line: &str| line == "Architecture: all" || line == format!("Architecture: {architecture}");
             if !control.lines().any(fits) {
                 continue;
