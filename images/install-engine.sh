@@ -36,38 +36,37 @@ wait_for_answer() {
 }
 
 install_packages() {
-    wanted=
-    [ -x /usr/sbin/dockerd ] || [ -x /usr/bin/dockerd ] || wanted="docker.io"
-    if ! command -v docker >/dev/null 2>&1; then
-        # Since trixie the client is a package of its own.
-        wanted="$wanted docker.io"
-        if apt-cache show docker-cli >/dev/null 2>&1; then wanted="$wanted docker-cli"; fi
+    if { command -v dockerd || [ -x /usr/sbin/dockerd ]; } >/dev/null 2>&1 && command -v docker >/dev/null 2>&1; then
+        return 0
     fi
-    [ -n "$wanted" ] || return 0
     command -v apt-get >/dev/null 2>&1 || die "this is not a Debian host: install Docker or Podman, then run again"
-    say "installing $wanted from Debian"
     as_root apt-get -qq update || die "apt-get update failed: the Debian mirror is needed to install an engine"
+    wanted="docker.io"
+    # Since trixie the client is a package of its own.
+    if apt-cache show docker-cli >/dev/null 2>&1; then wanted="$wanted docker-cli"; fi
+    say "installing $wanted from Debian"
     # shellcheck disable=SC2086 # a list of package names
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $wanted >&2 ||
         die "could not install $wanted"
 }
 
-# Pid files name processes that may be gone, or whose number now belongs to somebody else.
+# Pid files name processes that may be gone, or dead and not yet buried, or whose number now belongs to somebody else.
 clear_stale_pid_files() {
     for file in /var/run/docker.pid /run/docker/containerd/containerd.pid; do
         as_root test -f "$file" || continue
         pid=$(as_root cat "$file")
-        case "$(cat "/proc/$pid/comm" 2>/dev/null || true)" in
-            dockerd | containerd) ;;
-            *)
-                say "removing $file, left by an engine that is gone"
-                as_root rm -f "$file"
-                ;;
+        # "Name: dockerd" and "State: S (sleeping)", in this order.
+        case "$(sed -n 's/^\(Name\|State\):[[:space:]]*//p' "/proc/$pid/status" 2>/dev/null | tr '\n' ' ')" in
+            "dockerd Z"* | "containerd Z"*) ;;
+            "dockerd "* | "containerd "*) continue ;;
         esac
+        say "removing $file, left by an engine that is gone"
+        as_root rm -f "$file"
     done
 }
 
 start() {
+    clear_stale_pid_files
     if [ -d /run/systemd/system ]; then
         say "starting docker with systemctl"
         as_root systemctl enable --quiet --now docker.service && wait_for_answer 30 && return 0
@@ -78,7 +77,6 @@ start() {
         as_root service docker start >&2 && wait_for_answer 10 && return 0
         say "the service script could not start docker; trying dockerd itself"
     fi
-    clear_stale_pid_files
     # A bridge whose MTU is above the uplink's makes downloads inside containers stall.
     uplink=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)
     mtu=$(cat "/sys/class/net/${uplink:-lo}/mtu")
