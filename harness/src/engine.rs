@@ -83,6 +83,16 @@ impl Engine {
         network.ipam?.config?.into_iter().find_map(|config| config.gateway?.parse().ok())
     }
 
+    /// The resource limits that containers must be given by hand: name, and soft and hard limit in one.
+    ///
+    /// Docker's containers have those of its daemon. Podman raises some to fixed values, which fails on hosts that may not
+    /// raise any: there they are low enough to be granted everywhere.
+    pub fn limits(&self) -> Result<&'static [(&'static str, i64)]> {
+        let components = block_on(self.docker.version())?.components.unwrap_or_default();
+        let podman = components.iter().any(|component| component.name.contains("Podman"));
+        Ok(if podman { &[("nofile", 4096), ("nproc", 16_384)] } else { &[] })
+    }
+
     /// Removes the containers whose makers are dead, and says how many that were. When it returns they are gone.
     pub fn sweep(&self) -> Result<usize> {
         let found = self.left_behind()?;

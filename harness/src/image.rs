@@ -22,7 +22,7 @@ const MACHINE: &str = include_str!("../../images/machine.sh");
 /// What the names of our images begin with.
 const OURS: &str = "xivo-upgrade/";
 
-/// The repository of bootstrapped base images, which live only as long as a machine is built from them.
+/// What the repositories of bootstrapped base images begin with; they live only as long as a machine is built from them.
 const BASE: &str = "xivo-upgrade/base";
 
 /// How long a registry may take to say its first word.
@@ -107,7 +107,7 @@ pub fn ensure(engine: &Engine, debian: Debian, say: &dyn Fn(&str)) -> Result<()>
     let wanted = std::env::var("MACHINE_BASE").unwrap_or_default();
     let repository = if wanted.is_empty() { "debian" } else { &wanted };
     let official = format!("{repository}:{debian}");
-    let bootstrapped = format!("{BASE}:{debian}");
+    let bootstrapped = format!("{BASE}-{debian}:latest");
     let base = if wanted != "bootstrap" && pull(engine.docker(), repository, debian, say) {
         &official
     } else {
@@ -173,8 +173,9 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/bootstrap.sh");
     run(&script, [debian.to_string().as_ref(), file.as_os_str()])?;
     let tar = std::fs::read(&file).with_context(|| file.display().to_string())?;
-    let tag = debian.to_string();
-    let options = CreateImageOptionsBuilder::default().from_src("-").repo(BASE).tag(&tag).build();
+    // Without a tag: Podman ignores it here.
+    let name = format!("{BASE}-{debian}");
+    let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).build();
     block_on(async {
         let mut progress = Box::pin(docker.create_image(Some(options), Some(body_full(tar.into())), None));
         while let Some(step) = progress.next().await {
@@ -186,6 +187,8 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
 
 /// Builds the machine's image from its base.
 fn build(docker: &Docker, machine: &Image, base: &str) -> Result<()> {
+    // By its identifier: an engine may look for the name in a registry although it has the image (Podman does).
+    let base = block_on(docker.inspect_image(base))?.id.context("an image without an identifier")?;
     let mut context = tar::Builder::new(Vec::new());
     for (name, content) in [("Dockerfile", DOCKERFILE), ("machine.sh", MACHINE)] {
         let mut header = tar::Header::new_gnu();
@@ -194,7 +197,7 @@ fn build(docker: &Docker, machine: &Image, base: &str) -> Result<()> {
         context.append_data(&mut header, name, content.as_bytes())?;
     }
     let name = machine.to_string();
-    let arguments = HashMap::from([("BASE", base)]);
+    let arguments = HashMap::from([("BASE", base.as_str())]);
     let options = BuildImageOptionsBuilder::default().t(&name).buildargs(&arguments).rm(true).forcerm(true).build();
     let body = body_full(context.into_inner()?.into());
     block_on(async {

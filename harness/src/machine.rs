@@ -48,6 +48,8 @@ impl Machine {
                 let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
                 host.tmpfs = Some(tmpfs.into());
             });
+        let limits = engine.limits()?.iter();
+        let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
         let container = block_on(request.start()).context("the machine's container does not start")?;
         let machine = Self { docker: engine.docker().clone(), container: Some(container) };
         // The bus comes up a little after process 1: until then systemctl fails at once.
