@@ -1,10 +1,11 @@
 #!/bin/sh
-# bootstrap.sh RELEASE FILE: a minimal Debian RELEASE from the Debian mirror, as a tar FILE. No registry is involved.
+# bootstrap.sh RELEASE: a minimal Debian RELEASE from the Debian mirror, as a tar on stdout. No registry is involved.
 #
 # Installs mmdebstrap on the host if it is missing, and says so. As root, or as a user who may use sudo.
 set -eu
 release=$1
-file=$2
+# Where a root shell made by `su` does not look.
+PATH=$PATH:/usr/sbin:/sbin
 
 if [ "$(id -u)" -eq 0 ]; then as_root() { "$@"; }; else as_root() { sudo -- "$@"; }; fi
 
@@ -19,8 +20,4 @@ if ! command -v mmdebstrap >/dev/null 2>&1; then
 fi
 flock -u 9
 echo "bootstrap: Debian $release from the mirror (about half a minute)" >&2
-# Its own reports only matter if it fails.
-if ! report=$(as_root mmdebstrap --variant=minbase --format=tar "$release" - 2>&1 >"$file"); then
-    printf '%s\n' "$report" >&2
-    exit 1
-fi
+as_root mmdebstrap --quiet --variant=minbase --format=tar "$release" -

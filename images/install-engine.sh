@@ -8,6 +8,8 @@
 # An engine that was killed hard leaves pid files behind that keep the next one from starting: those of processes
 # that are gone are removed.
 set -eu
+# Where a root shell made by `su` does not look.
+PATH=$PATH:/usr/sbin:/sbin
 
 socket=/var/run/docker.sock
 log=/var/log/dockerd.log
@@ -26,19 +28,15 @@ answers() { as_root env DOCKER_HOST="unix://$socket" timeout 5 docker version >/
 
 # wait_for_answer SECONDS: true as soon as the engine answers.
 wait_for_answer() {
-    tries=$(( $1 * 5 ))
-    while [ "$tries" -gt 0 ]; do
-        answers && return 0
+    deadline=$(( $(date +%s) + $1 ))
+    until answers; do
+        [ "$(date +%s)" -lt "$deadline" ] || return 1
         sleep 0.2
-        tries=$(( tries - 1 ))
     done
-    return 1
 }
 
 install_packages() {
-    if { command -v dockerd || [ -x /usr/sbin/dockerd ]; } >/dev/null 2>&1 && command -v docker >/dev/null 2>&1; then
-        return 0
-    fi
+    if command -v dockerd >/dev/null && command -v docker >/dev/null; then return 0; fi
     command -v apt-get >/dev/null 2>&1 || die "this is not a Debian host: install Docker or Podman, then run again"
     as_root apt-get -qq update || die "apt-get update failed: the Debian mirror is needed to install an engine"
     wanted="docker.io"
@@ -46,7 +44,7 @@ install_packages() {
     if apt-cache show docker-cli >/dev/null 2>&1; then wanted="$wanted docker-cli"; fi
     say "installing $wanted from Debian"
     # shellcheck disable=SC2086 # a list of package names
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $wanted >&2 ||
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-remove --no-install-recommends install $wanted >&2 ||
         die "could not install $wanted"
 }
 

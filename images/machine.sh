@@ -11,6 +11,11 @@ rm -f /usr/sbin/policy-rc.d /etc/dpkg/dpkg.cfg.d/docker* /etc/apt/apt.conf.d/doc
 apt-get -qq update
 apt-get -qq -y --no-install-recommends install systemd systemd-sysv dbus procps >/dev/null
 
+# A locale that is not English, for those who read what programs print. Only the compiled one stays.
+apt-get -qq -y --no-install-recommends install locales >/dev/null
+localedef --no-archive -i fr_FR -f UTF-8 /usr/lib/locale/fr_FR.UTF-8
+apt-get -qq -y purge locales >/dev/null
+
 # Timers of the distribution would take the dpkg lock whenever they please. Tests that want that do it themselves.
 systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
     man-db.timer systemd-tmpfiles-clean.timer
@@ -19,7 +24,9 @@ systemctl mask --quiet console-getty.service getty.target systemd-networkd.servi
 
 # A machine knows no source but the repository of its test. Debian's own lie ready for tests that want real packages.
 mkdir /etc/apt/debian-sources
-find /etc/apt/sources.list /etc/apt/sources.list.d -type f -exec mv -t /etc/apt/debian-sources {} +
+for source in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+    if [ -f "$source" ]; then mv "$source" /etc/apt/debian-sources/; fi
+done
 apt-get -qq clean
 rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
 # Each machine gets an identity of its own when it boots.

@@ -60,8 +60,7 @@ fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image
         return Ok(image);
     }
     // Others who need the same wait here instead of making it as well.
-    let path = std::env::temp_dir().join(format!("xivo-upgrade-{}.lock", image.tag));
-    let lock = File::create(&path).with_context(|| path.display().to_string())?;
+    let lock = File::open(Release::path(&release.version)).context("the release")?;
     lock.lock()?;
     if !image.exists(engine) {
         let mut world = World::boot_image(engine, &machine)?;
@@ -71,7 +70,6 @@ fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image
         world.machine.save(&image)?;
         image.remove_older(engine)?;
     }
-    let _ = std::fs::remove_file(path);
     Ok(image)
 }
 

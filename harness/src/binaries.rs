@@ -65,3 +65,31 @@ pub fn architecture() -> &'static str {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// True if a program has a header of this type (elf(5)).
+    fn has_header(program: &[u8], wanted: u32) -> bool {
+        let number = |at: usize, size: usize| {
+            program[at..at + size].iter().rev().fold(0_usize, |sum, byte| (sum << 8) | usize::from(*byte))
+        };
+        let (table, size, count) = (number(32, 8), number(54, 2), number(56, 2));
+        assert!(program.starts_with(b"\x7fELF\x02\x01") && count > 0, "a 64-bit little-endian ELF file");
+        (0..count).any(|index| number(table + index * size, 4) == wanted as usize)
+    }
+
+    #[test]
+    fn the_programs_are_static_and_small() {
+        const PT_LOAD: u32 = 1;
+        const PT_INTERP: u32 = 3;
+        let binaries = Binaries::read().unwrap();
+        for program in [&binaries.upgrade, &binaries.real_upgrade] {
+            assert!(has_header(program, PT_LOAD), "this check finds nothing");
+            assert!(!has_header(program, PT_INTERP), "a libc of the machine would be under the upgrader's feet");
+        }
+        let size = binaries.upgrade.len() + binaries.real_upgrade.len();
+        assert!(size < 4_000_000, "together they have {size} bytes");
+    }
+}

@@ -1,12 +1,23 @@
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 /// Runs a program of this host with the caller's environment and screen.
 pub fn run<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
     run_with(program, arguments, &[])
+}
+
+/// The same; gives what it printed on stdout. What it says on stderr is shown.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+pub fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Vec<u8>> {
+    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("{} could not be started", program.display()))?;
+    if !output.status.success() {
+        bail!("{} failed ({})", program.display(), output.status);
+    }
+    Ok(output.stdout)
 }
 
 /// The same without showing what it prints.

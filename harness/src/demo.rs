@@ -33,14 +33,12 @@ pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
     }
     for service in SERVICES {
         let running = |state: &SystemState| state.services.get(service).map_or("-", |found| &found.version).to_owned();
-        let outage = happened.outages.get(service).copied().unwrap_or_default();
-        writeln!(
-            out,
-            "  {service:<16} {} -> {}   out of service for {:.0} ms",
-            running(&before),
-            running(&after),
-            outage.as_secs_f64() * 1e3
-        )?;
+        let outage = match happened.outages.get(service) {
+            None => "never out of service".to_owned(),
+            Some(None) => "STILL out of service".to_owned(),
+            Some(Some(outage)) => format!("out of service for {:.0} ms", outage.as_secs_f64() * 1e3),
+        };
+        writeln!(out, "  {service:<16} {} -> {}   {outage}", running(&before), running(&after))?;
     }
     ensure!(transcript.exit == 0, "the upgrade ended with exit code {}", transcript.exit);
     Ok(())

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -76,11 +77,35 @@ impl Engine {
         &self.docker
     }
 
-    /// The address at which containers reach this host, if the engine runs here: the gateway of its bridge.
-    #[must_use]
-    pub fn gateway(&self) -> Option<IpAddr> {
-        let network = block_on(self.docker.inspect_network("bridge", None)).ok()?;
-        network.ipam?.config?.into_iter().find_map(|config| config.gateway?.parse().ok())
+    /// The address at which containers reach this host: the gateway of the bridge they are on or, if the engine is another
+    /// machine, the address of ours that faces it.
+    pub fn this_host(&self) -> Result<IpAddr> {
+        if let Some(remote) = std::env::var("DOCKER_HOST").ok().as_deref().and_then(|host| host.strip_prefix("tcp://"))
+        {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            // Nothing is sent: this only asks for the way.
+            socket.connect(remote.trim_end_matches('/')).with_context(|| format!("DOCKER_HOST: no way to {remote}"))?;
+            let address = socket.local_addr()?.ip();
+            if !address.is_loopback() {
+                return Ok(address);
+            }
+        }
+        // Docker's name for the network, and Podman's.
+        ["bridge", "podman"]
+            .into_iter()
+            .filter_map(|name| block_on(self.docker.inspect_network(name, None)).ok()?.ipam?.config)
+            .flatten()
+            .find_map(|config| config.gateway?.parse().ok())
+            .context("the engine has no network that a machine could reach this host through")
+    }
+
+    /// Removes every container of ours, whoever made it.
+    pub fn remove_all(&self) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        for id in self.containers(|_| true)? {
+            block_on(self.docker.remove_container(&id, Some(options.clone())))?;
+        }
+        Ok(())
     }
 
     /// The resource limits that containers must be given by hand: name, and soft and hard limit in one.
@@ -139,7 +164,10 @@ impl Engine {
 /// A process, told apart from every other that had or will have its number: boot, number and start time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Owner {
+    /// This host and this boot of it.
     boot: String,
+    /// The numbers of processes mean something only in here: the inode of the namespace.
+    namespace: u64,
     process: u32,
     started: String,
 }
@@ -149,7 +177,7 @@ impl Owner {
     #[must_use]
     pub fn this() -> Self {
         let process = std::process::id();
-        Self { boot: boot(), process, started: started(process).unwrap_or_default() }
+        Self { boot: boot(), namespace: namespace(), process, started: started(process).unwrap_or_default() }
     }
 
     /// Reads what [`Display`](std::fmt::Display) wrote.
@@ -157,27 +185,39 @@ impl Owner {
         let mut parts = text.split('/');
         let owner = Self {
             boot: parts.next()?.to_owned(),
+            namespace: parts.next()?.parse().ok()?,
             process: parts.next()?.parse().ok()?,
             started: parts.next()?.to_owned(),
         };
         parts.next().is_none().then_some(owner)
     }
 
-    /// False only if it is certain that the process is gone: nothing is known about those of another host.
+    /// False only if it is certain that the process is gone: nothing is known about those of another host or namespace.
     fn may_be_alive(&self) -> bool {
-        self.boot != boot() || started(self.process).as_ref() == Some(&self.started)
+        let boot = boot();
+        let host = |boot: &str| boot.split_once('+').map(|(host, _)| host.to_owned());
+        if self.boot != boot {
+            return host(&self.boot) != host(&boot);
+        }
+        self.namespace != namespace() || started(self.process).as_ref() == Some(&self.started)
     }
 }
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}/{}", self.boot, self.process, self.started)
+        write!(f, "{}/{}/{}/{}", self.boot, self.namespace, self.process, self.started)
     }
 }
 
-/// What tells this boot of this host from all others.
+/// What tells this host from all others, and this boot of it: `MACHINE-ID+BOOT-ID`.
 fn boot() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    format!("{}+{}", read("/etc/machine-id"), read("/proc/sys/kernel/random/boot_id"))
+}
+
+/// The inode of this process's own namespace of process numbers.
+fn namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino()).unwrap_or_default()
 }
 
 /// When a process started, in clock ticks since boot: field 22 of /proc/PID/stat (proc(5)). `None` if there is none, or
@@ -203,8 +243,13 @@ mod tests {
         assert!(this.may_be_alive());
         let recycled = Owner { started: "1".to_owned(), ..Owner::this() };
         assert!(!recycled.may_be_alive(), "another process has the number now");
-        let elsewhere = Owner { boot: "another host".to_owned(), ..recycled };
-        assert!(elsewhere.may_be_alive(), "nobody knows");
+        let inside = Owner { namespace: 1, ..recycled };
+        assert!(inside.may_be_alive(), "nobody knows");
+        let earlier = Owner { boot: boot().replace(|last: char| last.is_ascii_hexdigit(), "0"), ..Owner::this() };
+        assert!(earlier.may_be_alive(), "nobody knows of another host");
+        let (host, _) = this.boot.split_once('+').unwrap();
+        let earlier = Owner { boot: format!("{host}+before"), ..Owner::this() };
+        assert!(!earlier.may_be_alive(), "nothing outlives a reboot");
         assert_eq!(Owner::parse("nonsense"), None);
     }
 }

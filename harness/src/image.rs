@@ -12,12 +12,13 @@ use testcontainers::bollard::query_parameters::{
 };
 use testcontainers::bollard::{Docker, body_full};
 
-use crate::command::run;
+use crate::command::output;
 use crate::engine::{Engine, block_on};
 
 /// The recipe. All of it goes into the tag.
 const DOCKERFILE: &str = include_str!("../../images/Dockerfile");
 const MACHINE: &str = include_str!("../../images/machine.sh");
+const BOOTSTRAP: &str = include_str!("../../images/bootstrap.sh");
 
 /// What the names of our images begin with.
 const OURS: &str = "xivo-upgrade/";
@@ -44,7 +45,7 @@ impl Debian {
     /// Its machine, freshly installed.
     #[must_use]
     pub fn machine(self) -> Image {
-        Image::of(&self.to_string(), [self.to_string().as_bytes(), DOCKERFILE.as_bytes(), MACHINE.as_bytes()])
+        Image::of(&self.to_string(), [self.to_string().as_str(), DOCKERFILE, MACHINE, BOOTSTRAP].map(str::as_bytes))
     }
 }
 
@@ -168,11 +169,8 @@ fn pull(docker: &Docker, repository: &str, debian: Debian, say: &dyn Fn(&str)) -
 
 /// Makes a base image from the Debian mirror.
 fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
-    let directory = tempfile::tempdir().context("no temporary directory")?;
-    let file = directory.path().join("base.tar");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/bootstrap.sh");
-    run(&script, [debian.to_string().as_ref(), file.as_os_str()])?;
-    let tar = std::fs::read(&file).with_context(|| file.display().to_string())?;
+    let tar = output(&script, [debian.to_string().as_ref()])?;
     // Without a tag: Podman ignores it here.
     let name = format!("{BASE}-{debian}");
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).build();

@@ -33,11 +33,12 @@ pub struct Machine {
 impl Machine {
     /// Boots a machine and waits until systemd has started everything.
     pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
+        let tester = engine.this_host()?;
         ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
         let request = GenericImage::new(&image.repository, &image.tag)
             .with_label(OWNER, Owner::this().to_string())
             .with_hostname("exchange")
-            .with_host(TESTER, Host::HostGateway)
+            .with_host(TESTER, Host::Addr(tester))
             // All that systemd needs of a container; no privileges.
             .with_cap_add("SYS_ADMIN")
             .with_security_opt("seccomp=unconfined")

@@ -116,7 +116,7 @@ fn setup() -> Result<String> {
 fn clean() -> Result<()> {
     // Without an engine there is nothing in it.
     let Ok(engine) = Engine::connect() else { return Ok(()) };
-    engine.sweep()?;
+    engine.remove_all()?;
     image::remove_all(&engine)
 }
 

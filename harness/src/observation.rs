@@ -2,12 +2,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::machine::Machine;
 
-/// Where the hooks of the tests leave their marks, one line each: phase, name, versions, time.
+/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
 pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
@@ -36,9 +36,13 @@ pub struct Service {
     pub version: String,
 }
 
-/// A place in the machine's journal.
+/// A moment: a place in the machine's journal, and in the marks of its hooks.
 #[derive(Debug, Clone)]
-pub struct Mark(String);
+pub struct Mark {
+    cursor: String,
+    /// How many hooks had left their mark by then.
+    hooks: usize,
+}
 
 /// What happened on a machine since a [`Mark`], as its hooks and its systemd tell it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,8 +51,8 @@ pub struct Happened {
     pub hooks: Vec<String>,
     /// The starts of the product's services, in order.
     pub starts: Vec<String>,
-    /// How long each service was down in all.
-    pub outages: BTreeMap<String, Duration>,
+    /// How long each service was down in all; `None` for one that went down and did not come back.
+    pub outages: BTreeMap<String, Option<Duration>>,
 }
 
 impl SystemState {
@@ -94,8 +98,11 @@ impl SystemState {
 /// A fingerprint of every path below /etc and /usr of a machine: type, mode, owner, link target, size, inode, and the time
 /// of its last change, which nobody can set back; and the content of everything below /etc.
 pub fn fingerprint(machine: &Machine) -> Result<String> {
-    machine.sh("{ find /etc /usr -printf '%p %y %m %u:%g %l %s %i %C@\\n' | LC_ALL=C sort
-           find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum")
+    let script = "{ find /etc /usr -printf '%p %y %m %u:%g %l %s %i %C@\\n' | LC_ALL=C sort
+                    find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum";
+    let transcript = machine.command(&["bash", "-euo", "pipefail", "-c", script]).run()?;
+    ensure!(transcript.exit == 0, "no fingerprint: {transcript}");
+    Ok(transcript.screen)
 }
 
 /// The fields of a line of a listing.
@@ -107,9 +114,12 @@ fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
 impl Mark {
     /// The end of the journal as it is now.
     pub fn set(machine: &Machine) -> Result<Self> {
-        let said = machine.sh("journalctl --quiet --lines=1 --show-cursor --output=cat")?;
+        let said = machine.sh(&format!(
+            "cat {HOOK_MARKS} 2>/dev/null | wc -l; journalctl --quiet --lines=1 --show-cursor --output=cat"
+        ))?;
         let (_, cursor) = said.rsplit_once("-- cursor: ").context("the journal has no cursor")?;
-        Ok(Self(cursor.trim().to_owned()))
+        let hooks = said.lines().next().unwrap_or_default().trim().parse()?;
+        Ok(Self { cursor: cursor.trim().to_owned(), hooks })
     }
 }
 
@@ -129,10 +139,11 @@ impl Happened {
     pub fn since(mark: &Mark, machine: &Machine, services: &[&str]) -> Result<Self> {
         let seen = machine.sh(&format!(
             "journalctl --sync
-            cat {HOOK_MARKS} 2>/dev/null || :
+            tail -n +{} {HOOK_MARKS} 2>/dev/null || :
             echo ==
             journalctl --quiet --after-cursor='{}' --output=json --output-fields=MESSAGE_ID,UNIT _PID=1",
-            mark.0
+            mark.hooks + 1,
+            mark.cursor
         ))?;
         let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
         Self::read(hooks, journal, services)
@@ -152,10 +163,12 @@ impl Happened {
                 happened.starts.push(service.to_owned());
                 if let Some(stopped) = down_since.remove(service) {
                     let outage = Duration::from_micros(time.saturating_sub(stopped));
-                    *happened.outages.entry(service.to_owned()).or_default() += outage;
+                    let sum = happened.outages.entry(service.to_owned()).or_insert(Some(Duration::ZERO));
+                    *sum = sum.map(|sum| sum + outage);
                 }
             }
         }
+        happened.outages.extend(down_since.into_keys().map(|service| (service, None)));
         Ok(happened)
     }
 
@@ -210,14 +223,16 @@ mod tests {
             entry(STOPPING, "b.service", 3_000_000),
             entry(STARTED, "b.service", 3_100_000),
             entry(STARTED, "other.service", 4_000_000),
+            entry(STOPPING, "c.service", 4_500_000),
             r#"{"__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
         ]
         .join("\n");
-        let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b"]).unwrap();
+        let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b", "c"]).unwrap();
         assert_eq!(happened.hooks, ["pre-upgrade 10-a"]);
         assert_eq!(happened.starts, ["b", "a", "b"]);
         assert_eq!(happened.restart_order(), ["a", "b"]);
-        assert_eq!(happened.outages["b"], Duration::from_millis(600));
-        assert_eq!(happened.outages["a"], Duration::from_millis(250));
+        assert_eq!(happened.outages["b"], Some(Duration::from_millis(600)));
+        assert_eq!(happened.outages["a"], Some(Duration::from_millis(250)));
+        assert_eq!(happened.outages["c"], None, "it is still down");
     }
 }

@@ -22,7 +22,13 @@ pub struct Release {
 impl Release {
     /// Reads one of the releases that come with the harness: `1.2.1` is `releases/xivo-1.2.1.toml`.
     pub fn named(version: &str) -> Result<Self> {
-        Self::read(&directory().join(format!("xivo-{version}.toml")))
+        Self::read(&Self::path(version))
+    }
+
+    /// The file of a release that comes with the harness.
+    #[must_use]
+    pub fn path(version: &str) -> PathBuf {
+        directory().join(format!("xivo-{version}.toml"))
     }
 
     /// Reads a release.

@@ -20,13 +20,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server without files, on a free port of `address`; where this host does not have that address (the engine
-    /// is another machine), on all of them.
-    pub fn start(address: Option<IpAddr>) -> Result<Self> {
+    /// Starts a server without files, on a free port of `address`; where this host does not have that address (a bridge that
+    /// is only made for the first container), on all of them.
+    pub fn start(address: IpAddr) -> Result<Self> {
         let files = Arc::new(RwLock::new(Files::new()));
         let served = Arc::clone(&files);
         block_on(async move {
-            let address = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
             let listener = match TcpListener::bind((address, 0)).await {
                 Ok(listener) => listener,
                 Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.context("no port to listen on")?,

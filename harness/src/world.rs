@@ -28,7 +28,7 @@ impl World {
     /// The same with a machine that was saved before.
     pub fn boot_image(engine: &Engine, image: &Image) -> Result<Self> {
         let repository = Repository::new()?;
-        let server = Server::start(engine.gateway())?;
+        let server = Server::start(engine.this_host()?)?;
         let machine = Machine::boot(engine, image)?;
         let source = format!(
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
@@ -45,6 +45,14 @@ impl World {
             self.repository.add(package)?;
         }
         self.server.serve(self.repository.publish()?);
+        Ok(())
+    }
+
+    /// Serves the indices of the repository from now on, but none of its packages.
+    pub fn withdraw_packages(&self) -> Result<()> {
+        let mut files = self.repository.publish()?;
+        files.retain(|path, _| !path.starts_with("pool/"));
+        self.server.serve(files);
         Ok(())
     }
 

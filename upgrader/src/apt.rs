@@ -1,7 +1,7 @@
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use crate::command::Program;
-use crate::exit::Failure;
+use crate::exit::{Exit, Explain as _, Failure};
 use crate::plan::{Change, ChangeKind};
 use crate::product::ConffilePolicy;
 
@@ -13,6 +13,8 @@ const LOCK_TIMEOUT: u32 = 120;
 pub struct Simulation {
     /// Every package that would change, in order of its name.
     pub changes: Vec<Change>,
+    /// Packages that are unpacked and would only be configured.
+    pub unfinished: Vec<String>,
     /// Packages that stay although there is a newer version of them.
     pub kept_back: Vec<String>,
 }
@@ -22,11 +24,11 @@ pub struct Simulation {
 /// # Errors
 /// If a single source cannot be read; apt's own words name it.
 pub fn update(line: &mut dyn FnMut(&str)) -> Result<()> {
-    run(apt_get().args(["update", "--error-on=any"]), line).context(
+    run_listening(apt_get().args(["update", "--error-on=any"]), &["E: ", "W: "], line).explain(|| {
         Failure::new("a package source cannot be read").remedy(
             "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
-        ),
-    )
+        )
+    })
 }
 
 /// The version of a package that apt would install, if there is one.
@@ -61,12 +63,28 @@ pub fn dist_upgrade(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Re
 
 /// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
 fn run(program: Program, line: &mut dyn FnMut(&str)) -> Result<()> {
+    run_listening(program, &["E: "], line)
+}
+
+/// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
+///
+/// # Errors
+/// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
+fn run_listening(program: Program, marks: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
     let mut complaints = Complaints::default();
     let result = program.lines(&mut |text| {
-        complaints.listen(text);
+        complaints.listen(text, marks);
         line(text);
     });
-    result.map_err(|error| if complaints.heard.is_empty() { error } else { anyhow!(complaints.heard.join("; ")) })
+    let Err(error) = result else { return Ok(()) };
+    let heard = complaints.heard.join("; ");
+    if heard.contains("Could not get lock") {
+        return Err(Failure::new(heard)
+            .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")
+            .exit(Exit::Unchanged)
+            .into());
+    }
+    Err(if heard.is_empty() { error } else { anyhow!(heard) })
 }
 
 /// apt-get, set up to print plainly and to wait for dpkg's lock.
@@ -85,6 +103,8 @@ fn change(conffiles: ConffilePolicy) -> Program {
     };
     apt_get()
         .setting("--yes")
+        // What apt's own configuration may say about conffiles would come first, and win over what we say.
+        .setting("--option=Dpkg::Options::=--no-force-confdef,confold,confnew")
         .setting(format!("--option=Dpkg::Options::={dpkg}"))
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("DEBIAN_PRIORITY", "critical")
@@ -102,8 +122,8 @@ struct Complaints {
 }
 
 impl Complaints {
-    fn listen(&mut self, line: &str) {
-        let apt = line.strip_prefix("E: ").or_else(|| line.strip_prefix("W: "));
+    fn listen(&mut self, line: &str, marks: &[&str]) {
+        let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
         let follows = line.starts_with("E: Sub-process ") && !self.heard.is_empty();
         if let Some(said) = apt.filter(|_| !follows) {
             self.heard.push(said.trim_end().to_owned());
@@ -129,7 +149,7 @@ fn parse_candidate(policy: &str) -> Option<String> {
     (version != "(none)" && !version.is_empty()).then(|| version.to_owned())
 }
 
-/// Reads `Inst`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
+/// Reads `Inst`, `Conf`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
 fn parse_simulation(text: &str) -> Simulation {
     let mut simulation = Simulation::default();
     let mut in_kept_back = false;
@@ -140,7 +160,12 @@ fn parse_simulation(text: &str) -> Simulation {
         }
         in_kept_back = line == "The following packages have been kept back:";
         simulation.changes.extend(parse_change(line));
+        simulation
+            .unfinished
+            .extend(line.strip_prefix("Conf ").and_then(|rest| rest.split(' ').next()).map(str::to_owned));
     }
+    simulation.unfinished.retain(|package| !simulation.changes.iter().any(|change| change.package == *package));
+    simulation.unfinished.sort();
     simulation.changes.sort();
     simulation.kept_back.sort();
     simulation
@@ -196,13 +221,20 @@ mod tests {
              Inst xivo [1:2023.1-rc1] (1:2023.2~beta+b1 XiVO:five [all]) []\n\
              Inst asterisk:i386 [12.04] (13.0 XiVO:five, XiVO:five-security [i386])\n\
              Inst xivo-new (1.2.2 XiVO:five [all])\n\
-             Conf xivo (1:2023.2~beta+b1 XiVO:five [all])\n",
+             Conf xivo (1:2023.2~beta+b1 XiVO:five [all])\n\
+             Conf half (1.0 XiVO:five [all])\n",
         );
         let changes: Vec<String> = simulation.changes.iter().map(Change::to_string).collect();
         assert_eq!(
             changes,
-            ["asterisk:i386 12.04 -> 13.0", "xivo 1:2023.1-rc1 -> 1:2023.2~beta+b1", "xivo-new 1.2.2", "xivo-old 1.1"]
+            [
+                "asterisk:i386 12.04 -> 13.0",
+                "xivo 1:2023.1-rc1 -> 1:2023.2~beta+b1",
+                "install xivo-new 1.2.2",
+                "remove xivo-old 1.1"
+            ]
         );
+        assert_eq!(simulation.unfinished, ["half"]);
         assert_eq!(simulation.kept_back, ["another", "held-one", "linux-image-amd64"]);
     }
 
@@ -230,7 +262,7 @@ mod tests {
             " xivo",
             "E: Sub-process /usr/bin/dpkg returned an error code (1)",
         ] {
-            complaints.listen(line);
+            complaints.listen(line, &["E: "]);
         }
         assert_eq!(
             complaints.heard,

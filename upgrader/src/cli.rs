@@ -1,4 +1,4 @@
-use std::io::stdout;
+use std::io::{Write as _, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,7 +8,6 @@ use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure, Stopped, code_of, describe};
 use crate::log::Log;
 use crate::paths::Paths;
-use crate::product::Product;
 use crate::screen::Screen;
 use crate::step::Mode;
 
@@ -71,13 +70,11 @@ pub fn command(program: String) -> clap::Command {
 pub struct Context<'a> {
     /// Whose upgrader this is.
     pub paths: &'a Paths,
-    /// What the product is.
-    pub product: &'a Product,
     /// What the person asked for.
     pub options: &'a Options,
 }
 
-/// The frame of both programs: command line, root, product, readers; then `work`; then the exit code.
+/// The frame of both programs: command line, root, readers; then `work`; then the exit code.
 pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> ExitCode {
     let paths = match Paths::of_this_program() {
         Ok(paths) => paths,
@@ -99,14 +96,15 @@ fn frame(
     options: &Options,
     work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>,
 ) -> Result<Exit> {
-    let product = Product::read(&paths.product())?;
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::new("only root can upgrade this machine")
             .remedy(format!("Run it as root: sudo {}", paths.package()))
             .into());
     }
     let mut events = Events::default().with(Screen::new(stdout(), options.verbose)).with(Log::open(&paths.log())?);
-    let context = Context { paths, product: &product, options };
+    let arguments: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    events.tell(Event::Started { version: env!("CARGO_PKG_VERSION"), arguments });
+    let context = Context { paths, options };
     match work(&context, &mut events) {
         Ok(exit) => Ok(exit),
         Err(Stopped { error, exit }) => {
@@ -119,9 +117,9 @@ fn frame(
 }
 
 /// Says an error on stderr and gives its exit code.
-#[expect(clippy::print_stderr, reason = "the one place that errors come out of")]
 fn complain(error: &anyhow::Error, otherwise: Exit) -> Exit {
-    eprintln!("{}", describe(error));
+    // A terminal that went away must not change how the run ends.
+    let _ = writeln!(stderr(), "{}", describe(error));
     code_of(error, otherwise)
 }
 

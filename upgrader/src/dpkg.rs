@@ -9,6 +9,12 @@ pub fn installed_version(package: &str) -> Result<Option<String>> {
     Ok(find_installed(&query.output()?, package))
 }
 
+/// True if the admin has put a package on hold.
+pub fn is_held(package: &str) -> Result<bool> {
+    let query = Program::new("dpkg-query").args(["--show", "--showformat=${db:Status-Want}\n", package]);
+    Ok(query.output()?.lines().any(|want| want == "hold"))
+}
+
 /// Reads `package TAB version TAB status` lines.
 fn find_installed(listing: &str, package: &str) -> Option<String> {
     listing.lines().find_map(|line| {

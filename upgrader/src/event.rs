@@ -6,6 +6,13 @@ use crate::step::Step;
 /// Something that happened, told by the engine to whoever listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A program of the upgrader started.
+    Started {
+        /// Its version.
+        version: &'static str,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
     /// A step began.
     Began(Step),
     /// A step ended without failing.
@@ -18,8 +25,8 @@ pub enum Event {
         from: String,
         /// The candidate version.
         to: String,
-        /// False if the run only says what it would do.
-        applied: bool,
+        /// Whether that is done.
+        fate: Fate,
     },
     /// What would change is known.
     Planned {
@@ -28,6 +35,8 @@ pub enum Event {
         /// What would change.
         plan: Plan,
     },
+    /// The question was answered with yes or not.
+    Answered(bool),
     /// A hook is about to run.
     HookBegan(Phase, String),
     /// Something in a hook directory is not run, for this reason.
@@ -56,6 +65,17 @@ pub enum Event {
         /// One sentence for a person; empty when all has been said.
         message: String,
     },
+}
+
+/// What becomes of a newer version of the upgrader itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is installed.
+    Installed,
+    /// It is left alone by a dry run.
+    DryRun,
+    /// It is left alone because the admin holds the package.
+    Held,
 }
 
 /// Somebody who wants to know what happens.

@@ -74,6 +74,18 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Puts an error into a person's words.
+pub trait Explain<T> {
+    /// Adds a failure to an error that does not carry one already: whoever is nearer to the cause knows better.
+    fn explain(self, failure: impl FnOnce() -> Failure) -> anyhow::Result<T>;
+}
+
+impl<T> Explain<T> for anyhow::Result<T> {
+    fn explain(self, failure: impl FnOnce() -> Failure) -> anyhow::Result<T> {
+        self.map_err(|error| if error.is::<Failure>() { error } else { error.context(failure()) })
+    }
+}
+
 /// Why a run stopped: the error, and the exit code that the failed step gives to errors without one of their own.
 #[derive(Debug)]
 pub struct Stopped {
@@ -119,6 +131,13 @@ mod tests {
             describe(&error),
             "error: the package lists could not be read: connection refused\nWhat to do: Check the network."
         );
+    }
+
+    #[test]
+    fn the_failure_nearest_to_the_cause_counts() {
+        let near: anyhow::Result<()> = Err(Failure::new("locked").remedy("Wait.").into());
+        let error = near.explain(|| Failure::new("no lists").remedy("Check the network.")).unwrap_err();
+        assert_eq!(describe(&error), "error: locked\nWhat to do: Wait.");
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub fn find(directories: &[PathBuf]) -> Result<Found> {
 /// Runs a hook to its end; its output goes line by line to `line`.
 ///
 /// # Errors
-/// If it fails, with what became of it: `failed (exit status: 1): ` and its last lines.
+/// If it fails, with how, in the words that follow "failed": `(exit status: 1): ` and its last lines.
 pub fn run(hook: &Path, phase: Phase, plan: &Plan, line: &mut dyn FnMut(&str)) -> Result<()> {
     Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
@@ -65,7 +65,7 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, line: &mut dyn FnMut(&str)) -
         .lines(line)
         .map_err(|error| match error.downcast::<Failed>() {
             Ok(failed) => anyhow!(failed.how),
-            Err(error) => error,
+            Err(error) => anyhow!("({error:#})"),
         })
 }
 

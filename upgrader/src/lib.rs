@@ -37,6 +37,8 @@ pub mod refresh;
 pub mod run;
 /// The screen, a reader of events.
 pub mod screen;
+/// Signals in the middle of an upgrade.
+pub mod signals;
 /// The steps and which may follow which.
 pub mod step;
 /// What systemd is asked: restarts, readiness, states.

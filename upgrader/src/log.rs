@@ -34,13 +34,14 @@ impl<W: Write> Log<W> {
 impl<W: Write> Reader for Log<W> {
     fn read(&mut self, event: &Event) {
         match event {
+            Event::Started { version, arguments } => {
+                self.write(&format!("upgrader {version} started with arguments {arguments:?}"));
+            }
+            Event::Answered(yes) => self.write(if *yes { "the answer is yes" } else { "the answer is no" }),
             Event::Began(step) => self.write(&format!("step {step} began")),
             Event::Ended(step) => self.write(&format!("step {step} ended")),
-            Event::SelfUpdate { package, from, to, applied } => {
-                self.write(&format!(
-                    "self-update: {package} {from} -> {to}{}",
-                    if *applied { "" } else { " (not done: dry run)" }
-                ));
+            Event::SelfUpdate { package, from, to, fate } => {
+                self.write(&format!("self-update: {package} {from} -> {to}: {fate:?}"));
             }
             Event::Planned { product, plan } => {
                 self.write(&format!(
@@ -50,6 +51,9 @@ impl<W: Write> Reader for Log<W> {
                 for change in &plan.changes {
                     self.write(&format!("plan: {change}"));
                 }
+                for package in &plan.unfinished {
+                    self.write(&format!("plan: {package} is installed but not configured"));
+                }
                 for package in &plan.kept_back {
                     self.write(&format!("plan: {package} is kept back"));
                 }
@@ -57,7 +61,7 @@ impl<W: Write> Reader for Log<W> {
             Event::HookBegan(phase, hook) => self.write(&format!("{phase} hook {hook} began")),
             Event::HookSkipped(phase, hook, reason) => self.write(&format!("{phase} hook {hook} skipped: {reason}")),
             Event::HookEnded(phase, hook, Ok(())) => self.write(&format!("{phase} hook {hook} ended")),
-            Event::HookEnded(phase, hook, Err(error)) => self.write(&format!("{phase} hook {hook} failed: {error}")),
+            Event::HookEnded(phase, hook, Err(error)) => self.write(&format!("{phase} hook {hook} failed {error}")),
             Event::ServiceRestarting(service) => self.write(&format!("restarting {service}")),
             Event::ServiceRestarted(service, Ok(())) => self.write(&format!("{service} is up")),
             Event::ServiceRestarted(service, Err(error)) => self.write(&format!("{service} is not up: {error}")),

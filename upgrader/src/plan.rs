@@ -14,6 +14,8 @@ pub struct Plan {
     pub candidate: String,
     /// Every package that changes, in order of its name.
     pub changes: Vec<Change>,
+    /// Packages that an interrupted run left unpacked but not configured.
+    pub unfinished: Vec<String>,
     /// Packages that have a newer version which the plan leaves alone: held by the admin or kept back by apt.
     pub kept_back: Vec<String>,
     /// What is still to be fetched, in bytes.
@@ -57,19 +59,28 @@ impl Plan {
     /// True if the machine is as new as its sources.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.changes.is_empty() && self.unfinished.is_empty()
     }
 
-    /// Refuses a plan that would take the product away.
-    pub fn check(&self, product: &Product) -> Result<()> {
+    /// True if it changes this package.
+    #[must_use]
+    pub fn changes_package(&self, package: &str) -> bool {
+        self.changes.iter().any(|change| change.package == package)
+    }
+
+    /// Refuses a plan that would take the product, or the upgrader in the middle of its work, away.
+    pub fn check(&self, product: &Product, upgrader: &str) -> Result<()> {
+        let needed = |package: &str| {
+            package == product.version_package
+                || package == upgrader
+                || product.packages.protected.iter().any(|p| p == package)
+        };
         let lost: Vec<&str> = self
             .changes
             .iter()
             .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
             .map(|change| change.package.as_str())
-            .filter(|package| {
-                *package == product.version_package || product.packages.protected.iter().any(|p| p == package)
-            })
+            .filter(|package| needed(package))
             .collect();
         if lost.is_empty() {
             return Ok(());
@@ -86,8 +97,8 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ChangeKind::Upgrade { from, to } => write!(f, "{} {from} -> {to}", self.package),
-            ChangeKind::Install { to } => write!(f, "{} {to}", self.package),
-            ChangeKind::Remove { from } => write!(f, "{} {from}", self.package),
+            ChangeKind::Install { to } => write!(f, "install {} {to}", self.package),
+            ChangeKind::Remove { from } => write!(f, "remove {} {from}", self.package),
         }
     }
 }

@@ -57,6 +57,9 @@ pub struct Ready {
     pub timeout: Duration,
 }
 
+/// The longest time that can be waited for anything.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 impl Ready {
     fn default_timeout() -> Duration {
         Duration::from_secs(60)
@@ -164,8 +167,10 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero())
-        .ok_or_else(|| D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\"")))
+        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .ok_or_else(|| {
+            D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\", at most a day"))
+        })
 }
 
 #[cfg(test)]
@@ -215,6 +220,7 @@ conffiles = "keep"
             complaint("\"stop-then-start\"", "\"sometimes\""),
             complaint("asterisk = {", "nginx = {"),
             complaint("\"90s\"", "\"soon\""),
+            complaint("\"90s\"", "\"9000000000000000000s\""),
             complaint("[packages]", "[packages"),
         ]
         .join("\n"), @r#"
@@ -227,7 +233,8 @@ conffiles = "keep"
         4: services.order: "--now" is not the name of a unit
         5: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
         7: services.ready.nginx: this service is not in services.order
-        7: "soon" is not a span of time such as "60s" or "2m"
+        7: "soon" is not a span of time such as "60s" or "2m", at most a day
+        7: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
         8: unclosed table, expected `]`
         "#);
     }

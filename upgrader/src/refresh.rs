@@ -1,33 +1,35 @@
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::apt;
 use crate::cli::Context;
 use crate::command::Program;
-use crate::dpkg;
-use crate::event::{Event, Events};
-use crate::exit::{Exit, Failure, Stopped};
+use crate::event::{Event, Events, Fate};
+use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::lock::Lock;
-use crate::step::{Mode, Step};
+use crate::product::Product;
+use crate::step::{Mode, Outcome, Step};
+use crate::{apt, dpkg, run};
 
 /// `NAME-upgrade`: reads the package lists, upgrades its own package, and becomes the `real-NAME-upgrade` that is on disk
 /// then, with the same arguments. Returns only if it fails.
+///
+/// It can do without product.toml: a new package must be able to repair a broken one.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     // Given back when the real program takes over, which takes it again.
-    let lock = Lock::take(&context.paths.lock())?;
-    events.tell(Event::Began(Step::Refresh));
-    apt::update(&mut events.output_of("apt-get"))?;
-    events.tell(Event::Ended(Step::Refresh));
-
-    events.tell(Event::Began(Step::SelfUpdate));
-    self_update(context, events)?;
-    events.tell(Event::Ended(Step::SelfUpdate));
-
-    drop(lock);
-    let real = context.paths.real_program();
-    let error = Program::become_program(&real, std::env::args_os().skip(1));
-    let failure = Failure::new(format!("{}: cannot be started", real.display()))
-        .remedy(format!("Install it again: `apt-get install --reinstall {}`.", context.paths.package()));
-    Err(anyhow::Error::new(error).context(failure).into())
+    let _lock = Lock::take(&context.paths.lock())?;
+    let mode = context.options.mode();
+    let (_, exit) = run::drive(Step::Refresh, mode, events, |step, events| match step {
+        Step::Refresh => {
+            apt::update(&mut events.output_of("apt-get"))?;
+            Ok(Outcome::Done)
+        }
+        Step::SelfUpdate => {
+            self_update(context, events)?;
+            Ok(Outcome::Done)
+        }
+        // The rest is for the program that is on disk now.
+        _ => Err(become_real(context)),
+    })?;
+    Ok(exit)
 }
 
 fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
@@ -35,14 +37,30 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     // Put there by hand, without a package: then there is nothing that apt could bring up to date.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
     let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
-    let applied = context.options.mode() != Mode::DryRun;
-    events.tell(Event::SelfUpdate { package: package.clone(), from, to, applied });
-    if applied {
-        let conffiles = context.product.packages.conffiles;
-        apt::upgrade_only(&package, conffiles, &mut events.output_of("apt-get")).with_context(|| {
+    let fate = if dpkg::is_held(&package)? {
+        Fate::Held
+    } else if context.options.mode() == Mode::DryRun {
+        Fate::DryRun
+    } else {
+        Fate::Installed
+    };
+    events.tell(Event::SelfUpdate { package: package.clone(), from, to, fate });
+    if fate == Fate::Installed {
+        let conffiles =
+            Product::read(&context.paths.product()).map(|product| product.packages.conffiles).unwrap_or_default();
+        apt::upgrade_only(&package, conffiles, &mut events.output_of("apt-get")).explain(|| {
             Failure::new(format!("{package} could not update itself"))
                 .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
         })?;
     }
     Ok(())
+}
+
+fn become_real(context: &Context<'_>) -> anyhow::Error {
+    let real = context.paths.real_program();
+    let error = Program::become_program(&real, std::env::args_os().skip(1));
+    anyhow::Error::new(error).context(
+        Failure::new(format!("{}: cannot be started", real.display()))
+            .remedy(format!("Install it again: `apt-get install --reinstall {}`.", context.paths.package())),
+    )
 }

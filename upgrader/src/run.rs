@@ -1,38 +1,56 @@
 use std::io::{stdin, stdout};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
+use crate::apt::Simulation;
 use crate::cli::Context;
 use crate::event::{Event, Events};
-use crate::exit::{Exit, Failure, Stopped};
+use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::hooks::{self, Phase};
 use crate::lock::Lock;
 use crate::plan::Plan;
-use crate::question::ask;
+use crate::product::Product;
+use crate::question::{ask, forget_typed_ahead};
 use crate::step::{Mode, Next, Outcome, Step};
 use crate::systemd::{self, Turn};
-use crate::{apt, dpkg};
+use crate::{apt, dpkg, signals};
 
-/// `real-NAME-upgrade`: one step after the other, until there is none or one fails.
+/// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let _lock = Lock::take(&context.paths.lock())?;
-    let mut run = Run { context, events, plan: None, attention: Vec::new(), down: Vec::new() };
-    let mut step = Step::Preflight;
+    let product = Product::read(&context.paths.product())?;
+    let mut run = Run { context, product: &product, plan: None, attention: Vec::new(), down: Vec::new() };
+    let (last, exit) =
+        drive(Step::Preflight, context.options.mode(), events, |step, events| run.perform(step, events))?;
+    let (exit, message) = run.finish(last, exit)?;
+    events.tell(Event::Finished { exit, message });
+    Ok(exit)
+}
+
+/// Performs one step after the other, beginning with `first`, until there is none or one fails. Gives the last step and the
+/// exit code that [`Step::next`] has for it.
+pub fn drive(
+    first: Step,
+    mode: Mode,
+    events: &mut Events<'_>,
+    mut perform: impl FnMut(Step, &mut Events<'_>) -> Result<Outcome>,
+) -> Result<(Step, Exit), Stopped> {
+    let mut step = first;
     loop {
-        run.events.tell(Event::Began(step));
-        let outcome = run.perform(step).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
-        run.events.tell(Event::Ended(step));
-        match step.next(outcome, context.options.mode()) {
+        events.tell(Event::Began(step));
+        let outcome = perform(step, events).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
+        events.tell(Event::Ended(step));
+        match step.next(outcome, mode) {
             Next::Step(next) => step = next,
-            Next::End(exit) => return Ok(run.finish(step, exit)),
+            Next::End(exit) => return Ok((step, exit)),
         }
     }
 }
 
 /// A run under way, and what its steps have found.
-struct Run<'a, 'e> {
+struct Run<'a> {
     context: &'a Context<'a>,
-    events: &'a mut Events<'e>,
+    product: &'a Product,
     plan: Option<Plan>,
     /// What is done but wants attention, in the person's words.
     attention: Vec<String>,
@@ -40,20 +58,24 @@ struct Run<'a, 'e> {
     down: Vec<String>,
 }
 
-impl Run<'_, '_> {
-    fn perform(&mut self, step: Step) -> Result<Outcome> {
+impl Run<'_> {
+    fn perform(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
         match step {
-            // The other program has done these.
-            Step::Refresh | Step::SelfUpdate => Ok(Outcome::Done),
+            Step::Refresh | Step::SelfUpdate => bail!("{step} is a step of the other program"),
             Step::Preflight => self.preflight(),
-            Step::Plan => self.make_plan(),
-            Step::Confirm => Ok(self.confirm()),
-            Step::Download => self.download(),
-            Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade),
-            Step::Packages => self.packages(),
-            Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade),
-            Step::Restart => Ok(self.restart()),
-            Step::Verify => self.verify(),
+            Step::Plan => self.make_plan(events),
+            Step::Confirm => self.confirm(events),
+            Step::Download => download(events),
+            Step::PreUpgradeHooks => {
+                let outcome = self.hooks(Phase::PreUpgrade, events)?;
+                // Before the screen says that the packages are next: then it has to be true.
+                signals::shield()?;
+                Ok(outcome)
+            }
+            Step::Packages => self.packages(events),
+            Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
+            Step::Restart => Ok(self.restart(events)),
+            Step::Verify => self.verify(events),
         }
     }
 
@@ -65,100 +87,115 @@ impl Run<'_, '_> {
         Ok(Outcome::Done)
     }
 
-    fn make_plan(&mut self) -> Result<Outcome> {
-        let product = self.context.product;
-        let package = &product.version_package;
-        let installed = dpkg::installed_version(package)?.ok_or_else(|| {
-            Failure::new(format!("{} is not installed on this machine: there is no package {package}", product.name))
-                .remedy(format!("Install it first: `apt-get install {package}`."))
-        })?;
+    fn make_plan(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let package = &self.product.version_package;
+        let installed = self.installed_version()?;
         let candidate = apt::candidate(package)?.unwrap_or_else(|| installed.clone());
-        let simulation = apt::simulate().context(Failure::new("apt finds no way to upgrade this machine").remedy(
-            "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
-        ))?;
-        let plan = Plan {
-            installed,
-            candidate,
-            changes: simulation.changes,
-            kept_back: simulation.kept_back,
-            download: apt::download_size()?,
-            restart: product.services.order().to_vec(),
-        };
-        plan.check(product)?;
-        self.events.tell(Event::Planned { product: product.name.clone(), plan: plan.clone() });
+        let Simulation { changes, unfinished, kept_back } = apt::simulate().explain(|| {
+            Failure::new("apt finds no way to upgrade this machine").remedy(
+                "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
+            )
+        })?;
+        let restart = self.product.services.order().to_vec();
+        let plan =
+            Plan { installed, candidate, changes, unfinished, kept_back, download: apt::download_size()?, restart };
+        plan.check(self.product, &self.context.paths.package())?;
+        events.tell(Event::Planned { product: self.product.name.clone(), plan: plan.clone() });
+        if !plan.kept_back.is_empty() {
+            self.attention.push(format!(
+                "Held or kept back, so not as released: {}. What to do: `apt-mark unhold` what is held (`apt-mark showhold`); \
+                 `apt-get -s dist-upgrade` shows the rest.",
+                plan.kept_back.join(" ")
+            ));
+        }
         let outcome = if plan.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
         self.plan = Some(plan);
         Ok(outcome)
     }
 
-    fn confirm(&mut self) -> Outcome {
+    fn confirm(&self, events: &mut Events<'_>) -> Result<Outcome> {
         if self.context.options.yes {
-            return Outcome::Done;
+            return Ok(Outcome::Done);
         }
-        let name = &self.context.product.name;
-        let question = match &self.plan {
-            Some(plan) if plan.installed != plan.candidate => {
-                format!("Would you like to upgrade {name} {} to {} now?", plan.installed, plan.candidate)
-            }
-            _ => format!("Would you like to upgrade the packages of this {name} now?"),
+        let (plan, product) = (self.plan()?, self.product);
+        let question = if plan.changes_package(&product.version_package) {
+            format!("Would you like to upgrade {} {} to {} now?", product.name, plan.installed, plan.candidate)
+        } else {
+            format!("Would you like to upgrade the packages of this {} {} now?", product.name, plan.installed)
         };
-        if ask(&question, &mut stdin().lock(), &mut stdout().lock()) { Outcome::Done } else { Outcome::Declined }
-    }
-
-    fn download(&mut self) -> Result<Outcome> {
-        apt::download(&mut self.events.output_of("apt-get")).context(
-            Failure::new("the packages could not be downloaded")
-                .remedy("Check the network and the space in /var/cache/apt, then start again."),
-        )?;
-        Ok(Outcome::Done)
+        forget_typed_ahead();
+        let yes = ask(&question, &mut stdin().lock(), &mut stdout().lock());
+        events.tell(Event::Answered(yes));
+        Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }
 
     /// Runs the hooks of a phase. The first that fails before the upgrade stops the run; after it, the others still run.
-    fn hooks(&mut self, phase: Phase) -> Result<Outcome> {
-        let Some(plan) = &self.plan else { return Ok(Outcome::Done) };
-        let found = hooks::find(&self.context.paths.hooks(phase))?;
+    fn hooks(&mut self, phase: Phase, events: &mut Events<'_>) -> Result<Outcome> {
+        let found = match (hooks::find(&self.context.paths.hooks(phase)), phase) {
+            (Ok(found), _) => found,
+            (Err(error), Phase::PreUpgrade) => return Err(error),
+            // The services must have their turn all the same.
+            (Err(error), Phase::PostUpgrade) => {
+                self.attention.push(format!("No post-upgrade hook was run: {error:#}."));
+                return Ok(Outcome::Attention);
+            }
+        };
         for (path, reason) in found.skipped {
-            self.events.tell(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
+            events.tell(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
         }
-        let mut failed = Vec::new();
+        let mut outcome = Outcome::Done;
         for path in found.hooks {
             let hook = hooks::name(&path);
-            self.events.tell(Event::HookBegan(phase, hook.clone()));
-            let result = hooks::run(&path, phase, plan, &mut self.events.output_of(&hook));
-            let told = result.as_ref().map(|&()| ()).map_err(|error| format!("{error:#}"));
-            self.events.tell(Event::HookEnded(phase, hook.clone(), told));
+            events.tell(Event::HookBegan(phase, hook.clone()));
+            let result = hooks::run(&path, phase, self.plan()?, &mut events.output_of(&hook))
+                .map_err(|error| format!("{error:#}"));
+            events.tell(Event::HookEnded(phase, hook.clone(), result.clone()));
             match (phase, result) {
                 (_, Ok(())) => {}
-                (Phase::PreUpgrade, Err(error)) => {
-                    return Err(Failure::new(format!("no package was changed: the pre-upgrade hook {hook} {error:#}"))
-                        .remedy("Do what the hook asks for, then start again.")
-                        .into());
+                (Phase::PreUpgrade, Err(how)) => {
+                    return Err(Failure::new(format!(
+                        "no package was changed: the pre-upgrade hook {hook} failed {how}"
+                    ))
+                    .remedy("Do what the hook asks for, then start again.")
+                    .into());
                 }
-                (Phase::PostUpgrade, Err(_)) => failed.push(path),
+                (Phase::PostUpgrade, Err(_)) => {
+                    self.attention.push(format!(
+                        "The post-upgrade hook {hook} failed. What to do: see {}, then run {} again.",
+                        self.context.paths.log().display(),
+                        path.display()
+                    ));
+                    outcome = Outcome::Attention;
+                }
             }
         }
-        if failed.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        self.attention.extend(failed.iter().map(|path| format!("The post-upgrade hook {} failed.", path.display())));
-        Ok(Outcome::Attention)
+        Ok(outcome)
     }
 
-    fn packages(&mut self) -> Result<Outcome> {
-        let conffiles = self.context.product.packages.conffiles;
-        apt::dist_upgrade(conffiles, &mut self.events.output_of("apt-get")).with_context(|| {
+    fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        let changed = "what there is to upgrade changed since it was shown";
+        let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
+        if now.changes != self.plan()?.changes {
+            return Err(Failure::new(format!("no package was changed: {changed}"))
+                .remedy("Start again to see the new plan.")
+                .exit(Exit::Unchanged)
+                .into());
+        }
+        apt::dist_upgrade(self.product.packages.conffiles, &mut events.output_of("apt-get")).explain(|| {
             Failure::new("the packages were not upgraded to the end").remedy(format!(
-                "See {}; then `dpkg --configure -a`, `apt-get -f install`, and start again.",
-                self.context.paths.log().display()
+                "See {}, mend what it names, then start {} again: it finishes the packages, runs the post-upgrade hooks and \
+                 restarts the services.",
+                self.context.paths.log().display(),
+                self.context.paths.package()
             ))
         })?;
         Ok(Outcome::Done)
     }
 
     /// Restarts every service; what did not come up is for [`Step::Verify`] to judge, once all have had their turn.
-    fn restart(&mut self) -> Outcome {
-        let (events, down) = (&mut *self.events, &mut self.down);
-        systemd::restart_all(&self.context.product.services, &mut |service, turn| match turn {
+    fn restart(&mut self, events: &mut Events<'_>) -> Outcome {
+        let down = &mut self.down;
+        systemd::restart_all(&self.product.services, &mut |service, turn| match turn {
             Turn::Began => events.tell(Event::ServiceRestarting(service.to_owned())),
             Turn::Ended(Ok(())) => events.tell(Event::ServiceRestarted(service.to_owned(), Ok(()))),
             Turn::Ended(Err(error)) => {
@@ -170,9 +207,9 @@ impl Run<'_, '_> {
     }
 
     /// A service that did not come up, or went down while others came up, needs a human.
-    fn verify(&mut self) -> Result<Outcome> {
+    fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let mut gone = Vec::new();
-        for service in self.context.product.services.order() {
+        for service in self.product.services.order() {
             let state = systemd::active_state(service)?;
             if state != "active" && !self.down.contains(service) {
                 gone.push((service.clone(), state));
@@ -180,49 +217,65 @@ impl Run<'_, '_> {
         }
         self.down.extend(gone.iter().map(|(service, _)| service.clone()));
         if !gone.is_empty() {
-            self.events.tell(Event::ServicesDown(gone));
+            events.tell(Event::ServicesDown(gone));
         }
         if self.down.is_empty() {
             return Ok(Outcome::Done);
         }
-        Err(Failure::new(format!("upgraded, but not running: {}", self.down.join(", ")))
-            .remedy(format!(
-                "`systemctl status {0}` shows why; mend it, then `systemctl restart {0}`.",
-                self.down.join(" ")
-            ))
+        let down = self.down.join(" ");
+        Err(Failure::new(format!("upgraded, but not running: {down}"))
+            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
             .into())
     }
 
-    /// The last words, and the exit code that goes with them.
-    fn finish(&mut self, last: Step, exit: Exit) -> Exit {
-        let name = &self.context.product.name;
-        let (installed, candidate) =
-            self.plan.as_ref().map_or(("", ""), |plan| (plan.installed.as_str(), plan.candidate.as_str()));
-        let services = self.context.product.services.order().len();
+    /// The exit code with all that wants attention in it, and the last words.
+    fn finish(&self, last: Step, exit: Exit) -> Result<(Exit, String)> {
+        let name = &self.product.name;
         let command = self.context.paths.package();
-        let (exit, message) = match (last, exit, self.context.options.mode()) {
-            (_, Exit::Declined, _) => (exit, "Nothing was changed.".to_owned()),
-            (Step::Plan, Exit::Done, Mode::DryRun) => (exit, "Nothing was changed: this was a dry run.".to_owned()),
-            (Step::Plan, _, _) => (exit, format!("{name} {installed} is up to date: nothing to do.")),
-            (Step::Download, _, _) => {
-                (exit, format!("Everything is downloaded, nothing was changed. `{command}` upgrades."))
+        if exit == Exit::Declined {
+            return Ok((exit, format!("{name} was not changed.")));
+        }
+        let up_to_date = self.plan()?.is_empty();
+        let mut message = match (last, self.context.options.mode()) {
+            (Step::Plan, _) if up_to_date => {
+                format!("Nothing to upgrade: {name} {} is installed.", self.installed_version()?)
             }
-            _ if self.attention.is_empty() => {
-                (exit, format!("{name} {candidate} is installed; all {services} services are running."))
+            (Step::Plan, _) => "This was a dry run: nothing was changed.".to_owned(),
+            (Step::Download, _) => {
+                format!("Everything is downloaded; {name} was not changed. `{command}` upgrades it.")
             }
             _ => {
-                let log = self.context.paths.log();
-                let attention = self.attention.join("\n");
-                (
-                    Exit::Attention,
-                    format!(
-                        "{name} {candidate} is installed; all {services} services are running.\n{attention}\nWhat to do: see {}; hooks can be run again by hand.",
-                        log.display()
-                    ),
-                )
+                let services = self.product.services.order().len();
+                format!("{name} {} is installed; all {services} services are running.", self.installed_version()?)
             }
         };
-        self.events.tell(Event::Finished { exit, message });
-        exit
+        for line in &self.attention {
+            message.push('\n');
+            message.push_str(line);
+        }
+        let exit = if self.attention.is_empty() { exit } else { Exit::Attention };
+        Ok((exit, message))
     }
+
+    /// The version that dpkg says is installed now.
+    fn installed_version(&self) -> Result<String> {
+        let (product, package) = (&self.product.name, &self.product.version_package);
+        dpkg::installed_version(package)?.ok_or_else(|| {
+            Failure::new(format!("{product} is not installed on this machine: there is no package {package}"))
+                .remedy(format!("Install it first: `apt-get install {package}`."))
+                .into()
+        })
+    }
+
+    fn plan(&self) -> Result<&Plan> {
+        self.plan.as_ref().context("there is no plan yet")
+    }
+}
+
+fn download(events: &mut Events<'_>) -> Result<Outcome> {
+    apt::download(&mut events.output_of("apt-get")).explain(|| {
+        Failure::new("the packages could not be downloaded")
+            .remedy("Check the network and the space in /var/cache/apt, then start again.")
+    })?;
+    Ok(Outcome::Done)
 }

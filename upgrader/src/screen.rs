@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use crate::event::{Event, Reader};
+use crate::event::{Event, Fate, Reader};
 use crate::plan::{Change, ChangeKind, Plan};
 use crate::step::Step;
 
@@ -26,17 +26,20 @@ impl<W: Write> Screen<W> {
                 Some(title) => writeln!(out, "{title}")?,
                 None => return Ok(()),
             },
-            Event::SelfUpdate { package, from, to, applied: true } => {
+            Event::SelfUpdate { package, from, to, fate: Fate::Installed } => {
                 writeln!(out, "Updating {package} {from} -> {to}")?;
             }
-            Event::SelfUpdate { package, from, to, applied: false } => {
+            Event::SelfUpdate { package, from, to, fate: Fate::DryRun } => {
                 writeln!(out, "Would first update {package} {from} -> {to}; what follows is planned by {from}")?;
+            }
+            Event::SelfUpdate { package, from, to, fate: Fate::Held } => {
+                writeln!(out, "{package} {to} is available but held: going on with {from}")?;
             }
             Event::Planned { product, plan } => show_plan(out, product, plan)?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded(_, hook, Ok(())) => writeln!(out, "  {hook}: ok")?,
             Event::HookEnded(_, hook, Err(error)) => {
-                writeln!(out, "  {hook}: {}", error.replacen("failed", "FAILED", 1))?;
+                writeln!(out, "  {hook}: FAILED {error}")?;
             }
             Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} OK")?,
             Event::ServiceRestarted(service, Err(error)) => writeln!(out, "  {service:<24} NOK  {error}")?,
@@ -55,6 +58,8 @@ impl<W: Write> Screen<W> {
             // What failed is said on stderr by the program, once, however early it fails.
             Event::Failed(_)
             | Event::Finished { .. }
+            | Event::Started { .. }
+            | Event::Answered(_)
             | Event::Output { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
@@ -78,7 +83,7 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Refresh => Some("Reading package lists"),
         Step::Download => Some("Downloading packages"),
         Step::PreUpgradeHooks => Some("Running pre-upgrade hooks"),
-        Step::Packages => Some("Upgrading packages"),
+        Step::Packages => Some("Upgrading packages; from here on Ctrl-C does nothing"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart => Some("Restarting services"),
         Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Verify => None,
@@ -91,15 +96,22 @@ fn show_plan(out: &mut dyn Write, product: &str, plan: &Plan) -> io::Result<()> 
     show_group(out, plan, "To upgrade", |kind| matches!(kind, ChangeKind::Upgrade { .. }))?;
     show_group(out, plan, "To install", |kind| matches!(kind, ChangeKind::Install { .. }))?;
     show_group(out, plan, "To remove", |kind| matches!(kind, ChangeKind::Remove { .. }))?;
+    if !plan.unfinished.is_empty() {
+        writeln!(
+            out,
+            "\nInstalled but not configured, to be finished ({}): {}",
+            plan.unfinished.len(),
+            plan.unfinished.join(" ")
+        )?;
+    }
     if !plan.kept_back.is_empty() {
         writeln!(out, "\nNot upgraded, held or kept back ({}): {}", plan.kept_back.len(), plan.kept_back.join(" "))?;
     }
     if !plan.is_empty() {
         writeln!(out, "\nDownload size: {}", size(plan.download))?;
         writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
-        writeln!(out)?;
     }
-    Ok(())
+    writeln!(out)
 }
 
 /// The changes of one kind, below their title, if there are any.
@@ -167,6 +179,7 @@ mod tests {
                 change("xivo-new", ChangeKind::Install { to: "1".to_owned() }),
                 change("xivo-old", ChangeKind::Remove { from: "0.9".to_owned() }),
             ],
+            unfinished: vec!["half".to_owned()],
             kept_back: vec!["held".to_owned()],
             download: 12_345_678,
             restart: vec!["postgresql".to_owned(), "asterisk".to_owned()],
@@ -190,6 +203,8 @@ mod tests {
         To remove (1):
           xivo-old  0.9
 
+        Installed but not configured, to be finished (1): half
+
         Not upgraded, held or kept back (1): held
 
         Download size: 12.3 MB
@@ -199,7 +214,7 @@ mod tests {
 
     #[test]
     fn what_fails_is_seen_between_what_went_well() {
-        let failed = || Err("failed (exit status: 1): no".to_owned());
+        let failed = || Err("(exit status: 1): no".to_owned());
         insta::assert_snapshot!(shown(false, &[
             Event::Began(Step::PostUpgradeHooks),
             Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
@@ -216,7 +231,7 @@ mod tests {
           20-b: FAILED (exit status: 1): no
         Restarting services
           postgresql               OK
-          asterisk                 NOK  failed (exit status: 1): no
+          asterisk                 NOK  (exit status: 1): no
 
         Look at it.
         "#);

@@ -20,19 +20,15 @@ pub enum Turn {
 
 /// Restarts the services as their policy says. One that does not come up does not keep the others down.
 pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
-    let verb = match services.restart {
-        RestartPolicy::Rolling => "restart",
-        RestartPolicy::StopThenStart => {
-            for service in services.order().iter().rev() {
-                // What could not be stopped shows when it is started.
-                let _ = systemctl(&["stop", service]);
-            }
-            "start"
+    if services.restart == RestartPolicy::StopThenStart {
+        for service in services.order().iter().rev() {
+            // What could not be stopped is restarted below, and shows then.
+            let _ = systemctl(&["stop", service]);
         }
-    };
+    }
     for service in services.order() {
         tell(service, Turn::Began);
-        tell(service, Turn::Ended(start(verb, service, services.ready(service))));
+        tell(service, Turn::Ended(restart(service, services.ready(service))));
     }
 }
 
@@ -41,9 +37,9 @@ pub fn active_state(unit: &str) -> Result<String> {
     property(unit, "ActiveState")
 }
 
-/// Starts or restarts a service and waits until it is up and ready.
-fn start(verb: &str, service: &str, ready: Option<&Ready>) -> Result<()> {
-    if let Err(error) = systemctl(&[verb, service]) {
+/// Restarts a service (starts one that is down) and waits until it is up and ready.
+fn restart(service: &str, ready: Option<&Ready>) -> Result<()> {
+    if let Err(error) = systemctl(&["restart", service]) {
         // systemctl only says where to read on; systemd knows the reason in a word.
         return match (active_state(service)?.as_str(), property(service, "Result")?.as_str()) {
             ("failed", reason) => Err(anyhow!("failed ({reason})")),

@@ -35,6 +35,24 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: false,
     },
     Story {
+        name: "ctrl_c_in_the_middle",
+        promise: "A nervous Ctrl-C while packages change does no harm: the upgrade goes on to its end.",
+        tell: ctrl_c_in_the_middle,
+        has_snapshot: false,
+    },
+    Story {
+        name: "held_product",
+        promise: "An upgrade that leaves a held product behind does not look done.",
+        tell: held_product,
+        has_snapshot: true,
+    },
+    Story {
+        name: "held_upgrader",
+        promise: "An admin who holds the upgrader itself can still upgrade, and is told what it goes on with.",
+        tell: held_upgrader,
+        has_snapshot: false,
+    },
+    Story {
         name: "failing_post_upgrade_hook",
         promise: "A post-upgrade hook that fails keeps neither the other hooks nor the services from their turn, and is \
                   said in the exit code.",
@@ -101,8 +119,10 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
         xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
         let world = &mut appliance.world;
         world.publish([&xivo])?;
-        // apt on this machine speaks French.
-        let transcript = world.upgrade(&["--yes"]).env("LANG", "C.UTF-8").env("LANGUAGE", "fr").run()?;
+        // apt on this machine speaks French when nobody tells it not to.
+        let french = world.machine.command(&["apt-cache", "policy", "xivo"]).env("LANG", "fr_FR.UTF-8").run()?;
+        ensure!(french.screen.contains("Installé"), "{french}");
+        let transcript = world.upgrade(&["--yes"]).env("LANG", "fr_FR.UTF-8").run()?;
         ensure!(transcript.exit == 0, "{transcript}");
         ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
         shown.extend(
@@ -121,12 +141,55 @@ fn edited_conffile(debian: Debian) -> Result<Option<String>> {
     appliance.publish("1.2.2", &appliance::upgrader()?)?;
     let world = &appliance.world;
     world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    // Many machines carry this, and it would win.
+    let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
+    world.machine.write("/etc/apt/apt.conf.d/10conffiles", keep, 0o644)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "{transcript}");
     let (new, old) =
         (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-old")?);
     ensure!(new == "# XiVO\nlanguage = en\n", "the conffile is {new:?}");
     ensure!(old == "language = de\n", "the admin's version is {old:?}");
+    Ok(None)
+}
+
+fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Ctrl-C does nothing\n", "\u{3}").run()?;
+    ensure!(transcript.exit == 0 && transcript.screen.contains("^C"), "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
+    Ok(None)
+}
+
+fn held_product(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let world = &appliance.world;
+    world.machine.sh("apt-mark hold xivo >/dev/null")?;
+    let first = world.upgrade(&["--yes"]).run()?;
+    let second = world.upgrade(&["--yes"]).run()?;
+    ensure!(first.exit == 6 && second.exit == 6, "{first}\n{second}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.1", "{first}");
+    let (_, end) = first.screen.split_once("nginx                    OK\n").context("no restart")?;
+    Ok(Some(format!("…{end}\n{second}")))
+}
+
+fn held_upgrader(debian: Debian) -> Result<Option<String>> {
+    let today = appliance::upgrader()?;
+    let mut yesterday = today.clone();
+    OLD_UPGRADER.clone_into(&mut yesterday.version);
+    let mut appliance = Appliance::installed(debian, "1.2.1", &yesterday)?;
+    appliance.publish("1.2.2", &today)?;
+    let world = &appliance.world;
+    world.machine.sh("apt-mark hold xivo-upgrade >/dev/null")?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.screen.contains("is available but held: going on with 0.0.9\n"), "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(transcript.exit == 6 && state.packages["xivo"] == "1.2.2", "{transcript}");
+    ensure!(state.packages["xivo-upgrade"] == OLD_UPGRADER, "{transcript}");
     Ok(None)
 }
 
@@ -165,7 +228,12 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
     let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
     let mut release = harness::release::Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
-    dahdi.scripts.insert("postinst".to_owned(), "#!/bin/sh\necho 'no kernel module' >&2\nexit 1\n".to_owned());
+    let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
+    *postinst = postinst.replacen(
+        "set -e\n",
+        "set -e\ntest -e /root/kernel-module || { echo 'no kernel module' >&2; exit 1; }\n",
+        1,
+    );
     appliance.world.publish(&release.packages)?;
     let world = &appliance.world;
     let mark = Mark::set(&world.machine)?;
@@ -175,6 +243,14 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
     ensure!(happened.hooks.iter().all(|hook| hook.starts_with("pre-upgrade ")), "{happened}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished == ["dahdi half-configured", "xivo unpacked"], "{:?}", state.unfinished);
-    let (_, end) = transcript.screen.split_once("Upgrading packages\n").context("no packages")?;
-    Ok(Some(end.to_owned()))
+    // The admin mends it and starts again: packages, hooks and services get what they missed.
+    world.machine.sh("touch /root/kernel-module")?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
+    let (_, end) = transcript.screen.split_once("Upgrading packages").context("no packages")?;
+    Ok(Some(format!("Upgrading packages{end}\n{again}")))
 }

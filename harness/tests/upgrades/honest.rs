@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use harness::engine::Engine;
 use harness::image::Debian;
+use harness::observation::fingerprint;
 use harness::package::Package;
 use harness::repository::Repository;
 use harness::world::World;
@@ -16,6 +17,12 @@ pub(crate) const STORIES: &[Story] = &[
         name: "the_machine_is_real",
         promise: "systemd is process 1 without privileges, and nothing forbids services to start or dpkg to sync.",
         tell: the_machine_is_real,
+        has_snapshot: false,
+    },
+    Story {
+        name: "a_changed_file_is_seen",
+        promise: "\"Nothing was changed\" means something: one touched file below /usr or /etc is noticed.",
+        tell: a_changed_file_is_seen,
         has_snapshot: false,
     },
     Story {
@@ -44,6 +51,19 @@ fn the_machine_is_real(debian: Debian) -> Result<Option<String>> {
     let capabilities = machine.sh("sed -n 's/^CapBnd:\\t//p' /proc/1/status")?;
     let capabilities = u64::from_str_radix(capabilities.trim(), 16)?;
     ensure!(capabilities & (1 << 21) != 0 && capabilities & (1 << 16) == 0, "capabilities are {capabilities:x}");
+    Ok(None)
+}
+
+fn a_changed_file_is_seen(debian: Debian) -> Result<Option<String>> {
+    let world = World::boot(debian)?;
+    let mut seen = vec![fingerprint(&world.machine)?];
+    ensure!(fingerprint(&world.machine)? == seen[0], "an untouched machine looks different the second time");
+    for change in ["touch --reference=/usr/bin/env /usr/bin/env", "echo >>/etc/issue", "chmod u+s /usr/bin/env"] {
+        world.machine.sh(change)?;
+        let now = fingerprint(&world.machine)?;
+        ensure!(!seen.contains(&now), "`{change}` was not seen");
+        seen.push(now);
+    }
     Ok(None)
 }
 

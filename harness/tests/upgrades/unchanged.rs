@@ -26,7 +26,7 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "download_only",
-        promise: "--download-only fetches everything and changes nothing, and the upgrade after it needs no network.",
+        promise: "--download-only fetches everything and changes nothing, and the upgrade after it fetches no package.",
         tell: download_only,
         has_snapshot: true,
     },
@@ -125,6 +125,9 @@ fn download_only(debian: Debian) -> Result<Option<String>> {
     let shown = unchanged(&world, 0, || world.upgrade(&["-d"]).run())?;
     let fetched = world.machine.sh("ls /var/cache/apt/archives/*1.2.2*.deb | wc -l")?;
     ensure!(fetched.trim() == "10", "{fetched} packages are in the cache");
+    world.withdraw_packages()?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "the packages were fetched again: {transcript}");
     Ok(Some(shown))
 }
 
