@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test snapshots check bench deb images setup clean
+.PHONY: help demo test snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -22,20 +22,22 @@ test: ## all tests: units, and upgrades of real machines (FILTER=name for some o
 	@$(SET_UP); \
 	if $(CARGO) nextest --version >/dev/null 2>&1; \
 	then $(CARGO) nextest run $${CI:+--profile ci} $(FILTER); \
-	else $(CARGO) test $(FILTER); fi && \
-	$(HARNESS) sweep --check
+	else $(CARGO) test $(FILTER); fi; result=$$?; \
+	$(HARNESS) sweep --check && exit $$result
 
 snapshots: ## write the snapshots anew; review them with git diff
 	@INSTA_UPDATE=always $(MAKE) --no-print-directory test
 
-check: ## what needs no machine: format, lints, unit tests, licences, shell scripts
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- --deny warnings
-	$(CARGO) test --quiet --workspace --lib --bins
+check: lint ## what needs no machine: format, lints, unit tests, licences, shell scripts
+	$(CARGO) test --quiet --workspace --lib --bins --test cli
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	$(CARGO) deny --log-level error check bans licenses sources
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; exit 1; }
 	shellcheck images/*.sh .ci/run $$(find hooks -type f -perm -u+x)
+
+lint: ## format and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 
 bench: ## what a world costs beside the bare apt commands, and how small and quick the programs are
 	@$(SET_UP); $(HARNESS) bench

@@ -44,7 +44,7 @@ Exit codes:
   2  wrong command line
   3  the question was not answered with yes; nothing was changed
   5  failed in the middle and needs a human; what to do is printed
-  6  upgraded, but something wants attention
+  6  done, but something wants attention
   7  another run is under way";
 
 impl Options {
@@ -174,7 +174,7 @@ mod tests {
           2  wrong command line
           3  the question was not answered with yes; nothing was changed
           5  failed in the middle and needs a human; what to do is printed
-          6  upgraded, but something wants attention
+          6  done, but something wants attention
           7  another run is under way
         "#);
     }

@@ -14,7 +14,7 @@ pub enum Exit {
     Declined = 3,
     /// Failed in the middle and needs a human; what to do is printed.
     NeedsHuman = 5,
-    /// Upgraded, but something wants attention.
+    /// Done, but something wants attention.
     Attention = 6,
     /// Another run is under way.
     Busy = 7,
