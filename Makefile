@@ -8,8 +8,9 @@ HARNESS := $(CARGO) run --quiet --package harness --
 # A snapshot changes when somebody means it to: `make snapshots`, then `git diff`.
 export INSTA_UPDATE ?= no
 
-# Sets this host up (an engine, the machines, the upgrader's programs) and goes on in the same shell.
-SET_UP = address=$$($(HARNESS) setup) || exit; if [ -n "$$address" ]; then export DOCKER_HOST="$$address"; fi; \
+# Sets this host up (an engine, the machines, the upgrader's programs) and goes on in the same shell. Cargo may be heard here:
+# the first time it has something to do.
+SET_UP = $(CARGO) build --package harness || exit; address=$$($(HARNESS) setup) || exit; if [ -n "$$address" ]; then export DOCKER_HOST="$$address"; fi; \
 	UPGRADER_BINARIES=$$($(HARNESS) binaries) || exit; export UPGRADER_BINARIES
 
 help: ## this list
@@ -47,7 +48,7 @@ deb: ## build xivo-upgrade_*.deb and let lintian look at it
 
 images: setup ## the same as setup
 setup: ## an engine (installed from Debian if there is none) and the machines' images
-	@$(HARNESS) setup >/dev/null
+	@$(CARGO) build --package harness && $(HARNESS) setup >/dev/null
 
 clean: ## remove our containers and images from the engine, and everything that was built
 	@$(HARNESS) clean

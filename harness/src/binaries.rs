@@ -45,7 +45,7 @@ pub fn build() -> Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The explicit target keeps the flag away from macros that run on this host: those cannot be static.
-    let arguments = ["build", "--quiet", "--release", "--package=upgrader", "--target", &target, "--manifest-path"];
+    let arguments = ["build", "--release", "--package=upgrader", "--target", &target, "--manifest-path"];
     let manifest = workspace.join("Cargo.toml");
     run_with(
         Path::new(&cargo),

@@ -86,7 +86,7 @@ impl Image {
 
     /// Removes older images of the same name. One that is in use stays.
     pub fn remove_older(&self, engine: &Engine) -> Result<()> {
-        remove(engine, |repository, tag| repository == self.repository && tag != self.tag)
+        remove(engine, |repository, tag| repository.ends_with(&self.repository) && tag != self.tag)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::command::Program;
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::plan::{Change, ChangeKind};
 use crate::product::ConffilePolicy;
+use crate::unattended::{dpkg_options, unattended};
 
 /// How long apt waits for somebody else who holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
@@ -84,6 +85,9 @@ fn run_listening(program: Program, marks: &[&str], line: &mut dyn FnMut(&str)) -
             .exit(Exit::Unchanged)
             .into());
     }
+    if heard.contains("dpkg was interrupted") {
+        return Err(Failure::new(heard).remedy("Upgrade without --download-only: that finishes it first.").into());
+    }
     Err(if heard.is_empty() { error } else { anyhow!(heard) })
 }
 
@@ -95,23 +99,10 @@ fn apt_get() -> Program {
         .setting("--quiet")
 }
 
-/// apt-get, set up to change packages without a question from anybody: apt, dpkg, debconf, ucf, apt-listchanges or needrestart.
+/// apt-get, set up to change packages without a question from anybody.
 fn change(conffiles: ConffilePolicy) -> Program {
-    let (dpkg, ucf) = match conffiles {
-        ConffilePolicy::Replace => ("--force-confnew", "UCF_FORCE_CONFFNEW"),
-        ConffilePolicy::Keep => ("--force-confold", "UCF_FORCE_CONFFOLD"),
-    };
-    apt_get()
-        .setting("--yes")
-        // What apt's own configuration may say about conffiles would come first, and win over what we say.
-        .setting("--option=Dpkg::Options::=--no-force-confdef,confold,confnew")
-        .setting(format!("--option=Dpkg::Options::={dpkg}"))
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("DEBIAN_PRIORITY", "critical")
-        .env("APT_LISTCHANGES_FRONTEND", "none")
-        .env("NEEDRESTART_SUSPEND", "1")
-        .env("PAGER", "cat")
-        .env(ucf, "1")
+    let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
+    unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)
 }
 
 /// What apt and dpkg complain of, without the complaints that follow from others.

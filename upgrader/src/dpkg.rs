@@ -1,6 +1,11 @@
-use anyhow::Result;
+use std::io::ErrorKind;
+
+use anyhow::{Context as _, Result};
 
 use crate::command::Program;
+use crate::paths::Paths;
+use crate::product::ConffilePolicy;
+use crate::unattended::{dpkg_options, unattended};
 
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
 pub fn installed_version(package: &str) -> Result<Option<String>> {
@@ -13,6 +18,28 @@ pub fn installed_version(package: &str) -> Result<Option<String>> {
 pub fn is_held(package: &str) -> Result<bool> {
     let query = Program::new("dpkg-query").args(["--show", "--showformat=${db:Status-Want}\n", package]);
     Ok(query.output()?.lines().any(|want| want == "hold"))
+}
+
+/// True if dpkg was killed in the middle of its work: it keeps what it had not yet put into its database in files whose names
+/// are numbers (as apt's `debSystem::CheckUpdates` looks for them).
+pub fn was_interrupted(paths: &Paths) -> Result<bool> {
+    let directory = paths.dpkg_updates();
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
+    for entry in entries {
+        if entry?.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Configures every package that is unpacked, without a question from anybody.
+pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", "--pending"]);
+    unattended(dpkg, conffiles).lines(line)
 }
 
 /// Reads `package TAB version TAB status` lines.
@@ -28,7 +55,21 @@ fn find_installed(listing: &str, package: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    #[test]
+    fn an_interrupted_dpkg_is_known_by_the_numbers_it_leaves() {
+        let root = tempfile::tempdir().expect("a directory");
+        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        assert!(!was_interrupted(&paths).expect("absent"));
+        std::fs::create_dir_all(paths.dpkg_updates()).expect("created");
+        std::fs::write(paths.dpkg_updates().join("tmp.i"), "").expect("written");
+        assert!(!was_interrupted(&paths).expect("readable"));
+        std::fs::write(paths.dpkg_updates().join("0003"), "").expect("written");
+        assert!(was_interrupted(&paths).expect("readable"));
+    }
 
     #[test]
     fn only_what_is_there_has_an_installed_version() {

@@ -37,6 +37,8 @@ pub enum Event {
     },
     /// The question was answered with yes or not.
     Answered(bool),
+    /// What dpkg was killed in the middle of is about to be finished.
+    Repairing,
     /// A hook is about to run.
     HookBegan(Phase, String),
     /// Something in a hook directory is not run, for this reason.

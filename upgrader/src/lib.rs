@@ -27,6 +27,8 @@ pub mod log;
 pub mod paths;
 /// What would change, computed once, shown, confirmed and executed.
 pub mod plan;
+/// What maintainer scripts may do to the product's services meanwhile.
+pub mod policy;
 /// product.toml: what the product is.
 pub mod product;
 /// The question.
@@ -43,3 +45,5 @@ pub mod signals;
 pub mod step;
 /// What systemd is asked: restarts, readiness, states.
 pub mod systemd;
+/// What keeps package tools from asking.
+pub mod unattended;

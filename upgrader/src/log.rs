@@ -38,6 +38,7 @@ impl<W: Write> Reader for Log<W> {
                 self.write(&format!("upgrader {version} started with arguments {arguments:?}"));
             }
             Event::Answered(yes) => self.write(if *yes { "the answer is yes" } else { "the answer is no" }),
+            Event::Repairing => self.write("dpkg was interrupted: finishing its work"),
             Event::Began(step) => self.write(&format!("step {step} began")),
             Event::Ended(step) => self.write(&format!("step {step} ended")),
             Event::SelfUpdate { package, from, to, fate } => {

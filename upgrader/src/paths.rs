@@ -77,6 +77,24 @@ impl Paths {
         self.root.join(format!("run/{}.lock", self.package()))
     }
 
+    /// `/usr/sbin/policy-rc.d`: what maintainer scripts may do to services.
+    #[must_use]
+    pub fn policy(&self) -> PathBuf {
+        self.root.join("usr/sbin/policy-rc.d")
+    }
+
+    /// `/var/lib/dpkg/updates`: what dpkg has done and not yet put into its database.
+    #[must_use]
+    pub fn dpkg_updates(&self) -> PathBuf {
+        self.root.join("var/lib/dpkg/updates")
+    }
+
+    /// Where an admin's own policy is while ours is in its place.
+    #[must_use]
+    pub fn admins_policy(&self) -> PathBuf {
+        self.root.join(format!("usr/sbin/policy-rc.d.before-{}", self.package()))
+    }
+
     fn share(&self) -> PathBuf {
         self.root.join("usr/share").join(self.package())
     }

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::hooks::{self, Phase};
 use crate::lock::Lock;
 use crate::plan::Plan;
+use crate::policy::Policy;
 use crate::product::Product;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::{Mode, Next, Outcome, Step};
@@ -65,6 +66,7 @@ impl Run<'_> {
             Step::Preflight => self.preflight(),
             Step::Plan => self.make_plan(events),
             Step::Confirm => self.confirm(events),
+            Step::Repair => self.repair(events),
             Step::Download => download(events),
             Step::PreUpgradeHooks => {
                 let outcome = self.hooks(Phase::PreUpgrade, events)?;
@@ -81,6 +83,7 @@ impl Run<'_> {
 
     /// What can be known to go wrong is known before anything is touched.
     fn preflight(&mut self) -> Result<Outcome> {
+        Policy::remove_left_over(self.context.paths)?;
         for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
             hooks::find(&self.context.paths.hooks(phase))?;
         }
@@ -127,6 +130,31 @@ impl Run<'_> {
         let yes = ask(&question, &mut stdin().lock(), &mut stdout().lock());
         events.tell(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
+    }
+
+    fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        if dpkg::was_interrupted(self.context.paths)? {
+            signals::shield()?;
+            events.tell(Event::Repairing);
+            let _policy = self.hold_services_back()?;
+            let conffiles = self.product.packages.conffiles;
+            dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn hold_services_back(&self) -> Result<Policy> {
+        Policy::hold_back(self.context.paths, self.product.services.order())
+            .explain(|| Failure::new("no package was changed: the services cannot be held").exit(Exit::Unchanged))
+    }
+
+    fn half_done(&self) -> Failure {
+        let (log, command) = (self.context.paths.log(), self.context.paths.package());
+        Failure::new("the packages were not upgraded to the end").remedy(format!(
+            "See {}, mend what it names, then start {command} again: it finishes the packages, runs the post-upgrade hooks and \
+             restarts the services.",
+            log.display()
+        ))
     }
 
     /// Runs the hooks of a phase. The first that fails before the upgrade stops the run; after it, the others still run.
@@ -181,14 +209,9 @@ impl Run<'_> {
                 .exit(Exit::Unchanged)
                 .into());
         }
-        apt::dist_upgrade(self.product.packages.conffiles, &mut events.output_of("apt-get")).explain(|| {
-            Failure::new("the packages were not upgraded to the end").remedy(format!(
-                "See {}, mend what it names, then start {} again: it finishes the packages, runs the post-upgrade hooks and \
-                 restarts the services.",
-                self.context.paths.log().display(),
-                self.context.paths.package()
-            ))
-        })?;
+        let _policy = self.hold_services_back()?;
+        let conffiles = self.product.packages.conffiles;
+        apt::dist_upgrade(conffiles, &mut events.output_of("apt-get")).explain(|| self.half_done())?;
         Ok(Outcome::Done)
     }
 

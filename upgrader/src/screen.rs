@@ -36,6 +36,7 @@ impl<W: Write> Screen<W> {
                 writeln!(out, "{package} {to} is available but held: going on with {from}")?;
             }
             Event::Planned { product, plan } => show_plan(out, product, plan)?,
+            Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded(_, hook, Ok(())) => writeln!(out, "  {hook}: ok")?,
             Event::HookEnded(_, hook, Err(error)) => {
@@ -86,7 +87,7 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Packages => Some("Upgrading packages; from here on Ctrl-C does nothing"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart => Some("Restarting services"),
-        Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Verify => None,
+        Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Repair | Step::Verify => None,
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Step {
     Plan,
     /// Ask.
     Confirm,
+    /// Finish what dpkg was killed in the middle of; without that apt does nothing.
+    Repair,
     /// Fetch every package that the plan needs.
     Download,
     /// Run the hooks that come before the packages.
@@ -72,7 +74,8 @@ impl Step {
                 Next::End(Exit::Done)
             }
             // Fetching changes nothing that needs a question.
-            (Self::Plan, _, Mode::DownloadOnly) | (Self::Confirm, _, _) => Next::Step(Self::Download),
+            (Self::Plan, _, Mode::DownloadOnly) | (Self::Repair, _, _) => Next::Step(Self::Download),
+            (Self::Confirm, _, _) => Next::Step(Self::Repair),
             (Self::Refresh, _, _) => Next::Step(Self::SelfUpdate),
             (Self::SelfUpdate, _, _) => Next::Step(Self::Preflight),
             (Self::Preflight, _, _) => Next::Step(Self::Plan),
@@ -97,7 +100,7 @@ impl Step {
             | Self::Confirm
             | Self::Download
             | Self::PreUpgradeHooks => Exit::Unchanged,
-            Self::Packages | Self::PostUpgradeHooks | Self::Restart | Self::Verify => Exit::NeedsHuman,
+            Self::Repair | Self::Packages | Self::PostUpgradeHooks | Self::Restart | Self::Verify => Exit::NeedsHuman,
         }
     }
 }
@@ -110,6 +113,7 @@ impl fmt::Display for Step {
             Self::Preflight => "preflight",
             Self::Plan => "plan",
             Self::Confirm => "confirm",
+            Self::Repair => "repair",
             Self::Download => "download",
             Self::PreUpgradeHooks => "pre-upgrade hooks",
             Self::Packages => "packages",
@@ -143,7 +147,7 @@ mod tests {
         let names: Vec<String> = steps.iter().map(Step::to_string).collect();
         assert_eq!(
             names.join(" > "),
-            "refresh > self-update > preflight > plan > confirm > download > pre-upgrade hooks > packages > \
+            "refresh > self-update > preflight > plan > confirm > repair > download > pre-upgrade hooks > packages > \
              post-upgrade hooks > restart > verify"
         );
         assert_eq!(exit, Exit::Done);

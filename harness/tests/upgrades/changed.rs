@@ -2,6 +2,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::appliance::{self, Appliance, OLD_UPGRADER};
 use harness::image::Debian;
 use harness::observation::{Happened, Mark, SystemState};
+use harness::release::Release;
 use harness::shipped::{SERVICES, VERSION};
 
 use crate::story::Story;
@@ -38,6 +39,19 @@ pub(crate) const STORIES: &[Story] = &[
         name: "ctrl_c_in_the_middle",
         promise: "A nervous Ctrl-C while packages change does no harm: the upgrade goes on to its end.",
         tell: ctrl_c_in_the_middle,
+        has_snapshot: false,
+    },
+    Story {
+        name: "killed_in_the_middle",
+        promise: "After the upgrader is killed while packages change, the next start finishes them, and nothing of the first \
+                  keeps services from starting.",
+        tell: killed_in_the_middle,
+        has_snapshot: false,
+    },
+    Story {
+        name: "own_policy",
+        promise: "A policy-rc.d that the admin has is obeyed during the upgrade and unharmed after it.",
+        tell: own_policy,
         has_snapshot: false,
     },
     Story {
@@ -90,6 +104,7 @@ fn upgrade(debian: Debian) -> Result<Option<String>> {
     for (name, service) in &after.services {
         ensure!(service.state == "active" && service.version == "1.2.2", "{name}: {service:?}");
     }
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
     Ok(Some(format!("{transcript}\n{happened}")))
 }
 
@@ -164,6 +179,69 @@ fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
     Ok(None)
 }
 
+fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut release = Release::named("1.2.2")?;
+    let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
+    let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
+    let kill = "if mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n";
+    *postinst = postinst.replacen("set -e\n", &format!("set -e\n{kill}"), 1);
+    appliance.world.publish(&release.packages)?;
+    let world = &appliance.world;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 137, "it was not killed: {transcript}");
+    // dpkg goes on for as long as nobody has to read what it says.
+    world.machine.sh("while pgrep -x 'apt-get|dpkg' >/dev/null; do sleep 0.05; done")?;
+    let before = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(before.services["postgresql"].version != "1.2.2", "nothing was left to do: {before:?}");
+    // What is left of it holds nobody back.
+    world.machine.sh("deb-systemd-invoke restart postgresql.service")?;
+    let restarted = SystemState::of(&world.machine, &["postgresql"])?;
+    ensure!(restarted.services["postgresql"].started > before.services["postgresql"].started, "it was held back");
+
+    let fetching = world.upgrade(&["--download-only"]).run()?;
+    ensure!(fetching.exit == 1 && fetching.screen.contains("Upgrade without --download-only"), "{fetching}");
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.screen.contains("Finishing what dpkg was interrupted in\n"), "{again}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
+    Ok(None)
+}
+
+fn own_policy(debian: Debian) -> Result<Option<String>> {
+    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    // It notes what it is asked, and allows everything.
+    let own = b"#!/bin/sh\necho \"$*\" >>/root/asked\n";
+    appliance.world.machine.write("/usr/sbin/policy-rc.d", own, 0o755)?;
+    let mut other = harness::package::Package::new("xivo-monitor", "1.0");
+    other.service = true;
+    harness::service::add_service(&mut other);
+    appliance.world.publish([&other])?;
+    appliance.world.install(&["xivo-monitor"])?;
+    other = harness::package::Package::new("xivo-monitor", "1.1");
+    harness::service::add_service(&mut other);
+    appliance.world.publish([&other])?;
+    let world = &appliance.world;
+    world.machine.sh(": >/root/asked")?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let services: Vec<&str> = SERVICES.into_iter().chain(["xivo-monitor"]).collect();
+    let happened = Happened::since(&mark, &world.machine, &services)?;
+    ensure!(happened.starts.len() == services.len(), "each service is started once: {:?}", happened.starts);
+    ensure!(happened.starts[0] == "xivo-monitor", "a service that is not the product's is its package's business");
+    let asked = world.machine.sh("cat /root/asked")?;
+    ensure!(asked == "xivo-monitor.service restart\n", "the admin's policy was asked: {asked}");
+    ensure!(world.machine.sh("cat /usr/sbin/policy-rc.d")?.as_bytes() == own, "the admin's policy is another one now");
+    Ok(None)
+}
+
 fn held_product(debian: Debian) -> Result<Option<String>> {
     let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
     appliance.publish("1.2.2", &appliance::upgrader()?)?;
@@ -226,7 +304,7 @@ fn service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
 
 fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
     let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    let mut release = harness::release::Release::named("1.2.2")?;
+    let mut release = Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
     *postinst = postinst.replacen(
