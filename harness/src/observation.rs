@@ -58,20 +58,18 @@ pub struct Happened {
 impl SystemState {
     /// Looks at a machine and at these services of it.
     pub fn of(machine: &Machine, services: &[&str]) -> Result<Self> {
+        let (services_listed, services_wanted) = (services.join(" "), services.len());
         let script = format!(
             "dpkg-query --show --showformat='${{Package}}\\t${{Version}}\\t${{db:Status-Status}}\\n'
-            echo
-            for service in {}; do
-                pid=$(systemctl show --property=MainPID --value $service)
-                running=$(cat /run/$service.running 2>/dev/null || :)
-                case \"$running\" in \"$pid \"*) ;; *) running= ;; esac
-                printf '%s\\t%s\\t%s\\t%s\\n' $service \"$(systemctl show --property=ActiveState --value $service)\" \
-                    \"$(systemctl show --property=ExecMainStartTimestampMonotonic --value $service)\" \"${{running#* }}\"
-            done",
-            services.join(" ")
+            echo ==
+            for service in {services_listed}; do
+                printf '%s\\t%s\\n' $service \"$(cat /run/$service.running 2>/dev/null)\"
+            done
+            echo ==
+            systemctl show --property=ActiveState,MainPID,ExecMainStartTimestampMonotonic -- {services_listed}"
         );
         let seen = machine.sh(&script)?;
-        let mut sections = seen.split("\n\n");
+        let mut sections = seen.split("==\n");
         let mut section = || sections.next().context("the machine said less than it was asked");
         let mut packages = BTreeMap::new();
         let mut unfinished = Vec::new();
@@ -84,13 +82,26 @@ impl SystemState {
                 packages.insert(name, version);
             }
         }
-        let services = section()?
-            .lines()
-            .map(|line| {
-                let [name, state, started, version] = fields(line)?;
-                Ok((name, Service { state, started: started.parse()?, version }))
+        let running = section()?.lines();
+        // systemctl gives a paragraph for each unit, in the order they were named in.
+        let services = running
+            .zip(section()?.split("\n\n"))
+            .map(|(running, properties)| {
+                let [name, running] = fields(running)?;
+                let property = |name: &str| {
+                    properties.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+                };
+                let (process, version) = running.split_once(' ').unwrap_or_default();
+                let service = Service {
+                    state: property("ActiveState").to_owned(),
+                    started: property("ExecMainStartTimestampMonotonic").parse()?,
+                    // What an earlier process wrote says nothing about the one that runs now.
+                    version: if process == property("MainPID") { version.to_owned() } else { String::new() },
+                };
+                Ok((name, service))
             })
-            .collect::<Result<_>>()?;
+            .collect::<Result<BTreeMap<_, _>>>()?;
+        ensure!(services.len() == services_wanted, "the machine told of {} services", services.len());
         Ok(Self { packages, unfinished, services })
     }
 }

@@ -232,8 +232,8 @@ impl Run<'_> {
     /// A service that did not come up, or went down while others came up, needs a human.
     fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let mut gone = Vec::new();
-        for service in self.product.services.order() {
-            let state = systemd::active_state(service)?;
+        let services = self.product.services.order();
+        for (service, state) in services.iter().zip(systemd::active_states(services)?) {
             if state != "active" && !self.down.contains(service) {
                 gone.push((service.clone(), state));
             }

@@ -1,7 +1,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 
 use crate::command::Program;
 use crate::product::{Ready, RestartPolicy, Services};
@@ -32,16 +32,21 @@ pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
     }
 }
 
-/// The state of a unit as systemd names it: `active`, `failed`, `inactive` …
-pub fn active_state(unit: &str) -> Result<String> {
-    property(unit, "ActiveState")
+/// The states of units as systemd names them, in the order of the units: `active`, `failed`, `inactive` …
+pub fn active_states(units: &[String]) -> Result<Vec<String>> {
+    let states =
+        Program::new("systemctl").args(["show", "--property=ActiveState", "--value", "--"]).args(units).output()?;
+    // One line for each unit, with an empty one between them.
+    let states: Vec<String> = states.lines().filter(|state| !state.is_empty()).map(str::to_owned).collect();
+    ensure!(states.len() == units.len(), "systemctl gave {} states for {} units", states.len(), units.len());
+    Ok(states)
 }
 
 /// Restarts a service (starts one that is down) and waits until it is up and ready.
 fn restart(service: &str, ready: Option<&Ready>) -> Result<()> {
     if let Err(error) = systemctl(&["restart", service]) {
         // systemctl only says where to read on; systemd knows the reason in a word.
-        return match (active_state(service)?.as_str(), property(service, "Result")?.as_str()) {
+        return match (property(service, "ActiveState")?.as_str(), property(service, "Result")?.as_str()) {
             ("failed", reason) => Err(anyhow!("failed ({reason})")),
             _ => Err(error),
         };
