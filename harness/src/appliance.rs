@@ -22,32 +22,31 @@ const HOOKS: [(&str, &str); 4] = [
     ("pre-upgrade", "10-first"),
 ];
 
-/// A machine in the field: an exchange that was installed with an old release.
-#[derive(Debug)]
-pub struct Appliance {
-    /// The machine and its repository.
-    pub world: World,
+/// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
+///
+/// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named after the
+/// packages that went into it. The upgrader is installed each time.
+pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let release = Release::named(release)?;
+    let mut world = World::boot_image(&engine, &installed(&engine, debian, &release)?)?;
+    world.publish(release.packages.iter().chain([upgrader]))?;
+    world.install(&[&upgrader.name])?;
+    Ok(world)
 }
 
-impl Appliance {
-    /// A machine with an old release and the upgrader of its day.
-    ///
-    /// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named
-    /// after the packages that went into it. The upgrader is installed each time.
-    pub fn installed(debian: Debian, release: &str, upgrader: &Package) -> Result<Self> {
-        let engine = Engine::connect()?;
-        engine.sweep()?;
-        let release = Release::named(release)?;
-        let mut world = World::boot_image(&engine, &installed(&engine, debian, &release)?)?;
-        world.publish(release.packages.iter().chain([upgrader]))?;
-        world.install(&[&upgrader.name])?;
-        Ok(Self { world })
-    }
+/// A machine at 1.2.1 with one upgrader, for which 1.2.2 is published with another.
+pub fn upgradable_with(debian: Debian, installed: &Package, published: &Package) -> Result<World> {
+    let mut world = at_release(debian, "1.2.1", installed)?;
+    world.publish(Release::named("1.2.2")?.packages.iter().chain([published]))?;
+    Ok(world)
+}
 
-    /// Publishes a newer release, with today's upgrader.
-    pub fn publish(&mut self, release: &str, upgrader: &Package) -> Result<()> {
-        self.world.publish(Release::named(release)?.packages.iter().chain([upgrader]))
-    }
+/// A machine at 1.2.1 with today's upgrader, for which 1.2.2 is published.
+pub fn upgradable(debian: Debian) -> Result<World> {
+    let upgrader = upgrader()?;
+    upgradable_with(debian, &upgrader, &upgrader)
 }
 
 /// The image of a machine on which a release is installed; made now if there is none.

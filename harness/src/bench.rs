@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::appliance::{self, Appliance};
+use crate::appliance;
 use crate::binaries;
 use crate::command;
 use crate::image::Debian;
@@ -96,10 +96,8 @@ enum Upgrade {
 
 fn live(debian: Debian, how: Upgrade) -> Result<Life> {
     let born = Instant::now();
-    let upgrader = appliance::upgrader()?;
-    let mut appliance = Appliance::installed(debian, "1.2.1", &upgrader)?;
-    appliance.publish("1.2.2", &upgrader)?;
-    let machine = &appliance.world.machine;
+    let world = appliance::upgradable(debian)?;
+    let machine = &world.machine;
     let mark = Mark::set(machine)?;
     let script = format!(
         "export DEBIAN_FRONTEND=noninteractive; apt-get -q update; apt-get -q -y dist-upgrade; for service in {}; do systemctl restart $service; done",
@@ -108,14 +106,14 @@ fn live(debian: Debian, how: Upgrade) -> Result<Life> {
     let start = Instant::now();
     let transcript = match how {
         Upgrade::Bare => machine.command(&["sh", "-euc", &script]).run()?,
-        Upgrade::Upgrader => appliance.world.upgrade(&["--yes"]).run()?,
+        Upgrade::Upgrader => world.upgrade(&["--yes"]).run()?,
     };
     let upgrade = start.elapsed();
     ensure!(transcript.exit == 0, "{transcript}");
     let state = SystemState::of(machine, &SERVICES)?;
     ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
     Happened::since(&mark, machine, &SERVICES)?;
-    drop(appliance);
+    drop(world);
     Ok(Life { whole: born.elapsed(), upgrade })
 }
 

@@ -2,7 +2,7 @@ use std::io::Write;
 
 use anyhow::{Result, ensure};
 
-use crate::appliance::{self, Appliance};
+use crate::appliance;
 use crate::image::Debian;
 use crate::observation::{Happened, Mark, SystemState};
 use crate::shipped::SERVICES;
@@ -10,21 +10,18 @@ use crate::shipped::SERVICES;
 /// Boots an exchange at 1.2.1, upgrades it to 1.2.2 before the spectator's eyes, and prints what was observed from outside.
 pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "== A Debian {debian} machine boots and installs XiVO 1.2.1 from its repository")?;
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
-    let machine = &appliance.world.machine;
-    let before = SystemState::of(machine, &SERVICES)?;
+    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    let before = SystemState::of(&world.machine, &SERVICES)?;
     for (name, service) in &before.services {
         writeln!(out, "   {name:<16} {} {}", service.state, service.version)?;
     }
 
     writeln!(out, "\n== XiVO 1.2.2 is published. The admin types: xivo-upgrade\n")?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let machine = &appliance.world.machine;
-    let mark = Mark::set(machine)?;
-    let transcript = appliance.world.upgrade(&[]).answer("[Y/n] ", "y\n").live(out).run()?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").live(out).run()?;
 
-    let happened = Happened::since(&mark, machine, &SERVICES)?;
-    let after = SystemState::of(machine, &SERVICES)?;
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let after = SystemState::of(&world.machine, &SERVICES)?;
     writeln!(out, "\n== What was observed from outside, exit code {}\n", transcript.exit)?;
     write!(out, "{happened}")?;
     writeln!(out, "Versions, installed and really running:")?;

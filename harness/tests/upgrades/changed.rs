@@ -1,5 +1,5 @@
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, Appliance, OLD_UPGRADER};
+use harness::appliance::{self, OLD_UPGRADER, upgradable};
 use harness::image::Debian;
 use harness::observation::{Happened, Mark, SystemState};
 use harness::release::Release;
@@ -89,9 +89,7 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 fn upgrade(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
 
@@ -109,9 +107,7 @@ fn upgrade(debian: Debian) -> Result<Option<String>> {
 }
 
 fn arguments_survive_the_self_update(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::old_upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
     let transcript = world.upgrade(&["--download-only", "--verbose"]).run()?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.packages["xivo-upgrade"] == VERSION, "the upgrader did not update itself: {transcript}");
@@ -127,12 +123,11 @@ fn arguments_survive_the_self_update(debian: Debian) -> Result<Option<String>> {
 }
 
 fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
     let mut shown = String::new();
     for version in ["12.04", "2023.1~rc1", "2023.1-rc2+b1", "1:2.0"] {
         let mut xivo = harness::package::Package::new("xivo", version);
         xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
-        let world = &mut appliance.world;
         world.publish([&xivo])?;
         // apt on this machine speaks French when nobody tells it not to.
         let french = world.machine.command(&["apt-cache", "policy", "xivo"]).env("LANG", "fr_FR.UTF-8").run()?;
@@ -152,9 +147,7 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
 }
 
 fn edited_conffile(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = upgradable(debian)?;
     world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
     // Many machines carry this, and it would win.
     let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
@@ -169,9 +162,7 @@ fn edited_conffile(debian: Debian) -> Result<Option<String>> {
 }
 
 fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = upgradable(debian)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Ctrl-C does nothing\n", "\u{3}").run()?;
     ensure!(transcript.exit == 0 && transcript.screen.contains("^C"), "{transcript}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
@@ -180,14 +171,13 @@ fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
 }
 
 fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
     let mut release = Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
     let kill = "if mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n";
     *postinst = postinst.replacen("set -e\n", &format!("set -e\n{kill}"), 1);
-    appliance.world.publish(&release.packages)?;
-    let world = &appliance.world;
+    world.publish(&release.packages)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 137, "it was not killed: {transcript}");
@@ -214,20 +204,18 @@ fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
 }
 
 fn own_policy(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
+    let mut world = upgradable(debian)?;
     // It notes what it is asked, and allows everything.
     let own = b"#!/bin/sh\necho \"$*\" >>/root/asked\n";
-    appliance.world.machine.write("/usr/sbin/policy-rc.d", own, 0o755)?;
+    world.machine.write("/usr/sbin/policy-rc.d", own, 0o755)?;
     let mut other = harness::package::Package::new("xivo-monitor", "1.0");
     other.service = true;
     harness::service::add_service(&mut other);
-    appliance.world.publish([&other])?;
-    appliance.world.install(&["xivo-monitor"])?;
+    world.publish([&other])?;
+    world.install(&["xivo-monitor"])?;
     other = harness::package::Package::new("xivo-monitor", "1.1");
     harness::service::add_service(&mut other);
-    appliance.world.publish([&other])?;
-    let world = &appliance.world;
+    world.publish([&other])?;
     world.machine.sh(": >/root/asked")?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -243,9 +231,7 @@ fn own_policy(debian: Debian) -> Result<Option<String>> {
 }
 
 fn held_product(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = upgradable(debian)?;
     world.machine.sh("apt-mark hold xivo >/dev/null")?;
     let first = world.upgrade(&["--yes"]).run()?;
     let second = world.upgrade(&["--yes"]).run()?;
@@ -259,9 +245,7 @@ fn held_upgrader(debian: Debian) -> Result<Option<String>> {
     let today = appliance::upgrader()?;
     let mut yesterday = today.clone();
     OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let mut appliance = Appliance::installed(debian, "1.2.1", &yesterday)?;
-    appliance.publish("1.2.2", &today)?;
-    let world = &appliance.world;
+    let world = appliance::upgradable_with(debian, &yesterday, &today)?;
     world.machine.sh("apt-mark hold xivo-upgrade >/dev/null")?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.screen.contains("is available but held: going on with 0.0.9\n"), "{transcript}");
@@ -274,9 +258,7 @@ fn held_upgrader(debian: Debian) -> Result<Option<String>> {
 fn failing_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
     let failing = "#!/bin/sh\necho 'provd does not answer'\nexit 1\n";
     let upgrader = appliance::upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/15-failing", failing, 0o755);
-    let mut appliance = Appliance::installed(debian, "1.2.1", &upgrader)?;
-    appliance.publish("1.2.2", &upgrader)?;
-    let world = &appliance.world;
+    let world = appliance::upgradable_with(debian, &upgrader, &upgrader)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 6, "{transcript}");
@@ -286,9 +268,7 @@ fn failing_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
 }
 
 fn service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    let world = &appliance.world;
+    let world = upgradable(debian)?;
     let broken = b"[Service]\nExecStart=\nExecStart=/bin/false\n";
     world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -303,7 +283,7 @@ fn service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
 }
 
 fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
     let mut release = Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
@@ -312,8 +292,7 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
         "set -e\ntest -e /root/kernel-module || { echo 'no kernel module' >&2; exit 1; }\n",
         1,
     );
-    appliance.world.publish(&release.packages)?;
-    let world = &appliance.world;
+    world.publish(&release.packages)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5, "{transcript}");

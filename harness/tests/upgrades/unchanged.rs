@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
-use harness::appliance::{self, Appliance, OLD_UPGRADER};
+use harness::appliance::{self, OLD_UPGRADER, upgradable};
 use harness::image::Debian;
 use harness::observation::{SystemState, fingerprint};
 use harness::shipped::SERVICES;
@@ -74,13 +74,6 @@ pub(crate) const STORIES: &[Story] = &[
     },
 ];
 
-/// A machine at 1.2.1 with today's upgrader, for which 1.2.2 is published.
-fn upgradable(debian: Debian) -> Result<World> {
-    let mut appliance = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?;
-    appliance.publish("1.2.2", &appliance::upgrader()?)?;
-    Ok(appliance.world)
-}
-
 /// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
 /// restarted.
 fn portrait(world: &World) -> Result<(SystemState, String)> {
@@ -116,7 +109,7 @@ fn no(debian: Debian) -> Result<Option<String>> {
 }
 
 fn nothing_to_do(debian: Debian) -> Result<Option<String>> {
-    let world = Appliance::installed(debian, "1.2.1", &appliance::upgrader()?)?.world;
+    let world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
     unchanged(&world, 0, || world.upgrade(&[]).run()).map(Some)
 }
 
@@ -135,9 +128,7 @@ fn dry_run(debian: Debian) -> Result<Option<String>> {
     let today = appliance::upgrader()?;
     let mut yesterday = today.clone();
     OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let mut appliance = Appliance::installed(debian, "1.2.1", &yesterday)?;
-    appliance.publish("1.2.2", &today)?;
-    let world = appliance.world;
+    let world = appliance::upgradable_with(debian, &yesterday, &today)?;
     unchanged(&world, 0, || world.upgrade(&["--dry-run"]).run()).map(Some)
 }
 
