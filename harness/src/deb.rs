@@ -112,12 +112,19 @@ fn data(package: &Package) -> Result<Vec<u8>> {
     tar.finish()
 }
 
+/// Packs bytes so that the same bytes are always packed the same: without a name and a time.
+pub fn gzip(bytes: &[u8], level: Compression) -> Result<Vec<u8>> {
+    let mut gzip = GzBuilder::new().write(Vec::new(), level);
+    gzip.write_all(bytes)?;
+    Ok(gzip.finish()?)
+}
+
 /// A gzipped tar in which everything belongs to root.
-struct Tar(tar::Builder<flate2::write::GzEncoder<Vec<u8>>>);
+struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
     fn new() -> Self {
-        Self(tar::Builder::new(GzBuilder::new().write(Vec::new(), Compression::fast())))
+        Self(tar::Builder::new(Vec::new()))
     }
 
     fn header(kind: EntryType, size: usize, mode: u32) -> Result<Header> {
@@ -149,9 +156,7 @@ impl Tar {
     }
 
     fn finish(self) -> Result<Vec<u8>> {
-        let mut gzip = self.0.into_inner()?;
-        gzip.flush()?;
-        Ok(gzip.finish()?)
+        gzip(&self.0.into_inner()?, Compression::fast())
     }
 }
 

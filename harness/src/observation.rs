@@ -49,6 +49,8 @@ pub struct Mark {
 pub struct Happened {
     /// The hooks that ran, in order: `pre-upgrade 10-a (1.2.1 -> 1.2.2)`.
     pub hooks: Vec<String>,
+    /// The stops of the product's services, in order.
+    pub stops: Vec<String>,
     /// The starts of the product's services, in order.
     pub starts: Vec<String>,
     /// How long each service was down in all; `None` for one that went down and did not come back.
@@ -169,6 +171,7 @@ impl Happened {
             let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
             let time: u64 = entry.microseconds.parse()?;
             if message == STOPPING {
+                happened.stops.push(service.to_owned());
                 down_since.entry(service.to_owned()).or_insert(time);
             } else if message == STARTED {
                 happened.starts.push(service.to_owned());
@@ -240,6 +243,7 @@ mod tests {
         .join("\n");
         let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b", "c"]).unwrap();
         assert_eq!(happened.hooks, ["pre-upgrade 10-a"]);
+        assert_eq!(happened.stops, ["b", "a", "b", "c"]);
         assert_eq!(happened.starts, ["b", "a", "b"]);
         assert_eq!(happened.restart_order(), ["a", "b"]);
         assert_eq!(happened.outages["b"], Some(Duration::from_millis(600)));

@@ -1,14 +1,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use anyhow::Result;
-use flate2::{Compression, GzBuilder};
+use flate2::Compression;
 use jiff::{SignedDuration, Timestamp};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use crate::deb::{self, Deb};
+use crate::deb::{self, Deb, gzip};
 use crate::key::Key;
 use crate::package::Package;
 
@@ -58,7 +57,7 @@ impl Repository {
         for architecture in ARCHITECTURES {
             let packages = self.index(architecture)?;
             let directory = format!("main/binary-{architecture}");
-            indices.insert(format!("{directory}/Packages.gz"), gzip(packages.as_bytes())?);
+            indices.insert(format!("{directory}/Packages.gz"), gzip(packages.as_bytes(), Compression::fast())?);
             indices.insert(format!("{directory}/Packages"), packages.into_bytes());
         }
         let release = release(&indices)?;
@@ -111,12 +110,6 @@ fn release(indices: &BTreeMap<String, Vec<u8>>) -> Result<String> {
         writeln!(release, " {} {} {path}", hex::encode(Sha256::digest(content)), content.len())?;
     }
     Ok(release)
-}
-
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().write(Vec::new(), Compression::fast());
-    encoder.write_all(bytes)?;
-    Ok(encoder.finish()?)
 }
 
 #[cfg(test)]

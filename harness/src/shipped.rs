@@ -1,12 +1,12 @@
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use flate2::{Compression, GzBuilder};
+use flate2::Compression;
 
 use crate::binaries::{Binaries, architecture};
+use crate::deb::gzip;
 use crate::package::Package;
 
 /// The package that the upgrader is shipped in, and the command that admins type.
@@ -35,10 +35,14 @@ pub fn upgrader() -> Result<Package> {
         .file("/usr/bin/real-xivo-upgrade", binaries.real_upgrade, 0o755)
         .file("/usr/share/xivo-upgrade/product.toml", read("upgrader/package/product.toml")?, 0o644)
         .file("/usr/share/doc/xivo-upgrade/copyright", read("upgrader/package/copyright")?, 0o644)
-        .file("/usr/share/doc/xivo-upgrade/changelog.gz", gzip(changelog().as_bytes())?, 0o644)
+        .file("/usr/share/doc/xivo-upgrade/changelog.gz", gzip(changelog().as_bytes(), Compression::best())?, 0o644)
         .file("/usr/share/lintian/overrides/xivo-upgrade", read("upgrader/package/lintian-overrides")?, 0o644);
     for program in ["xivo-upgrade", "real-xivo-upgrade"] {
-        package = package.file(&format!("/usr/share/man/man8/{program}.8.gz"), gzip(&manual(program)?)?, 0o644);
+        package = package.file(
+            &format!("/usr/share/man/man8/{program}.8.gz"),
+            gzip(&manual(program)?, Compression::best())?,
+            0o644,
+        );
     }
     for phase in ["pre-upgrade.d", "post-upgrade.d"] {
         package.directories.push(format!("/usr/share/xivo-upgrade/{phase}"));
@@ -84,12 +88,6 @@ fn changelog() -> String {
         "{UPGRADER} ({VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
          -- XiVO upgrade team <upgrade@xivo.example>  Sun, 01 Jan 2012 00:00:00 +0000\n"
     )
-}
-
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut encoder = GzBuilder::new().write(Vec::new(), Compression::best());
-    encoder.write_all(bytes)?;
-    Ok(encoder.finish()?)
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ impl Run<'_> {
             return Ok(Outcome::Done);
         }
         let down = self.down.join(" ");
-        Err(Failure::new(format!("upgraded, but not running: {down}"))
+        Err(Failure::new(format!("upgraded, but not up: {down}"))
             .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
             .into())
     }

@@ -67,6 +67,13 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: false,
     },
     Story {
+        name: "stop_then_start",
+        promise: "A product whose services cannot live beside older ones has all of them stopped in reverse order before the \
+                  first is started, and a service counts as up only when it says so itself.",
+        tell: stop_then_start,
+        has_snapshot: true,
+    },
+    Story {
         name: "failing_post_upgrade_hook",
         promise: "A post-upgrade hook that fails keeps neither the other hooks nor the services from their turn, and is \
                   said in the exit code.",
@@ -147,7 +154,7 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
 }
 
 fn edited_conffile(debian: Debian) -> Result<Option<String>> {
-    let world = upgradable(debian)?;
+    let mut world = upgradable(debian)?;
     world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
     // Many machines carry this, and it would win.
     let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
@@ -158,6 +165,20 @@ fn edited_conffile(debian: Debian) -> Result<Option<String>> {
         (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-old")?);
     ensure!(new == "# XiVO\nlanguage = en\n", "the conffile is {new:?}");
     ensure!(old == "language = de\n", "the admin's version is {old:?}");
+
+    // The other policy: the admin's version stays, and the package's lies beside it.
+    world.machine.sh(
+        "sed -i 's/\"replace\"/\"keep\"/' /usr/share/xivo-upgrade/product.toml; echo 'language = nl' >/etc/xivo/xivo.conf",
+    )?;
+    let mut xivo =
+        harness::package::Package::new("xivo", "1.2.3").file("/etc/xivo/xivo.conf", "language = es\n", 0o644);
+    xivo.files[0].conffile = true;
+    world.publish([&xivo])?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let (kept, new) =
+        (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-dist")?);
+    ensure!(kept == "language = nl\n" && new == "language = es\n", "kept {kept:?}, beside it {new:?}");
     Ok(None)
 }
 
@@ -253,6 +274,41 @@ fn held_upgrader(debian: Debian) -> Result<Option<String>> {
     ensure!(transcript.exit == 6 && state.packages["xivo"] == "1.2.2", "{transcript}");
     ensure!(state.packages["xivo-upgrade"] == OLD_UPGRADER, "{transcript}");
     Ok(None)
+}
+
+fn stop_then_start(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let product = "/usr/share/xivo-upgrade/product.toml";
+    // Asterisk is ready when it is asked for the second time.
+    world.machine.sh(&format!(
+        "sed -i 's/\"rolling\"/\"stop-then-start\"/' {product}
+         printf '[services.ready]\\nasterisk = {{ command = [\"/root/ready\"], timeout = \"30s\" }}\\n' >>{product}"
+    ))?;
+    world.machine.write(
+        "/root/ready",
+        b"#!/bin/sh\nset -e\necho asked >>/root/asked\ntest $(wc -l </root/asked) -ge 2\n",
+        0o755,
+    )?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let reversed: Vec<&str> = SERVICES.into_iter().rev().collect();
+    ensure!(
+        happened.stops == reversed && happened.starts == SERVICES,
+        "{:?} then {:?}",
+        happened.stops,
+        happened.starts
+    );
+    ensure!(world.machine.sh("cat /root/asked")? == "asked\nasked\n", "asterisk was not waited for");
+
+    // And one that systemd calls active but that never is ready is not up.
+    world.machine.sh(&format!("sed -i 's/\"30s\"/\"1s\"/; s#/root/ready#/bin/false#' {product}"))?;
+    world.publish([&harness::package::Package::new("xivo-sounds", "1.2.3")])?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 5, "{transcript}");
+    let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
+    Ok(Some(end.to_owned()))
 }
 
 fn failing_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
