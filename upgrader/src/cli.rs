@@ -1,25 +1,29 @@
-use std::io::{Write as _, stderr, stdout};
+use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use jiff::Timestamp;
 
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure, Stopped, code_of, describe};
-use crate::log::Log;
 use crate::paths::Paths;
-use crate::screen::Screen;
 use crate::step::Mode;
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
-/// Refreshes the package lists and brings itself up to date first. Then shows the installed and the candidate version and
-/// everything that would change, asks once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade
-/// hooks and restarts the product's services one after the other.
+/// Refreshes the package lists and brings itself up to date first. Then looks whether the machine is fit for an upgrade, shows
+/// the installed and the candidate version and everything that would change, and asks once. After that it goes on by itself,
+/// whatever becomes of the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts
+/// the services one after the other.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[command(version, after_long_help = EXIT_CODES)]
+#[command(version, after_long_help = EXIT_CODES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Options {
+    /// Something else than an upgrade.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
     #[arg(short, long, conflicts_with = "dry_run")]
     download_only: bool,
@@ -33,8 +37,30 @@ pub struct Options {
     dry_run: bool,
 
     /// Show each line that apt and the hooks print
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
+
+    /// Show only the question, and what wants attention
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Print the report as one JSON document at the end; everything else goes to stderr
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Something else than an upgrade.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    /// Show the upgrade that is under way; Ctrl-C leaves it alone
+    Attach,
+    /// Show what is installed, how the last run ended, and whether something needs a restart
+    Status,
+    /// Show the past runs, the last one first
+    History,
+    /// Do the work of a run whose question was answered; started by the run itself
+    #[command(name = crate::worker::VERB, hide = true)]
+    Work,
 }
 
 const EXIT_CODES: &str = "\
@@ -45,7 +71,7 @@ Exit codes:
   3  the question was not answered with yes; nothing was changed
   5  failed in the middle and needs a human; what to do is printed
   6  done, but something wants attention
-  7  another run is under way";
+  7  another run is under way, or this one was left to itself with Ctrl-C";
 
 impl Options {
     /// How far the run is meant to go.
@@ -56,6 +82,22 @@ impl Options {
             (false, true) => Mode::DownloadOnly,
             (false, false) => Mode::Upgrade,
         }
+    }
+
+    /// True if this process does the work of a run that another has begun: nobody sees what it prints.
+    fn works(&self) -> bool {
+        matches!(self.verb, Some(Verb::Work))
+    }
+
+    /// True if all that is asked for is to look.
+    fn only_looks(&self) -> bool {
+        matches!(self.verb, Some(Verb::Status | Verb::History))
+    }
+
+    /// Where people read what happens.
+    #[must_use]
+    pub fn screen(&self) -> Box<dyn Write> {
+        if self.json { Box::new(stderr()) } else { Box::new(stdout()) }
     }
 }
 
@@ -74,7 +116,7 @@ pub struct Context<'a> {
     pub options: &'a Options,
 }
 
-/// The frame of both programs: command line, root, readers; then `work`; then the exit code.
+/// The frame of both programs: command line, root; then `work`; then the exit code.
 pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> ExitCode {
     let paths = match Paths::of_this_program() {
         Ok(paths) => paths,
@@ -88,31 +130,36 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
                 return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
             }
         };
-    frame(&paths, &options, work).unwrap_or_else(|error| complain(&error, Exit::Unchanged)).into()
+    if !rustix::process::geteuid().is_root() && !options.only_looks() {
+        let failure = Failure::new("only root can upgrade this machine")
+            .remedy(format!("Run it as root: sudo {}", paths.package()));
+        return complain(&failure.into(), Exit::Unchanged).into();
+    }
+    frame(&Context { paths: &paths, options: &options }, work).into()
 }
 
-fn frame(
-    paths: &Paths,
-    options: &Options,
-    work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>,
-) -> Result<Exit> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::new("only root can upgrade this machine")
-            .remedy(format!("Run it as root: sudo {}", paths.package()))
-            .into());
-    }
-    let mut events = Events::default().with(Screen::new(stdout(), options.verbose)).with(Log::open(&paths.log())?);
-    let arguments: Vec<_> = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    events.tell(Event::Started { version: env!("CARGO_PKG_VERSION"), arguments });
-    let context = Context { paths, options };
-    match work(&context, &mut events) {
-        Ok(exit) => Ok(exit),
+fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> Exit {
+    let options = context.options;
+    let mut events = Events::default();
+    let exit = match work(context, &mut events) {
+        Ok(exit) => exit,
         Err(Stopped { error, exit }) => {
             events.tell(Event::Failed(describe(&error)));
-            let exit = complain(&error, exit);
-            events.tell(Event::Finished { exit, message: String::new() });
-            Ok(exit)
+            let exit = if options.works() { code_of(&error, exit) } else { complain(&error, exit) };
+            events.tell(Event::Finished { exit, time: Timestamp::now(), message: String::new() });
+            exit
         }
+    };
+    if options.json && !options.works() && !options.only_looks() {
+        print_json(events.report());
+    }
+    exit
+}
+
+/// Prints a document for programs.
+pub fn print_json(document: &impl serde::Serialize) {
+    if let Ok(text) = serde_json::to_string_pretty(document) {
+        let _ = writeln!(stdout(), "{text}");
     }
 }
 
@@ -145,9 +192,15 @@ mod tests {
         insta::assert_snapshot!(command("acme-upgrade".to_owned()).render_long_help(), @r#"
         Upgrade the product on this machine, and restart its services in the right order.
 
-        Refreshes the package lists and brings itself up to date first. Then shows the installed and the candidate version and everything that would change, asks once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the product's services one after the other.
+        Refreshes the package lists and brings itself up to date first. Then looks whether the machine is fit for an upgrade, shows the installed and the candidate version and everything that would change, and asks once. After that it goes on by itself, whatever becomes of the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the services one after the other.
 
         Usage: acme-upgrade [OPTIONS]
+               acme-upgrade <COMMAND>
+
+        Commands:
+          attach   Show the upgrade that is under way; Ctrl-C leaves it alone
+          status   Show what is installed, how the last run ended, and whether something needs a restart
+          history  Show the past runs, the last one first
 
         Options:
           -d, --download-only
@@ -162,6 +215,12 @@ mod tests {
           -v, --verbose
                   Show each line that apt and the hooks print
 
+          -q, --quiet
+                  Show only the question, and what wants attention
+
+              --json
+                  Print the report as one JSON document at the end; everything else goes to stderr
+
           -h, --help
                   Print help (see a summary with '-h')
 
@@ -175,7 +234,7 @@ mod tests {
           3  the question was not answered with yes; nothing was changed
           5  failed in the middle and needs a human; what to do is printed
           6  done, but something wants attention
-          7  another run is under way
+          7  another run is under way, or this one was left to itself with Ctrl-C
         "#);
     }
 }

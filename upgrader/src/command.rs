@@ -1,6 +1,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io::{ErrorKind, PipeReader, Read};
+use std::fs::File;
+use std::io::{ErrorKind, PipeReader, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -14,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables of the caller that programs may still see: apt's proxies, and where temporary files go.
-const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
+pub const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
 
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
@@ -39,6 +40,8 @@ pub struct Failed {
     program: String,
     /// How, in the words that follow "failed": `(exit status: 1): no such file`.
     pub how: String,
+    /// Its exit code, unless a signal or the time limit ended it.
+    pub code: Option<i32>,
 }
 
 impl fmt::Display for Failed {
@@ -145,14 +148,39 @@ impl Program {
         match ended {
             Ended::Status(status) if status.success() => Ok(()),
             Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
-            Ended::TimedOut(limit) => Err(self.became(format!("(killed after {limit:?}, its time limit)"))),
+            Ended::TimedOut(limit) => Err(self.became(format!("(killed after {limit:?}, its time limit)"), None)),
         }
     }
 
-    /// Replaces this process by another program, with the environment and the stdin it has. Returns only the error.
+    /// Starts a program that goes on by itself, with this stdin and with a file for what it prints.
+    pub fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
+        let stdout = output.try_clone().context("no output")?;
+        self.command.stdin(stdin).stdout(stdout).stderr(output);
+        self.command.spawn().with_context(|| self.not_started())
+    }
+
+    /// Runs a program with a text as its stdin, and gives what it printed on stdout.
+    ///
+    /// # Errors
+    /// As for [`Program::lines`]. That it does not read its stdin is none.
+    pub fn feed(mut self, text: &str, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let (reader, mut writer) = std::io::pipe().context("no pipe")?;
+        self.command.stdin(reader);
+        let text = text.to_owned();
+        // A pipe holds little: whoever fills it must not be the one who waits for the reader.
+        std::thread::spawn(move || writer.write_all(text.as_bytes()));
+        self.lines(line)
+    }
+
+    /// Replaces this process by another program, with the environment and the stdin it has and these variables. Returns only
+    /// the error.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
-    pub fn become_program(program: &Path, arguments: impl Iterator<Item = OsString>) -> std::io::Error {
-        Command::new(program).args(arguments).exec()
+    pub fn become_program(
+        program: &Path,
+        arguments: impl Iterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> std::io::Error {
+        Command::new(program).args(arguments).envs(variables).exec()
     }
 
     fn run(&mut self, line: &mut dyn FnMut(&str)) -> Result<Ended> {
@@ -178,11 +206,11 @@ impl Program {
         let mut lines: Vec<&str> = last_lines.filter(|text| !text.trim().is_empty()).rev().take(TAIL).collect();
         lines.reverse();
         let said = if lines.is_empty() { String::from("it printed nothing") } else { lines.join(" / ") };
-        self.became(format!("({status}): {said}"))
+        self.became(format!("({status}): {said}"), status.code())
     }
 
-    fn became(&self, how: String) -> anyhow::Error {
-        Failed { program: self.shown.clone(), how }.into()
+    fn became(&self, how: String, code: Option<i32>) -> anyhow::Error {
+        Failed { program: self.shown.clone(), how, code }.into()
     }
 }
 
@@ -277,7 +305,10 @@ impl Lines {
     fn finish(&mut self, line: &mut dyn FnMut(&str)) {
         let bytes = std::mem::take(&mut self.unfinished);
         if !bytes.is_empty() {
-            line(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']));
+            let text = String::from_utf8_lossy(&bytes);
+            // What moves a cursor or rings a bell has no business in a log, or on the screen of whoever reads it.
+            let control = |character: char| character.is_control() && character != '\t';
+            line(&text.trim_end_matches(['\r', '\n']).replace(control, "\u{fffd}"));
         }
     }
 }

@@ -1,18 +1,34 @@
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
 use crate::exit::Exit;
-use crate::hooks::Phase;
+use crate::hooks::{self, Phase};
 use crate::plan::Plan;
+use crate::report::Report;
 use crate::step::Step;
 
 /// Something that happened, told by the engine to whoever listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Travels as JSON from the process that works to those that follow it (see [`crate::stream`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Event {
     /// A program of the upgrader started.
     Started {
         /// Its version.
-        version: &'static str,
+        version: String,
         /// Its arguments.
         arguments: Vec<String>,
+        /// When.
+        time: Timestamp,
     },
+    /// From here on the work goes on without whoever started it.
+    OnItsOwn {
+        /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
+        unit: Option<String>,
+    },
+    /// Something is done or will be done, and wants attention all the same. Sentences for a person, with what to do.
+    Attention(String),
     /// A step began.
     Began(Step),
     /// A step ended without failing.
@@ -43,8 +59,17 @@ pub enum Event {
     HookBegan(Phase, String),
     /// Something in a hook directory is not run, for this reason.
     HookSkipped(Phase, String, String),
-    /// A hook ran; if it failed, with this error.
-    HookEnded(Phase, String, Result<(), String>),
+    /// A hook ran.
+    HookEnded {
+        /// When.
+        phase: Phase,
+        /// Its name.
+        hook: String,
+        /// How it ended.
+        ended: hooks::Ended,
+        /// How long it took, in milliseconds.
+        milliseconds: u64,
+    },
     /// A product service is being restarted.
     ServiceRestarting(String),
     /// A product service is up and ready, or is not, for this reason.
@@ -64,13 +89,16 @@ pub enum Event {
     Finished {
         /// The exit code.
         exit: Exit,
+        /// When.
+        time: Timestamp,
         /// One sentence for a person; empty when all has been said.
         message: String,
     },
 }
 
 /// What becomes of a newer version of the upgrader itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// It is installed.
     Installed,
@@ -86,26 +114,56 @@ pub trait Reader {
     fn read(&mut self, event: &Event);
 }
 
-/// The readers of a run's events.
+/// The readers of a run's events: spectators, which show it to somebody, and records, which keep it.
 #[derive(Default)]
 pub struct Events<'a> {
-    readers: Vec<Box<dyn Reader + 'a>>,
+    spectators: Vec<Box<dyn Reader + 'a>>,
+    records: Vec<Box<dyn Reader + 'a>>,
+    report: Report,
 }
 
 impl<'a> Events<'a> {
-    /// One more reader.
-    #[must_use]
-    pub fn with(mut self, reader: impl Reader + 'a) -> Self {
-        self.readers.push(Box::new(reader));
-        self
+    /// One more spectator.
+    pub fn show_on(&mut self, spectator: impl Reader + 'a) {
+        self.spectators.push(Box::new(spectator));
     }
 
-    /// Tells every reader.
+    /// One more record.
+    pub fn record_in(&mut self, record: impl Reader + 'a) {
+        self.records.push(Box::new(record));
+    }
+
+    /// From here on another process keeps the records.
+    pub fn stop_recording(&mut self) {
+        self.records.clear();
+    }
+
+    /// Tells every reader what happened here.
     #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
     pub fn tell(&mut self, event: Event) {
-        for reader in &mut self.readers {
-            reader.read(&event);
+        for record in &mut self.records {
+            record.read(&event);
         }
+        self.show(&event);
+    }
+
+    /// Shows what another process did and has recorded.
+    pub fn show(&mut self, event: &Event) {
+        self.report.read(event);
+        for spectator in &mut self.spectators {
+            spectator.read(event);
+        }
+    }
+
+    /// Takes note of what was shown and recorded before by another process.
+    pub fn remember(&mut self, event: &Event) {
+        self.report.read(event);
+    }
+
+    /// All that was told so far, in one piece.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
     }
 
     /// Where the lines of an external program go, under its name.

@@ -1,8 +1,11 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
 /// How a run ended, as the shell sees it. These numbers are a contract with the admin's scripts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "u8", try_from = "u8")]
 pub enum Exit {
     /// Done, or nothing to do.
     Done = 0,
@@ -25,6 +28,23 @@ impl Exit {
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
+    }
+}
+
+impl From<Exit> for u8 {
+    fn from(exit: Exit) -> Self {
+        exit.code()
+    }
+}
+
+impl TryFrom<u8> for Exit {
+    type Error = String;
+
+    fn try_from(code: u8) -> Result<Self, String> {
+        [Self::Done, Self::Unchanged, Self::Usage, Self::Declined, Self::NeedsHuman, Self::Attention, Self::Busy]
+            .into_iter()
+            .find(|exit| exit.code() == code)
+            .ok_or_else(|| format!("{code} is not an exit code of the upgrader"))
     }
 }
 

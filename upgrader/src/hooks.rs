@@ -2,15 +2,18 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::command::{Failed, Program};
 use crate::exit::Failure;
 use crate::plan::Plan;
 
 /// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Before the packages change.
     PreUpgrade,
@@ -53,20 +56,48 @@ pub fn find(directories: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
-/// Runs a hook to its end; its output goes line by line to `line`.
-///
-/// # Errors
-/// If it fails, with how, in the words that follow "failed": `(exit status: 1): ` and its last lines.
-pub fn run(hook: &Path, phase: Phase, plan: &Plan, line: &mut dyn FnMut(&str)) -> Result<()> {
-    Program::new(hook)
+/// How a hook ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// It did what it is for.
+    Done,
+    /// It has nothing to do on this machine, and says so with [`NOT_APPLICABLE`].
+    NotApplicable,
+    /// It failed. How, in the words that follow "failed": `(exit status: 1): ` and its last lines.
+    Failed(String),
+}
+
+/// The exit code of a hook that has nothing to do on this machine (`EX_TEMPFAIL` of sysexits.h, which no hook has by accident).
+const NOT_APPLICABLE: i32 = 75;
+
+/// How many bytes of a hook's output are taken note of.
+const MOST_OUTPUT: usize = 4 * 1024 * 1024;
+
+/// Runs a hook to its end, or until `limit`; its output goes line by line to `line`.
+pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut dyn FnMut(&str)) -> Ended {
+    let mut printed = 0_usize;
+    let result = Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
         .env("UPGRADE_VERSION_INSTALLED", &plan.installed)
         .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
-        .lines(line)
-        .map_err(|error| match error.downcast::<Failed>() {
-            Ok(failed) => anyhow!(failed.how),
-            Err(error) => anyhow!("({error:#})"),
-        })
+        .env("UPGRADE_RESUMED", "0")
+        .time_limit(limit)
+        .lines(&mut |text| {
+            let before = printed;
+            printed = printed.saturating_add(text.len() + 1);
+            if printed <= MOST_OUTPUT {
+                line(text);
+            } else if before <= MOST_OUTPUT {
+                line("… and more than is written down here");
+            }
+        });
+    match result.map_err(anyhow::Error::downcast::<Failed>) {
+        Ok(()) => Ended::Done,
+        Err(Ok(Failed { code: Some(NOT_APPLICABLE), .. })) => Ended::NotApplicable,
+        Err(Ok(failed)) => Ended::Failed(failed.how),
+        Err(Err(error)) => Ended::Failed(format!("({error:#})")),
+    }
 }
 
 /// A hook's name, as it is shown.

@@ -17,6 +17,10 @@ pub mod dpkg;
 pub mod event;
 /// The exit codes, and errors that say what to do next.
 pub mod exit;
+/// Looking on while another process works.
+pub mod follow;
+/// The reports of past runs.
+pub mod history;
 /// Hooks: which there are, in which order, and running one.
 pub mod hooks;
 /// One run at a time.
@@ -35,15 +39,25 @@ pub mod product;
 pub mod question;
 /// `NAME-upgrade`: refresh, update itself, become the real one.
 pub mod refresh;
+/// A run in one piece, a reader of events.
+pub mod report;
 /// `real-NAME-upgrade`: the loop over the steps.
 pub mod run;
 /// The screen, a reader of events.
 pub mod screen;
+/// Whom a run is told to, from its first program to its last.
+pub mod session;
 /// Signals in the middle of an upgrade.
 pub mod signals;
+/// How the machine and its upgrader are.
+pub mod status;
 /// The steps and which may follow which.
 pub mod step;
+/// The run under way, recorded by who works and read by who looks on.
+pub mod stream;
 /// What systemd is asked: restarts, readiness, states.
 pub mod systemd;
 /// What keeps package tools from asking.
 pub mod unattended;
+/// The process that works, once nobody needs to be there any more.
+pub mod worker;

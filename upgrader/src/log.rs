@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
 use crate::event::{Event, Reader};
+use crate::hooks;
 
 /// The log file: every event and every line of every program, each with its time.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl<W: Write> Log<W> {
 impl<W: Write> Reader for Log<W> {
     fn read(&mut self, event: &Event) {
         match event {
-            Event::Started { version, arguments } => {
+            Event::Started { version, arguments, .. } => {
                 self.write(&format!("upgrader {version} started with arguments {arguments:?}"));
             }
             Event::Answered(yes) => self.write(if *yes { "the answer is yes" } else { "the answer is no" }),
@@ -61,8 +62,14 @@ impl<W: Write> Reader for Log<W> {
             }
             Event::HookBegan(phase, hook) => self.write(&format!("{phase} hook {hook} began")),
             Event::HookSkipped(phase, hook, reason) => self.write(&format!("{phase} hook {hook} skipped: {reason}")),
-            Event::HookEnded(phase, hook, Ok(())) => self.write(&format!("{phase} hook {hook} ended")),
-            Event::HookEnded(phase, hook, Err(error)) => self.write(&format!("{phase} hook {hook} failed {error}")),
+            Event::HookEnded { phase, hook, ended, milliseconds } => {
+                let how = match ended {
+                    hooks::Ended::Done => "is done".to_owned(),
+                    hooks::Ended::NotApplicable => "is not applicable".to_owned(),
+                    hooks::Ended::Failed(how) => format!("failed {how}"),
+                };
+                self.write(&format!("{phase} hook {hook} {how} after {milliseconds} ms"));
+            }
             Event::ServiceRestarting(service) => self.write(&format!("restarting {service}")),
             Event::ServiceRestarted(service, Ok(())) => self.write(&format!("{service} is up")),
             Event::ServiceRestarted(service, Err(error)) => self.write(&format!("{service} is not up: {error}")),
@@ -73,7 +80,11 @@ impl<W: Write> Reader for Log<W> {
             }
             Event::Output { source, line } => self.write(&format!("{source}: {line}")),
             Event::Failed(text) => self.write(text),
-            Event::Finished { exit, message } => {
+            Event::OnItsOwn { unit } => {
+                self.write(&format!("goes on as {}", unit.as_deref().unwrap_or("this process, deaf to its terminal")));
+            }
+            Event::Attention(text) => self.write(&format!("wants attention: {text}")),
+            Event::Finished { exit, message, .. } => {
                 self.write(&format!("finished with exit code {}: {message}", exit.code()));
             }
         }

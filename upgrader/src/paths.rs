@@ -77,6 +77,24 @@ impl Paths {
         self.root.join(format!("run/{}.lock", self.package()))
     }
 
+    /// `/run/NAME-upgrade.events`: the recording of the run under way, or of the last one since the machine booted.
+    #[must_use]
+    pub fn events(&self) -> PathBuf {
+        self.root.join(format!("run/{}.events", self.package()))
+    }
+
+    /// `/var/lib/NAME-upgrade/history`: the reports of past runs.
+    #[must_use]
+    pub fn history(&self) -> PathBuf {
+        self.state().join("history")
+    }
+
+    /// `/etc/NAME-upgrade/config.toml`: the admin's settings.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.root.join("etc").join(self.package()).join("config.toml")
+    }
+
     /// `/usr/sbin/policy-rc.d`: what maintainer scripts may do to services.
     #[must_use]
     pub fn policy(&self) -> PathBuf {
@@ -93,6 +111,18 @@ impl Paths {
     #[must_use]
     pub fn admins_policy(&self) -> PathBuf {
         self.root.join(format!("usr/sbin/policy-rc.d.before-{}", self.package()))
+    }
+
+    /// `/var/lib/NAME-upgrade`: what outlives a run.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root.join("var/lib").join(self.package())
+    }
+
+    /// The root directory that everything is below: `/` but in tests.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn share(&self) -> PathBuf {

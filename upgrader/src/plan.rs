@@ -1,12 +1,13 @@
 use std::fmt;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
 use crate::product::Product;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The version package's installed version.
     pub installed: String,
@@ -25,16 +26,18 @@ pub struct Plan {
 }
 
 /// One package that changes.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// The package, with its architecture where apt names one.
     pub package: String,
     /// What becomes of it.
+    #[serde(flatten)]
     pub kind: ChangeKind,
 }
 
 /// What becomes of a package. Versions are opaque: compared by dpkg and apt, shown as they are.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
 pub enum ChangeKind {
     /// Another version replaces the installed one.
     Upgrade {

@@ -1,35 +1,39 @@
+use std::ffi::OsString;
+
 use anyhow::Result;
 
 use crate::cli::Context;
 use crate::command::Program;
 use crate::event::{Event, Events, Fate};
 use crate::exit::{Exit, Explain as _, Failure, Stopped};
-use crate::lock::Lock;
 use crate::product::Product;
 use crate::step::{Mode, Outcome, Step};
-use crate::{apt, dpkg, run};
+use crate::{apt, dpkg, run, session, signals};
 
 /// `NAME-upgrade`: reads the package lists, upgrades its own package, and becomes the `real-NAME-upgrade` that is on disk
 /// then, with the same arguments. Returns only if it fails.
 ///
 /// It can do without product.toml: a new package must be able to repair a broken one.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    if context.options.verb.is_some() {
+        return Err(become_real(context, std::env::args_os().skip(1), None).into());
+    }
     // Given back when the real program takes over, which takes it again.
-    let _lock = Lock::take(&context.paths.lock())?;
+    let Some(_lock) = run::lock(context)? else {
+        return Err(become_real(context, std::iter::once(OsString::from("attach")), None).into());
+    };
+    session::begin(context, events)?;
     let mode = context.options.mode();
-    let (_, exit) = run::drive(Step::Refresh, mode, events, |step, events| match step {
-        Step::Refresh => {
+    let ours = |step| matches!(step, Step::Refresh | Step::SelfUpdate);
+    run::drive(Step::Refresh, ours, mode, events, |step, events| {
+        if step == Step::Refresh {
             apt::update(&mut events.output_of("apt-get"))?;
-            Ok(Outcome::Done)
-        }
-        Step::SelfUpdate => {
+        } else {
             self_update(context, events)?;
-            Ok(Outcome::Done)
         }
-        // The rest is for the program that is on disk now.
-        _ => Err(become_real(context)),
+        Ok(Outcome::Done)
     })?;
-    Ok(exit)
+    Err(become_real(context, std::env::args_os().skip(1), session::variable(events)).into())
 }
 
 fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
@@ -46,6 +50,8 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     };
     events.tell(Event::SelfUpdate { package: package.clone(), from, to, fate });
     if fate == Fate::Installed {
+        // dpkg must not lose the reader of what it says; it takes a moment.
+        signals::shield()?;
         let conffiles =
             Product::read(&context.paths.product()).map(|product| product.packages.conffiles).unwrap_or_default();
         apt::upgrade_only(&package, conffiles, &mut events.output_of("apt-get")).explain(|| {
@@ -56,9 +62,14 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     Ok(())
 }
 
-fn become_real(context: &Context<'_>) -> anyhow::Error {
+/// Becomes the program that is on disk now. Gives the reason if that fails.
+fn become_real(
+    context: &Context<'_>,
+    arguments: impl Iterator<Item = OsString>,
+    run: Option<(&'static str, OsString)>,
+) -> anyhow::Error {
     let real = context.paths.real_program();
-    let error = Program::become_program(&real, std::env::args_os().skip(1));
+    let error = Program::become_program(&real, arguments, run);
     anyhow::Error::new(error).context(
         Failure::new(format!("{}: cannot be started", real.display()))
             .remedy(format!("Install it again: `apt-get install --reinstall {}`.", context.paths.package())),

@@ -1,6 +1,8 @@
 use std::io::{self, Write};
 
+use crate::cli::Options;
 use crate::event::{Event, Fate, Reader};
+use crate::hooks;
 use crate::plan::{Change, ChangeKind, Plan};
 use crate::step::Step;
 
@@ -11,6 +13,14 @@ pub struct Screen<W> {
     verbose: bool,
     /// True if the last line on it is an empty one.
     ends_empty: bool,
+}
+
+impl Screen<Box<dyn Write>> {
+    /// The screen that was asked for.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        Self::new(options.screen(), options.verbose)
+    }
 }
 
 impl<W: Write> Screen<W> {
@@ -36,11 +46,22 @@ impl<W: Write> Screen<W> {
                 writeln!(out, "{package} {to} is available but held: going on with {from}")?;
             }
             Event::Planned { product, plan } => show_plan(out, product, plan)?,
+            Event::OnItsOwn { unit: Some(_) } => {
+                writeln!(
+                    out,
+                    "From here on it goes on by itself: Ctrl-C or a lost connection only ends this view of it"
+                )?;
+            }
+            Event::OnItsOwn { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
             Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
-            Event::HookEnded(_, hook, Ok(())) => writeln!(out, "  {hook}: ok")?,
-            Event::HookEnded(_, hook, Err(error)) => {
-                writeln!(out, "  {hook}: FAILED {error}")?;
+            Event::HookEnded { hook, ended, milliseconds, .. } => {
+                let took = duration(*milliseconds);
+                match ended {
+                    hooks::Ended::Done => writeln!(out, "  {hook}: ok{took}")?,
+                    hooks::Ended::NotApplicable => writeln!(out, "  {hook}: not applicable here{took}")?,
+                    hooks::Ended::Failed(how) => writeln!(out, "  {hook}: FAILED {how}")?,
+                }
             }
             Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} OK")?,
             Event::ServiceRestarted(service, Err(error)) => writeln!(out, "  {service:<24} NOK  {error}")?,
@@ -58,6 +79,7 @@ impl<W: Write> Screen<W> {
             }
             // What failed is said on stderr by the program, once, however early it fails.
             Event::Failed(_)
+            | Event::Attention(_)
             | Event::Finished { .. }
             | Event::Started { .. }
             | Event::Answered(_)
@@ -84,7 +106,7 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Refresh => Some("Reading package lists"),
         Step::Download => Some("Downloading packages"),
         Step::PreUpgradeHooks => Some("Running pre-upgrade hooks"),
-        Step::Packages => Some("Upgrading packages; from here on Ctrl-C does nothing"),
+        Step::Packages => Some("Upgrading packages"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart => Some("Restarting services"),
         Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Repair | Step::Verify => None,
@@ -131,6 +153,11 @@ fn show_group(out: &mut dyn Write, plan: &Plan, title: &str, belongs: fn(&Change
         }
     }
     Ok(())
+}
+
+/// How long something took, if that is worth a word.
+fn duration(milliseconds: u64) -> String {
+    if milliseconds < 10_000 { String::new() } else { format!(" ({} s)", milliseconds.saturating_add(500) / 1000) }
 }
 
 /// A number of bytes as apt shows it: powers of a thousand, three digits.
@@ -216,20 +243,28 @@ mod tests {
     #[test]
     fn what_fails_is_seen_between_what_went_well() {
         let failed = || Err("(exit status: 1): no".to_owned());
+        let ended = |hook: &str, ended, milliseconds| Event::HookEnded {
+            phase: Phase::PostUpgrade,
+            hook: hook.to_owned(),
+            ended,
+            milliseconds,
+        };
         insta::assert_snapshot!(shown(false, &[
             Event::Began(Step::PostUpgradeHooks),
             Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
-            Event::HookEnded(Phase::PostUpgrade, "10-a".to_owned(), Ok(())),
-            Event::HookEnded(Phase::PostUpgrade, "20-b".to_owned(), failed()),
+            ended("10-a", hooks::Ended::Done, 9999),
+            ended("20-b", hooks::Ended::Failed("(exit status: 1): no".to_owned()), 10),
+            ended("30-c", hooks::Ended::NotApplicable, 61_500),
             Event::Began(Step::Restart),
             Event::ServiceRestarted("postgresql".to_owned(), Ok(())),
             Event::ServiceRestarted("asterisk".to_owned(), failed()),
-            Event::Finished { exit: Exit::NeedsHuman, message: "Look at it.".to_owned() },
+            Event::Finished { exit: Exit::NeedsHuman, time: jiff::Timestamp::UNIX_EPOCH, message: "Look at it.".to_owned() },
         ]), @r#"
         Running post-upgrade hooks
           README: skipped, not executable
           10-a: ok
           20-b: FAILED (exit status: 1): no
+          30-c: not applicable here (62 s)
         Restarting services
           postgresql               OK
           asterisk                 NOK  (exit status: 1): no

@@ -1,9 +1,12 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::exit::Exit;
 
 /// What a run consists of, in order. Data, so that a step can be written down by one process and resumed by another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Read the package lists of every source.
     Refresh,
@@ -86,6 +89,21 @@ impl Step {
             (Self::PostUpgradeHooks, _, _) => Next::Step(Self::Restart),
             (Self::Restart, _, _) => Next::Step(Self::Verify),
             (Self::Verify, _, _) => Next::End(Exit::Done),
+        }
+    }
+
+    /// True if this step changes the machine: then it goes on without whoever started it.
+    #[must_use]
+    pub fn works(self, mode: Mode) -> bool {
+        match self {
+            Self::Refresh | Self::SelfUpdate | Self::Preflight | Self::Plan | Self::Confirm => false,
+            Self::Download => mode == Mode::Upgrade,
+            Self::Repair
+            | Self::PreUpgradeHooks
+            | Self::Packages
+            | Self::PostUpgradeHooks
+            | Self::Restart
+            | Self::Verify => true,
         }
     }
 

@@ -37,9 +37,10 @@ pub(crate) const STORIES: &[Story] = &[
     },
     Story {
         name: "ctrl_c_in_the_middle",
-        promise: "A nervous Ctrl-C while packages change does no harm: the upgrade goes on to its end.",
+        promise: "A nervous Ctrl-C while packages change only leaves the screen: the upgrade goes on to its end, and can be \
+                  watched again, by a second start as well.",
         tell: ctrl_c_in_the_middle,
-        has_snapshot: false,
+        has_snapshot: true,
     },
     Story {
         name: "killed_in_the_middle",
@@ -184,11 +185,25 @@ fn edited_conffile(debian: Debian) -> Result<Option<String>> {
 
 fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
-    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Ctrl-C does nothing\n", "\u{3}").run()?;
-    ensure!(transcript.exit == 0 && transcript.screen.contains("^C"), "{transcript}");
+    // The upgrade waits in a hook until all have seen what they came for.
+    let waiting = b"#!/bin/sh\nuntil test -e /root/go; do sleep 0.1; done\n";
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/99-wait", waiting, 0o755)?;
+    let left =
+        world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("  20-second: ok\nUpgrading packages\n", "\u{3}").run()?;
+    ensure!(left.exit == 7, "{left}");
+    let script = world.upgrade(&["--yes"]).run()?;
+    ensure!(script.exit == 7 && script.screen.contains("`xivo-upgrade attach` shows it"), "{script}");
+    let again = world.upgrade(&[]).answer("post-upgrade hooks\n  10-first.sh: ok\n  20-second: ok\n", "\u{3}").run()?;
+    ensure!(again.exit == 7, "{again}");
+    world.machine.sh("touch /root/go")?;
+    let attached = world.upgrade(&["attach"]).run()?;
+    ensure!(attached.exit == 0, "{attached}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
-    Ok(None)
+    let nothing = world.upgrade(&["attach"]).run()?;
+    ensure!(nothing.exit == 1, "{nothing}");
+    let (_, end) = left.screen.split_once("now? ").context("no question")?;
+    Ok(Some(format!("…{end}\n{attached}\n{nothing}")))
 }
 
 fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
@@ -201,7 +216,7 @@ fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
     world.publish(&release.packages)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 137, "it was not killed: {transcript}");
+    ensure!(transcript.exit == 5 && transcript.screen.contains("cut short"), "it was not killed: {transcript}");
     // dpkg goes on for as long as nobody has to read what it says.
     world.machine.sh("while pgrep -x 'apt-get|dpkg' >/dev/null; do sleep 0.05; done")?;
     let before = SystemState::of(&world.machine, &SERVICES)?;

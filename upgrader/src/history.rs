@@ -1,0 +1,141 @@
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::{Timestamp, Unit};
+
+use crate::cli::{Context, print_json};
+use crate::event::{Event, Reader};
+use crate::exit::{Exit, Stopped};
+use crate::lock;
+use crate::paths::Paths;
+use crate::report::{Report, RunResult};
+
+/// How many runs `history` shows on a screen.
+const SHOWN: usize = 20;
+
+/// Keeps the report of a run: written when the machine is about to be changed, and again when the run is over. A report
+/// without an end is one of a run that was cut short.
+#[derive(Debug)]
+pub struct Keeper {
+    directory: PathBuf,
+    report: Report,
+}
+
+impl Keeper {
+    /// A keeper of the run that this report has the beginning of.
+    #[must_use]
+    pub fn new(paths: &Paths, report: Report) -> Self {
+        Self { directory: paths.history(), report }
+    }
+
+    fn keep(&self) -> Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let started = self.report.started.unwrap_or_default();
+        let path = self.directory.join(format!("{}.json", started.strftime("%Y%m%dT%H%M%SZ")));
+        let new = path.with_extension("new");
+        let mut file = File::create(&new)?;
+        serde_json::to_writer_pretty(&mut file, &self.report)?;
+        file.sync_all()?;
+        // From one moment to the next: there is never half a report.
+        fs::rename(&new, &path)?;
+        Ok(())
+    }
+}
+
+impl Reader for Keeper {
+    fn read(&mut self, event: &Event) {
+        self.report.read(event);
+        if matches!(event, Event::OnItsOwn { .. } | Event::Finished { .. }) {
+            // A full disk must not end an upgrade because of its history.
+            let _ = self.keep();
+        }
+    }
+}
+
+/// The reports of past runs, the last one first. Files that are no report are passed over.
+pub fn read(directory: &Path) -> Result<Vec<Report>> {
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+    }
+    // Their names are times.
+    paths.sort();
+    let report = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    Ok(paths.iter().rev().filter_map(report).collect())
+}
+
+/// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
+pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
+    let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
+    let Ok(entries) = directory.read_dir() else { return Ok(()) };
+    let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    names.sort();
+    names.pop();
+    for name in names.iter().filter(|name| name.as_encoded_bytes() < limit.as_bytes()) {
+        fs::remove_file(directory.join(name))?;
+    }
+    Ok(())
+}
+
+/// `NAME-upgrade history`.
+pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let reports = read(&context.paths.history())?;
+    if context.options.json {
+        print_json(&reports);
+    } else {
+        let under_way = lock::is_taken(&context.paths.lock());
+        // A reader that goes away has read enough.
+        let _ = render(&reports, under_way, &mut stdout());
+    }
+    Ok(Exit::Done)
+}
+
+/// One line a run, the last one first.
+pub fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    if reports.is_empty() {
+        return writeln!(out, "No upgrade yet.");
+    }
+    for (index, report) in reports.iter().take(SHOWN).enumerate() {
+        writeln!(out, "{}", line(report, under_way && index == 0))?;
+    }
+    if reports.len() > SHOWN {
+        writeln!(out, "… and {} earlier ones (--json has them all)", reports.len() - SHOWN)?;
+    }
+    Ok(())
+}
+
+/// `2026-11-22 15:48  1.2.1 -> 1.2.2   done, 12 s, out of service for 0.4 s`
+fn line(report: &Report, under_way: bool) -> String {
+    let started = report.started.map_or_else(|| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
+    let versions = report.plan.as_ref().map_or_else(String::new, |plan| {
+        if plan.installed == plan.candidate {
+            plan.installed.clone()
+        } else {
+            format!("{} -> {}", plan.installed, plan.candidate)
+        }
+    });
+    let result = match report.result {
+        RunResult::Unfinished if under_way => "under way".to_owned(),
+        RunResult::Unfinished => "cut short".to_owned(),
+        result => result.to_string(),
+    };
+    format!(
+        "{started}  {versions:<20}  {result}{}",
+        duration(report).map_or_else(String::new, |text| format!(", {text}"))
+    )
+}
+
+/// How long a run took, in whole seconds.
+fn duration(report: &Report) -> Option<String> {
+    let span = report.ended?.duration_since(report.started?).round(Unit::Second).ok()?;
+    Some(format!("{} s", span.as_secs()))
+}

@@ -1,0 +1,199 @@
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Reader};
+use crate::exit::Exit;
+use crate::hooks::{self, Phase};
+use crate::plan::Plan;
+use crate::step::Step;
+
+/// The version of the report's form. It grows when a key changes its meaning or goes away; new keys may come at any time.
+pub const SCHEMA: u32 = 1;
+
+/// A run in one piece: what `--json` prints, what the history keeps, what a notification gets. A reader of events.
+///
+/// Keys that are not known are passed over, and those that are missing are empty: an older or newer upgrader may have
+/// written it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The version of the upgrader.
+    pub upgrader: String,
+    /// The product's name, as people write it.
+    pub product: String,
+    /// When the run started.
+    pub started: Option<Timestamp>,
+    /// When it ended; none while it is under way, and if it was cut short.
+    pub ended: Option<Timestamp>,
+    /// How it ended.
+    pub result: RunResult,
+    /// Its exit code.
+    pub exit_code: Option<u8>,
+    /// The step that it is at, or was when it ended.
+    pub step: Option<Step>,
+    /// What would change, or has changed.
+    pub plan: Option<Plan>,
+    /// The hooks, in the order they ran.
+    pub hooks: Vec<HookReport>,
+    /// The services that were restarted, in that order.
+    pub services: Vec<ServiceReport>,
+    /// What wants attention, in a person's words.
+    pub attention: Vec<String>,
+    /// Why it failed, and what to do.
+    pub error: Option<String>,
+    /// Its last words.
+    pub message: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunResult {
+    /// It has not ended.
+    #[default]
+    Unfinished,
+    /// Done, or nothing to do.
+    Done,
+    /// Done, and something wants attention.
+    Attention,
+    /// The question was not answered with yes.
+    Declined,
+    /// It failed, and nothing was changed.
+    Unchanged,
+    /// It failed in the middle and needs a human.
+    NeedsHuman,
+    /// What a newer upgrader calls it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A hook that ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookReport {
+    /// When.
+    pub phase: Phase,
+    /// Its name.
+    pub name: String,
+    /// How it ended.
+    pub result: hooks::Ended,
+    /// How long it took, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// A service that was restarted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceReport {
+    /// Its name.
+    pub name: String,
+    /// Whether it came up.
+    pub up: bool,
+    /// Why it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+impl From<Exit> for RunResult {
+    fn from(exit: Exit) -> Self {
+        match exit {
+            Exit::Done => Self::Done,
+            Exit::Attention => Self::Attention,
+            Exit::Declined => Self::Declined,
+            Exit::Unchanged | Exit::Usage | Exit::Busy => Self::Unchanged,
+            Exit::NeedsHuman => Self::NeedsHuman,
+        }
+    }
+}
+
+impl fmt::Display for RunResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unfinished => "unfinished",
+            Self::Done => "done",
+            Self::Attention => "done, but something wants attention",
+            Self::Declined => "declined",
+            Self::Unchanged => "failed, nothing changed",
+            Self::NeedsHuman => "failed, needs a human",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+impl Reader for Report {
+    fn read(&mut self, event: &Event) {
+        match event {
+            Event::Started { version, time, .. } => {
+                self.schema = SCHEMA;
+                self.upgrader.clone_from(version);
+                self.started.get_or_insert(*time);
+            }
+            Event::Began(step) => self.step = Some(*step),
+            Event::Planned { product, plan } => {
+                self.product.clone_from(product);
+                self.plan = Some(plan.clone());
+            }
+            Event::HookEnded { phase, hook, ended, milliseconds } => self.hooks.push(HookReport {
+                phase: *phase,
+                name: hook.clone(),
+                result: ended.clone(),
+                milliseconds: *milliseconds,
+            }),
+            Event::ServiceRestarted(service, result) => self.services.push(ServiceReport {
+                name: service.clone(),
+                up: result.is_ok(),
+                reason: result.clone().err(),
+            }),
+            Event::ServicesDown(down) => {
+                for (service, state) in down {
+                    self.services.retain(|report| report.name != *service);
+                    self.services.push(ServiceReport { name: service.clone(), up: false, reason: Some(state.clone()) });
+                }
+            }
+            Event::Attention(text) => self.attention.push(text.clone()),
+            Event::Failed(text) => self.error = Some(text.clone()),
+            Event::Finished { exit, time, message } => {
+                self.ended = Some(*time);
+                self.result = (*exit).into();
+                self.exit_code = Some(exit.code());
+                self.message.clone_from(message);
+            }
+            Event::Ended(_)
+            | Event::SelfUpdate { .. }
+            | Event::Answered(_)
+            | Event::OnItsOwn { .. }
+            | Event::Repairing
+            | Event::HookBegan(..)
+            | Event::HookSkipped(..)
+            | Event::ServiceRestarting(_)
+            | Event::Output { .. } => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_of_another_time_can_be_read() {
+        let report: Report = serde_json::from_str(
+            r#"{"schema": 2, "upgrader": "9", "result": "levitated", "mood": "good", "exit_code": 0}"#,
+        )
+        .expect("unknown keys and values are passed over");
+        assert_eq!((report.schema, report.result), (2, RunResult::Unknown));
+    }
+
+    #[test]
+    fn the_exit_code_and_the_result_say_the_same() {
+        let mut report = Report::default();
+        assert_eq!(report.result, RunResult::Unfinished);
+        for exit in [Exit::Done, Exit::Attention, Exit::Declined, Exit::Unchanged, Exit::NeedsHuman] {
+            report.read(&Event::Finished { exit, time: Timestamp::UNIX_EPOCH, message: String::new() });
+            assert_eq!(report.exit_code, Some(exit.code()));
+            assert_eq!(report.result, RunResult::from(exit));
+        }
+    }
+}

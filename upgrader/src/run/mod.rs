@@ -1,0 +1,175 @@
+/// The end: what is said, and the exit code.
+mod finish;
+/// The steps that only look.
+mod prepare;
+/// The steps that change the machine.
+mod work;
+
+use std::io::{IsTerminal as _, stdout};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cli::{Context, Verb};
+use crate::event::{Event, Events};
+use crate::exit::{Exit, Stopped, code_of};
+use crate::follow;
+use crate::history::Keeper;
+use crate::hooks::Phase;
+use crate::lock::Lock;
+use crate::plan::Plan;
+use crate::product::Product;
+use crate::screen::Screen;
+use crate::step::{Mode, Next, Outcome, Step};
+use crate::stream::Follower;
+use crate::{session, signals, status, worker};
+
+/// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
+pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    match &context.options.verb {
+        None => upgrade(context, events),
+        Some(Verb::Attach) => {
+            events.show_on(Screen::of(context.options));
+            follow::attach(context, events)
+        }
+        Some(Verb::Work) => work(context, events),
+        Some(Verb::Status) => status::show(context),
+        Some(Verb::History) => crate::history::show(context),
+    }
+}
+
+/// Takes the lock. Where somebody looks at a terminal, a run that is under way is shown instead of refused.
+///
+/// # Errors
+/// If another run is under way, and for [`Exit::Busy`] alone there is nobody to show it to.
+pub fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
+    match Lock::take(&context.paths.lock()) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) => {
+            let busy = code_of(&error, Exit::Unchanged) == Exit::Busy;
+            if busy && stdout().is_terminal() && follow::is_possible(context) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+/// Plans, asks, and lets a worker do the rest.
+fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let Some(lock) = lock(context)? else {
+        events.show_on(Screen::of(context.options));
+        return follow::attach(context, events);
+    };
+    session::begin(context, events)?;
+    let product = Product::read(&context.paths.product())?;
+    let mut run = Run { context, product: &product, plan: None, down: Vec::new() };
+    let mode = context.options.mode();
+    match drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events))? {
+        Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
+        Reached::Before(step) => hand_over(&mut run, lock, step, events),
+    }
+}
+
+/// Leaves the steps from this one on to a unit of systemd's, and shows what it does. Without systemd this process goes on, and
+/// is deaf to its terminal.
+fn hand_over(run: &mut Run<'_>, lock: Lock, step: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let context = run.context;
+    let mut follower = Follower::open(&context.paths.events())?;
+    follower.skip();
+    if worker::has_systemd() {
+        match worker::start(context.paths, &lock, &mut follower) {
+            Ok(()) => {
+                drop(lock);
+                events.stop_recording();
+                return follow::follow(context, &mut follower, events);
+            }
+            Err(error) => {
+                events.tell(Event::Output { source: "systemd-run".to_owned(), line: format!("{error:#}") });
+            }
+        }
+    }
+    signals::shield()?;
+    run.go_on(step, None, events)
+}
+
+/// Does the work that [`hand_over`] left to this process.
+fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let _lock = Lock::inherited(&context.paths.lock())?;
+    signals::shield()?;
+    session::go_on(context, events)?;
+    let product = Product::read(&context.paths.product())?;
+    let plan = events.report().plan.clone().context("the recording has no plan")?;
+    let mut run = Run { context, product: &product, plan: Some(plan), down: Vec::new() };
+    match Step::Confirm.next(Outcome::Done, Mode::Upgrade) {
+        Next::Step(step) => run.go_on(step, Some(worker::unit(context.paths)), events),
+        Next::End(exit) => Ok(exit),
+    }
+}
+
+/// How far the steps came.
+#[derive(Debug)]
+pub enum Reached {
+    /// This was the last one, and the exit code that [`Step::next`] has for it.
+    End(Step, Exit),
+    /// The next one is not for this process.
+    Before(Step),
+}
+
+/// Performs one step after the other, beginning with `first`, until there is none, one fails, or one is not `ours`.
+pub fn drive(
+    first: Step,
+    ours: impl Fn(Step) -> bool,
+    mode: Mode,
+    events: &mut Events<'_>,
+    mut perform: impl FnMut(Step, &mut Events<'_>) -> Result<Outcome>,
+) -> Result<Reached, Stopped> {
+    let mut step = first;
+    while ours(step) {
+        events.tell(Event::Began(step));
+        let outcome = perform(step, events).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
+        events.tell(Event::Ended(step));
+        match step.next(outcome, mode) {
+            Next::Step(next) => step = next,
+            Next::End(exit) => return Ok(Reached::End(step, exit)),
+        }
+    }
+    Ok(Reached::Before(step))
+}
+
+/// A run under way, and what its steps have found.
+struct Run<'a> {
+    context: &'a Context<'a>,
+    product: &'a Product,
+    plan: Option<Plan>,
+    /// The services that did not come up.
+    down: Vec<String>,
+}
+
+impl Run<'_> {
+    /// The rest of the run, from the first step that changes the machine, in this process.
+    fn go_on(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        events.record_in(Keeper::new(self.context.paths, events.report().clone()));
+        events.tell(Event::OnItsOwn { unit });
+        match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.perform(step, events))? {
+            Reached::End(last, exit) => Ok(self.finish(last, exit, events)?),
+            Reached::Before(step) => Err(anyhow::anyhow!("{step} was left out").into()),
+        }
+    }
+
+    fn perform(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
+        match step {
+            Step::Refresh | Step::SelfUpdate => bail!("{step} is a step of the other program"),
+            Step::Preflight => self.preflight(),
+            Step::Plan => self.make_plan(events),
+            Step::Confirm => self.confirm(events),
+            Step::Repair => self.repair(events),
+            Step::Download => work::download(events),
+            Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
+            Step::Packages => self.packages(events),
+            Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
+            Step::Restart => Ok(self.restart(events)),
+            Step::Verify => self.verify(events),
+        }
+    }
+
+    fn plan(&self) -> Result<&Plan> {
+        self.plan.as_ref().context("there is no plan yet")
+    }
+}

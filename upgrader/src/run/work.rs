@@ -1,0 +1,146 @@
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::Run;
+use crate::event::{Event, Events};
+use crate::exit::{Exit, Explain as _, Failure};
+use crate::hooks::{self, Phase};
+use crate::policy::Policy;
+use crate::step::Outcome;
+use crate::systemd::{self, Turn};
+use crate::{apt, dpkg};
+
+/// How long a hook may take.
+const HOOK_LIMIT: Duration = Duration::from_secs(600);
+
+/// The steps that change the machine: nobody needs to be there.
+impl Run<'_> {
+    pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        if dpkg::was_interrupted(self.context.paths)? {
+            events.tell(Event::Repairing);
+            let _policy = self.hold_services_back()?;
+            let conffiles = self.product.packages.conffiles;
+            dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn hold_services_back(&self) -> Result<Policy> {
+        Policy::hold_back(self.context.paths, self.product.services.order())
+            .explain(|| Failure::new("no package was changed: the services cannot be held").exit(Exit::Unchanged))
+    }
+
+    pub(super) fn half_done(&self) -> Failure {
+        let (log, command) = (self.context.paths.log(), self.context.paths.package());
+        Failure::new("the packages were not upgraded to the end").remedy(format!(
+            "See {}, mend what it names, then start {command} again: it finishes the packages, runs the post-upgrade hooks and \
+             restarts the services.",
+            log.display()
+        ))
+    }
+
+    /// Runs the hooks of a phase. The first that fails before the upgrade stops the run; after it, the others still run.
+    pub(super) fn hooks(&mut self, phase: Phase, events: &mut Events<'_>) -> Result<Outcome> {
+        let found = match (hooks::find(&self.context.paths.hooks(phase)), phase) {
+            (Ok(found), _) => found,
+            (Err(error), Phase::PreUpgrade) => return Err(error),
+            // The services must have their turn all the same.
+            (Err(error), Phase::PostUpgrade) => {
+                events.tell(Event::Attention(format!("No post-upgrade hook was run: {error:#}.")));
+                return Ok(Outcome::Attention);
+            }
+        };
+        for (path, reason) in found.skipped {
+            events.tell(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
+        }
+        let mut outcome = Outcome::Done;
+        for path in found.hooks {
+            let hook = hooks::name(&path);
+            events.tell(Event::HookBegan(phase, hook.clone()));
+            let started = Instant::now();
+            let ended = hooks::run(&path, phase, self.plan()?, HOOK_LIMIT, &mut events.output_of(&hook));
+            let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+            events.tell(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
+            match (phase, ended) {
+                (_, hooks::Ended::Done | hooks::Ended::NotApplicable) => {}
+                (Phase::PreUpgrade, hooks::Ended::Failed(how)) => {
+                    return Err(Failure::new(format!(
+                        "no package was changed: the pre-upgrade hook {hook} failed {how}"
+                    ))
+                    .remedy("Do what the hook asks for, then start again.")
+                    .into());
+                }
+                (Phase::PostUpgrade, hooks::Ended::Failed(_)) => {
+                    events.tell(Event::Attention(format!(
+                        "The post-upgrade hook {hook} failed. What to do: see {}, then run {} again.",
+                        self.context.paths.log().display(),
+                        path.display()
+                    )));
+                    outcome = Outcome::Attention;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        let changed = "what there is to upgrade changed since it was shown";
+        let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
+        if now.changes != self.plan()?.changes {
+            return Err(Failure::new(format!("no package was changed: {changed}"))
+                .remedy("Start again to see the new plan.")
+                .exit(Exit::Unchanged)
+                .into());
+        }
+        let _policy = self.hold_services_back()?;
+        let conffiles = self.product.packages.conffiles;
+        apt::dist_upgrade(conffiles, &mut events.output_of("apt-get")).explain(|| self.half_done())?;
+        Ok(Outcome::Done)
+    }
+
+    /// Restarts every service; what did not come up is for [`Step::Verify`] to judge, once all have had their turn.
+    pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Outcome {
+        let down = &mut self.down;
+        systemd::restart_all(&self.product.services, &mut |service, turn| match turn {
+            Turn::Began => events.tell(Event::ServiceRestarting(service.to_owned())),
+            Turn::Ended(Ok(())) => events.tell(Event::ServiceRestarted(service.to_owned(), Ok(()))),
+            Turn::Ended(Err(error)) => {
+                down.push(service.to_owned());
+                events.tell(Event::ServiceRestarted(service.to_owned(), Err(format!("{error:#}"))));
+            }
+        });
+        if self.down.is_empty() { Outcome::Done } else { Outcome::Attention }
+    }
+
+    /// A service that did not come up, or went down while others came up, needs a human.
+    pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let mut gone = Vec::new();
+        let services = self.product.services.order();
+        for (service, state) in services.iter().zip(systemd::active_states(services)?) {
+            if state != "active" && !self.down.contains(service) {
+                gone.push((service.clone(), state));
+            }
+        }
+        self.down.extend(gone.iter().map(|(service, _)| service.clone()));
+        if !gone.is_empty() {
+            events.tell(Event::ServicesDown(gone));
+        }
+        if self.down.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let down = self.down.join(" ");
+        Err(Failure::new(format!("upgraded, but not up: {down}"))
+            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
+            .into())
+    }
+}
+
+/// Fetches everything.
+pub(super) fn download(events: &mut Events<'_>) -> Result<Outcome> {
+    apt::download(&mut events.output_of("apt-get")).explain(|| {
+        Failure::new("the packages could not be downloaded")
+            .remedy("Check the network and the space in /var/cache/apt, then start again.")
+    })?;
+    Ok(Outcome::Done)
+}
