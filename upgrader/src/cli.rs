@@ -5,6 +5,7 @@ use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use jiff::Timestamp;
 
+use crate::config::Config;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure, Stopped, code_of, describe};
 use crate::paths::Paths;
@@ -114,6 +115,8 @@ pub struct Context<'a> {
     pub paths: &'a Paths,
     /// What the person asked for.
     pub options: &'a Options,
+    /// The admin's settings.
+    pub config: &'a Config,
 }
 
 /// The frame of both programs: command line, root; then `work`; then the exit code.
@@ -135,7 +138,10 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
             .remedy(format!("Run it as root: sudo {}", paths.package()));
         return complain(&failure.into(), Exit::Unchanged).into();
     }
-    frame(&Context { paths: &paths, options: &options }, work).into()
+    match Config::read(&paths.config()) {
+        Ok(config) => frame(&Context { paths: &paths, options: &options, config: &config }, work).into(),
+        Err(error) => complain(&error, Exit::Unchanged).into(),
+    }
 }
 
 fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> Exit {

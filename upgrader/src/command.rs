@@ -1,7 +1,8 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, PipeReader, Read, Write as _};
+use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// The search path of every program that is run, whatever the caller's was.
@@ -32,6 +34,8 @@ pub struct Program {
     shown: String,
     command: Command,
     time_limit: Option<Duration>,
+    /// Where it reports on its progress.
+    status: Option<(PipeReader, PipeWriter)>,
 }
 
 /// A program that ran and failed.
@@ -51,6 +55,15 @@ impl fmt::Display for Failed {
 }
 
 impl std::error::Error for Failed {}
+
+/// What a program says while it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Said<'a> {
+    /// A line of its output.
+    Line(&'a str),
+    /// A line about its progress.
+    Status(&'a str),
+}
 
 /// How a program ended that ran to its end.
 #[derive(Debug)]
@@ -73,7 +86,7 @@ impl Program {
                 command.env(name, value);
             }
         }
-        Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None }
+        Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None, status: None }
     }
 
     /// One more argument.
@@ -122,6 +135,13 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Runs a question that may fail for a part of what it is asked, and hands over each line of its stdout.
+    pub fn each_line_of_stdout(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let output = self.command.output().with_context(|| self.not_started())?;
+        String::from_utf8_lossy(&output.stdout).lines().for_each(line);
+        Ok(())
+    }
+
     /// Runs a question whose answer is its exit status.
     pub fn succeeds(mut self) -> Result<bool> {
         match self.run(&mut |_| ())? {
@@ -134,16 +154,26 @@ impl Program {
     ///
     /// # Errors
     /// If it could not be started, did not exit with 0, or took longer than its time limit. The error quotes its last lines.
-    pub fn lines(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+    pub fn lines(self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        self.follow_lines(&mut |said| {
+            if let Said::Line(text) = said {
+                line(text);
+            }
+        })
+    }
+
+    fn follow_lines(mut self, said: &mut dyn FnMut(Said<'_>)) -> Result<()> {
         let mut tail: Vec<String> = Vec::new();
-        let ended = self.run(&mut |text| {
-            if !text.trim().is_empty() {
+        let ended = self.run(&mut |news| {
+            if let Said::Line(text) = news
+                && !text.trim().is_empty()
+            {
                 if tail.len() == TAIL {
                     tail.remove(0);
                 }
                 tail.push(text.to_owned());
             }
-            line(text);
+            said(news);
         })?;
         match ended {
             Ended::Status(status) if status.success() => Ok(()),
@@ -157,6 +187,19 @@ impl Program {
         let stdout = output.try_clone().context("no output")?;
         self.command.stdin(stdin).stdout(stdout).stderr(output);
         self.command.spawn().with_context(|| self.not_started())
+    }
+
+    /// The same for a program that also reports on its progress, to a file descriptor whose number it is told with this option.
+    ///
+    /// # Errors
+    /// As for [`Program::lines`].
+    pub fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>)) -> Result<()> {
+        let (reader, writer) = std::io::pipe().context("no pipe")?;
+        // What is inherited keeps its number.
+        fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
+        self.command.arg(format!("{option}{}", writer.as_raw_fd()));
+        self.status = Some((reader, writer));
+        self.follow_lines(said)
     }
 
     /// Runs a program with a text as its stdin, and gives what it printed on stdout.
@@ -183,7 +226,7 @@ impl Program {
         Command::new(program).args(arguments).envs(variables).exec()
     }
 
-    fn run(&mut self, line: &mut dyn FnMut(&str)) -> Result<Ended> {
+    fn run(&mut self, said: &mut dyn FnMut(Said<'_>)) -> Result<Ended> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
         let started = Instant::now();
@@ -191,7 +234,9 @@ impl Program {
         // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         let deadline = self.time_limit.map(|limit| (started + limit, limit));
-        let ended = follow(&mut child, reader, deadline, line);
+        // Of the other pipe, the writing end is ours to close.
+        let status = self.status.take().map(|(reader, _)| reader);
+        let ended = follow(&mut child, reader, status, deadline, said);
         if ended.is_err() {
             let _ = end_group(&mut child);
         }
@@ -217,13 +262,14 @@ impl Program {
 /// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting.
 fn follow(
     child: &mut Child,
-    mut reader: PipeReader,
+    mut output: PipeReader,
+    mut status: Option<PipeReader>,
     deadline: Option<(Instant, Duration)>,
-    line: &mut dyn FnMut(&str),
+    said: &mut dyn FnMut(Said<'_>),
 ) -> Result<Ended> {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let mut lines = Lines::default();
-    let mut pipe_open = true;
+    let (mut lines, mut progress) = (Lines::default(), Lines::default());
+    let mut output_open = true;
     let mut reads_left = Lines::READS_AFTER_THE_END;
     loop {
         let wait = match deadline {
@@ -236,21 +282,32 @@ fn follow(
                 Some(Timespec::try_from(left)?)
             }
         };
-        let mut waiting = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(&reader, PollFlags::IN)];
-        let waiting = if pipe_open { &mut waiting[..] } else { &mut waiting[..1] };
-        match poll(waiting, wait.as_ref()) {
+        let mut waiting = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        waiting.extend(output_open.then(|| PollFd::new(&output, PollFlags::IN)));
+        waiting.extend(status.as_ref().map(|status| PollFd::new(status, PollFlags::IN)));
+        match poll(&mut waiting, wait.as_ref()) {
             Err(rustix::io::Errno::INTR) => continue,
             result => result?,
         };
-        let child_ended = !waiting[0].revents().is_empty();
-        let readable = pipe_open && !waiting[1].revents().is_empty();
+        let mut ready = waiting.iter().map(|waiting| !waiting.revents().is_empty());
+        let child_ended = ready.next().unwrap_or_default();
+        let readable = output_open && ready.next().unwrap_or_default();
+        let progressed = status.is_some() && ready.next().unwrap_or_default();
+        drop(ready);
+        drop(waiting);
         if child_ended && (!readable || reads_left == 0) {
-            lines.finish(line);
+            lines.finish(&mut |line| said(Said::Line(line)));
             return Ok(Ended::Status(child.wait()?));
         }
         if readable {
-            pipe_open = lines.read(&mut reader, line)?;
+            output_open = lines.read(&mut output, &mut |line| said(Said::Line(line)))?;
             reads_left -= usize::from(child_ended);
+        }
+        if progressed
+            && let Some(open) = &mut status
+            && !progress.read(open, &mut |line| said(Said::Status(line)))?
+        {
+            status = None;
         }
     }
 }

@@ -7,17 +7,79 @@ use crate::paths::Paths;
 use crate::product::ConffilePolicy;
 use crate::unattended::{dpkg_options, unattended};
 
+/// A package that dpkg knows of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// Its version; that of the files on disk, also when it is only unpacked.
+    pub version: String,
+    /// True if the admin holds it.
+    pub held: bool,
+    /// dpkg's word for its state: `installed`, `half-configured`, `config-files` …
+    pub status: String,
+    /// True if dpkg was interrupted so badly that it has to be installed again.
+    pub needs_reinstallation: bool,
+    /// What it takes on disk, in kibibytes.
+    pub installed_size: u64,
+}
+
+impl Package {
+    /// True if its files are on the machine.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        !matches!(self.status.as_str(), "not-installed" | "config-files") && !self.version.is_empty()
+    }
+}
+
+/// Every package that dpkg knows of.
+pub fn packages() -> Result<Vec<Package>> {
+    Ok(parse_packages(&Program::new("dpkg-query").args(["--show", PACKAGES]).output()?))
+}
+
+/// What [`parse_packages`] reads.
+const PACKAGES: &str = "--showformat=${Package}\t${Architecture}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\t\
+                        ${db:Status-Eflag}\t${Installed-Size}\n";
+
+/// A conffile as dpkg has it in its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conffile {
+    /// The package that ships it, as it was asked for.
+    pub package: String,
+    /// Where it is.
+    pub path: String,
+    /// The MD5 sum, in hex, of the file that the package brought.
+    pub shipped: String,
+    /// True if the installed version of the package does not ship it any more.
+    pub obsolete: bool,
+}
+
+/// The conffiles of these packages. Packages that are not there have none.
+pub fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
+    let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
+    let mut listing = String::new();
+    let mut packages = packages.into_iter().peekable();
+    if packages.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    // It fails if one of them is not there, and has told of the others by then.
+    query.args(packages).each_line_of_stdout(&mut |line| {
+        listing.push_str(line);
+        listing.push('\n');
+    })?;
+    Ok(parse_conffiles(&listing))
+}
+
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
 pub fn installed_version(package: &str) -> Result<Option<String>> {
-    let query =
-        Program::new("dpkg-query").args(["--show", "--showformat=${Package}\t${Version}\t${db:Status-Status}\n"]);
-    Ok(find_installed(&query.output()?, package))
+    Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
 }
 
 /// True if the admin has put a package on hold.
 pub fn is_held(package: &str) -> Result<bool> {
-    let query = Program::new("dpkg-query").args(["--show", "--showformat=${db:Status-Want}\n", package]);
-    Ok(query.output()?.lines().any(|want| want == "hold"))
+    Ok(packages()?.iter().any(|found| found.name == package && found.held))
 }
 
 /// True if dpkg was killed in the middle of its work: it keeps what it had not yet put into its database in files whose names
@@ -42,15 +104,50 @@ pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) 
     unattended(dpkg, conffiles).lines(line)
 }
 
-/// Reads `package TAB version TAB status` lines.
-fn find_installed(listing: &str, package: &str) -> Option<String> {
-    listing.lines().find_map(|line| {
-        let mut fields = line.split('\t');
-        let (name, version, status) = (fields.next()?, fields.next()?, fields.next()?);
-        // An unpacked or half-configured package has its new version on disk: that is the version of the machine.
-        let present = !matches!(status, "not-installed" | "config-files");
-        (name == package && present && !version.is_empty()).then(|| version.to_owned())
-    })
+/// Reads lines of seven fields with tabs in between; lines of another form are passed over.
+fn parse_packages(listing: &str) -> Vec<Package> {
+    listing
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [name, architecture, version, want, status, error, size] = fields[..] else { return None };
+            Some(Package {
+                name: name.to_owned(),
+                architecture: architecture.to_owned(),
+                version: version.to_owned(),
+                held: want == "hold",
+                status: status.to_owned(),
+                needs_reinstallation: error == "reinstreq",
+                installed_size: size.parse().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Reads `>package` lines, each followed by ` path md5sum` lines with flags at their end. A path may have blanks in it.
+fn parse_conffiles(listing: &str) -> Vec<Conffile> {
+    let mut package = "";
+    let mut conffiles = Vec::new();
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix('>') {
+            package = name;
+            continue;
+        }
+        let mut rest = line.trim();
+        let mut obsolete = false;
+        for flag in [" obsolete", " remove-on-upgrade"] {
+            if let Some(before) = rest.strip_suffix(flag) {
+                obsolete = true;
+                rest = before;
+            }
+        }
+        let Some((path, shipped)) = rest.rsplit_once(' ') else { continue };
+        if path.starts_with('/') {
+            let (package, path, shipped) = (package.to_owned(), path.to_owned(), shipped.to_owned());
+            conffiles.push(Conffile { package, path, shipped, obsolete });
+        }
+    }
+    conffiles
 }
 
 #[cfg(test)]
@@ -72,12 +169,34 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_there_has_an_installed_version() {
-        let listing = "xivo\t1:2023.1-rc1\tinstalled\nold\t1.0\tconfig-files\nvirtual\t\tnot-installed\nhalf\t12.04\thalf-configured\n";
-        assert_eq!(find_installed(listing, "xivo").as_deref(), Some("1:2023.1-rc1"));
-        assert_eq!(find_installed(listing, "half").as_deref(), Some("12.04"));
-        for package in ["old", "virtual", "xiv", "absent"] {
-            assert_eq!(find_installed(listing, package), None, "{package}");
-        }
+    fn only_what_is_there_is_present() {
+        let listing = "xivo\tall\t1:2023.1-rc1\thold\tinstalled\tok\t12\n\
+                       old\tall\t1.0\tdeinstall\tconfig-files\tok\t\n\
+                       virtual\tall\t\tunknown\tnot-installed\tok\t\n\
+                       half\tamd64\t12.04\tinstall\thalf-installed\treinstreq\t7\n\
+                       nonsense\n";
+        let packages = parse_packages(listing);
+        let names = |wanted: fn(&Package) -> bool| -> Vec<&str> {
+            packages.iter().filter(|package| wanted(package)).map(|package| package.name.as_str()).collect()
+        };
+        assert_eq!(packages.len(), 4);
+        assert_eq!(names(Package::is_present), ["xivo", "half"]);
+        assert_eq!(names(|package| package.held), ["xivo"]);
+        assert_eq!(names(|package| package.needs_reinstallation), ["half"]);
+        assert_eq!(packages[0].installed_size, 12);
+    }
+
+    #[test]
+    fn conffiles_are_read_with_blanks_in_their_names_and_flags_behind() {
+        let listing = ">xivo\n /etc/xivo/xivo.conf aaaa\n /etc/a b.conf bbbb obsolete\n\n>asterisk:amd64\n\n>x\n \n junk\n \
+                       /etc/gone newconffile remove-on-upgrade\n";
+        let conffiles: Vec<String> = parse_conffiles(listing)
+            .iter()
+            .map(|file| format!("{} {} {} {}", file.package, file.path, file.shipped, file.obsolete))
+            .collect();
+        assert_eq!(
+            conffiles,
+            ["xivo /etc/xivo/xivo.conf aaaa false", "xivo /etc/a b.conf bbbb true", "x /etc/gone newconffile true"]
+        );
     }
 }

@@ -1,9 +1,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::apt::News;
+use crate::conffiles;
 use crate::exit::Exit;
 use crate::hooks::{self, Phase};
 use crate::plan::Plan;
+use crate::preflight::Finding;
 use crate::report::Report;
 use crate::step::Step;
 
@@ -48,9 +51,30 @@ pub enum Event {
     Planned {
         /// The product's name, as people write it.
         product: String,
+        /// Those of the packages that change which come from where the product comes from.
+        #[serde(default)]
+        own: Vec<String>,
         /// What would change.
         plan: Plan,
     },
+    /// Somebody else works with packages, and is waited for.
+    Waiting {
+        /// Who: `apt-get (process 123)`.
+        who: String,
+        /// For how many seconds more, at most.
+        seconds: u64,
+    },
+    /// The machine is not as it should be for an upgrade.
+    Found(Finding),
+    /// How far apt is with what it does.
+    Progress {
+        /// In percent of it.
+        percent: u8,
+        /// What it is at, in apt's words.
+        what: String,
+    },
+    /// A conffile became another one, or was kept.
+    Conffile(conffiles::Entry),
     /// The question was answered with yes or not.
     Answered(bool),
     /// What dpkg was killed in the middle of is about to be finished.
@@ -170,5 +194,19 @@ impl<'a> Events<'a> {
     pub fn output_of(&mut self, source: &str) -> impl FnMut(&str) {
         let source = source.to_owned();
         move |line| self.tell(Event::Output { source: source.clone(), line: line.to_owned() })
+    }
+
+    /// Where apt's lines and its progress go.
+    pub fn news_of_apt(&mut self) -> impl FnMut(News<'_>) {
+        let mut last = (0, String::new());
+        move |news| match news {
+            News::Line(line) => self.tell(Event::Output { source: "apt-get".to_owned(), line: line.to_owned() }),
+            News::Progress { percent, what } => {
+                if last != (percent, what.to_owned()) {
+                    last = (percent, what.to_owned());
+                    self.tell(Event::Progress { percent, what: what.to_owned() });
+                }
+            }
+        }
     }
 }

@@ -128,11 +128,17 @@ pub fn code_of(error: &anyhow::Error, otherwise: Exit) -> Exit {
     error.downcast_ref::<Failure>().and_then(|failure| failure.exit).unwrap_or(otherwise)
 }
 
+/// What to do about an error, if it knows.
+#[must_use]
+pub fn remedy_of(error: &anyhow::Error) -> Option<&str> {
+    error.downcast_ref::<Failure>()?.remedy.as_deref()
+}
+
 /// An error as the screen and the log show it: the chain of causes on one line, the remedy on the next.
 #[must_use]
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error:#}");
-    if let Some(remedy) = error.downcast_ref::<Failure>().and_then(|failure| failure.remedy.as_deref()) {
+    if let Some(remedy) = remedy_of(error) {
         text.push_str("\nWhat to do: ");
         text.push_str(remedy);
     }

@@ -11,7 +11,11 @@ pub mod apt;
 pub mod cli;
 /// The one way to run an external program.
 pub mod command;
-/// What dpkg is asked: installed versions.
+/// What becomes of conffiles.
+pub mod conffiles;
+/// config.toml: the admin's settings.
+pub mod config;
+/// What dpkg is asked: installed packages, their conffiles, what is half-done.
 pub mod dpkg;
 /// What happens, told while it happens.
 pub mod event;
@@ -27,12 +31,16 @@ pub mod hooks;
 pub mod lock;
 /// The log file, a reader of events.
 pub mod log;
+/// Somebody else who works with packages.
+pub mod package_locks;
 /// Whose upgrader this is, and where its files are.
 pub mod paths;
 /// What would change, computed once, shown, confirmed and executed.
 pub mod plan;
 /// What maintainer scripts may do to the product's services meanwhile.
 pub mod policy;
+/// Is the machine fit for an upgrade?
+pub mod preflight;
 /// product.toml: what the product is.
 pub mod product;
 /// The question.
@@ -49,12 +57,16 @@ pub mod screen;
 pub mod session;
 /// Signals in the middle of an upgrade.
 pub mod signals;
+/// Numbers of bytes, for people.
+pub mod size;
 /// How the machine and its upgrader are.
 pub mod status;
 /// The steps and which may follow which.
 pub mod step;
 /// The run under way, recorded by who works and read by who looks on.
 pub mod stream;
+/// TOML files whose errors have a line.
+pub mod strict;
 /// What systemd is asked: restarts, readiness, states.
 pub mod systemd;
 /// What keeps package tools from asking.

@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,8 @@ pub struct Log<W> {
 impl Log<File> {
     /// Opens a log file at its end.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::options().append(true).create(true).open(path);
+        // What maintainer scripts and hooks print may be private, and so may conffiles, whose differences are in it.
+        let file = File::options().append(true).create(true).mode(0o640).open(path);
         Ok(Self { writer: file.with_context(|| format!("{}: cannot be written", path.display()))? })
     }
 }
@@ -39,13 +41,21 @@ impl<W: Write> Reader for Log<W> {
                 self.write(&format!("upgrader {version} started with arguments {arguments:?}"));
             }
             Event::Answered(yes) => self.write(if *yes { "the answer is yes" } else { "the answer is no" }),
+            Event::Waiting { who, seconds } => self.write(&format!("waiting for {who}, {seconds} s more at most")),
+            Event::Found(finding) => self.write(&format!("{finding}. {}", finding.remedy)),
+            Event::Progress { .. } => {}
+            Event::Conffile(entry) => {
+                let sum = |sum: &Option<String>| sum.clone().unwrap_or_else(|| "-".to_owned());
+                let (before, after) = (sum(&entry.sha256_before), sum(&entry.sha256_after));
+                self.write(&format!("conffile: {entry} (SHA-256 {before} -> {after})"));
+            }
             Event::Repairing => self.write("dpkg was interrupted: finishing its work"),
             Event::Began(step) => self.write(&format!("step {step} began")),
             Event::Ended(step) => self.write(&format!("step {step} ended")),
             Event::SelfUpdate { package, from, to, fate } => {
                 self.write(&format!("self-update: {package} {from} -> {to}: {fate:?}"));
             }
-            Event::Planned { product, plan } => {
+            Event::Planned { product, plan, .. } => {
                 self.write(&format!(
                     "plan: {product} {} -> {}, {} bytes to fetch",
                     plan.installed, plan.candidate, plan.download

@@ -1,13 +1,14 @@
+use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::Failure;
+use crate::conffiles::Edited;
+use crate::dpkg::Package;
 use crate::product::Product;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The version package's installed version.
     pub installed: String,
@@ -21,6 +22,15 @@ pub struct Plan {
     pub kept_back: Vec<String>,
     /// What is still to be fetched, in bytes.
     pub download: u64,
+    /// What the changes add to what is used on disk, in bytes.
+    #[serde(default)]
+    pub disk: i64,
+    /// What the largest of the new packages takes on disk, in bytes.
+    #[serde(default)]
+    pub largest: u64,
+    /// The conffiles that the admin has edited, of packages that change.
+    #[serde(default)]
+    pub conffiles: Vec<Edited>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }
@@ -33,6 +43,9 @@ pub struct Change {
     /// What becomes of it.
     #[serde(flatten)]
     pub kind: ChangeKind,
+    /// How the sources that have the new version are labelled.
+    #[serde(default)]
+    pub origins: Vec<String>,
 }
 
 /// What becomes of a package. Versions are opaque: compared by dpkg and apt, shown as they are.
@@ -65,34 +78,67 @@ impl Plan {
         self.changes.is_empty() && self.unfinished.is_empty()
     }
 
+    /// The packages that another version replaces.
+    pub fn upgraded(&self) -> impl Iterator<Item = &str> {
+        let upgrade = |change: &&Change| matches!(change.kind, ChangeKind::Upgrade { .. });
+        self.changes.iter().filter(upgrade).map(|change| change.package.as_str())
+    }
+
+    /// The packages that come, and the version of each.
+    pub fn new_versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some((change.package.as_str(), to.as_str())),
+            ChangeKind::Remove { .. } => None,
+        })
+    }
+
+    /// Takes note of the space that the changes need, from what dpkg says of the installed packages and apt of the new ones
+    /// (in kibibytes, by name).
+    pub fn measure(&mut self, installed: &[Package], coming: &BTreeMap<String, u64>) {
+        // Both programs name the architecture only where there are several.
+        let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
+        let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
+        for change in &self.changes {
+            let name = bare(&change.package);
+            let old = installed.iter().find(|package| package.name == name && package.is_present());
+            let old = old.map_or(0, |package| package.installed_size);
+            let new = match change.kind {
+                ChangeKind::Remove { .. } => 0,
+                ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => coming.get(&name).copied().unwrap_or(old),
+            };
+            self.disk = self.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
+            self.largest = self.largest.max(new.saturating_mul(1024));
+        }
+    }
+
     /// True if it changes this package.
     #[must_use]
     pub fn changes_package(&self, package: &str) -> bool {
         self.changes.iter().any(|change| change.package == package)
     }
 
-    /// Refuses a plan that would take the product, or the upgrader in the middle of its work, away.
-    pub fn check(&self, product: &Product, upgrader: &str) -> Result<()> {
+    /// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
+    #[must_use]
+    pub fn is_of_product(&self, change: &Change, product: &Product) -> bool {
+        let product = self.changes.iter().find(|change| change.package == product.version_package);
+        product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
+    }
+
+    /// The packages among those that would be removed which the product, or the upgrader in the middle of its work, cannot do
+    /// without.
+    #[must_use]
+    pub fn lost<'a>(&'a self, product: &Product, upgrader: &str) -> Vec<&'a str> {
         let needed = |package: &str| {
             package == product.version_package
                 || package == upgrader
-                || product.packages.protected.iter().any(|p| p == package)
+                || product.packages.protected.iter().any(|protected| protected == package)
         };
-        let lost: Vec<&str> = self
-            .changes
+        self.changes
             .iter()
             .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
             .map(|change| change.package.as_str())
             .filter(|package| needed(package))
-            .collect();
-        if lost.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::new(format!("apt would remove {}, which {} cannot do without", lost.join(", "), product.name))
-            .remedy(
-                "See `apt-get -s dist-upgrade` for the reason; often a package from another source stands in the way.",
-            )
-            .into())
+            .collect()
     }
 }
 

@@ -3,10 +3,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::exit::Failure;
+use crate::strict;
 
 /// product.toml: what the product is. Shipped by its vendor, never edited by the admin.
 #[derive(Debug, Clone, Deserialize)]
@@ -53,12 +54,9 @@ pub struct Ready {
     /// Program and arguments; run until it exits with 0.
     pub command: Vec<String>,
     /// For how long to try.
-    #[serde(default = "Ready::default_timeout", deserialize_with = "duration")]
+    #[serde(default = "Ready::default_timeout", deserialize_with = "strict::duration")]
     pub timeout: Duration,
 }
-
-/// The longest time that can be waited for anything.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Ready {
     fn default_timeout() -> Duration {
@@ -79,7 +77,7 @@ pub struct Packages {
 }
 
 /// What becomes of a conffile that the admin has modified and the package has changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConffilePolicy {
     /// The package's version; the admin's lies beside it as `.dpkg-old`.
@@ -122,11 +120,8 @@ impl Product {
 
     /// Reads the text of a product.toml; what is wrong comes with the number of its line.
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let line_at = |offset: usize| text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1);
-        let product: Self = toml::from_str(text).map_err(|error| {
-            let message = error.message().lines().collect::<Vec<_>>().join(" ");
-            (line_at(error.span().map_or(0, |span| span.start)), message)
-        })?;
+        let line_at = |offset| strict::line_at(text, offset);
+        let product: Self = strict::parse(text)?;
         let services = &product.services;
         let order_line = line_at(services.order.span().start);
         if services.order().is_empty() {
@@ -159,18 +154,6 @@ fn is_unit_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
-}
-
-/// A span of time as people write it: `60s`, `2m 30s`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse::<jiff::SignedDuration>()
-        .ok()
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
-        .ok_or_else(|| {
-            D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\", at most a day"))
-        })
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::event::{Event, Events, Fate};
 use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::product::Product;
 use crate::step::{Mode, Outcome, Step};
-use crate::{apt, dpkg, run, session, signals};
+use crate::{apt, dpkg, package_locks, run, session, signals};
 
 /// `NAME-upgrade`: reads the package lists, upgrades its own package, and becomes the `real-NAME-upgrade` that is on disk
 /// then, with the same arguments. Returns only if it fails.
@@ -27,7 +27,8 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     let ours = |step| matches!(step, Step::Refresh | Step::SelfUpdate);
     run::drive(Step::Refresh, ours, mode, events, |step, events| {
         if step == Step::Refresh {
-            apt::update(&mut events.output_of("apt-get"))?;
+            package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
+            apt::update(&mut events.news_of_apt())?;
         } else {
             self_update(context, events)?;
         }
@@ -52,9 +53,9 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     if fate == Fate::Installed {
         // dpkg must not lose the reader of what it says; it takes a moment.
         signals::shield()?;
-        let conffiles =
-            Product::read(&context.paths.product()).map(|product| product.packages.conffiles).unwrap_or_default();
-        apt::upgrade_only(&package, conffiles, &mut events.output_of("apt-get")).explain(|| {
+        let product = || Product::read(&context.paths.product()).map(|product| product.packages.conffiles);
+        let conffiles = context.config.conffiles.map_or_else(product, Ok).unwrap_or_default();
+        apt::upgrade_only(&package, conffiles, &mut events.news_of_apt()).explain(|| {
             Failure::new(format!("{package} could not update itself"))
                 .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
         })?;

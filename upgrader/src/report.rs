@@ -3,10 +3,12 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::conffiles;
 use crate::event::{Event, Reader};
 use crate::exit::Exit;
 use crate::hooks::{self, Phase};
 use crate::plan::Plan;
+use crate::preflight::Finding;
 use crate::step::Step;
 
 /// The version of the report's form. It grows when a key changes its meaning or goes away; new keys may come at any time.
@@ -37,6 +39,10 @@ pub struct Report {
     pub step: Option<Step>,
     /// What would change, or has changed.
     pub plan: Option<Plan>,
+    /// What was not as it should be for an upgrade.
+    pub findings: Vec<Finding>,
+    /// What became of conffiles.
+    pub conffiles: Vec<conffiles::Entry>,
     /// The hooks, in the order they ran.
     pub hooks: Vec<HookReport>,
     /// The services that were restarted, in that order.
@@ -131,7 +137,7 @@ impl Reader for Report {
                 self.started.get_or_insert(*time);
             }
             Event::Began(step) => self.step = Some(*step),
-            Event::Planned { product, plan } => {
+            Event::Planned { product, plan, .. } => {
                 self.product.clone_from(product);
                 self.plan = Some(plan.clone());
             }
@@ -160,7 +166,11 @@ impl Reader for Report {
                 self.exit_code = Some(exit.code());
                 self.message.clone_from(message);
             }
+            Event::Found(finding) => self.findings.push(finding.clone()),
+            Event::Conffile(entry) => self.conffiles.push(entry.clone()),
             Event::Ended(_)
+            | Event::Waiting { .. }
+            | Event::Progress { .. }
             | Event::SelfUpdate { .. }
             | Event::Answered(_)
             | Event::OnItsOwn { .. }

@@ -34,12 +34,17 @@ pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
 
 /// The states of units as systemd names them, in the order of the units: `active`, `failed`, `inactive` …
 pub fn active_states(units: &[String]) -> Result<Vec<String>> {
-    let states =
-        Program::new("systemctl").args(["show", "--property=ActiveState", "--value", "--"]).args(units).output()?;
+    properties(units, "ActiveState")
+}
+
+/// A property of each of these units, in their order. It must be one that is never empty.
+pub fn properties(units: &[String], property: &str) -> Result<Vec<String>> {
+    let values =
+        Program::new("systemctl").args(["show", "--property", property, "--value", "--"]).args(units).output()?;
     // One line for each unit, with an empty one between them.
-    let states: Vec<String> = states.lines().filter(|state| !state.is_empty()).map(str::to_owned).collect();
-    ensure!(states.len() == units.len(), "systemctl gave {} states for {} units", states.len(), units.len());
-    Ok(states)
+    let values: Vec<String> = values.lines().filter(|value| !value.is_empty()).map(str::to_owned).collect();
+    ensure!(values.len() == units.len(), "systemctl gave {} values for {} units", values.len(), units.len());
+    Ok(values)
 }
 
 /// Restarts a service (starts one that is down) and waits until it is up and ready.

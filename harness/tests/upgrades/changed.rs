@@ -188,12 +188,20 @@ fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
     // The upgrade waits in a hook until all have seen what they came for.
     let waiting = b"#!/bin/sh\nuntil test -e /root/go; do sleep 0.1; done\n";
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/99-wait", waiting, 0o755)?;
-    let left =
-        world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("  20-second: ok\nUpgrading packages\n", "\u{3}").run()?;
+    let left = world
+        .upgrade(&[])
+        .env("TERM", "dumb")
+        .answer("[Y/n] ", "y\n")
+        .answer("  20-second: ok\nUpgrading packages\n", "\u{3}")
+        .run()?;
     ensure!(left.exit == 7, "{left}");
     let script = world.upgrade(&["--yes"]).run()?;
     ensure!(script.exit == 7 && script.screen.contains("`xivo-upgrade attach` shows it"), "{script}");
-    let again = world.upgrade(&[]).answer("post-upgrade hooks\n  10-first.sh: ok\n  20-second: ok\n", "\u{3}").run()?;
+    let again = world
+        .upgrade(&[])
+        .env("TERM", "dumb")
+        .answer("post-upgrade hooks\n  10-first.sh: ok\n  20-second: ok\n", "\u{3}")
+        .run()?;
     ensure!(again.exit == 7, "{again}");
     world.machine.sh("touch /root/go")?;
     let attached = world.upgrade(&["attach"]).run()?;

@@ -131,9 +131,9 @@ fn dry_run(debian: Debian) -> Result<Option<String>> {
     let world = appliance::upgradable_with(debian, &yesterday, &today)?;
     let shown = unchanged(&world, 0, || world.upgrade(&["--dry-run"]).run())?;
     // The upgrader's own package is in it, and has another size whenever it is built.
-    let (before, size) = shown.split_once("Download size: ").context("no download size")?;
-    let (_, after) = size.split_once(" MB\n").context("the upgrader is in it")?;
-    Ok(Some(format!("{before}Download size: ... MB\n{after}")))
+    let (before, size) = shown.split_once("Download: ").context("no download size")?;
+    let (_, after) = size.split_once(" more\n").context("the upgrader is in it")?;
+    Ok(Some(format!("{before}Download: ... more\n{after}")))
 }
 
 fn source_not_found(debian: Debian) -> Result<Option<String>> {

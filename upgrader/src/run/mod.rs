@@ -156,8 +156,8 @@ impl Run<'_> {
     fn perform(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
         match step {
             Step::Refresh | Step::SelfUpdate => bail!("{step} is a step of the other program"),
-            Step::Preflight => self.preflight(),
-            Step::Plan => self.make_plan(events),
+            Step::Preflight => self.preflight(events),
+            Step::Plan => self.show_plan(events),
             Step::Confirm => self.confirm(events),
             Step::Repair => self.repair(events),
             Step::Download => work::download(events),

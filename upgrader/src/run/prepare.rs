@@ -4,39 +4,91 @@ use anyhow::Result;
 
 use super::Run;
 use crate::apt::{self, Simulation};
+use crate::cli::Context;
 use crate::event::{Event, Events};
 use crate::exit::{Explain as _, Failure};
-use crate::hooks::{self, Phase};
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::preflight::{self, Finding};
+use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::Outcome;
+use crate::{conffiles, dpkg, package_locks, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
-    /// What can be known to go wrong is known before anything is touched.
-    pub(super) fn preflight(&mut self) -> Result<Outcome> {
-        Policy::remove_left_over(self.context.paths)?;
-        for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
-            hooks::find(&self.context.paths.hooks(phase))?;
+    /// What can be known to go wrong is known, all of it, before anything is touched.
+    pub(super) fn preflight(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let Context { paths, config, .. } = self.context;
+        Policy::remove_left_over(paths)?;
+        package_locks::wait(paths.root(), config.time_limits.lock, events)?;
+        let mut findings = preflight::look(paths, self.product, worker::has_systemd());
+        match self.draft() {
+            Ok(plan) => {
+                findings.extend(preflight::look_for_space(paths, &plan, plan.largest));
+                self.plan = Some(plan);
+            }
+            Err(error) => findings.push(Finding::from(&error)),
         }
-        Ok(Outcome::Done)
+        let is_ready = !findings.iter().any(|finding| finding.fatal);
+        for finding in findings {
+            events.tell(Event::Found(finding));
+        }
+        if is_ready {
+            return Ok(Outcome::Done);
+        }
+        Err(Failure::new("this machine is not ready for an upgrade; nothing was changed")
+            .remedy("Do what is said above, then start again.")
+            .into())
     }
 
-    pub(super) fn make_plan(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let package = &self.product.version_package;
+    /// The plan, from what dpkg and apt say.
+    fn draft(&self) -> Result<Plan> {
+        let product = self.product;
         let installed = self.installed_version()?;
-        let candidate = apt::candidate(package)?.unwrap_or_else(|| installed.clone());
+        let candidate = apt::candidate(&product.version_package)?.unwrap_or_else(|| installed.clone());
         let Simulation { changes, unfinished, kept_back } = apt::simulate().explain(|| {
             Failure::new("apt finds no way to upgrade this machine").remedy(
                 "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
             )
         })?;
-        let restart = self.product.services.order().to_vec();
-        let plan =
-            Plan { installed, candidate, changes, unfinished, kept_back, download: apt::download_size()?, restart };
-        plan.check(self.product, &self.context.paths.package())?;
-        events.tell(Event::Planned { product: self.product.name.clone(), plan: plan.clone() });
+        let mut plan = Plan {
+            installed,
+            candidate,
+            changes,
+            unfinished,
+            kept_back,
+            download: apt::download_size()?,
+            restart: product.services.order().to_vec(),
+            ..Plan::default()
+        };
+        let upgrader = self.context.paths.package();
+        let lost = plan.lost(product, &upgrader);
+        if !lost.is_empty() {
+            let why = apt::conflicts(&plan.changes, &lost)?;
+            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+            let message =
+                format!("apt would remove {}, which {} cannot do without{why}", lost.join(", "), product.name);
+            return Err(Failure::new(message)
+                .remedy("See `apt-get -s dist-upgrade`; often a package from another source stands in the way.")
+                .into());
+        }
+        let replaced: Vec<&str> = plan.upgraded().collect();
+        plan.conffiles = conffiles::edited(&replaced, self.conffile_policy())?;
+        plan.measure(&dpkg::packages()?, &apt::installed_sizes(plan.new_versions())?);
+        Ok(plan)
+    }
+
+    /// What becomes of edited conffiles: the admin's word, or else the product's.
+    pub(super) fn conffile_policy(&self) -> ConffilePolicy {
+        self.context.config.conffiles.unwrap_or(self.product.packages.conffiles)
+    }
+
+    pub(super) fn show_plan(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let plan = self.plan()?;
+        let own = plan.changes.iter().filter(|change| plan.is_of_product(change, self.product));
+        let own = own.map(|change| change.package.clone()).collect();
+        events.tell(Event::Planned { product: self.product.name.clone(), own, plan: plan.clone() });
         if !plan.kept_back.is_empty() {
             events.tell(Event::Attention(format!(
                 "Held or kept back, so not as released: {}. What to do: `apt-mark unhold` what is held (`apt-mark showhold`); \
@@ -44,9 +96,7 @@ impl Run<'_> {
                 plan.kept_back.join(" ")
             )));
         }
-        let outcome = if plan.is_empty() { Outcome::NothingToDo } else { Outcome::Done };
-        self.plan = Some(plan);
-        Ok(outcome)
+        Ok(if plan.is_empty() { Outcome::NothingToDo } else { Outcome::Done })
     }
 
     pub(super) fn confirm(&self, events: &mut Events<'_>) -> Result<Outcome> {

@@ -1,18 +1,16 @@
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 
 use super::Run;
+use crate::conffiles::Ledger;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::hooks::{self, Phase};
 use crate::policy::Policy;
 use crate::step::Outcome;
 use crate::systemd::{self, Turn};
-use crate::{apt, dpkg};
-
-/// How long a hook may take.
-const HOOK_LIMIT: Duration = Duration::from_secs(600);
+use crate::{apt, dpkg, package_locks};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -20,7 +18,7 @@ impl Run<'_> {
         if dpkg::was_interrupted(self.context.paths)? {
             events.tell(Event::Repairing);
             let _policy = self.hold_services_back()?;
-            let conffiles = self.product.packages.conffiles;
+            let conffiles = self.conffile_policy();
             dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
         }
         Ok(Outcome::Done)
@@ -59,7 +57,13 @@ impl Run<'_> {
             let hook = hooks::name(&path);
             events.tell(Event::HookBegan(phase, hook.clone()));
             let started = Instant::now();
-            let ended = hooks::run(&path, phase, self.plan()?, HOOK_LIMIT, &mut events.output_of(&hook));
+            let ended = hooks::run(
+                &path,
+                phase,
+                self.plan()?,
+                self.context.config.time_limits.hook,
+                &mut events.output_of(&hook),
+            );
             let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
             events.tell(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
             match (phase, ended) {
@@ -84,18 +88,28 @@ impl Run<'_> {
         Ok(outcome)
     }
 
+    /// Upgrades the packages, and keeps the ledger of their conffiles.
     pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        let plan = self.plan()?;
         let changed = "what there is to upgrade changed since it was shown";
         let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
-        if now.changes != self.plan()?.changes {
+        if now.changes != plan.changes {
             return Err(Failure::new(format!("no package was changed: {changed}"))
                 .remedy("Start again to see the new plan.")
                 .exit(Exit::Unchanged)
                 .into());
         }
-        let _policy = self.hold_services_back()?;
-        let conffiles = self.product.packages.conffiles;
-        apt::dist_upgrade(conffiles, &mut events.output_of("apt-get")).explain(|| self.half_done())?;
+        package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
+        let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str()))?;
+        let policy = self.hold_services_back()?;
+        let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+        drop(policy);
+        // Also of an upgrade that went wrong: some of its packages are there.
+        for entry in ledger.close()? {
+            entry.difference(&mut events.output_of("diff"))?;
+            events.tell(Event::Conffile(entry));
+        }
+        result.explain(|| self.half_done())?;
         Ok(Outcome::Done)
     }
 
@@ -136,9 +150,9 @@ impl Run<'_> {
     }
 }
 
-/// Fetches everything.
+/// Fetches and verifies every package that is needed.
 pub(super) fn download(events: &mut Events<'_>) -> Result<Outcome> {
-    apt::download(&mut events.output_of("apt-get")).explain(|| {
+    apt::download(&mut events.news_of_apt()).explain(|| {
         Failure::new("the packages could not be downloaded")
             .remedy("Check the network and the space in /var/cache/apt, then start again.")
     })?;

@@ -1,0 +1,282 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use md5::Md5;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::command::Program;
+use crate::dpkg;
+use crate::product::ConffilePolicy;
+
+/// What ucf(1) manages, one `MD5SUM  PATH` a line.
+const UCF: &str = "/var/lib/ucf/hashfile";
+
+/// What lies beside a conffile after dpkg or ucf had two versions of it: the other one.
+const OTHERS: [&str; 4] = [".dpkg-old", ".dpkg-dist", ".ucf-old", ".ucf-dist"];
+
+/// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub package: String,
+    /// True if it was removed.
+    pub deleted: bool,
+    /// What will become of it.
+    pub policy: ConffilePolicy,
+}
+
+/// What became of a conffile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What became of it.
+    pub fate: Fate,
+    /// Where the other version lies, if there is one.
+    pub other: Option<PathBuf>,
+    /// The SHA-256 sum in hex before the packages changed; none if there was no file.
+    pub sha256_before: Option<String>,
+    /// The same after.
+    pub sha256_after: Option<String>,
+}
+
+/// What becomes of a conffile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// The admin had edited it and still has that version; the package's lies beside it.
+    Kept,
+    /// The admin had edited it, and it is the package's now; the admin's lies beside it.
+    Replaced,
+    /// Nobody had edited it, and it is the package's new one.
+    Updated,
+    /// It was not there.
+    New,
+    /// It is not there any more.
+    Removed,
+}
+
+/// The conffiles of the packages that are about to change, as they are before that.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    files: BTreeMap<PathBuf, Before>,
+    packages: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Before {
+    edited: bool,
+    sum: Option<String>,
+    /// The other versions that lie beside it already, and their sums.
+    others: BTreeMap<PathBuf, String>,
+}
+
+/// The conffiles of these packages that the admin has edited or removed.
+pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> {
+    let mut edited = Vec::new();
+    for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
+        let path = PathBuf::from(path);
+        let now = fs::read(&path).ok();
+        if !obsolete && now.as_deref().map(hex_of::<Md5>).as_deref() != Some(shipped.as_str()) {
+            edited.push(Edited { path, package, deleted: now.is_none(), policy });
+        }
+    }
+    edited.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(edited)
+}
+
+impl Ledger {
+    /// Looks at the conffiles of these packages, and at what ucf manages.
+    pub fn open<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
+        let mut files = BTreeMap::new();
+        for (path, shipped) in known(&packages)? {
+            let content = fs::read(&path).ok();
+            let edited = content.as_deref().map(hex_of::<Md5>) != Some(shipped);
+            let sum = content.as_deref().map(hex_of::<Sha256>);
+            let others = others_of(&path);
+            files.insert(path, Before { edited, sum, others });
+        }
+        Ok(Self { files, packages })
+    }
+
+    /// What became of them.
+    pub fn close(self) -> Result<Vec<Entry>> {
+        let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
+        let nothing = Before::default();
+        let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
+        Ok(paths
+            .into_iter()
+            .filter_map(|path| entry(path, self.files.get(path).unwrap_or(&nothing), others_of(path)))
+            .collect())
+    }
+}
+
+impl Entry {
+    /// True if the admin should have a look: the file is not what it was, or not what the package expects.
+    #[must_use]
+    pub fn wants_a_look(&self) -> bool {
+        matches!(self.fate, Fate::Kept | Fate::Replaced)
+    }
+
+    /// The older version and the newer one, where both are on disk.
+    #[must_use]
+    pub fn versions(&self) -> Option<(&Path, &Path)> {
+        let other = self.other.as_deref()?;
+        Some(if self.fate == Fate::Kept { (&self.path, other) } else { (other, &self.path) })
+    }
+
+    /// The difference between the older and the newer version, line by line (diff(1)).
+    pub fn difference(&self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let Some((old, new)) = self.versions() else { return Ok(()) };
+        Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let other = self.other.as_ref().map(|other| other.display());
+        match (self.fate, other) {
+            (Fate::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
+            (Fate::Kept, None) => write!(f, "{path} is yours"),
+            (Fate::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
+            (Fate::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
+            (Fate::Updated, _) => write!(f, "{path} is the package's new one"),
+            (Fate::New, _) => write!(f, "{path} is new"),
+            (Fate::Removed, _) => write!(f, "{path} is gone"),
+        }
+    }
+}
+
+/// Judges a conffile by what it was and by what is there now.
+fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<Entry> {
+    let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
+    // What lay there before is not of this upgrade.
+    let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
+    let fate = match (&before.sum, &after) {
+        (None, None) => return None,
+        (None, Some(_)) => Fate::New,
+        (Some(_), None) => Fate::Removed,
+        (Some(before), Some(after)) if before == after => {
+            other.as_ref()?;
+            Fate::Kept
+        }
+        _ if before.edited => Fate::Replaced,
+        _ => Fate::Updated,
+    };
+    Some(Entry { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
+}
+
+/// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
+fn known(packages: &[String]) -> Result<Vec<(PathBuf, String)>> {
+    let conffiles = dpkg::conffiles(packages.iter().map(String::as_str))?;
+    let mut known: Vec<_> = conffiles.into_iter().map(|file| (PathBuf::from(file.path), file.shipped)).collect();
+    known.extend(parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()));
+    Ok(known)
+}
+
+/// Reads `MD5SUM  PATH` lines; others are passed over.
+fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
+    text.lines()
+        .filter_map(|line| line.split_once(char::is_whitespace))
+        .map(|(sum, path)| (PathBuf::from(path.trim_start()), sum.to_owned()))
+        .filter(|(path, _)| path.is_absolute())
+        .collect()
+}
+
+/// The other versions that lie beside a file, or beside what it links to, and their SHA-256 sums.
+fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    for place in BTreeSet::from([path.to_owned(), target]) {
+        for suffix in OTHERS {
+            let mut other = place.clone().into_os_string();
+            other.push(suffix);
+            if let Ok(content) = fs::read(&other) {
+                found.insert(PathBuf::from(other), hex_of::<Sha256>(&content));
+            }
+        }
+    }
+    found
+}
+
+fn hex_of<D: Digest>(content: &[u8]) -> String {
+    D::digest(content).iter().fold(String::new(), |mut hex, byte| {
+        use fmt::Write as _;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a conffile that was `before` and then `change`d.
+    fn told(before: Option<&str>, edited: bool, change: impl Fn(&Path)) -> Option<String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.conf");
+        if let Some(text) = before {
+            fs::write(&path, text).expect("written");
+        }
+        // Left by an upgrade long ago.
+        fs::write(directory.path().join("a.conf.dpkg-old"), "ancient").expect("written");
+        let before =
+            Before { edited, sum: before.map(|text| hex_of::<Sha256>(text.as_bytes())), others: others_of(&path) };
+        change(&path);
+        let entry = entry(&path, &before, others_of(&path))?;
+        Some(entry.to_string().replace(&directory.path().display().to_string(), "/etc"))
+    }
+
+    fn put(path: &Path, suffix: &str, text: &str) {
+        fs::write(format!("{}{suffix}", path.display()), text).expect("written");
+    }
+
+    #[test]
+    fn each_conffile_is_told_of_by_what_became_of_it() {
+        let say = |text: Option<String>| text.unwrap_or_else(|| "nothing".to_owned());
+        insta::assert_snapshot!([
+            say(told(Some("mine"), true, |_| ())),
+            say(told(Some("mine"), true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(told(Some("mine"), true, |path| { put(path, "", "theirs"); put(path, ".dpkg-old", "mine") })),
+            say(told(Some("mine"), true, |path| put(path, "", "theirs"))),
+            say(told(Some("old"), false, |path| put(path, "", "new"))),
+            say(told(None, false, |path| put(path, "", "new"))),
+            say(told(Some("old"), false, |path| fs::remove_file(path).expect("removed"))),
+            say(told(None, true, |_| ())),
+        ].join("\n"), @r#"
+        nothing
+        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-dist
+        /etc/a.conf is the package's; yours is /etc/a.conf.dpkg-old
+        /etc/a.conf is the package's, and yours is gone
+        /etc/a.conf is the package's new one
+        /etc/a.conf is new
+        /etc/a.conf is gone
+        nothing
+        "#);
+    }
+
+    #[test]
+    fn the_other_version_lies_beside_what_a_link_points_to() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir(directory.path().join("real")).expect("created");
+        let (link, target) = (directory.path().join("a.conf"), directory.path().join("real/a.conf"));
+        fs::write(&target, "mine").expect("written");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        put(&target, ".dpkg-dist", "theirs");
+        assert_eq!(others_of(&link).len(), 1);
+    }
+
+    #[test]
+    fn lines_of_ucf_that_are_none_are_passed_over() {
+        let read = parse_ucf("d41d8  /etc/default/x y\n\nnonsense\nabc relative\n");
+        assert_eq!(read, [(PathBuf::from("/etc/default/x y"), "d41d8".to_owned())]);
+    }
+}

@@ -1,0 +1,210 @@
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::exit::Failure;
+use crate::product::ConffilePolicy;
+use crate::strict;
+
+/// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Config {
+    /// What becomes of edited conffiles, instead of what the product says.
+    pub conffiles: Option<ConffilePolicy>,
+    /// How long to wait.
+    pub time_limits: TimeLimits,
+    /// What to keep, and for how long.
+    pub keep: Keep,
+    /// Whom to tell.
+    pub notify: Notify,
+}
+
+/// How long to wait.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeLimits {
+    /// For somebody else who works with packages.
+    #[serde(deserialize_with = "strict::duration")]
+    pub lock: Duration,
+    /// For a hook.
+    #[serde(deserialize_with = "strict::duration")]
+    pub hook: Duration,
+}
+
+/// What to keep, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct Keep {
+    /// Reports of past runs, in days.
+    pub history_days: u16,
+    /// Dumps of the database, in days.
+    pub dump_days: u16,
+}
+
+/// Whom to tell.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// A program and its arguments; none if the list is empty.
+    pub command: Vec<String>,
+}
+
+impl Default for TimeLimits {
+    fn default() -> Self {
+        Self { lock: Duration::from_secs(120), hook: Duration::from_secs(600) }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { history_days: 365, dump_days: 30 }
+    }
+}
+
+/// A setting, for the file that is shipped and for the man page.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The table it is in; empty for the top.
+    pub table: &'static str,
+    /// Its key.
+    pub key: &'static str,
+    /// What it is if nothing is said, as TOML.
+    pub default: &'static str,
+    /// What it is for: sentences.
+    pub meaning: &'static str,
+}
+
+/// Every setting there is.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        table: "",
+        key: "conffiles",
+        default: "\"replace\"",
+        meaning: "What becomes of a conffile that you edited when its package brings another version of it. \"replace\" installs \
+                  the package's and keeps yours beside it as .dpkg-old; \"keep\" leaves yours and puts the package's beside it \
+                  as .dpkg-dist. The default is what the product says.",
+    },
+    Setting {
+        table: "time-limits",
+        key: "lock",
+        default: "\"2m\"",
+        meaning: "How long to wait for somebody else who works with packages.",
+    },
+    Setting {
+        table: "time-limits",
+        key: "hook",
+        default: "\"10m\"",
+        meaning: "How long a hook may take. One that takes longer is ended with all its processes, and has failed.",
+    },
+    Setting {
+        table: "keep",
+        key: "history-days",
+        default: "365",
+        meaning: "For how many days the reports of past runs are kept. The last one is kept however old it is.",
+    },
+    Setting {
+        table: "keep",
+        key: "dump-days",
+        default: "30",
+        meaning: "For how many days the dumps are kept that are made before the database is migrated. The last one is kept \
+                  however old it is.",
+    },
+    Setting {
+        table: "notify",
+        key: "command",
+        default: "[]",
+        meaning: "A program and its arguments, run at the end of each upgrade whatever came of it, with the report as JSON on its \
+                  stdin and the result in its environment: UPGRADE_RESULT (done, attention, unchanged, needs-human), \
+                  UPGRADE_EXIT_CODE and UPGRADE_SUMMARY (one line).",
+    },
+];
+
+impl Config {
+    /// Reads a config.toml.
+    ///
+    /// # Errors
+    /// One line that names the file, and for what is wrong inside it the line and the key.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            text => text.with_context(|| {
+                Failure::new(format!("{}: cannot be read", path.display()))
+                    .remedy("Make it a text that root can read, or remove it: then everything is as without settings.")
+            })?,
+        };
+        strict::parse(&text).map_err(|(line, message)| {
+            Failure::new(format!("{}:{line}: {message}", path.display()))
+                .remedy("Mend that line, or put a # in front of it: then it is as without the setting.")
+                .into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        let (line, message) = strict::parse::<Config>(text).expect_err("it is bad");
+        format!("{line}: {message}")
+    }
+
+    #[test]
+    fn every_setting_exists_and_its_default_is_the_one_that_is_documented() {
+        let mut text = String::new();
+        for setting in SETTINGS {
+            let table = if setting.table.is_empty() { String::new() } else { format!("[{}]\n", setting.table) };
+            let line = format!("{table}{} = {}\n", setting.key, setting.default);
+            let mut config: Config = strict::parse(&line).expect(&line);
+            // The product's word is the default, and nothing is not the same as the usual word.
+            config.conffiles = None;
+            assert_eq!(config, Config::default(), "{line}");
+            if !setting.table.is_empty() && !text.contains(&table) {
+                text.push_str(&table);
+            }
+            text.push_str(setting.key);
+            text.push_str(" = ");
+            text.push_str(setting.default);
+            text.push('\n');
+        }
+        strict::parse::<Config>(&text).expect("all of them together");
+        // And there is none that is not documented.
+        let keys = ["conffiles", "time-limits", "keep", "notify"];
+        assert_eq!(complaint("x = 1"), format!("1: unknown field `x`, expected one of `{}`", keys.join("`, `")));
+        for table in &keys[1..] {
+            let documented: Vec<_> = SETTINGS
+                .iter()
+                .filter(|setting| setting.table == *table)
+                .map(|setting| format!("`{}`", setting.key))
+                .collect();
+            let expected = complaint(&format!("[{table}]\nx = 1"));
+            for key in &documented {
+                assert!(expected.contains(key), "{expected}");
+            }
+            assert_eq!(expected.matches('`').count(), 2 + 2 * documented.len(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        insta::assert_snapshot!([
+            complaint("conffiles = \"burn\""),
+            complaint("[time-limits]\n\nhook = \"forever\""),
+            complaint("[time-limits]\nhook = \"0s\""),
+            complaint("[keep]\nhistory-days = -1"),
+            complaint("[notify]\ncommand = \"mail root\""),
+            complaint("[notify"),
+        ].join("\n"), @r#"
+        1: unknown variant `burn`, expected `replace` or `keep`
+        3: "forever" is not a span of time such as "60s" or "2m", at most a day
+        2: "0s" is not a span of time such as "60s" or "2m", at most a day
+        2: invalid value: integer `-1`, expected u16
+        2: invalid type: string "mail root", expected a sequence
+        1: unclosed table, expected `]`
+        "#);
+    }
+}

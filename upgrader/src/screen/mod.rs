@@ -1,0 +1,403 @@
+/// The plan, as people read it.
+mod plan;
+/// Colours, and a bar that moves.
+mod style;
+
+use std::io::{self, Write};
+
+use crate::cli::Options;
+use crate::event::{Event, Fate, Reader};
+use crate::hooks;
+use crate::step::Step;
+pub use style::Style;
+
+/// How often a wait is told of on a screen whose lines stay, in seconds.
+const WAIT_STEP: u64 = 10;
+
+/// The screen: what the person sees of a run. On a terminal a bar moves at its end; elsewhere there are plain lines.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "what is wanted, and what is on it now")]
+pub struct Screen<W> {
+    writer: W,
+    /// Also shows every line that apt and the hooks print.
+    verbose: bool,
+    /// Shows only what wants attention, and the plan if there is a question about it.
+    quiet: bool,
+    asks: bool,
+    style: Style,
+    /// True if the last line on it is a bar, which the next line replaces.
+    ends_with_bar: bool,
+    /// True if the last line on it is an empty one.
+    ends_empty: bool,
+    /// True while somebody else is waited for.
+    waiting: bool,
+}
+
+impl Screen<Box<dyn Write>> {
+    /// The screen that was asked for.
+    #[must_use]
+    pub fn of(options: &Options) -> Self {
+        let style = Style::of_this_process(options.json);
+        Self {
+            verbose: options.verbose,
+            quiet: options.quiet,
+            asks: !options.yes,
+            ..Self::new(options.screen(), style)
+        }
+    }
+}
+
+impl<W: Write> Screen<W> {
+    /// A screen that shows what most people want to know.
+    pub fn new(writer: W, style: Style) -> Self {
+        Self {
+            writer,
+            verbose: false,
+            quiet: false,
+            asks: true,
+            style,
+            ends_with_bar: false,
+            ends_empty: false,
+            waiting: false,
+        }
+    }
+
+    fn show(&mut self, event: &Event) -> io::Result<()> {
+        if self.quiet && !self.is_worth_breaking_the_silence(event) {
+            return Ok(());
+        }
+        if let Event::Progress { percent, what } = event {
+            return self.show_bar(&format!("{} {percent:>3} %  {what}", style::bar(*percent)));
+        }
+        let mut lines = Vec::new();
+        self.render(event, &mut lines)?;
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.remove_bar()?;
+        self.ends_empty = lines.ends_with(b"\n\n");
+        self.writer.write_all(&lines)?;
+        self.writer.flush()
+    }
+
+    fn is_worth_breaking_the_silence(&self, event: &Event) -> bool {
+        match event {
+            Event::Planned { .. } => self.asks,
+            Event::Found(_)
+            | Event::ServicesDown(_)
+            | Event::ServiceRestarted(_, Err(_))
+            | Event::HookEnded { ended: hooks::Ended::Failed(_), .. }
+            | Event::Finished { .. } => true,
+            _ => false,
+        }
+    }
+
+    fn show_bar(&mut self, text: &str) -> io::Result<()> {
+        let Some(width) = self.style.width() else { return Ok(()) };
+        let text: String = text.chars().take(width.saturating_sub(1)).collect();
+        self.ends_with_bar = true;
+        write!(self.writer, "\r{text}\x1b[K")?;
+        self.writer.flush()
+    }
+
+    fn remove_bar(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.ends_with_bar) {
+            write!(self.writer, "\r\x1b[K")?;
+        }
+        Ok(())
+    }
+
+    fn render(&mut self, event: &Event, out: &mut Vec<u8>) -> io::Result<()> {
+        let style = self.style;
+        if !matches!(event, Event::Waiting { .. } | Event::Output { .. }) {
+            self.waiting = false;
+        }
+        match event {
+            Event::Began(step) => {
+                if let Some(title) = title(*step) {
+                    writeln!(out, "{title}")?;
+                }
+            }
+            Event::SelfUpdate { package, from, to, fate: Fate::Installed } => {
+                writeln!(out, "Updating {package} {from} -> {to}")?;
+            }
+            Event::SelfUpdate { package, from, to, fate: Fate::DryRun } => {
+                writeln!(out, "Would first update {package} {from} -> {to}; what follows is planned by {from}")?;
+            }
+            Event::SelfUpdate { package, from, to, fate: Fate::Held } => {
+                writeln!(out, "{package} {to} is available but held: going on with {from}")?;
+            }
+            Event::Waiting { who, seconds } => {
+                let text = format!("Waiting for {who}, who works with packages: at most {seconds} s more");
+                if style.width().is_some() {
+                    return self.show_bar(&text);
+                }
+                if !std::mem::replace(&mut self.waiting, true) || seconds % WAIT_STEP == 0 {
+                    writeln!(out, "{text}")?;
+                }
+            }
+            Event::Found(finding) => {
+                let (word, colour) = if finding.fatal {
+                    ("Problem", Style::bad as fn(Style, &str) -> String)
+                } else {
+                    ("Note", Style::plain as _)
+                };
+                writeln!(out, "{}: {}", colour(style, word), finding.what)?;
+                writeln!(out, "  What to do: {}", finding.remedy)?;
+            }
+            Event::Planned { product, own, plan } => plan::show(out, product, own, plan)?,
+            Event::OnItsOwn { unit: Some(_) } => {
+                writeln!(
+                    out,
+                    "From here on it goes on by itself: Ctrl-C or a lost connection only ends this view of it"
+                )?;
+            }
+            Event::OnItsOwn { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
+            Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
+            Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
+            Event::HookEnded { hook, ended, milliseconds, .. } => {
+                let took = duration(*milliseconds);
+                match ended {
+                    hooks::Ended::Done => writeln!(out, "  {hook}: {}{took}", style.good("ok"))?,
+                    hooks::Ended::NotApplicable => writeln!(out, "  {hook}: not applicable here{took}")?,
+                    hooks::Ended::Failed(how) => writeln!(out, "  {hook}: {} {how}", style.bad("FAILED"))?,
+                }
+            }
+            Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
+            Event::ServiceRestarted(service, Err(error)) => {
+                writeln!(out, "  {service:<24} {}  {error}", style.bad("NOK"))?;
+            }
+            Event::ServicesDown(down) => {
+                for (service, state) in down {
+                    writeln!(out, "  {service:<24} {}  {state}", style.bad("NOK"))?;
+                }
+            }
+            Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
+            Event::Finished { message, .. } if !message.is_empty() => {
+                if !self.ends_empty {
+                    writeln!(out)?;
+                }
+                writeln!(out, "{message}")?;
+            }
+            // A bar that was left half-way is none of what follows: what failed is said on stderr by the program, once, however
+            // early it fails.
+            Event::Failed(_) | Event::Finished { .. } => self.remove_bar()?,
+            Event::Attention(_)
+            | Event::Started { .. }
+            | Event::Answered(_)
+            | Event::Output { .. }
+            | Event::Progress { .. }
+            | Event::Conffile(_)
+            | Event::Ended(_)
+            | Event::HookBegan(..)
+            | Event::ServiceRestarting(_) => {}
+        }
+        Ok(())
+    }
+}
+
+impl<W: Write> Reader for Screen<W> {
+    fn read(&mut self, event: &Event) {
+        // A terminal that went away must not end an upgrade.
+        let _ = self.show(event);
+    }
+}
+
+/// The line that a step begins with; steps that are quick or speak for themselves have none.
+fn title(step: Step) -> Option<&'static str> {
+    match step {
+        Step::Refresh => Some("Reading package lists"),
+        Step::Download => Some("Downloading packages"),
+        Step::PreUpgradeHooks => Some("Running pre-upgrade hooks"),
+        Step::Packages => Some("Upgrading packages"),
+        Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
+        Step::Restart => Some("Restarting services"),
+        Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Repair | Step::Verify => None,
+    }
+}
+
+/// How long something took, if that is worth a word.
+fn duration(milliseconds: u64) -> String {
+    if milliseconds < 10_000 { String::new() } else { format!(" ({} s)", milliseconds.saturating_add(500) / 1000) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conffiles::Edited;
+    use crate::exit::Exit;
+    use crate::hooks::Phase;
+    use crate::plan::{Change, ChangeKind, Plan};
+    use crate::preflight::Finding;
+    use crate::product::ConffilePolicy;
+
+    fn seen(mut screen: Screen<Vec<u8>>, events: &[Event]) -> String {
+        for event in events {
+            screen.read(event);
+        }
+        String::from_utf8(screen.writer).expect("text")
+    }
+
+    fn plain() -> Screen<Vec<u8>> {
+        Screen::new(Vec::new(), Style::Plain)
+    }
+
+    fn shown(verbose: bool, events: &[Event]) -> String {
+        seen(Screen { verbose, ..plain() }, events)
+    }
+
+    fn change(package: &str, kind: ChangeKind) -> Change {
+        Change { package: package.to_owned(), kind, origins: Vec::new() }
+    }
+
+    fn planned() -> Event {
+        let own = vec!["asterisk".to_owned(), "xivo".to_owned()];
+        Event::Planned { product: "XiVO".to_owned(), own, plan: plan() }
+    }
+
+    fn plan() -> Plan {
+        Plan {
+            installed: "1.2.1".to_owned(),
+            candidate: "2:2023.1-rc1".to_owned(),
+            changes: vec![
+                change("asterisk", ChangeKind::Upgrade { from: "1:13".to_owned(), to: "1:16".to_owned() }),
+                change("xivo", ChangeKind::Upgrade { from: "1.2.1".to_owned(), to: "2:2023.1-rc1".to_owned() }),
+                change("libssl3", ChangeKind::Upgrade { from: "3.0.1".to_owned(), to: "3.0.2".to_owned() }),
+                change("xivo-new", ChangeKind::Install { to: "1".to_owned() }),
+                change("xivo-old", ChangeKind::Remove { from: "0.9".to_owned() }),
+            ],
+            unfinished: vec!["half".to_owned()],
+            kept_back: vec!["held".to_owned()],
+            download: 12_345_678,
+            disk: -4_500_000,
+            conffiles: vec![Edited {
+                path: "/etc/xivo/xivo.conf".into(),
+                package: "xivo".to_owned(),
+                deleted: false,
+                policy: ConffilePolicy::Replace,
+            }],
+            restart: vec!["postgresql".to_owned(), "asterisk".to_owned()],
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_plan_is_shown_in_groups() {
+        insta::assert_snapshot!(shown(false, &[planned()]), @r#"
+
+        XiVO installed version: 1.2.1
+        XiVO candidate version: 2:2023.1-rc1
+
+        XiVO packages to upgrade (2):
+          asterisk  1:13 -> 1:16
+          xivo      1.2.1 -> 2:2023.1-rc1
+
+        System packages to upgrade (1):
+          libssl3  3.0.1 -> 3.0.2
+
+        New packages (1):
+          xivo-new  1
+
+        Packages to remove (1):
+          xivo-old  0.9
+
+        Installed but not configured, to be finished (1): half
+
+        Not upgraded, held or kept back (1): held
+
+        Configuration files that you edited (1); where a package brings another version it is installed, and yours kept as .dpkg-old:
+          /etc/xivo/xivo.conf (xivo)
+
+        Download: 12.3 MB; on disk: 4.5 MB less
+        Services to restart, in this order: postgresql asterisk
+        "#);
+    }
+
+    #[test]
+    fn what_fails_is_seen_between_what_went_well() {
+        let failed = || Err("(exit status: 1): no".to_owned());
+        let ended = |hook: &str, ended, milliseconds| Event::HookEnded {
+            phase: Phase::PostUpgrade,
+            hook: hook.to_owned(),
+            ended,
+            milliseconds,
+        };
+        insta::assert_snapshot!(shown(false, &[
+            Event::Began(Step::PostUpgradeHooks),
+            Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
+            ended("10-a", hooks::Ended::Done, 9999),
+            ended("20-b", hooks::Ended::Failed("(exit status: 1): no".to_owned()), 10),
+            ended("30-c", hooks::Ended::NotApplicable, 61_500),
+            Event::Began(Step::Restart),
+            Event::ServiceRestarted("postgresql".to_owned(), Ok(())),
+            Event::ServiceRestarted("asterisk".to_owned(), failed()),
+            Event::Finished { exit: Exit::NeedsHuman, time: jiff::Timestamp::UNIX_EPOCH, message: "Look at it.".to_owned() },
+        ]), @r#"
+        Running post-upgrade hooks
+          README: skipped, not executable
+          10-a: ok
+          20-b: FAILED (exit status: 1): no
+          30-c: not applicable here (62 s)
+        Restarting services
+          postgresql               OK
+          asterisk                 NOK  (exit status: 1): no
+
+        Look at it.
+        "#);
+    }
+
+    #[test]
+    fn what_is_not_as_it_should_be_is_said_with_what_to_do() {
+        let finding =
+            |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Mend it.".to_owned() });
+        insta::assert_snapshot!(shown(false, &[finding(true, "the clock is wrong"), finding(false, "monit runs")]), @r#"
+        Problem: the clock is wrong
+          What to do: Mend it.
+        Note: monit runs
+          What to do: Mend it.
+        "#);
+    }
+
+    #[test]
+    fn somebody_who_is_waited_for_is_named_and_the_time_counted_down() {
+        let waiting = |seconds| Event::Waiting { who: "apt-get (process 7)".to_owned(), seconds };
+        insta::assert_snapshot!(shown(false, &[waiting(23), waiting(22), waiting(20), waiting(11), waiting(10)]), @r#"
+        Waiting for apt-get (process 7), who works with packages: at most 23 s more
+        Waiting for apt-get (process 7), who works with packages: at most 20 s more
+        Waiting for apt-get (process 7), who works with packages: at most 10 s more
+        "#);
+    }
+
+    #[test]
+    fn on_a_terminal_a_bar_moves_and_the_next_line_takes_its_place() {
+        let events = [
+            Event::Began(Step::Packages),
+            Event::Progress { percent: 50, what: "Unpacking asterisk (amd64)".to_owned() },
+            Event::Progress { percent: 100, what: "Done".to_owned() },
+            Event::ServiceRestarted("asterisk".to_owned(), Ok(())),
+        ];
+        let narrow = Style::Terminal { width: 40, colour: true };
+        assert_eq!(
+            seen(Screen::new(Vec::new(), narrow), &events).replace('\x1b', "^["),
+            "Upgrading packages\n\r[##########          ]  50 %  Unpacking^[[K\r[####################] 100 %  Done^[[K\r^[[K  \
+             asterisk                 ^[[32mOK^[[0m\n"
+        );
+        assert!(!seen(plain(), &events).contains('%'), "elsewhere there are no bars");
+    }
+
+    #[test]
+    fn quiet_means_that_only_trouble_and_the_question_are_shown() {
+        let screen = |asks| Screen { quiet: true, asks, ..plain() };
+        let events = [Event::Began(Step::Restart), Event::ServiceRestarted("a".to_owned(), Err("dead".to_owned()))];
+        assert_eq!(seen(screen(true), &events), "  a                        NOK  dead\n");
+        assert!(!seen(screen(true), &[planned()]).is_empty(), "nobody answers what was not shown");
+        assert_eq!(seen(screen(false), &[planned()]), "");
+    }
+
+    #[test]
+    fn the_output_of_programs_is_shown_when_asked_for() {
+        let output = [Event::Output { source: "apt-get".to_owned(), line: "Hit:1".to_owned() }];
+        assert_eq!(shown(false, &output), "");
+        assert_eq!(shown(true, &output), "    apt-get: Hit:1\n");
+    }
+}

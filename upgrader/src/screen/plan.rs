@@ -1,0 +1,78 @@
+use std::io::{self, Write};
+
+use crate::plan::{Change, ChangeKind, Plan};
+use crate::product::ConffilePolicy;
+use crate::size::size;
+
+/// Shows a plan; `own` are those of its packages that are the product's.
+pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Plan) -> io::Result<()> {
+    writeln!(out, "\n{product} installed version: {}", plan.installed)?;
+    writeln!(out, "{product} candidate version: {}", plan.candidate)?;
+    let is_own = |change: &Change| own.contains(&change.package);
+    let upgrade = |change: &&Change| matches!(change.kind, ChangeKind::Upgrade { .. });
+    let upgrades = || plan.changes.iter().filter(upgrade);
+    if own.is_empty() {
+        group(out, "Packages to upgrade", upgrades())?;
+    } else {
+        group(out, &format!("{product} packages to upgrade"), upgrades().filter(|change| is_own(change)))?;
+        group(out, "System packages to upgrade", upgrades().filter(|change| !is_own(change)))?;
+    }
+    let of_kind = |wanted: fn(&ChangeKind) -> bool| plan.changes.iter().filter(move |change| wanted(&change.kind));
+    group(out, "New packages", of_kind(|kind| matches!(kind, ChangeKind::Install { .. })))?;
+    group(out, "Packages to remove", of_kind(|kind| matches!(kind, ChangeKind::Remove { .. })))?;
+    list(out, "Installed but not configured, to be finished", &plan.unfinished)?;
+    list(out, "Not upgraded, held or kept back", &plan.kept_back)?;
+    conffiles(out, plan)?;
+    if !plan.is_empty() {
+        writeln!(out, "\nDownload: {}; on disk: {}", size(plan.download), growth(plan.disk))?;
+        writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
+    }
+    writeln!(out)
+}
+
+/// Changes below their title, if there are any.
+fn group<'a>(out: &mut dyn Write, title: &str, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
+    let changes: Vec<&Change> = changes.collect();
+    if changes.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{title} ({}):", changes.len())?;
+    let width = changes.iter().map(|change| change.package.len()).max().unwrap_or(0);
+    for change in changes {
+        write!(out, "  {:<width$}  ", change.package)?;
+        match &change.kind {
+            ChangeKind::Upgrade { from, to } => writeln!(out, "{from} -> {to}")?,
+            ChangeKind::Install { to: version } | ChangeKind::Remove { from: version } => writeln!(out, "{version}")?,
+        }
+    }
+    Ok(())
+}
+
+/// Packages on one line, if there are any.
+fn list(out: &mut dyn Write, title: &str, packages: &[String]) -> io::Result<()> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{title} ({}): {}", packages.len(), packages.join(" "))
+}
+
+fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
+    let Some(first) = plan.conffiles.first() else { return Ok(()) };
+    let fate = match first.policy {
+        ConffilePolicy::Replace => {
+            "where a package brings another version it is installed, and yours kept as .dpkg-old"
+        }
+        ConffilePolicy::Keep => "they stay; where a package brings another version it is put beside as .dpkg-dist",
+    };
+    writeln!(out, "\nConfiguration files that you edited ({}); {fate}:", plan.conffiles.len())?;
+    for conffile in &plan.conffiles {
+        let deleted = if conffile.deleted { ", removed" } else { "" };
+        writeln!(out, "  {} ({}{deleted})", conffile.path.display(), conffile.package)?;
+    }
+    Ok(())
+}
+
+fn growth(bytes: i64) -> String {
+    let word = if bytes < 0 { "less" } else { "more" };
+    format!("{} {word}", size(bytes.unsigned_abs()))
+}

@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+
+/// The longest time that can be waited for anything.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Reads the text of a TOML file. What is wrong is one line, and comes with the number of the file's line.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message().lines().collect::<Vec<_>>().join(" ");
+        (line_at(text, error.span().map_or(0, |span| span.start)), message)
+    })
+}
+
+/// The number of the line that has this byte of a text, counted from 1.
+#[must_use]
+pub fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
+/// A span of time as people write it: `60s`, `2m 30s`; not nothing, and at most a day.
+pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<jiff::SignedDuration>()
+        .ok()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .ok_or_else(|| {
+            D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\", at most a day"))
+        })
+}
