@@ -36,8 +36,19 @@ impl Release {
     /// # Errors
     /// One line that names the file, the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut release: Self = match toml::from_str(&text) {
+        Self::parse(path, &std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
+    }
+
+    /// A release that comes with the harness, as if it had another version: wherever its own is written, also in what its
+    /// packages depend on.
+    pub fn like(version: &str, other: &str) -> Result<Self> {
+        let path = Self::path(version);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Self::parse(&path, &text.replace(version, other))
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mut release: Self = match toml::from_str(text) {
             Ok(release) => release,
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);

@@ -56,6 +56,12 @@ impl World {
         Ok(())
     }
 
+    /// Serves packages at this many bytes a second from now on, all of them together; as quickly as can be with `None`. Indices
+    /// are not slowed down.
+    pub fn throttle(&self, bytes_per_second: Option<u64>) {
+        self.server.throttle(bytes_per_second);
+    }
+
     /// Installs packages as an admin would.
     pub fn install(&self, packages: &[&str]) -> Result<()> {
         let packages = packages.join(" ");
