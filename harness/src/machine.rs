@@ -96,6 +96,19 @@ impl Machine {
         block_on(self.docker.upload_to_container(self.id()?, Some(options), body)).with_context(|| path.to_owned())
     }
 
+    /// Installs packages from Debian's own sources, which the machine knows only while this lasts.
+    pub fn install_from_debian(&self, packages: &[&str]) -> Result<()> {
+        let packages = packages.join(" ");
+        let sources = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/etc/apt/debian-sources";
+        self.sh(&format!(
+            "apt-get -qq {sources} update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y {sources} --no-install-recommends install {packages} 2>&1
+             apt-get clean"
+        ))
+        .with_context(|| format!("{packages} could not be installed from the Debian mirror"))?;
+        Ok(())
+    }
+
     /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.
     pub fn save(&self, image: &Image) -> Result<()> {
         let id = self.id()?.to_owned();

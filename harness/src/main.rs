@@ -77,7 +77,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup => writeln!(out, "{}", setup()?)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
         Verb::Deb { directory } => {
-            let package = shipped::upgrader()?;
+            let package = shipped::XIVO.upgrader()?;
             fs::create_dir_all(&directory)?;
             let file = directory.join(package.file_name());
             fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;

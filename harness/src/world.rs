@@ -34,6 +34,7 @@ impl World {
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()
         );
+        // Where these lie in a machine that was saved, so that they replace what is there: that repository is gone.
         machine.write("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644)?;
         machine.write("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644)?;
         Ok(Self { machine, repository, server })

@@ -7,7 +7,7 @@ use crate::appliance;
 use crate::image::Debian;
 use crate::observation::{Happened, Mark, SystemState};
 use crate::release::Release;
-use crate::shipped::{self, SERVICES};
+use crate::shipped::{SERVICES, XIVO};
 use crate::transcript::Transcript;
 use crate::world::World;
 
@@ -21,7 +21,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it.
     pub(super) fn new(debian: Debian) -> Result<Self> {
-        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &shipped::upgrader()?)?, patch: 1 };
+        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &XIVO.upgrader()?)?, patch: 1 };
         exchange.publish_next(0)?;
         exchange.upgrade()?;
         Ok(exchange)
