@@ -6,6 +6,8 @@ mod changed;
 mod honest;
 /// Stories of another product than XiVO.
 mod other_product;
+/// Stories of what the package brings beside the programs.
+mod package;
 /// The list of stories, and the snapshots that belong to them.
 mod story;
 /// Stories of terminals.
@@ -17,8 +19,15 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let stories: Vec<_> =
-        [changed::STORIES, honest::STORIES, other_product::STORIES, terminal::STORIES, unchanged::STORIES].concat();
+    let stories: Vec<_> = [
+        changed::STORIES,
+        honest::STORIES,
+        other_product::STORIES,
+        package::STORIES,
+        terminal::STORIES,
+        unchanged::STORIES,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
     libtest_mimic::run(&arguments, trials).exit();
