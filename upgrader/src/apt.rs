@@ -195,6 +195,8 @@ fn parse_uris(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -273,5 +275,85 @@ mod tests {
     fn the_sizes_of_what_is_to_fetch_add_up() {
         let text = "Reading...\n'http://r/pool/a%2bb_1.deb' a+b_1_all.deb 1200 SHA256:ab\n'http://r/c.deb' c.deb 34 SHA256:cd\n'x\n";
         assert_eq!(parse_uris(text), 1234);
+    }
+
+    /// Names as Debian's policy (5.6.7) allows them, with an architecture now and then.
+    const NAME: &str = "[a-z0-9][a-z0-9+.-]{1,12}(:i386)?";
+    /// Versions as deb-version(7) allows them.
+    const VERSION: &str = "([0-9]:)?[0-9][A-Za-z0-9.+~-]{0,12}";
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        let kind = prop_oneof![
+            (VERSION, VERSION).prop_map(|(from, to)| ChangeKind::Upgrade { from, to }),
+            VERSION.prop_map(|to| ChangeKind::Install { to }),
+            VERSION.prop_map(|from| ChangeKind::Remove { from }),
+        ];
+        (NAME, kind).prop_map(|(package, kind)| Change { package, kind })
+    }
+
+    /// As apt writes it.
+    fn simulated(change: &Change) -> String {
+        let package = &change.package;
+        match &change.kind {
+            ChangeKind::Upgrade { from, to } => format!("Inst {package} [{from}] ({to} XiVO:five, XiVO:six [all]) []"),
+            ChangeKind::Install { to } => format!("Inst {package} ({to} XiVO:five [amd64])"),
+            ChangeKind::Remove { from } => format!("Remv {package} [{from}] [other:amd64 ]"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange_for_a_parser(text in "(?s).{0,200}", mark in "(Inst|Remv|Purg|Conf|E:|'|Candidate:| ) ?") {
+            for text in [&text, &format!("{mark}{text}"), &format!("{text}\n{mark}{text}")] {
+                parse_simulation(text);
+                parse_candidate(text);
+                parse_uris(text);
+                let mut complaints = Complaints::default();
+                for line in text.lines() {
+                    complaints.listen(line, &["E: ", "W: "]);
+                }
+            }
+        }
+
+        #[test]
+        fn every_change_that_apt_simulates_is_read_among_whatever_else_it_says(
+            changes in prop::collection::vec((any_change(), "[A-HJ-Z][a-z. ]{0,20}"), 0..8),
+        ) {
+            let lines: Vec<String> = changes.iter().map(|(change, other)| format!("{other}\n{}\n", simulated(change))).collect();
+            let mut wanted: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
+            wanted.sort();
+            prop_assert_eq!(parse_simulation(&lines.concat()).changes, wanted);
+        }
+
+        #[test]
+        fn packages_kept_back_are_read_however_apt_breaks_the_lines(lines in prop::collection::vec(prop::collection::vec(NAME, 1..4), 1..4)) {
+            let listed: Vec<String> = lines.iter().map(|line| format!("  {}\n", line.join(" "))).collect();
+            let text = format!("The following packages have been kept back:\n{}0 upgraded.\n", listed.concat());
+            let mut wanted = lines.concat();
+            wanted.sort();
+            prop_assert_eq!(parse_simulation(&text).kept_back, wanted);
+        }
+
+        #[test]
+        fn the_candidate_is_read_as_it_is_written(version in VERSION, installed in VERSION) {
+            let policy = format!("xivo:\n  Installed: {installed}\n  Candidate: {version}\n  Version table:\n *** {installed} 500\n");
+            prop_assert_eq!(parse_candidate(&policy), Some(version));
+        }
+
+        #[test]
+        fn sizes_add_up_and_never_overflow(sizes in prop::collection::vec(any::<u64>(), 0..5)) {
+            let lines: Vec<String> = sizes.iter().map(|size| format!("'http://r/a.deb' a.deb {size} SHA256:ab\n")).collect();
+            prop_assert_eq!(parse_uris(&lines.concat()), sizes.into_iter().fold(0, u64::saturating_add));
+        }
+
+        #[test]
+        fn what_apt_complains_of_first_is_always_heard(said in "[a-z][a-z ]{0,30}", before in prop::collection::vec("[A-Z][a-z ]{0,20}", 0..3)) {
+            let mut complaints = Complaints::default();
+            for line in &before {
+                complaints.listen(line, &["E: "]);
+            }
+            complaints.listen(&format!("E: {said}"), &["E: "]);
+            prop_assert_eq!(complaints.heard, [said.trim_end()]);
+        }
     }
 }

@@ -57,6 +57,8 @@ fn find_installed(listing: &str, package: &str) -> Option<String> {
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -78,6 +80,32 @@ mod tests {
         assert_eq!(find_installed(listing, "half").as_deref(), Some("12.04"));
         for package in ["old", "virtual", "xiv", "absent"] {
             assert_eq!(find_installed(listing, package), None, "{package}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_listing_is_too_strange(listing in "(?s).{0,200}", package in ".{0,10}") {
+            find_installed(&listing, &package);
+            find_installed(&format!("{package}\t{listing}"), &package);
+        }
+
+        #[test]
+        fn each_package_of_a_listing_is_found_by_its_whole_name(
+            packages in prop::collection::btree_map("[a-z][a-z0-9+.-]{1,5}", ("[0-9][0-9a-z.+~:-]{0,8}", any::<bool>()), 1..8),
+        ) {
+            let lines: Vec<String> = packages
+                .iter()
+                .map(|(name, (version, there))| {
+                    format!("{name}\t{version}\t{}\n", if *there { "half-configured" } else { "config-files" })
+                })
+                .collect();
+            let listing = lines.concat();
+            for (name, (version, there)) in &packages {
+                prop_assert_eq!(find_installed(&listing, name), there.then(|| version.clone()));
+                let absent = format!("{name}0~");
+                prop_assert_eq!(find_installed(&listing, &absent), None);
+            }
         }
     }
 }
