@@ -40,8 +40,8 @@ lint: ## format and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- --deny warnings
 
-bench: ## what a world costs beside the bare apt commands, and how small and quick the programs are
-	@$(SET_UP); $(HARNESS) bench
+bench: ## speed and outages beside the bare commands, memory, size (SUBJECT=speed for one of them)
+	@$(SET_UP); $(HARNESS) bench $(SUBJECT)
 
 deb: ## build xivo-upgrade_*.deb and let lintian look at it
 	@$(SET_UP); file=$$($(HARNESS) deb) || exit; $(HARNESS) lintian "$$file" && echo "$$file"

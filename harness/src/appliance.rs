@@ -8,7 +8,7 @@ use crate::image::{Debian, Image};
 use crate::observation::HOOK_MARKS;
 use crate::package::Package;
 use crate::release::Release;
-use crate::shipped;
+use crate::shipped::{Product, XIVO};
 use crate::world::World;
 
 /// The version of the upgrader that a machine has before it updates itself.
@@ -22,14 +22,22 @@ const HOOKS: [(&str, &str); 4] = [
     ("pre-upgrade", "10-first"),
 ];
 
+/// How many hooks the tests' upgraders have.
+pub const HOOK_COUNT: usize = HOOKS.len();
+
 /// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
 ///
 /// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named after the
 /// packages that went into it. The upgrader is installed each time.
 pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
+    at_release_of(&XIVO, debian, release, upgrader)
+}
+
+/// The same of another product.
+pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
-    let release = Release::named(release)?;
+    let release = Release::of(product, release)?;
     let mut world = World::boot_image(&engine, &installed(&engine, debian, &release)?)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     world.install(&[&upgrader.name])?;
@@ -54,17 +62,17 @@ fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image
     let machine = debian.machine();
     let packages = release.packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
     let ingredients = packages.iter().map(Vec::as_slice).chain([machine.tag.as_bytes(), INSTALLATION.as_bytes()]);
-    let image = Image::of(&format!("{debian}-xivo-{}", release.version), ingredients);
+    let image = Image::of(&format!("{debian}-{}-{}", release.product, release.version), ingredients);
     if image.exists(engine) {
         return Ok(image);
     }
     // Others who need the same wait here instead of making it as well.
-    let lock = File::open(Release::path(&release.version)).context("the release")?;
+    let lock = File::open(release.path()).context("the release")?;
     lock.lock()?;
     if !image.exists(engine) {
         let mut world = World::boot_image(engine, &machine)?;
         world.publish(&release.packages)?;
-        world.install(&["xivo"])?;
+        world.install(&[&release.product])?;
         world.machine.sh(INSTALLATION)?;
         world.machine.save(&image)?;
         image.remove_older(engine)?;
@@ -79,9 +87,14 @@ const INSTALLATION: &str =
 
 /// Today's upgrader as it is shipped, with hooks that leave marks.
 pub fn upgrader() -> Result<Package> {
-    let mut package = shipped::upgrader()?;
+    upgrader_of(&XIVO)
+}
+
+/// The same of another product.
+pub fn upgrader_of(product: &Product) -> Result<Package> {
+    let mut package = product.upgrader()?;
     for (phase, name) in HOOKS {
-        package = package.file(&format!("/usr/share/xivo-upgrade/{phase}.d/{name}"), marking_hook(), 0o755);
+        package = package.file(&format!("/usr/share/{}/{phase}.d/{name}", product.package()), marking_hook(), 0o755);
     }
     Ok(package)
 }
@@ -89,11 +102,16 @@ pub fn upgrader() -> Result<Package> {
 /// An upgrader of an earlier day. Its first program is the real one; its second one is not able to upgrade anything, so
 /// that no upgrade succeeds unless the first brings the second up to date and then runs what is on disk.
 pub fn old_upgrader() -> Result<Package> {
-    let mut package = shipped::upgrader()?;
+    old_upgrader_of(&XIVO)
+}
+
+/// The same of another product.
+pub fn old_upgrader_of(product: &Product) -> Result<Package> {
+    let mut package = product.upgrader()?;
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
-        if file.path == "/usr/bin/real-xivo-upgrade" {
-            file.content = b"#!/bin/sh\necho 'the old real-xivo-upgrade ran' >&2\nexit 99\n".to_vec();
+        if file.path == format!("/usr/bin/real-{}", product.package()) {
+            file.content = b"#!/bin/sh\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
         }
     }
     Ok(package)

@@ -1,132 +1,126 @@
-use std::ffi::OsStr;
+/// An exchange that is upgraded over and over.
+mod exchange;
+/// How much memory a run needs.
+mod memory;
+/// How long services are away.
+mod outage;
+/// How small and how quick to start the programs are.
+mod programs;
+/// How long a whole run takes.
+mod speed;
+/// What a world costs around a run.
+mod worlds;
+
 use std::io::Write;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
 
-use crate::appliance;
-use crate::binaries;
-use crate::command;
 use crate::image::Debian;
-use crate::observation::{Happened, Mark, SystemState};
-use crate::shipped::SERVICES;
 
 /// How often each thing is measured. What counts is the median.
 const RUNS: usize = 5;
 
-/// How often a program is started to see how long that takes.
-const STARTS: u32 = 50;
-
-/// Measures what a world and what the upgrader cost beside the bare apt commands, in turns, and how small and quick the
-/// programs are.
-pub fn run(out: &mut dyn Write) -> Result<()> {
-    programs(out)?;
-    for debian in Debian::ALL {
-        worlds(debian, out)?;
-    }
-    Ok(())
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Subject {
+    /// How small and how quick to start the programs are
+    Programs,
+    /// How much memory a run needs
+    Memory,
+    /// How long a whole run takes beside the bare apt commands
+    Speed,
+    /// How long services are away beside a bare restart of them
+    Outage,
+    /// What a world costs around a run
+    Worlds,
 }
 
-fn programs(out: &mut dyn Write) -> Result<()> {
-    writeln!(out, "The upgrader's programs")?;
-    let directory = binaries::build()?;
-    let mut total = 0;
-    for program in ["xivo-upgrade", "real-xivo-upgrade"] {
-        let path = directory.join(program);
-        let size = path.metadata().with_context(|| path.display().to_string())?.len();
-        total += size;
-        let start = Instant::now();
-        for _ in 0..STARTS {
-            version_of(&path)?;
+/// Measures these subjects, all of them if none is named, and prints the figures.
+///
+/// # Errors
+/// If something could not be measured, or a limit was exceeded; then all figures are printed first.
+pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
+    let subjects = if subjects.is_empty() { Subject::value_variants() } else { subjects };
+    let mut exceeded = 0;
+    for subject in subjects {
+        let mut sheet = Sheet { out, exceeded: 0 };
+        if *subject == Subject::Programs {
+            programs::measure(&mut sheet)?;
+        } else {
+            for debian in Debian::ALL {
+                match subject {
+                    Subject::Programs => {}
+                    Subject::Memory => memory::measure(debian, &mut sheet)?,
+                    Subject::Speed => speed::measure(debian, &mut sheet)?,
+                    Subject::Outage => outage::measure(debian, &mut sheet)?,
+                    Subject::Worlds => worlds::measure(debian, &mut sheet)?,
+                }
+            }
         }
-        let each = start.elapsed() / STARTS;
-        writeln!(
-            out,
-            "  {program:<20} {:>6.2} MB   --version in {:.2} ms (mean of {STARTS})",
-            mega(size),
-            milli(each)
-        )?;
+        exceeded += sheet.exceeded;
     }
-    writeln!(out, "  {:<20} {:>6.2} MB", "together", mega(total))?;
+    ensure!(exceeded == 0, "{exceeded} limits were exceeded");
     Ok(())
 }
 
-fn version_of(program: &Path) -> Result<()> {
-    command::silently(program, [OsStr::new("--version")])
+/// What figures are written on.
+struct Sheet<'a> {
+    out: &'a mut dyn Write,
+    exceeded: usize,
 }
 
-/// The parts of one world's life.
-struct Life {
-    /// From nothing to nothing: boot, old release, upgrade, collected, gone.
-    whole: Duration,
-    /// The upgrade alone.
-    upgrade: Duration,
-}
-
-fn worlds(debian: Debian, out: &mut dyn Write) -> Result<()> {
-    // The first one may have to install the old release for all the others.
-    live(debian, Upgrade::Bare)?;
-    let (mut bare, mut ours) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
-        bare.push(live(debian, Upgrade::Bare)?);
-        ours.push(live(debian, Upgrade::Upgrader)?);
+impl Sheet<'_> {
+    fn title(&mut self, title: &str) -> Result<()> {
+        Ok(writeln!(self.out, "\n{title}")?)
     }
-    let of = |lives: &[Life], part: fn(&Life) -> Duration| median(lives.iter().map(part).collect());
-    let upgrade = [of(&bare, |life| life.upgrade), of(&ours, |life| life.upgrade)];
-    let whole = [of(&bare, |life| life.whole), of(&ours, |life| life.whole)];
-    writeln!(out, "\nA warm world on {debian}, XiVO 1.2.1 to 1.2.2, eight services (medians of {RUNS}, in turns)")?;
-    writeln!(out, "  {:<44} {:>9} {:>9}", "", "bare apt", "upgrader")?;
-    let row = |name: &str, values: [Duration; 2], out: &mut dyn Write| {
-        writeln!(out, "  {name:<44} {:>7.2} s {:>7.2} s", values[0].as_secs_f64(), values[1].as_secs_f64())
-    };
-    row("update, dist-upgrade, restart, in the machine", upgrade, out)?;
-    row("the whole world around it", whole, out)?;
-    row("the world adds", [whole[0].saturating_sub(upgrade[0]), whole[1].saturating_sub(upgrade[1])], out)?;
-    let ratio = upgrade[1].as_secs_f64() / upgrade[0].as_secs_f64();
-    writeln!(out, "  the upgrader takes {ratio:.2} times the bare apt commands")?;
-    Ok(())
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        Ok(writeln!(self.out, "  {line}")?)
+    }
+
+    /// A figure that must not be above its limit.
+    fn limited(&mut self, what: &str, figure: f64, limit: f64, unit: &str) -> Result<()> {
+        let kept = figure <= limit;
+        self.exceeded += usize::from(!kept);
+        let verdict = if kept { "kept" } else { "EXCEEDED" };
+        self.line(&format!("{what}: {figure:.2}{unit} (limit {limit:.2}{unit}: {verdict})"))
+    }
+
+    /// Times that belong together two by two, what one divided by the other is in each pair, and the median of that, which
+    /// must not be above its limit.
+    fn pairs(&mut self, names: [&str; 2], pairs: &[[Duration; 2]], limit: f64) -> Result<()> {
+        let mut ratios = Vec::new();
+        for [bare, ours] in pairs {
+            let (bare, ours) = (bare.as_secs_f64(), ours.as_secs_f64());
+            ratios.push(ours / bare);
+            self.line(&format!("{}: {bare:.3} s   {}: {ours:.3} s   ratio {:.2}", names[0], names[1], ours / bare))?;
+        }
+        self.limited("median of the ratios", median(ratios, f64::total_cmp), limit, "")
+    }
 }
 
-#[derive(Clone, Copy)]
-enum Upgrade {
-    Bare,
-    Upgrader,
-}
-
-fn live(debian: Debian, how: Upgrade) -> Result<Life> {
-    let born = Instant::now();
-    let world = appliance::upgradable(debian)?;
-    let machine = &world.machine;
-    let mark = Mark::set(machine)?;
-    let script = format!(
-        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update; apt-get -q -y dist-upgrade; for service in {}; do systemctl restart $service; done",
-        SERVICES.join(" ")
-    );
-    let start = Instant::now();
-    let transcript = match how {
-        Upgrade::Bare => machine.command(&["sh", "-euc", &script]).run()?,
-        Upgrade::Upgrader => world.upgrade(&["--yes"]).run()?,
-    };
-    let upgrade = start.elapsed();
-    ensure!(transcript.exit == 0, "{transcript}");
-    let state = SystemState::of(machine, &SERVICES)?;
-    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
-    Happened::since(&mark, machine, &SERVICES)?;
-    drop(world);
-    Ok(Life { whole: born.elapsed(), upgrade })
-}
-
-fn median(mut values: Vec<Duration>) -> Duration {
-    values.sort();
+fn median<T: Copy>(mut values: Vec<T>, order: impl Fn(&T, &T) -> std::cmp::Ordering) -> T {
+    values.sort_by(order);
     values[values.len() / 2]
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
-fn mega(bytes: u64) -> f64 {
-    bytes as f64 / 1e6
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn milli(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    #[test]
+    fn a_limit_is_for_the_median_of_the_ratios() {
+        let pairs = [[10, 30], [10, 11], [20, 20]].map(|pair| pair.map(Duration::from_millis));
+        let mut out = Vec::new();
+        let mut sheet = Sheet { out: &mut out, exceeded: 0 };
+        sheet.pairs(["bare", "ours"], &pairs, 1.1).unwrap();
+        sheet.pairs(["bare", "ours"], &pairs, 1.09).unwrap();
+        assert_eq!(sheet.exceeded, 1);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("bare: 0.010 s   ours: 0.030 s   ratio 3.00\n"), "{text}");
+        assert!(text.contains("median of the ratios: 1.10 (limit 1.10: kept)\n"), "{text}");
+        assert!(text.contains("median of the ratios: 1.10 (limit 1.09: EXCEEDED)\n"), "{text}");
+    }
 }

@@ -12,6 +12,9 @@ use crate::package::Package;
 /// The time of every file in every package, so that the same data makes the same bytes: 2012-01-01T00:00:00Z.
 const MTIME: u32 = 1_325_376_000;
 
+/// Who maintains a package that names nobody.
+const MAINTAINER: &str = "XiVO upgrade team <upgrade@xivo.example>";
+
 /// A built .deb and the paragraph that describes it in `Packages`.
 #[derive(Debug, Clone)]
 pub struct Deb {
@@ -58,11 +61,11 @@ fn control(package: &Package) -> Result<String> {
     field("Package", &package.name)?;
     field("Version", &package.version)?;
     field("Architecture", &package.architecture)?;
-    field("Maintainer", "XiVO upgrade team <upgrade@xivo.example>")?;
+    field("Maintainer", package.control.get("Maintainer").map_or(MAINTAINER, String::as_str))?;
     field("Installed-Size", &size.to_string())?;
     field("Section", &package.section)?;
     field("Priority", "optional")?;
-    for (name, value) in &package.control {
+    for (name, value) in package.control.iter().filter(|(name, _)| *name != "Maintainer") {
         field(name, value)?;
     }
     field("Description", &package.description)?;

@@ -40,6 +40,8 @@ pub mod server;
 pub mod service;
 /// The upgrader's own package, as it is shipped.
 pub mod shipped;
+/// What a person at a terminal sees.
+pub mod terminal;
 /// What a person saw of a command.
 pub mod transcript;
 /// A machine and its repository.

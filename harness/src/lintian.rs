@@ -15,12 +15,7 @@ pub fn run(file: &Path, out: &mut dyn Write) -> Result<()> {
     let engine = Engine::connect()?;
     engine.sweep()?;
     let machine = Machine::boot(&engine, &Debian::Trixie.machine())?;
-    machine
-        .sh("cp /etc/apt/debian-sources/* /etc/apt/sources.list.d/
-             if [ -e /etc/apt/sources.list.d/sources.list ]; then mv /etc/apt/sources.list.d/sources.list /etc/apt/; fi
-             apt-get -qq update
-             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install lintian >/dev/null 2>&1")
-        .context("lintian could not be installed from the Debian mirror")?;
+    machine.install_from_debian(&["lintian"])?;
     let path = format!("/root/{name}");
     machine.write(&path, &package, 0o644)?;
     let lintian =

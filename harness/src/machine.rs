@@ -1,17 +1,16 @@
-use std::io::Write;
-use std::pin::Pin;
+/// A command that runs on a machine.
+mod command;
+
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use futures_util::StreamExt as _;
-use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use anyhow::{Context, Result, ensure};
+pub use command::Command;
 use testcontainers::bollard::models::ContainerConfig;
 use testcontainers::bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
 use testcontainers::bollard::{Docker, body_full};
 use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use crate::engine::{Engine, OWNER, Owner, block_on};
 use crate::image::Image;
@@ -66,17 +65,11 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A command about to run on the machine, as root and without a terminal.
+    /// A command about to run on the machine, as root and without a terminal. Several may run at once: start each from a thread
+    /// of its own (`std::thread::scope`).
     #[must_use]
     pub fn command<'a>(&'a self, command: &[&str]) -> Command<'a> {
-        Command {
-            machine: self,
-            words: command.iter().map(|&word| word.to_owned()).collect(),
-            user: None,
-            environment: Vec::new(),
-            answers: None,
-            live: None,
-        }
+        Command::new(self, command)
     }
 
     /// Runs a shell script and gives what it printed.
@@ -101,6 +94,19 @@ impl Machine {
         let body = body_full(archive.into_inner()?.into());
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         block_on(self.docker.upload_to_container(self.id()?, Some(options), body)).with_context(|| path.to_owned())
+    }
+
+    /// Installs packages from Debian's own sources, which the machine knows only while this lasts.
+    pub fn install_from_debian(&self, packages: &[&str]) -> Result<()> {
+        let packages = packages.join(" ");
+        let sources = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/etc/apt/debian-sources";
+        self.sh(&format!(
+            "apt-get -qq {sources} update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y {sources} --no-install-recommends install {packages} 2>&1
+             apt-get clean"
+        ))
+        .with_context(|| format!("{packages} could not be installed from the Debian mirror"))?;
+        Ok(())
     }
 
     /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.
@@ -131,151 +137,14 @@ impl Drop for Machine {
     }
 }
 
-/// A command about to run on a machine.
-pub struct Command<'a> {
-    machine: &'a Machine,
-    words: Vec<String>,
-    user: Option<String>,
-    environment: Vec<String>,
-    answers: Option<Vec<(String, String)>>,
-    live: Option<&'a mut dyn Write>,
-}
-
-impl<'a> Command<'a> {
-    /// As another user than root.
-    #[must_use]
-    pub fn user(mut self, user: &str) -> Self {
-        self.user = Some(user.to_owned());
-        self
-    }
-
-    /// With one more variable in its environment.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Self {
-        self.environment.push(format!("{name}={value}"));
-        self
-    }
-
-    /// At a terminal, where somebody types `answer` as soon as the screen ends with `prompt`.
-    #[must_use]
-    pub fn answer(mut self, prompt: &str, answer: &str) -> Self {
-        self.answers.get_or_insert_default().push((prompt.to_owned(), answer.to_owned()));
-        self
-    }
-
-    /// With its screen copied to `live` as it comes.
-    #[must_use]
-    pub fn live(mut self, live: &'a mut dyn Write) -> Self {
-        self.live = Some(live);
-        self
-    }
-
-    /// Runs it to its end.
-    ///
-    /// # Errors
-    /// If it does not end, or is never asked a question that it was to be asked.
-    pub fn run(self) -> Result<Transcript> {
-        let typed = self.words.join(" ");
-        block_on(async { tokio::time::timeout(PATIENCE, self.follow()).await })
-            .with_context(|| format!("`{typed}` did not end within {PATIENCE:?}"))?
-            .with_context(|| format!("`{typed}` on the machine"))
-    }
-
-    async fn follow(self) -> Result<Transcript> {
-        let Self { machine, words, user, environment, answers, mut live } = self;
-        let typed = words.join(" ");
-        let tty = answers.is_some();
-        // Without a terminal the two streams come in two frames each; one stream keeps their order.
-        let wrapper = ["sh", "-c", "exec \"$@\" 2>&1", "sh"].map(str::to_owned);
-        let command = if tty { words } else { wrapper.into_iter().chain(words).collect() };
-        let options = CreateExecOptions {
-            attach_stdin: Some(tty),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            tty: Some(tty),
-            env: Some(environment),
-            cmd: Some(command),
-            user,
-            ..CreateExecOptions::default()
-        };
-        let exec = machine.docker.create_exec(machine.id()?, options).await?.id;
-        let start = StartExecOptions { tty, ..StartExecOptions::default() };
-        let StartExecResults::Attached { mut output, mut input } =
-            machine.docker.start_exec(&exec, Some(start)).await?
-        else {
-            bail!("the engine does not let us see the screen");
-        };
-        let mut screen = Screen::default();
-        let mut answers = answers.unwrap_or_default().into_iter().peekable();
-        while let Some(piece) = output.next().await {
-            let new = screen.add(&piece?.into_bytes());
-            if let Some(live) = &mut live {
-                live.write_all(new.as_bytes())?;
-                live.flush()?;
-            }
-            if let Some((_, answer)) = answers.next_if(|(prompt, _)| screen.text.ends_with(prompt.as_str())) {
-                send(&mut input, &answer).await?;
-            }
-        }
-        if let Some((prompt, _)) = answers.next() {
-            bail!("nobody asked {prompt:?}; the screen was:\n{}", screen.text);
-        }
-        Ok(Transcript { command: typed, screen: screen.text, exit: exit_code(&machine.docker, &exec).await? })
-    }
-}
-
-async fn send(input: &mut Pin<Box<dyn AsyncWrite + Send>>, answer: &str) -> Result<()> {
-    input.write_all(answer.as_bytes()).await?;
-    Ok(input.flush().await?)
-}
-
-/// The engine closes the stream a moment before it knows the exit code.
-async fn exit_code(docker: &Docker, exec: &str) -> Result<i64> {
-    loop {
-        let state = docker.inspect_exec(exec).await?;
-        if let (Some(false), Some(code)) = (state.running, state.exit_code) {
-            return Ok(code);
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-/// A screen under way: bytes as they come, text with plain ends of lines.
-#[derive(Default)]
-struct Screen {
-    text: String,
-    pending: Vec<u8>,
-}
-
-impl Screen {
-    /// Adds bytes and gives the text that they made. What may be the first half of a character or of an end of line waits.
-    fn add(&mut self, bytes: &[u8]) -> String {
-        self.pending.extend_from_slice(bytes);
-        let complete = match std::str::from_utf8(&self.pending) {
-            Ok(text) => text.len(),
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Err(_) => self.pending.len(),
-        };
-        let complete = if self.pending[..complete].ends_with(b"\r") { complete - 1 } else { complete };
-        let rest = self.pending.split_off(complete);
-        let new = String::from_utf8_lossy(&std::mem::replace(&mut self.pending, rest)).replace("\r\n", "\n");
-        self.text.push_str(&new);
-        new
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn characters_and_ends_of_lines_may_come_in_halves() {
-        let mut screen = Screen::default();
-        for byte in "a\r\né\u{fffd}b\r\n".as_bytes() {
-            screen.add(std::slice::from_ref(byte));
-        }
-        assert_eq!(screen.text, "a\né\u{fffd}b\n");
-        screen.add(b"\xffz");
-        assert!(screen.text.ends_with("\u{fffd}z"), "what is no text does not hold up the rest");
+    fn commands_can_run_at_once_from_several_threads() {
+        fn shared_by_threads<T: Send + Sync>() {}
+        shared_by_threads::<Machine>();
+        shared_by_threads::<crate::world::World>();
     }
 }

@@ -45,8 +45,12 @@ enum Verb {
         /// The .deb
         file: PathBuf,
     },
-    /// Measure what a world and the upgrader cost
-    Bench,
+    /// Measure what a world and the upgrader cost; fails if a limit is exceeded
+    Bench {
+        /// Only these
+        #[arg(value_enum)]
+        subjects: Vec<bench::Subject>,
+    },
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -73,7 +77,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Setup => writeln!(out, "{}", setup()?)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
         Verb::Deb { directory } => {
-            let package = shipped::upgrader()?;
+            let package = shipped::XIVO.upgrader()?;
             fs::create_dir_all(&directory)?;
             let file = directory.join(package.file_name());
             fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;
@@ -81,7 +85,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
-        Verb::Bench => bench::run(&mut out)?,
+        Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
             ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");

@@ -83,6 +83,13 @@ impl Package {
         self
     }
 
+    /// One more file, which dpkg leaves alone once the admin has edited it.
+    #[must_use]
+    pub fn conffile(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push(File { path: path.to_owned(), content: content.into(), mode: 0o644, conffile: true });
+        self
+    }
+
     /// The name of its .deb. An epoch does not appear in it.
     #[must_use]
     pub fn file_name(&self) -> String {

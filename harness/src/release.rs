@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::package::Package;
 use crate::service::add_service;
+use crate::shipped::{Product, XIVO};
 
 /// A release of the product: the packages that its vendor publishes together.
 #[derive(Debug, Clone, Deserialize)]
@@ -12,6 +13,9 @@ use crate::service::add_service;
 pub struct Release {
     /// What is special about this release, for a person.
     pub description: String,
+    /// The product that it is a release of; its metapackage has the same name.
+    #[serde(default = "Release::xivo")]
+    pub product: String,
     /// Its version, and that of every package in it that names none.
     pub version: String,
     /// Its packages.
@@ -22,13 +26,22 @@ pub struct Release {
 impl Release {
     /// Reads one of the releases that come with the harness: `1.2.1` is `releases/xivo-1.2.1.toml`.
     pub fn named(version: &str) -> Result<Self> {
-        Self::read(&Self::path(version))
+        Self::of(&XIVO, version)
     }
 
-    /// The file of a release that comes with the harness.
+    /// The same of another product.
+    pub fn of(product: &Product, version: &str) -> Result<Self> {
+        Self::read(&path(product.name, version))
+    }
+
+    /// Its file, if it comes with the harness.
     #[must_use]
-    pub fn path(version: &str) -> PathBuf {
-        directory().join(format!("xivo-{version}.toml"))
+    pub fn path(&self) -> PathBuf {
+        path(&self.product, &self.version)
+    }
+
+    fn xivo() -> String {
+        XIVO.name.to_owned()
     }
 
     /// Reads a release.
@@ -36,8 +49,19 @@ impl Release {
     /// # Errors
     /// One line that names the file, the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let mut release: Self = match toml::from_str(&text) {
+        Self::parse(path, &std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
+    }
+
+    /// A release that comes with the harness, as if it had another version: wherever its own is written, also in what its
+    /// packages depend on.
+    pub fn like(version: &str, other: &str) -> Result<Self> {
+        let path = path(XIVO.name, version);
+        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Self::parse(&path, &text.replace(version, other))
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mut release: Self = match toml::from_str(text) {
             Ok(release) => release,
             Err(error) => {
                 let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
@@ -61,6 +85,10 @@ impl Release {
     }
 }
 
+fn path(product: &str, version: &str) -> PathBuf {
+    directory().join(format!("{product}-{version}.toml"))
+}
+
 /// Where the releases that come with the harness are.
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("releases")
@@ -76,8 +104,7 @@ mod tests {
         for entry in std::fs::read_dir(directory()).unwrap() {
             let path = entry.unwrap().path();
             let release = Release::read(&path).unwrap();
-            let name = path.file_stem().unwrap().to_str().unwrap();
-            assert_eq!(name, format!("xivo-{}", release.version), "a release is named after its version");
+            assert_eq!(path, release.path(), "a release is named after its product and version");
             for package in &release.packages {
                 crate::deb::build(package).unwrap();
             }

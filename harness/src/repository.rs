@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::package::Package;
 
 /// The suite that the repository publishes.
-pub const SUITE: &str = "xivo";
+pub const SUITE: &str = "stable";
 
 /// The architectures it has an index for; packages for `all` are in each.
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
@@ -95,7 +95,7 @@ fn release(indices: &BTreeMap<String, Vec<u8>>) -> Result<String> {
     let date = Timestamp::now() - SignedDuration::from_secs(1);
     let rfc2822 = |time: Timestamp| time.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
     let mut release = format!(
-        "Origin: XiVO\nLabel: XiVO\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {}\nValid-Until: {}\n\
+        "Origin: Vendor\nLabel: Vendor\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {}\nValid-Until: {}\n\
          Acquire-By-Hash: yes\nArchitectures: {}\nComponents: main\nDescription: test repository\n",
         rfc2822(date),
         rfc2822(date + SignedDuration::from_hours(24)),
@@ -125,14 +125,14 @@ mod tests {
         repository.add(&native).unwrap();
         let files = repository.publish().unwrap();
         let text = |path: &str| String::from_utf8(files[path].clone()).unwrap();
-        let packages = text("dists/xivo/main/binary-amd64/Packages");
+        let packages = text("dists/stable/main/binary-amd64/Packages");
         assert!(packages.contains("Package: a\n") && !packages.contains("Package: b\n"), "{packages}");
         let hash = hex::encode(Sha256::digest(&packages));
-        assert_eq!(text(&format!("dists/xivo/main/binary-amd64/by-hash/SHA256/{hash}")), packages);
+        assert_eq!(text(&format!("dists/stable/main/binary-amd64/by-hash/SHA256/{hash}")), packages);
         assert!(
-            text("dists/xivo/Release").contains(&format!(" {hash} {} main/binary-amd64/Packages\n", packages.len()))
+            text("dists/stable/Release").contains(&format!(" {hash} {} main/binary-amd64/Packages\n", packages.len()))
         );
         assert!(files.contains_key("pool/a_1_all.deb"));
-        assert!(text("dists/xivo/InRelease").contains(&text("dists/xivo/Release")));
+        assert!(text("dists/stable/InRelease").contains(&text("dists/stable/Release")));
     }
 }

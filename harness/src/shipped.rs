@@ -1,16 +1,14 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap_complete::{Shell, generate};
 use flate2::Compression;
 
 use crate::binaries::{Binaries, architecture};
 use crate::deb::gzip;
 use crate::package::Package;
-
-/// The package that the upgrader is shipped in, and the command that admins type.
-pub const UPGRADER: &str = "xivo-upgrade";
 
 /// The version of the upgrader in this tree.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -19,44 +17,121 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const SERVICES: [&str; 8] =
     ["postgresql", "dahdi", "xivo-confgend", "xivo-provd", "xivo-agid", "asterisk", "xivo-ctid", "nginx"];
 
-const DESCRIPTION: &str = "upgrade a XiVO in one step
-One command refreshes the package lists, brings itself up to date, shows the
+/// A product that the upgrader is packaged for: the same programs under another name, with its own product.toml and hooks.
+#[derive(Debug, Clone, Copy)]
+pub struct Product {
+    /// NAME of the package and command `NAME-upgrade`; also the metapackage of its releases.
+    pub name: &'static str,
+    /// What people call it.
+    pub title: &'static str,
+    /// Who packages it.
+    pub vendor: &'static str,
+    /// The vendor's page about upgrades.
+    pub homepage: &'static str,
+    /// Its product.toml in this tree.
+    definition: &'static str,
+    /// The directory in this tree in which its hooks' directories are.
+    hooks: &'static str,
+}
+
+/// The product that this tree is for.
+pub const XIVO: Product = Product {
+    name: "xivo",
+    title: "XiVO",
+    vendor: "XiVO upgrade team <upgrade@xivo.example>",
+    homepage: "https://xivo.example/upgrade",
+    definition: "upgrader/package/product.toml",
+    hooks: "hooks",
+};
+
+/// A product that shares nothing with XiVO but the programs.
+pub const ACME: Product = Product {
+    name: "acme",
+    title: "Acme Gateway",
+    vendor: "Acme <upgrade@acme.example>",
+    homepage: "https://acme.example/upgrade",
+    definition: "harness/products/acme/product.toml",
+    hooks: "harness/products/acme/hooks",
+};
+
+const DESCRIPTION: &str = "One command refreshes the package lists, brings itself up to date, shows the
 installed and the candidate version and everything that would change, asks
 once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade
 hooks and restarts every service in the right order.";
 
-/// The upgrader's own package, as it is shipped.
-pub fn upgrader() -> Result<Package> {
-    let binaries = Binaries::read()?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let read = |path: &str| fs::read(root.join(path)).with_context(|| path.to_owned());
-    let mut package = Package::new(UPGRADER, VERSION)
-        .file("/usr/bin/xivo-upgrade", binaries.upgrade, 0o755)
-        .file("/usr/bin/real-xivo-upgrade", binaries.real_upgrade, 0o755)
-        .file("/usr/share/xivo-upgrade/product.toml", read("upgrader/package/product.toml")?, 0o644)
-        .file("/usr/share/doc/xivo-upgrade/copyright", read("upgrader/package/copyright")?, 0o644)
-        .file("/usr/share/doc/xivo-upgrade/changelog.gz", gzip(changelog().as_bytes(), Compression::best())?, 0o644)
-        .file("/usr/share/lintian/overrides/xivo-upgrade", read("upgrader/package/lintian-overrides")?, 0o644);
-    for program in ["xivo-upgrade", "real-xivo-upgrade"] {
-        package = package.file(
-            &format!("/usr/share/man/man8/{program}.8.gz"),
-            gzip(&manual(program)?, Compression::best())?,
-            0o644,
-        );
+impl Product {
+    /// The package that its upgrader is shipped in, and the command that admins type: `xivo-upgrade`.
+    #[must_use]
+    pub fn package(&self) -> String {
+        format!("{}-upgrade", self.name)
     }
-    for phase in ["pre-upgrade.d", "post-upgrade.d"] {
-        package.directories.push(format!("/usr/share/xivo-upgrade/{phase}"));
-        package.directories.push(format!("/etc/xivo-upgrade/{phase}"));
-        for (name, content, mode) in hooks(&root.join("hooks").join(phase))? {
-            package = package.file(&format!("/usr/share/xivo-upgrade/{phase}/{name}"), content, mode);
+
+    /// The upgrader's own package, as it is shipped.
+    pub fn upgrader(&self) -> Result<Package> {
+        let binaries = Binaries::read()?;
+        let name = self.package();
+        let mut package = Package::new(&name, VERSION)
+            .file(&format!("/usr/bin/{name}"), binaries.upgrade, 0o755)
+            .file(&format!("/usr/bin/real-{name}"), binaries.real_upgrade, 0o755)
+            .file(&format!("/usr/share/{name}/product.toml"), read(self.definition)?, 0o644)
+            .file(&format!("/usr/share/doc/{name}/copyright"), read("upgrader/package/copyright")?, 0o644)
+            .file(&format!("/usr/share/doc/{name}/changelog.gz"), packed(self.changelog().as_bytes())?, 0o644)
+            .file(&format!("/usr/share/lintian/overrides/{name}"), self.lintian_overrides()?, 0o644)
+            .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name));
+        for program in [name.clone(), format!("real-{name}")] {
+            package = package.file(&format!("/usr/share/man/man8/{program}.8.gz"), packed(&manual(&program)?)?, 0o644);
         }
+        for (shell, path) in [
+            (Shell::Bash, format!("/usr/share/bash-completion/completions/{name}")),
+            (Shell::Zsh, format!("/usr/share/zsh/vendor-completions/_{name}")),
+            (Shell::Fish, format!("/usr/share/fish/vendor_completions.d/{name}.fish")),
+        ] {
+            package = package.file(&path, completion(shell, &name), 0o644);
+        }
+        for phase in ["pre-upgrade.d", "post-upgrade.d"] {
+            package.directories.push(format!("/usr/share/{name}/{phase}"));
+            package.directories.push(format!("/etc/{name}/{phase}"));
+            for (hook, content, mode) in hooks(&tree(self.hooks).join(phase))? {
+                package = package.file(&format!("/usr/share/{name}/{phase}/{hook}"), content, mode);
+            }
+        }
+        architecture().clone_into(&mut package.architecture);
+        "admin".clone_into(&mut package.section);
+        package.description = format!("upgrade {} in one step\n{DESCRIPTION}", self.title);
+        package.control.insert("Depends".to_owned(), "apt, systemd".to_owned());
+        package.control.insert("Homepage".to_owned(), self.homepage.to_owned());
+        package.control.insert("Maintainer".to_owned(), self.vendor.to_owned());
+        Ok(package)
     }
-    architecture().clone_into(&mut package.architecture);
-    "admin".clone_into(&mut package.section);
-    DESCRIPTION.clone_into(&mut package.description);
-    package.control.insert("Depends".to_owned(), "apt, systemd".to_owned());
-    package.control.insert("Homepage".to_owned(), "https://xivo.example/upgrade".to_owned());
-    Ok(package)
+
+    /// The Debian changelog. What changed for whom is in CHANGELOG.md.
+    fn changelog(&self) -> String {
+        format!(
+            "{} ({VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
+             -- {}  Sun, 01 Jan 2012 00:00:00 +0000\n",
+            self.package(),
+            self.vendor
+        )
+    }
+
+    /// The exceptions are those of the programs, whatever product they serve.
+    fn lintian_overrides(&self) -> Result<String> {
+        let overrides = String::from_utf8(read("upgrader/package/lintian-overrides")?)?;
+        Ok(overrides.replace(&XIVO.package(), &self.package()))
+    }
+}
+
+/// A path in this tree.
+fn tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+fn read(path: &str) -> Result<Vec<u8>> {
+    fs::read(tree(path)).with_context(|| path.to_owned())
+}
+
+fn packed(content: &[u8]) -> Result<Vec<u8>> {
+    gzip(content, Compression::best())
 }
 
 /// The hooks in a directory of the tree: name, content, permissions.
@@ -82,11 +157,18 @@ fn manual(program: &str) -> Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The Debian changelog. What changed for whom is in CHANGELOG.md.
-fn changelog() -> String {
+/// What a shell knows of the options when somebody presses Tab, made from the command line itself.
+fn completion(shell: Shell, program: &str) -> Vec<u8> {
+    let mut script = Vec::new();
+    generate(shell, &mut upgrader::cli::command(program.to_owned()), program, &mut script);
+    script
+}
+
+/// What logrotate(8) does with the log. The newest old log is not packed before the next rotation, because a run that is under
+/// way goes on writing to it.
+fn logrotate(name: &str) -> String {
     format!(
-        "{UPGRADER} ({VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
-         -- XiVO upgrade team <upgrade@xivo.example>  Sun, 01 Jan 2012 00:00:00 +0000\n"
+        "/var/log/{name}.log {{\n\tweekly\n\trotate 12\n\tcompress\n\tdelaycompress\n\tmissingok\n\tnotifempty\n}}\n"
     )
 }
 
@@ -96,8 +178,34 @@ mod tests {
 
     #[test]
     fn the_services_are_those_of_the_product() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../upgrader/package/product.toml");
-        let product = upgrader::product::Product::read(&root).unwrap();
+        let product = upgrader::product::Product::read(&tree(XIVO.definition)).unwrap();
         assert_eq!(product.services.order(), SERVICES);
+    }
+
+    #[test]
+    fn every_option_of_the_command_line_is_completed_and_in_the_man_page() {
+        let mut texts = vec![("the man page".to_owned(), String::from_utf8(manual("acme-upgrade").unwrap()).unwrap())];
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            texts.push((shell.to_string(), String::from_utf8(completion(shell, "acme-upgrade")).unwrap()));
+        }
+        let command = upgrader::cli::command("acme-upgrade".to_owned());
+        let options: Vec<&str> = command.get_arguments().filter_map(|argument| argument.get_long()).collect();
+        assert!(options.contains(&"download-only"), "{options:?}");
+        for (what, text) in texts {
+            assert!(text.contains("acme-upgrade") || text.contains("acme\\-upgrade"), "{what} is of another command");
+            for option in &options {
+                assert!(text.contains(option) || text.contains(&option.replace('-', "\\-")), "{what} lacks --{option}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_share_no_file() {
+        let paths = |product: Product| -> Vec<String> {
+            product.upgrader().unwrap().files.into_iter().map(|file| file.path).collect()
+        };
+        let (ours, theirs) = (paths(XIVO), paths(ACME));
+        assert!(ours.iter().all(|path| path.contains("xivo-upgrade")), "{ours:?}");
+        assert!(theirs.iter().all(|path| path.contains("acme-upgrade")), "{theirs:?}");
     }
 }

@@ -5,11 +5,15 @@ use std::fmt;
 pub struct Transcript {
     /// The command, as it was typed.
     pub command: String,
-    /// The screen: stdout and stderr as they came, answers included where there was a terminal.
+    /// Without a terminal, stdout and stderr as they came. At a terminal, what a person sees at the end, answers included: what
+    /// was overwritten or erased is not in it.
     pub screen: String,
-    /// The exit code.
+    /// The exit code, or [`HUNG_UP`].
     pub exit: i64,
 }
+
+/// The exit code of a command whose terminal went away before its end: nobody is there to hear of another one.
+pub const HUNG_UP: i64 = -1;
 
 impl fmt::Display for Transcript {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -17,6 +21,9 @@ impl fmt::Display for Transcript {
         f.write_str(&self.screen)?;
         if !self.screen.is_empty() && !self.screen.ends_with('\n') {
             writeln!(f)?;
+        }
+        if self.exit == HUNG_UP {
+            return writeln!(f, "[the terminal went away]");
         }
         writeln!(f, "[exit code {}]", self.exit)
     }

@@ -34,6 +34,7 @@ impl World {
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()
         );
+        // Where these lie in a machine that was saved, so that they replace what is there: that repository is gone.
         machine.write("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644)?;
         machine.write("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644)?;
         Ok(Self { machine, repository, server })
@@ -54,6 +55,12 @@ impl World {
         files.retain(|path, _| !path.starts_with("pool/"));
         self.server.serve(files);
         Ok(())
+    }
+
+    /// Serves packages at this many bytes a second from now on, all of them together; as quickly as can be with `None`. Indices
+    /// are not slowed down.
+    pub fn throttle(&self, bytes_per_second: Option<u64>) {
+        self.server.throttle(bytes_per_second);
     }
 
     /// Installs packages as an admin would.

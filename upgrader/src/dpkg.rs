@@ -154,6 +154,8 @@ fn parse_conffiles(listing: &str) -> Vec<Conffile> {
 mod tests {
     use std::path::Path;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -198,5 +200,37 @@ mod tests {
             conffiles,
             ["xivo /etc/xivo/xivo.conf aaaa false", "xivo /etc/a b.conf bbbb true", "x /etc/gone newconffile true"]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn no_listing_is_too_strange(text in "(?s).{0,200}", mark in "(>| /etc/|\t){0,7}") {
+            for text in [&text, &format!("{mark}{text}"), &format!("{text}\n{mark}{text}")] {
+                parse_packages(text);
+                parse_conffiles(text);
+            }
+        }
+
+        #[test]
+        fn every_package_and_every_conffile_of_a_listing_is_read(
+            packages in prop::collection::vec(("[a-z][a-z0-9+.-]{1,5}", "[0-9][0-9a-z.+~:-]{0,8}", any::<bool>(), any::<u32>()), 0..8),
+        ) {
+            let line = |(name, version, there, size): &(String, String, bool, u32)| {
+                let status = if *there { "half-configured" } else { "config-files" };
+                format!("{name}\tall\t{version}\tinstall\t{status}\tok\t{size}\n")
+            };
+            let read = parse_packages(&packages.iter().map(line).collect::<String>());
+            prop_assert_eq!(read.len(), packages.len());
+            for (read, (name, version, there, size)) in read.iter().zip(&packages) {
+                prop_assert_eq!((&read.name, &read.version, read.is_present()), (name, version, *there));
+                prop_assert_eq!(read.installed_size, u64::from(*size));
+            }
+            let conffile = |(name, version, ..): &(String, String, bool, u32)| format!(">{name}\n /etc/{version} x y0\n");
+            let read = parse_conffiles(&packages.iter().map(conffile).collect::<String>());
+            prop_assert_eq!(read.len(), packages.len());
+            for (read, (name, version, ..)) in read.iter().zip(&packages) {
+                prop_assert_eq!((&read.package, &read.path), (name, &format!("/etc/{version} x")));
+            }
+        }
     }
 }

@@ -149,6 +149,8 @@ fn is_hook_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use std::fs;
 
@@ -204,5 +206,23 @@ mod tests {
         fs::write(&file, "").expect("written");
         let error = find(std::slice::from_ref(&file)).expect_err("a file is no directory");
         assert!(error.to_string().starts_with(&format!("{}: ", file.display())), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn names_that_run_parts_takes_are_names_of_hooks(name in "[A-Za-z0-9_-]{1,20}", extension in "[a-z]{1,4}") {
+            let extended = format!("{name}.{extension}");
+            prop_assert!(is_hook_name(&name) && is_hook_name(&extended));
+            for copy in ["~", ".", ".dpkg-new", ".dpkg-dist", ".ucf-old", ".sh.dpkg-old"] {
+                let copy = format!("{name}{copy}");
+                prop_assert!(!is_hook_name(&copy), "{copy}");
+            }
+        }
+
+        #[test]
+        fn a_name_with_any_other_character_is_none(before in "[a-z]{0,3}", other in prop_oneof!["[^A-Za-z0-9_.-]", "[!-,/:-@\\[-^`{-~]"], after in ".{0,3}") {
+            let name = format!("{before}{other}{after}");
+            prop_assert!(!is_hook_name(&name));
+        }
     }
 }

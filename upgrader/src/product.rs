@@ -158,6 +158,8 @@ fn is_unit_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const GOOD: &str = r#"name = "XiVO"
@@ -220,5 +222,45 @@ conffiles = "keep"
         7: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
         8: unclosed table, expected `]`
         "#);
+    }
+
+    /// What is wrong with a text is said in one line, with the number of a line that is there.
+    fn complains_well(text: &str) -> Result<(), TestCaseError> {
+        if let Err((line, message)) = Product::parse(text) {
+            // What is never closed is missing at the end of the file, which editors show as an empty line.
+            prop_assert!((1..=text.split('\n').count()).contains(&line), "line {line} of {text:?}");
+            prop_assert!(!message.is_empty() && !message.contains('\n'), "{message:?} of {text:?}");
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "(?s).{0,200}", key in "(name|order|\\[services\\]|\\[services.ready.a\\]) ?=? ?") {
+            complains_well(&text)?;
+            complains_well(&format!("{GOOD}{text}"))?;
+            complains_well(&format!("{key}{text}\n{GOOD}"))?;
+        }
+
+        #[test]
+        fn a_good_text_may_be_broken_anywhere(
+            from in 0..GOOD.len(),
+            length in 0..40_usize,
+            new in prop_oneof![Just(String::new()), "(?s).{1,6}", "[]\\[{}\"'=#.\n0-9]{1,4}"],
+        ) {
+            // The text is ASCII: every offset is that of a character.
+            let to = (from + length).min(GOOD.len());
+            complains_well(&format!("{}{new}{}", &GOOD[..from], &GOOD[to..]))?;
+        }
+
+        #[test]
+        fn an_unknown_key_is_named_with_its_line(key in "[a-z]{3,8}x", line in 0..GOOD.lines().count()) {
+            let mut lines: Vec<&str> = GOOD.lines().collect();
+            let unknown = format!("{key} = 1");
+            lines.insert(line, &unknown);
+            let (at, message) = Product::parse(&lines.join("\n")).expect_err("the key is unknown");
+            prop_assert!(message.contains(&key) || message.contains("invalid type"), "{message}");
+            prop_assert_eq!(at, line + 1);
+        }
     }
 }

@@ -33,6 +33,8 @@ pub fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> b
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn answered(input: &[u8]) -> bool {
@@ -62,5 +64,23 @@ mod tests {
             }
         }
         assert!(!ask("Go?", &mut std::io::BufReader::new(Closed), &mut Vec::new()));
+    }
+
+    proptest! {
+        #[test]
+        fn only_yes_in_some_spelling_is_yes(
+            answer in prop::collection::vec(prop_oneof![1 => any::<u8>(), 5 => prop::sample::select(b"yYeEsS \n".as_slice())], 0..5),
+        ) {
+            let line: Vec<u8> = answer.iter().copied().take_while(|byte| *byte != b'\n').collect();
+            let said: String = String::from_utf8_lossy(&line).split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+            let entered = line.len() < answer.len();
+            prop_assert_eq!(answered(&answer), said == "y" || said == "yes" || (said.is_empty() && entered));
+        }
+
+        #[test]
+        fn whoever_types_something_else_says_no(answer in "[^\n]{0,6}[^\\syYeEsS][^\n]{0,6}") {
+            let entered = format!("{answer}\n");
+            prop_assert!(!answered(entered.as_bytes()));
+        }
     }
 }

@@ -4,8 +4,14 @@
 mod changed;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
+/// Stories of another product than XiVO.
+mod other_product;
+/// Stories of what the package brings beside the programs.
+mod package;
 /// The list of stories, and the snapshots that belong to them.
 mod story;
+/// Stories of terminals.
+mod terminal;
 /// Stories of machines on which nothing may change.
 mod unchanged;
 
@@ -13,7 +19,15 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let stories: Vec<_> = [changed::STORIES, honest::STORIES, unchanged::STORIES].concat();
+    let stories: Vec<_> = [
+        changed::STORIES,
+        honest::STORIES,
+        other_product::STORIES,
+        package::STORIES,
+        terminal::STORIES,
+        unchanged::STORIES,
+    ]
+    .concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
     libtest_mimic::run(&arguments, trials).exit();

@@ -1,212 +1,19 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use anyhow::{Result, anyhow};
-
-use crate::command::{Program, Said};
-use crate::exit::{Exit, Explain as _, Failure};
+use super::{News, Simulation, Source};
 use crate::plan::{Change, ChangeKind};
-use crate::product::ConffilePolicy;
-use crate::unattended::{dpkg_options, unattended};
-
-/// How long apt waits for somebody else who holds dpkg's lock, in seconds.
-const LOCK_TIMEOUT: u32 = 120;
-
-/// What `apt-get -s dist-upgrade` says it would do.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Simulation {
-    /// Every package that would change, in order of its name.
-    pub changes: Vec<Change>,
-    /// Packages that are unpacked and would only be configured.
-    pub unfinished: Vec<String>,
-    /// Packages that stay although there is a newer version of them.
-    pub kept_back: Vec<String>,
-}
-
-/// What apt tells while it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News<'a> {
-    /// A line that it, dpkg or a maintainer script printed.
-    Line(&'a str),
-    /// How far it is.
-    Progress {
-        /// In percent of what it does.
-        percent: u8,
-        /// What it is at.
-        what: &'a str,
-    },
-}
-
-/// Reads the package lists of every source.
-///
-/// # Errors
-/// If a single source cannot be read; apt's own words name it.
-pub fn update(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    let result = run_listening(apt_get().args(["update", "--error-on=any"]), &["E: ", "W: "], tell);
-    let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
-    result.explain(|| {
-        // apt compares the dates in the Release file with this machine's clock.
-        let remedy = if said.contains("is not valid yet") || said.contains("is expired") {
-            format!(
-                "If this machine's clock is wrong (it shows {}), set it; otherwise the source has not been published anew in time.",
-                jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
-            )
-        } else {
-            "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program."
-                .to_owned()
-        };
-        Failure::new("a package source cannot be read").remedy(remedy)
-    })
-}
-
-/// The version of a package that apt would install, if there is one.
-pub fn candidate(package: &str) -> Result<Option<String>> {
-    Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
-}
-
-/// Brings one installed package to its candidate version. Never removes another.
-pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run(change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]), tell)
-}
-
-/// What a dist-upgrade would do.
-pub fn simulate() -> Result<Simulation> {
-    Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
-}
-
-/// How many bytes a dist-upgrade still has to fetch.
-pub fn download_size() -> Result<u64> {
-    Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
-}
-
-/// What packages take on disk once installed, in kibibytes, by name. Each comes with a version; what apt does not know is left
-/// out.
-pub fn installed_sizes<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<BTreeMap<String, u64>> {
-    let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
-    if wanted.peek().is_none() {
-        return Ok(BTreeMap::new());
-    }
-    let mut sizes = BTreeMap::new();
-    let mut name = String::new();
-    // It fails if it does not know one of them.
-    Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).each_line_of_stdout(&mut |line| {
-        if let Some(package) = line.strip_prefix("Package: ") {
-            package.clone_into(&mut name);
-        } else if let Some(size) = line.strip_prefix("Installed-Size: ").and_then(|size| size.trim().parse().ok()) {
-            sizes.insert(name.clone(), size);
-        }
-    })?;
-    Ok(sizes)
-}
-
-/// A source of packages: what its Release file and its configuration say of it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
-    /// Where it is: `http://deb.debian.org/debian bookworm`.
-    pub name: String,
-    /// Its codename: `bookworm-updates`; empty if it has none.
-    pub codename: String,
-    /// Its origin: `Debian`; empty if it has none.
-    pub origin: String,
-    /// True if it is signed by somebody whom this machine trusts, or declared so by the admin.
-    pub trusted: bool,
-}
-
-/// The sources that apt takes packages from.
-pub fn sources() -> Result<Vec<Source>> {
-    const FORMAT: &str = "$(SITE)\t$(RELEASE)\t$(CODENAME)\t$(ORIGIN)\t$(TRUSTED)";
-    Ok(parse_sources(
-        &Program::new("apt-get").args(["indextargets", "--format", FORMAT, "Created-By: Packages"]).output()?,
-    ))
-}
-
-/// True if a source offers any version of a package.
-pub fn is_offered(package: &str) -> Result<bool> {
-    Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
-}
-
-/// Why apt cannot make these changes without removing these packages, in its own words; nothing if it can.
-pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
-    let wanted = changes.iter().filter_map(|change| match &change.kind {
-        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
-        ChangeKind::Remove { .. } => None,
-    });
-    let mut text = String::new();
-    apt_get().args(["--simulate", "install"]).args(kept).args(wanted).each_line_of_stdout(&mut |line| {
-        text.push_str(line);
-        text.push('\n');
-    })?;
-    Ok(parse_conflicts(&text))
-}
-
-/// Fetches and verifies everything a dist-upgrade needs, and changes nothing.
-pub fn download(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run(apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]), tell)
-}
-
-/// Upgrades all packages, from what [`download`] fetched, without ever asking.
-pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
-}
-
-/// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
-fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run_listening(program, &["E: "], tell)
-}
-
-/// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
-///
-/// # Errors
-/// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
-fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    let mut complaints = Complaints::default();
-    let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| match said {
-        Said::Line(text) => {
-            complaints.listen(text, marks);
-            tell(News::Line(text));
-        }
-        Said::Status(text) => {
-            if let Some(news) = parse_status(text) {
-                tell(news);
-            }
-        }
-    });
-    let Err(error) = result else { return Ok(()) };
-    let heard = complaints.heard.join("; ");
-    if heard.contains("Could not get lock") {
-        return Err(Failure::new(heard)
-            .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")
-            .exit(Exit::Unchanged)
-            .into());
-    }
-    if heard.contains("dpkg was interrupted") {
-        return Err(Failure::new(heard).remedy("Upgrade without --download-only: that finishes it first.").into());
-    }
-    Err(if heard.is_empty() { error } else { anyhow!(heard) })
-}
-
-/// apt-get, set up to print plainly and to wait for dpkg's lock.
-fn apt_get() -> Program {
-    Program::new("apt-get")
-        .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
-        .setting("--option=Dpkg::Use-Pty=false")
-        .setting("--quiet")
-}
-
-/// apt-get, set up to change packages without a question from anybody.
-fn change(conffiles: ConffilePolicy) -> Program {
-    let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
-    unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)
-}
 
 /// What apt and dpkg complain of, without the complaints that follow from others.
 #[derive(Default)]
-struct Complaints {
-    heard: Vec<String>,
+pub(super) struct Complaints {
+    /// The complaints, in order.
+    pub(super) heard: Vec<String>,
     goes_on: bool,
 }
 
 impl Complaints {
-    fn listen(&mut self, line: &str, marks: &[&str]) {
+    /// Takes note of a line; these marks stand before what apt complains of.
+    pub(super) fn listen(&mut self, line: &str, marks: &[&str]) {
         let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
         let follows = line.starts_with("E: Sub-process ") && !self.heard.is_empty();
         if let Some(said) = apt.filter(|_| !follows) {
@@ -228,13 +35,13 @@ impl Complaints {
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
-fn parse_candidate(policy: &str) -> Option<String> {
+pub(super) fn parse_candidate(policy: &str) -> Option<String> {
     let version = policy.lines().find_map(|line| line.trim_start().strip_prefix("Candidate:"))?.trim();
     (version != "(none)" && !version.is_empty()).then(|| version.to_owned())
 }
 
 /// Reads `Inst`, `Conf`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
-fn parse_simulation(text: &str) -> Simulation {
+pub(super) fn parse_simulation(text: &str) -> Simulation {
     let mut simulation = Simulation::default();
     let mut in_kept_back = false;
     for line in text.lines() {
@@ -286,7 +93,7 @@ fn parse_change(line: &str) -> Option<Change> {
 }
 
 /// Reads lines of five fields with tabs in between. A field that a source does not have is its own name, `$(CODENAME)`.
-fn parse_sources(text: &str) -> Vec<Source> {
+pub(super) fn parse_sources(text: &str) -> Vec<Source> {
     let sources: BTreeSet<Source> = text
         .lines()
         .filter_map(|line| {
@@ -305,7 +112,7 @@ fn parse_sources(text: &str) -> Vec<Source> {
 }
 
 /// Reads the paragraph of unmet dependencies: ` nginx : Conflicts: asterisk`, with more of the same package further in.
-fn parse_conflicts(text: &str) -> Vec<String> {
+pub(super) fn parse_conflicts(text: &str) -> Vec<String> {
     text.lines()
         .skip_while(|line| !line.starts_with("The following packages have unmet dependencies"))
         .skip(1)
@@ -317,7 +124,7 @@ fn parse_conflicts(text: &str) -> Vec<String> {
 /// Reads a line of apt's status descriptor: `pmstatus:PACKAGE:PERCENT:WHAT` while packages change, `dlstatus:NUMBER:PERCENT:WHAT`
 /// while they are fetched (README.progress-reporting of apt). A package may have an architecture, `libc6:amd64`, behind one more
 /// colon. Other lines are passed over.
-fn parse_status(line: &str) -> Option<News<'_>> {
+pub(super) fn parse_status(line: &str) -> Option<News<'_>> {
     let (kind, rest) = line.split_once(':')?;
     if kind != "pmstatus" && kind != "dlstatus" {
         return None;
@@ -337,7 +144,7 @@ fn parse_status(line: &str) -> Option<News<'_>> {
 }
 
 /// Adds up the sizes in `'URI' FILE SIZE HASH` lines, in bytes.
-fn parse_uris(text: &str) -> u64 {
+pub(super) fn parse_uris(text: &str) -> u64 {
     text.lines()
         .filter(|line| line.starts_with('\''))
         .filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok())
@@ -346,6 +153,8 @@ fn parse_uris(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -477,5 +286,93 @@ mod tests {
     fn the_sizes_of_what_is_to_fetch_add_up() {
         let text = "Reading...\n'http://r/pool/a%2bb_1.deb' a+b_1_all.deb 1200 SHA256:ab\n'http://r/c.deb' c.deb 34 SHA256:cd\n'x\n";
         assert_eq!(parse_uris(text), 1234);
+    }
+
+    /// Names as Debian's policy (5.6.7) allows them, with an architecture now and then.
+    const NAME: &str = "[a-z0-9][a-z0-9+.-]{1,12}(:i386)?";
+    /// Versions as deb-version(7) allows them.
+    const VERSION: &str = "([0-9]:)?[0-9][A-Za-z0-9.+~-]{0,12}";
+
+    fn any_change() -> impl Strategy<Value = Change> {
+        let kind = prop_oneof![
+            (VERSION, VERSION).prop_map(|(from, to)| ChangeKind::Upgrade { from, to }),
+            VERSION.prop_map(|to| ChangeKind::Install { to }),
+            VERSION.prop_map(|from| ChangeKind::Remove { from }),
+        ];
+        (NAME, kind).prop_map(|(package, kind)| {
+            let origins = if matches!(kind, ChangeKind::Remove { .. }) { vec![] } else { vec!["XiVO".to_owned()] };
+            Change { package, kind, origins }
+        })
+    }
+
+    /// As apt writes it.
+    fn simulated(change: &Change) -> String {
+        let package = &change.package;
+        match &change.kind {
+            ChangeKind::Upgrade { from, to } => format!("Inst {package} [{from}] ({to} XiVO:five, XiVO:six [all]) []"),
+            ChangeKind::Install { to } => format!("Inst {package} ({to} XiVO:five [amd64])"),
+            ChangeKind::Remove { from } => format!("Remv {package} [{from}] [other:amd64 ]"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange_for_a_parser(text in "(?s).{0,200}", mark in "(Inst|Remv|Purg|Conf|E:|'|Candidate:|pmstatus:|dlstatus:|\t| ) ?") {
+            for text in [&text, &format!("{mark}{text}"), &format!("{text}\n{mark}{text}")] {
+                parse_simulation(text);
+                parse_candidate(text);
+                parse_uris(text);
+                parse_sources(text);
+                parse_conflicts(text);
+                for line in text.lines() {
+                    let _ = parse_status(line);
+                }
+                let mut complaints = Complaints::default();
+                for line in text.lines() {
+                    complaints.listen(line, &["E: ", "W: "]);
+                }
+            }
+        }
+
+        #[test]
+        fn every_change_that_apt_simulates_is_read_among_whatever_else_it_says(
+            changes in prop::collection::vec((any_change(), "[A-HJ-Z][a-z. ]{0,20}"), 0..8),
+        ) {
+            let lines: Vec<String> = changes.iter().map(|(change, other)| format!("{other}\n{}\n", simulated(change))).collect();
+            let mut wanted: Vec<Change> = changes.into_iter().map(|(change, _)| change).collect();
+            wanted.sort();
+            prop_assert_eq!(parse_simulation(&lines.concat()).changes, wanted);
+        }
+
+        #[test]
+        fn packages_kept_back_are_read_however_apt_breaks_the_lines(lines in prop::collection::vec(prop::collection::vec(NAME, 1..4), 1..4)) {
+            let listed: Vec<String> = lines.iter().map(|line| format!("  {}\n", line.join(" "))).collect();
+            let text = format!("The following packages have been kept back:\n{}0 upgraded.\n", listed.concat());
+            let mut wanted = lines.concat();
+            wanted.sort();
+            prop_assert_eq!(parse_simulation(&text).kept_back, wanted);
+        }
+
+        #[test]
+        fn the_candidate_is_read_as_it_is_written(version in VERSION, installed in VERSION) {
+            let policy = format!("xivo:\n  Installed: {installed}\n  Candidate: {version}\n  Version table:\n *** {installed} 500\n");
+            prop_assert_eq!(parse_candidate(&policy), Some(version));
+        }
+
+        #[test]
+        fn sizes_add_up_and_never_overflow(sizes in prop::collection::vec(any::<u64>(), 0..5)) {
+            let lines: Vec<String> = sizes.iter().map(|size| format!("'http://r/a.deb' a.deb {size} SHA256:ab\n")).collect();
+            prop_assert_eq!(parse_uris(&lines.concat()), sizes.into_iter().fold(0, u64::saturating_add));
+        }
+
+        #[test]
+        fn what_apt_complains_of_first_is_always_heard(said in "[a-z][a-z ]{0,30}", before in prop::collection::vec("[A-Z][a-z ]{0,20}", 0..3)) {
+            let mut complaints = Complaints::default();
+            for line in &before {
+                complaints.listen(line, &["E: "]);
+            }
+            complaints.listen(&format!("E: {said}"), &["E: "]);
+            prop_assert_eq!(complaints.heard, [said.trim_end()]);
+        }
     }
 }

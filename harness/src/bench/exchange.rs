@@ -1,0 +1,93 @@
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::RngCore as _;
+
+use crate::appliance;
+use crate::image::Debian;
+use crate::observation::{Happened, Mark, SystemState};
+use crate::release::Release;
+use crate::shipped::{SERVICES, XIVO};
+use crate::transcript::Transcript;
+use crate::world::World;
+
+/// An exchange that is upgraded over and over, so that what is compared happens in the same container: 1.2.1, 1.2.2, 1.2.3 …,
+/// each like 1.2.2.
+pub(super) struct Exchange {
+    pub(super) world: World,
+    patch: u32,
+}
+
+impl Exchange {
+    /// One at 1.2.2, with what a first upgrade does only once behind it.
+    pub(super) fn new(debian: Debian) -> Result<Self> {
+        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &XIVO.upgrader()?)?, patch: 1 };
+        exchange.publish_next(0)?;
+        exchange.upgrade()?;
+        Ok(exchange)
+    }
+
+    /// Publishes the next release, with this many bytes that cannot be compressed.
+    pub(super) fn publish_next(&mut self, ballast: usize) -> Result<()> {
+        self.patch += 1;
+        let mut release = Release::like("1.2.2", &self.version())?;
+        let mut noise = vec![0; ballast];
+        rand::thread_rng().fill_bytes(&mut noise);
+        let sounds = release.packages.iter_mut().find(|package| package.name == "xivo-sounds").context("no sounds")?;
+        *sounds = sounds.clone().file("/usr/share/xivo-sounds/music.raw", noise, 0o644);
+        self.world.machine.sh("apt-get clean")?;
+        self.world.publish(&release.packages)
+    }
+
+    fn version(&self) -> String {
+        format!("1.2.{}", self.patch)
+    }
+
+    /// Upgrades with the upgrader, and says how long that took.
+    pub(super) fn upgrade(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        let transcript = self.world.upgrade(&["--yes"]).run()?;
+        let took = start.elapsed();
+        self.check(&transcript)?;
+        Ok(took)
+    }
+
+    /// Upgrades with the bare commands, and says how long that took.
+    pub(super) fn bare_upgrade(&mut self) -> Result<Duration> {
+        let script = format!(
+            "export DEBIAN_FRONTEND=noninteractive; apt-get update && apt-get -y dist-upgrade && systemctl restart {}",
+            SERVICES.join(" ")
+        );
+        let start = Instant::now();
+        let transcript = self.world.machine.command(&["sh", "-c", &script]).run()?;
+        let took = start.elapsed();
+        self.check(&transcript)?;
+        Ok(took)
+    }
+
+    /// Restarts the services in their order with the bare command, and changes nothing.
+    pub(super) fn bare_restart(&self) -> Result<()> {
+        let services = SERVICES.join(" ");
+        self.world.machine.sh(&format!("for service in {services}; do systemctl restart $service; done")).map(drop)
+    }
+
+    /// Does something, and says how long all services together were away meanwhile.
+    pub(super) fn outage(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<Duration> {
+        let mark = Mark::set(&self.world.machine)?;
+        act(self)?;
+        let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
+        let away: Option<Vec<Duration>> = happened.outages.values().copied().collect();
+        let away = away.with_context(|| format!("a service is still away: {happened}"))?;
+        ensure!(away.len() == SERVICES.len(), "not every service was restarted: {happened}");
+        Ok(away.iter().sum())
+    }
+
+    fn check(&self, transcript: &Transcript) -> Result<()> {
+        ensure!(transcript.exit == 0, "{transcript}");
+        let state = SystemState::of(&self.world.machine, &SERVICES)?;
+        let version = self.version();
+        ensure!(state.packages["xivo"] == version, "{transcript}");
+        ensure!(state.services.values().all(|service| service.version == version), "{state:?}");
+        Ok(())
+    }
+}

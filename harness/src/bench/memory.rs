@@ -1,0 +1,52 @@
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use super::exchange::Exchange;
+use super::{RUNS, Sheet, median};
+use crate::image::Debian;
+
+/// The limit for the program that does the work, in megabytes.
+const LIMIT: f64 = 15.0;
+
+/// Looks at every process of a program for as long as there is any, and prints the largest peak in kB. The kernel keeps the peak
+/// itself (`VmHWM` of proc(5)), so that only one in the last two milliseconds could be missed. What the program starts runs
+/// another program and is not counted.
+const WATCH: &str = r#"
+my $peak = 0;
+my $seen = 0;
+while (1) {
+    my $there = 0;
+    for my $process (glob '/proc/[0-9]*') {
+        next unless (readlink("$process/exe") // '') eq $ARGV[0];
+        open my $status, '<', "$process/status" or next;
+        for (<$status>) {
+            $peak = $1 if /^VmHWM:\s+(\d+)/ && $1 > $peak;
+        }
+        $there = $seen = 1;
+    }
+    last if $seen && !$there;
+    select undef, undef, undef, 0.002;
+}
+print $peak;
+"#;
+
+pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!("Memory on {debian}: the most that a process of real-xivo-upgrade has resident in a run"))?;
+    let mut exchange = Exchange::new(debian)?;
+    let mut peaks = Vec::new();
+    for _ in 0..RUNS {
+        exchange.publish_next(0)?;
+        let peak = std::thread::scope(|scope| {
+            let machine = &exchange.world.machine;
+            let watch = ["timeout", "120", "perl", "-e", WATCH, "/usr/bin/real-xivo-upgrade"];
+            let watcher = scope.spawn(move || machine.command(&watch).run());
+            let transcript = exchange.world.upgrade(&["--yes"]).run()?;
+            ensure!(transcript.exit == 0, "{transcript}");
+            watcher.join().map_err(|_| anyhow!("a thread panicked"))?
+        })?;
+        let kilo: f64 = peak.screen.parse().with_context(|| format!("the watcher said {peak}"))?;
+        ensure!(kilo > 0.0, "the watcher saw nothing");
+        peaks.push(kilo * 1024.0 / 1e6);
+    }
+    sheet.limited(&format!("median of {RUNS} runs"), median(peaks.clone(), f64::total_cmp), LIMIT, " MB")?;
+    sheet.limited("largest", peaks.into_iter().fold(0.0, f64::max), LIMIT, " MB")
+}

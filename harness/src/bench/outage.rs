@@ -1,0 +1,42 @@
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::exchange::Exchange;
+use super::{RUNS, Sheet, median};
+use crate::image::Debian;
+
+/// In an upgrade the services are away at most this many times as long as in a bare restart.
+const LIMIT: f64 = 1.2;
+
+/// A slow mirror, in bytes a second.
+const SLOW: u64 = 50_000;
+
+/// What the slow mirror has to bring beside the small packages, in bytes: four seconds.
+const BALLAST: usize = 200_000;
+
+pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
+    let mut exchange = Exchange::new(debian)?;
+    for (mirror, rate, ballast) in [("", None, 0), (" from a mirror with 50 kB/s", Some(SLOW), BALLAST)] {
+        sheet.title(&format!(
+            "Outage on {debian}: all services together in an upgrade{mirror}, beside a bare ordered systemctl restart"
+        ))?;
+        exchange.world.throttle(rate);
+        let mut runs: Vec<Duration> = Vec::new();
+        let mut pairs = Vec::new();
+        for _ in 0..RUNS {
+            let before = exchange.outage(|exchange| exchange.bare_restart())?;
+            exchange.publish_next(ballast)?;
+            let ours = exchange.outage(|exchange| {
+                runs.push(exchange.upgrade()?);
+                Ok(())
+            })?;
+            // One before and one after: what else the host does in between weighs on both sides.
+            let after = exchange.outage(|exchange| exchange.bare_restart())?;
+            pairs.push([(before + after) / 2, ours]);
+        }
+        sheet.pairs(["bare restart", "upgrade"], &pairs, LIMIT)?;
+        sheet.line(&format!("a whole run took {:.2} s (median)", median(runs, Duration::cmp).as_secs_f64()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+use anyhow::Result;
+
+use super::exchange::Exchange;
+use super::{RUNS, Sheet};
+use crate::image::Debian;
+
+/// A whole run takes at most this many times what the bare commands take.
+const LIMIT: f64 = 1.1;
+
+pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!(
+        "Speed on {debian}: a whole run beside apt-get update, apt-get dist-upgrade, systemctl restart, in one container"
+    ))?;
+    let mut exchange = Exchange::new(debian)?;
+    exchange.publish_next(0)?;
+    exchange.bare_upgrade()?;
+    let mut pairs = Vec::new();
+    for run in 0..RUNS {
+        let mut one = |bare: bool| {
+            exchange.publish_next(0)?;
+            if bare { exchange.bare_upgrade() } else { exchange.upgrade() }
+        };
+        // In turns: what has become slower meanwhile is nobody's advantage.
+        pairs.push(if run % 2 == 0 {
+            [one(true)?, one(false)?]
+        } else {
+            let ours = one(false)?;
+            [one(true)?, ours]
+        });
+    }
+    sheet.pairs(["bare apt", "upgrader"], &pairs, LIMIT)
+}

@@ -1,0 +1,96 @@
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::{self, HOOK_COUNT, at_release_of, old_upgrader_of, upgrader_of};
+use harness::image::Debian;
+use harness::observation::{HOOK_MARKS, Happened, Mark, SystemState};
+use harness::release::Release;
+use harness::shipped::{ACME, VERSION, XIVO};
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "other_product",
+        promise: "A vendor of another appliance ships a product.toml and hooks, no code: the same programs upgrade it, in its \
+                  name only.",
+        tell: other_product,
+        has_snapshot: true,
+    },
+    Story {
+        name: "two_products",
+        promise: "Upgraders of two products live on one machine, and neither touches the other's files.",
+        tell: two_products,
+        has_snapshot: false,
+    },
+];
+
+/// The services of the other product, in the order of its product.toml.
+const SERVICES: [&str; 3] = ["acme-store", "acme-core", "acme-portal"];
+
+fn other_product(debian: Debian) -> Result<Option<String>> {
+    let mut world = at_release_of(&ACME, debian, "2025.4", &old_upgrader_of(&ACME)?)?;
+    let upgrader = upgrader_of(&ACME)?;
+    world.publish(Release::of(&ACME, "2025.10")?.packages.iter().chain([&upgrader]))?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.machine.command(&["acme-upgrade"]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["acme"] == "2025.10", "{state:?}");
+    ensure!(state.packages["acme-upgrade"] == VERSION, "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == "2025.10"), "{state:?}");
+    let reversed: Vec<&str> = SERVICES.into_iter().rev().collect();
+    ensure!(happened.stops == reversed && happened.starts == SERVICES, "{:?}, {:?}", happened.stops, happened.starts);
+    ensure!(happened.hooks.iter().any(|hook| hook.contains(" 50-licence ")), "the vendor's own hook did not run");
+
+    let log = world.machine.sh("cat /var/log/acme-upgrade.log")?;
+    ensure!(log.contains("started with arguments"), "the log is somewhere else: {log}");
+    for text in [&transcript.to_string(), &log] {
+        let said = text.lines().find(|line| line.to_lowercase().contains("xivo"));
+        ensure!(said.is_none(), "somebody else's product is named: {said:?}");
+    }
+    // Every machine of the harness gets its package source in files of these two names.
+    let paths = world.machine.sh("{ find / -xdev -iname '*xivo*'; find /run /tmp -iname '*xivo*'; } \
+         | sed '/^.etc.apt.sources.list.d.xivo.sources$/d; /^.usr.share.keyrings.xivo.pgp$/d'")?;
+    ensure!(paths.is_empty(), "somebody else's product has files here:\n{paths}");
+    Ok(Some(format!("{transcript}\n{happened}")))
+}
+
+fn two_products(debian: Debian) -> Result<Option<String>> {
+    let ours = appliance::upgrader()?;
+    let mut world = appliance::upgradable_with(debian, &ours, &ours)?;
+    // The same disk, and with it the files of the one, before and after the other came.
+    let files = "find / -xdev -path '*xivo*' -not -path '/proc/*' -not -path '/var/lib/dpkg/*' \
+                 -printf '%p %y %m %s %i %C@\\n' | LC_ALL=C sort";
+    let before = world.machine.sh(files)?;
+    ensure!(before.contains("/usr/bin/real-xivo-upgrade "), "this check finds nothing");
+    let acme = upgrader_of(&ACME)?;
+    world.publish(Release::of(&ACME, "2025.4")?.packages.iter().chain([&acme]))?;
+    world.install(&["acme", "acme-upgrade"])?;
+    world.publish(&Release::of(&ACME, "2025.10")?.packages)?;
+    // What is published of the one is held, so that the other has only its own to do.
+    let others: Vec<&str> = harness::shipped::SERVICES.into_iter().chain([XIVO.name]).collect();
+    world.machine.sh(&format!("apt-mark hold {} >/dev/null; rm {HOOK_MARKS} 2>/dev/null || :", others.join(" ")))?;
+    let mark = Mark::set(&world.machine)?;
+    let services: Vec<&str> = SERVICES.into_iter().chain(harness::shipped::SERVICES).collect();
+    let transcript = world.machine.command(&["acme-upgrade", "--yes"]).run()?;
+    // Held packages want attention.
+    ensure!(transcript.exit == 6, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &services)?;
+    ensure!(happened.starts == SERVICES, "{:?}", happened.starts);
+    ensure!(happened.hooks.len() == HOOK_COUNT + 1, "only its own hooks ran: {:?}", happened.hooks);
+    ensure!(world.machine.sh(files)? == before, "files of the other product changed: {transcript}");
+
+    // The other one goes, and leaves the first as it was.
+    world.machine.sh("apt-get -qq -y purge acme-upgrade >/dev/null; test ! -e /etc/logrotate.d/acme-upgrade")?;
+    ensure!(world.machine.sh(files)? == before, "files of the other product changed");
+    world.machine.sh("apt-mark unhold $(apt-mark showhold) >/dev/null")?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let state = SystemState::of(&world.machine, &services)?;
+    ensure!(state.packages["xivo"] == "1.2.2" && state.packages["acme"] == "2025.10", "{state:?}");
+    let acme = state.services.get("acme-core").context("it is gone")?;
+    ensure!(acme.state == "active", "{acme:?}");
+    Ok(None)
+}

@@ -1,0 +1,55 @@
+use anyhow::{Result, ensure};
+use harness::appliance::upgradable;
+use harness::image::Debian;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "log_is_rotated",
+        promise: "The log does not grow for ever: logrotate puts it away, and the next upgrade writes to a new one.",
+        tell: log_is_rotated,
+        has_snapshot: false,
+    },
+    Story {
+        name: "options_are_completed",
+        promise: "Tab after xivo-upgrade shows its options.",
+        tell: options_are_completed,
+        has_snapshot: false,
+    },
+];
+
+fn log_is_rotated(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let machine = &world.machine;
+    machine.install_from_debian(&["logrotate"])?;
+    ensure!(world.upgrade(&["--dry-run"]).run()?.exit == 0);
+    // An admin who keeps more of them: that file is theirs.
+    let conffiles = machine.sh("dpkg-query --show --showformat='${Conffiles}' xivo-upgrade")?;
+    ensure!(conffiles.contains("/etc/logrotate.d/xivo-upgrade "), "{conffiles}");
+    let said = machine.sh("logrotate --verbose --force /etc/logrotate.conf 2>&1")?;
+    ensure!(!said.contains("error"), "{said}");
+    machine.sh("grep dry-run /var/log/xivo-upgrade.log.1")?;
+
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let log = machine.sh("cat /var/log/xivo-upgrade.log")?;
+    ensure!(log.contains("\"--yes\"") && !log.contains("dry-run"), "{log}");
+    machine.sh("logrotate --force /etc/logrotate.conf && zcat /var/log/xivo-upgrade.log.2.gz | grep dry-run")?;
+    machine.sh("grep -e --yes /var/log/xivo-upgrade.log.1")?;
+    Ok(None)
+}
+
+fn options_are_completed(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    // What bash does when somebody presses Tab after `xivo-upgrade --d`.
+    let script = "source /usr/share/bash-completion/completions/xivo-upgrade
+                  COMP_WORDS=(xivo-upgrade --d) COMP_CWORD=1
+                  function=$(complete -p xivo-upgrade | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+                  $function xivo-upgrade --d xivo-upgrade
+                  echo ${COMPREPLY[*]}";
+    let transcript = world.machine.command(&["bash", "-c", script]).run()?;
+    ensure!(transcript.exit == 0 && transcript.screen == "--download-only --dry-run\n", "{transcript}");
+    Ok(None)
+}

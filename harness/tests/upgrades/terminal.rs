@@ -1,0 +1,41 @@
+use anyhow::{Result, ensure};
+use harness::image::Debian;
+use harness::transcript::HUNG_UP;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[Story {
+    name: "terminals_are_real",
+    promise: "What a story shows of a terminal is what a person sees: overwritten text is gone, and a terminal that goes away \
+              is gone for what runs there too.",
+    tell: terminals_are_real,
+    has_snapshot: false,
+}];
+
+fn terminals_are_real(debian: Debian) -> Result<Option<String>> {
+    let world = World::boot(debian)?;
+    let bash = |script: &str| world.machine.command(&["bash", "-c", script]);
+    let seen = bash("tty -s && stty size && echo $TERM && tput cols; printf '10 %%\\r\\033[K\\033[1m20 %%\\033[0m\\n'")
+        .at_terminal()
+        .run()?;
+    ensure!(seen.screen == "1000 200\nxterm\n200\n20 %\n" && seen.exit == 0, "{seen}");
+    let asked = bash("read -p 'Who? ' who; printf 'hello %s\\nmore\\n' $who; read -p 'Sure? ' sure; exit 4")
+        .answer("Who? ", "you\n")
+        .answer("Sure? ", "\u{3}")
+        .run()?;
+    ensure!(asked.screen == "Who? you\nhello you\nmore\nSure? ^C" && asked.exit == 130, "{asked}");
+
+    // Two at once: one waits until the other one has seen it hang up.
+    let script = "trap 'echo hangup >/root/signal; trap \"\" HUP; echo x || echo closed >>/root/signal; exit' HUP
+                  echo ready; while :; do sleep 0.05; done";
+    let lost = std::thread::scope(|scope| {
+        let lost = scope.spawn(|| bash(script).hang_up_after("ready\n").run());
+        world.machine.sh("timeout 20 sh -c 'until grep -s closed /root/signal; do sleep 0.05; done'")?;
+        lost.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
+    })?;
+    ensure!(lost.exit == HUNG_UP && lost.screen.starts_with("ready\n"), "{lost}");
+    ensure!(world.machine.sh("cat /root/signal")? == "hangup\nclosed\n");
+    Ok(None)
+}

@@ -1,0 +1,205 @@
+/// What apt prints, read.
+mod read;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, anyhow};
+
+use self::read::{
+    Complaints, parse_candidate, parse_conflicts, parse_simulation, parse_sources, parse_status, parse_uris,
+};
+use crate::command::{Program, Said};
+use crate::exit::{Exit, Explain as _, Failure};
+use crate::plan::{Change, ChangeKind};
+use crate::product::ConffilePolicy;
+use crate::unattended::{dpkg_options, unattended};
+
+/// How long apt waits for somebody else who holds dpkg's lock, in seconds.
+const LOCK_TIMEOUT: u32 = 120;
+
+/// What `apt-get -s dist-upgrade` says it would do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Simulation {
+    /// Every package that would change, in order of its name.
+    pub changes: Vec<Change>,
+    /// Packages that are unpacked and would only be configured.
+    pub unfinished: Vec<String>,
+    /// Packages that stay although there is a newer version of them.
+    pub kept_back: Vec<String>,
+}
+
+/// What apt tells while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<'a> {
+    /// A line that it, dpkg or a maintainer script printed.
+    Line(&'a str),
+    /// How far it is.
+    Progress {
+        /// In percent of what it does.
+        percent: u8,
+        /// What it is at.
+        what: &'a str,
+    },
+}
+
+/// Reads the package lists of every source.
+///
+/// # Errors
+/// If a single source cannot be read; apt's own words name it.
+pub fn update(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let result = run_listening(apt_get().args(["update", "--error-on=any"]), &["E: ", "W: "], tell);
+    let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    result.explain(|| {
+        // apt compares the dates in the Release file with this machine's clock.
+        let remedy = if said.contains("is not valid yet") || said.contains("is expired") {
+            format!(
+                "If this machine's clock is wrong (it shows {}), set it; otherwise the source has not been published anew in time.",
+                jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
+            )
+        } else {
+            "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program."
+                .to_owned()
+        };
+        Failure::new("a package source cannot be read").remedy(remedy)
+    })
+}
+
+/// The version of a package that apt would install, if there is one.
+pub fn candidate(package: &str) -> Result<Option<String>> {
+    Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
+}
+
+/// Brings one installed package to its candidate version. Never removes another.
+pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]), tell)
+}
+
+/// What a dist-upgrade would do.
+pub fn simulate() -> Result<Simulation> {
+    Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
+}
+
+/// How many bytes a dist-upgrade still has to fetch.
+pub fn download_size() -> Result<u64> {
+    Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
+}
+
+/// What packages take on disk once installed, in kibibytes, by name. Each comes with a version; what apt does not know is left
+/// out.
+pub fn installed_sizes<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<BTreeMap<String, u64>> {
+    let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
+    if wanted.peek().is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let mut sizes = BTreeMap::new();
+    let mut name = String::new();
+    // It fails if it does not know one of them.
+    Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).each_line_of_stdout(&mut |line| {
+        if let Some(package) = line.strip_prefix("Package: ") {
+            package.clone_into(&mut name);
+        } else if let Some(size) = line.strip_prefix("Installed-Size: ").and_then(|size| size.trim().parse().ok()) {
+            sizes.insert(name.clone(), size);
+        }
+    })?;
+    Ok(sizes)
+}
+
+/// A source of packages: what its Release file and its configuration say of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Where it is: `http://deb.debian.org/debian bookworm`.
+    pub name: String,
+    /// Its codename: `bookworm-updates`; empty if it has none.
+    pub codename: String,
+    /// Its origin: `Debian`; empty if it has none.
+    pub origin: String,
+    /// True if it is signed by somebody whom this machine trusts, or declared so by the admin.
+    pub trusted: bool,
+}
+
+/// The sources that apt takes packages from.
+pub fn sources() -> Result<Vec<Source>> {
+    const FORMAT: &str = "$(SITE)\t$(RELEASE)\t$(CODENAME)\t$(ORIGIN)\t$(TRUSTED)";
+    Ok(parse_sources(
+        &Program::new("apt-get").args(["indextargets", "--format", FORMAT, "Created-By: Packages"]).output()?,
+    ))
+}
+
+/// True if a source offers any version of a package.
+pub fn is_offered(package: &str) -> Result<bool> {
+    Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
+}
+
+/// Why apt cannot make these changes without removing these packages, in its own words; nothing if it can.
+pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
+    let wanted = changes.iter().filter_map(|change| match &change.kind {
+        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
+        ChangeKind::Remove { .. } => None,
+    });
+    let mut text = String::new();
+    apt_get().args(["--simulate", "install"]).args(kept).args(wanted).each_line_of_stdout(&mut |line| {
+        text.push_str(line);
+        text.push('\n');
+    })?;
+    Ok(parse_conflicts(&text))
+}
+
+/// Fetches and verifies everything a dist-upgrade needs, and changes nothing.
+pub fn download(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]), tell)
+}
+
+/// Upgrades all packages, from what [`download`] fetched, without ever asking.
+pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
+}
+
+/// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
+fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run_listening(program, &["E: "], tell)
+}
+
+/// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
+///
+/// # Errors
+/// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
+fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let mut complaints = Complaints::default();
+    let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| match said {
+        Said::Line(text) => {
+            complaints.listen(text, marks);
+            tell(News::Line(text));
+        }
+        Said::Status(text) => {
+            if let Some(news) = parse_status(text) {
+                tell(news);
+            }
+        }
+    });
+    let Err(error) = result else { return Ok(()) };
+    let heard = complaints.heard.join("; ");
+    if heard.contains("Could not get lock") {
+        return Err(Failure::new(heard)
+            .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")
+            .exit(Exit::Unchanged)
+            .into());
+    }
+    if heard.contains("dpkg was interrupted") {
+        return Err(Failure::new(heard).remedy("Upgrade without --download-only: that finishes it first.").into());
+    }
+    Err(if heard.is_empty() { error } else { anyhow!(heard) })
+}
+
+/// apt-get, set up to print plainly and to wait for dpkg's lock.
+fn apt_get() -> Program {
+    Program::new("apt-get")
+        .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
+        .setting("--option=Dpkg::Use-Pty=false")
+        .setting("--quiet")
+}
+
+/// apt-get, set up to change packages without a question from anybody.
+fn change(conffiles: ConffilePolicy) -> Program {
+    let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
+    unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)
+}
