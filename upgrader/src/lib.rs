@@ -29,6 +29,8 @@ pub mod paths;
 pub mod plan;
 /// What maintainer scripts may do to the product's services meanwhile.
 pub mod policy;
+/// What still runs files that were replaced on disk, and whose it is.
+pub mod processes;
 /// product.toml: what the product is.
 pub mod product;
 /// The question.
