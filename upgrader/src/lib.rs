@@ -19,6 +19,8 @@ pub mod event;
 pub mod exit;
 /// Hooks: which there are, in which order, and running one.
 pub mod hooks;
+/// What services said, from journald.
+pub mod journal;
 /// One run at a time.
 pub mod lock;
 /// The log file, a reader of events.
@@ -35,8 +37,12 @@ pub mod processes;
 pub mod product;
 /// The question.
 pub mod question;
+/// Whether the machine should be rebooted, and why.
+pub mod reboot;
 /// `NAME-upgrade`: refresh, update itself, become the real one.
 pub mod refresh;
+/// The services' turn: the product's in order, then all others that run replaced files; and whether they stay up.
+pub mod restart;
 /// `real-NAME-upgrade`: the loop over the steps.
 pub mod run;
 /// The screen, a reader of events.
@@ -45,7 +51,7 @@ pub mod screen;
 pub mod signals;
 /// The steps and which may follow which.
 pub mod step;
-/// What systemd is asked: restarts, readiness, states.
+/// What systemd is asked: restarts, states, to execute itself anew.
 pub mod systemd;
 /// What keeps package tools from asking.
 pub mod unattended;

@@ -31,6 +31,9 @@ pub struct Services {
     /// How they are restarted.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// For how long all of them must stay up after the last was restarted; zero looks once.
+    #[serde(default = "Services::default_settle", deserialize_with = "span")]
+    pub settle: Duration,
     #[serde(default)]
     ready: BTreeMap<Spanned<String>, Ready>,
 }
@@ -90,6 +93,10 @@ pub enum ConffilePolicy {
 }
 
 impl Services {
+    fn default_settle() -> Duration {
+        Duration::from_secs(5)
+    }
+
     /// The services, first to start first.
     #[must_use]
     pub fn order(&self) -> &[String] {
@@ -161,13 +168,25 @@ fn is_unit_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
 }
 
-/// A span of time as people write it: `60s`, `2m 30s`.
+/// A span of time as people write it, and longer than none: `60s`, `2m 30s`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    span_as_written(deserializer, |span| !span.is_zero())
+}
+
+/// A span of time as people write it, `0s` included.
+fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    span_as_written(deserializer, |_| true)
+}
+
+fn span_as_written<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is_good: fn(Duration) -> bool,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .filter(|duration| is_good(*duration) && *duration <= LONGEST)
         .ok_or_else(|| {
             D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\", at most a day"))
         })
@@ -182,6 +201,7 @@ version-package = "xivo"
 [services]
 order = ["postgresql", "asterisk"]
 restart = "stop-then-start"
+settle = "0s"
 [services.ready]
 asterisk = { command = ["asterisk", "-rx", "core waitfullybooted"], timeout = "90s" }
 [packages]
@@ -196,6 +216,7 @@ conffiles = "keep"
         assert_eq!(product.services.restart, RestartPolicy::StopThenStart);
         assert_eq!(product.services.ready("asterisk").expect("declared").timeout, Duration::from_secs(90));
         assert!(product.services.ready("postgresql").is_none());
+        assert_eq!(product.services.settle, Duration::ZERO);
         assert_eq!(product.packages.conffiles, ConffilePolicy::Keep);
     }
 
@@ -213,7 +234,7 @@ conffiles = "keep"
             complaint("restart =", "restrat ="),
             complaint("protected = [\"xivo\"]", "protect = [\"xivo\"]"),
             complaint("version-package = \"xivo\"\n", ""),
-            complaint("[services]\norder = [\"postgresql\", \"asterisk\"]\nrestart = \"stop-then-start\"\n", ""),
+            complaint("[services]\norder = [\"postgresql\", \"asterisk\"]\nrestart = \"stop-then-start\"\nsettle = \"0s\"\n", ""),
             complaint("[\"postgresql\", \"asterisk\"]", "[]"),
             complaint("\"postgresql\"", "\"asterisk\""),
             complaint("\"postgresql\"", "\"--now\""),
@@ -221,21 +242,25 @@ conffiles = "keep"
             complaint("asterisk = {", "nginx = {"),
             complaint("\"90s\"", "\"soon\""),
             complaint("\"90s\"", "\"9000000000000000000s\""),
+            complaint("\"90s\"", "\"0s\""),
+            complaint("\"0s\"", "\"-1s\""),
             complaint("[packages]", "[packages"),
         ]
         .join("\n"), @r#"
-        5: unknown field `restrat`, expected one of `order`, `restart`, `ready`
-        9: unknown field `protect`, expected `protected` or `conffiles`
+        5: unknown field `restrat`, expected one of `order`, `restart`, `settle`, `ready`
+        10: unknown field `protect`, expected `protected` or `conffiles`
         1: missing field `version-package`
         3: missing field `order`
         4: services.order: names no service
         4: services.order: asterisk is named twice
         4: services.order: "--now" is not the name of a unit
         5: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
-        7: services.ready.nginx: this service is not in services.order
-        7: "soon" is not a span of time such as "60s" or "2m", at most a day
-        7: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
-        8: unclosed table, expected `]`
+        8: services.ready.nginx: this service is not in services.order
+        8: "soon" is not a span of time such as "60s" or "2m", at most a day
+        8: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
+        8: "0s" is not a span of time such as "60s" or "2m", at most a day
+        6: "-1s" is not a span of time such as "60s" or "2m", at most a day
+        9: unclosed table, expected `]`
         "#);
     }
 }

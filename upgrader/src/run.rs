@@ -1,4 +1,5 @@
 use std::io::{stdin, stdout};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -10,17 +11,19 @@ use crate::hooks::{self, Phase};
 use crate::lock::Lock;
 use crate::plan::Plan;
 use crate::policy::Policy;
+use crate::processes::Processes;
 use crate::product::Product;
 use crate::question::{ask, forget_typed_ahead};
+use crate::restart::{Restarted, restart_all};
 use crate::step::{Mode, Next, Outcome, Step};
-use crate::systemd::{self, Turn};
-use crate::{apt, dpkg, signals};
+use crate::{apt, dpkg, reboot, signals};
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let _lock = Lock::take(&context.paths.lock())?;
     let product = Product::read(&context.paths.product())?;
-    let mut run = Run { context, product: &product, plan: None, attention: Vec::new(), down: Vec::new() };
+    let mut run =
+        Run { context, product: &product, plan: None, attention: Vec::new(), restarted: Restarted::default() };
     let (last, exit) =
         drive(Step::Preflight, context.options.mode(), events, |step, events| run.perform(step, events))?;
     let (exit, message) = run.finish(last, exit)?;
@@ -55,8 +58,8 @@ struct Run<'a> {
     plan: Option<Plan>,
     /// What is done but wants attention, in the person's words.
     attention: Vec<String>,
-    /// The services that did not come up.
-    down: Vec<String>,
+    /// What came of the services' turn.
+    restarted: Restarted,
 }
 
 impl Run<'_> {
@@ -76,7 +79,7 @@ impl Run<'_> {
             }
             Step::Packages => self.packages(events),
             Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
-            Step::Restart => Ok(self.restart(events)),
+            Step::Restart => self.restart(events),
             Step::Verify => self.verify(events),
         }
     }
@@ -215,40 +218,21 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Restarts every service; what did not come up is for [`Step::Verify`] to judge, once all have had their turn.
-    fn restart(&mut self, events: &mut Events<'_>) -> Outcome {
-        let down = &mut self.down;
-        systemd::restart_all(&self.product.services, &mut |service, turn| match turn {
-            Turn::Began => events.tell(Event::ServiceRestarting(service.to_owned())),
-            Turn::Ended(Ok(())) => events.tell(Event::ServiceRestarted(service.to_owned(), Ok(()))),
-            Turn::Ended(Err(error)) => {
-                down.push(service.to_owned());
-                events.tell(Event::ServiceRestarted(service.to_owned(), Err(format!("{error:#}"))));
-            }
-        });
-        if self.down.is_empty() { Outcome::Done } else { Outcome::Attention }
+    /// Gives every service its turn.
+    fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
+        Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
     }
 
-    /// A service that did not come up, or went down while others came up, needs a human.
+    /// A service that did not come up, or did not stay up, needs a human.
     fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let mut gone = Vec::new();
-        let services = self.product.services.order();
-        for (service, state) in services.iter().zip(systemd::active_states(services)?) {
-            if state != "active" && !self.down.contains(service) {
-                gone.push((service.clone(), state));
-            }
+        let result = self.restarted.verify(self.product.services.settle, events);
+        self.attention.extend(self.restarted.take_attention());
+        let reasons = reboot::reasons(Path::new("/"), self.plan.as_ref());
+        if !reasons.is_empty() {
+            events.tell(Event::RebootRecommended(reasons));
         }
-        self.down.extend(gone.iter().map(|(service, _)| service.clone()));
-        if !gone.is_empty() {
-            events.tell(Event::ServicesDown(gone));
-        }
-        if self.down.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        let down = self.down.join(" ");
-        Err(Failure::new(format!("upgraded, but not up: {down}"))
-            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
-            .into())
+        result.map(|()| Outcome::Done)
     }
 
     /// The exit code with all that wants attention in it, and the last words.
@@ -268,8 +252,8 @@ impl Run<'_> {
                 format!("Everything is downloaded; {name} was not changed. `{command}` upgrades it.")
             }
             _ => {
-                let services = self.product.services.order().len();
-                format!("{name} {} is installed; all {services} services are running.", self.installed_version()?)
+                let services = self.restarted.summary(&self.product.services);
+                format!("{name} {} is installed; {services}.", self.installed_version()?)
             }
         };
         for line in &self.attention {

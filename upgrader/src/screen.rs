@@ -42,11 +42,27 @@ impl<W: Write> Screen<W> {
             Event::HookEnded(_, hook, Err(error)) => {
                 writeln!(out, "  {hook}: FAILED {error}")?;
             }
-            Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} OK")?,
-            Event::ServiceRestarted(service, Err(error)) => writeln!(out, "  {service:<24} NOK  {error}")?,
-            Event::ServicesDown(down) => {
-                for (service, state) in down {
-                    writeln!(out, "  {service:<24} NOK  {state}")?;
+            Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} OK")?,
+            Event::ServiceDown { service, reason, log } => {
+                writeln!(out, "  {service:<24} NOK  {reason}")?;
+                for line in log {
+                    writeln!(out, "      {line}")?;
+                }
+            }
+            Event::ServiceLeftAlone(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
+            Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
+            Event::ManagerReexecuted(Ok(())) => writeln!(out, "  {:<24} OK, executed anew", "systemd")?,
+            Event::ManagerReexecuted(Err(error)) => writeln!(out, "  {:<24} NOK  {error}", "systemd")?,
+            Event::RestartRecommended(what) => {
+                writeln!(out, "Restart recommended; these still run replaced files")?;
+                for (name, reason) in what {
+                    writeln!(out, "  {name:<24} {reason}")?;
+                }
+            }
+            Event::RebootRecommended(reasons) => {
+                writeln!(out, "Reboot recommended")?;
+                for reason in reasons {
+                    writeln!(out, "  {reason}")?;
                 }
             }
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
@@ -222,8 +238,18 @@ mod tests {
             Event::HookEnded(Phase::PostUpgrade, "10-a".to_owned(), Ok(())),
             Event::HookEnded(Phase::PostUpgrade, "20-b".to_owned(), failed()),
             Event::Began(Step::Restart),
-            Event::ServiceRestarted("postgresql".to_owned(), Ok(())),
-            Event::ServiceRestarted("asterisk".to_owned(), failed()),
+            Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
+            Event::ServiceDown {
+                service: "asterisk".to_owned(),
+                reason: "failed (exit-code)".to_owned(),
+                log: vec!["no such module".to_owned()],
+            },
+            Event::ServiceLeftAlone("nginx".to_owned(), "masked".to_owned()),
+            Event::OthersRestarting(vec!["cron.service".to_owned()]),
+            Event::ServiceUp { service: "cron.service".to_owned(), outage: 7 },
+            Event::ManagerReexecuted(Ok(())),
+            Event::RestartRecommended(vec![("dbus.service".to_owned(), "all services talk through it".to_owned())]),
+            Event::RebootRecommended(vec!["a newer kernel".to_owned()]),
             Event::Finished { exit: Exit::NeedsHuman, message: "Look at it.".to_owned() },
         ]), @r#"
         Running post-upgrade hooks
@@ -232,7 +258,16 @@ mod tests {
           20-b: FAILED (exit status: 1): no
         Restarting services
           postgresql               OK
-          asterisk                 NOK  (exit status: 1): no
+          asterisk                 NOK  failed (exit-code)
+              no such module
+          nginx                    left alone: masked
+        Restarting other services that still run replaced files
+          cron.service             OK
+          systemd                  OK, executed anew
+        Restart recommended; these still run replaced files
+          dbus.service             all services talk through it
+        Reboot recommended
+          a newer kernel
 
         Look at it.
         "#);
