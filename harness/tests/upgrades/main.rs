@@ -4,6 +4,8 @@
 mod changed;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
+/// Stories of what is restarted after an upgrade and what is not.
+mod restarts;
 /// The list of stories, and the snapshots that belong to them.
 mod story;
 /// Stories of machines on which nothing may change.
@@ -13,7 +15,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let stories: Vec<_> = [changed::STORIES, honest::STORIES, unchanged::STORIES].concat();
+    let stories: Vec<_> = [changed::STORIES, honest::STORIES, restarts::STORIES, unchanged::STORIES].concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
     libtest_mimic::run(&arguments, trials).exit();
