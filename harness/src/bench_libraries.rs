@@ -14,13 +14,13 @@ const RUNS: usize = 5;
 /// Where the scan lies on the machine.
 const SCAN: &str = "/usr/local/bin/obsolete";
 
-/// What a machine in the field runs beside the product, from Debian. `munin-node` is written in Perl, `fail2ban` in Python.
-const NEIGHBOURS: &str = "ssh cron rsyslog nginx munin-node fail2ban postfix chrony";
+/// What a machine in the field runs beside the product, from Debian. `postgrey` is written in Perl, `fail2ban` in Python.
+const NEIGHBOURS: &str = "ssh cron rsyslog nginx postgrey fail2ban postfix";
 
 /// A replacement of real libraries and programs with new files, as an upgrade does it, and nobody restarts anything.
 const REPLACED: [(&str, &str); 3] = [
+    ("scripts in Perl and Python", "postgrey fail2ban"),
     ("openssl", "$(dpkg-query -W -f '${Package}\\n' 'libssl3*')"),
-    ("a program in Perl, a script in Python", "munin-node fail2ban"),
     ("libc", "libc6"),
 ];
 

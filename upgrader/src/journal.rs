@@ -4,7 +4,11 @@ use crate::command::Program;
 const LINES: usize = 5;
 const CHARACTERS: usize = 200;
 
-/// The last lines that a service logged, and systemd about it, from one start to the next stop: see
+/// Priorities of what systemd says of a unit when something went wrong (syslog(3)): notice and more urgent. That it starts and
+/// stops is information, in other words and at other moments in each version.
+const URGENT: [&str; 6] = ["PRIORITY=0", "PRIORITY=1", "PRIORITY=2", "PRIORITY=3", "PRIORITY=4", "PRIORITY=5"];
+
+/// The last lines that a service logged, and that systemd logged of its failure, from one start to the next stop: see
 /// [`crate::systemd::Unit::invocation`]. None if there are none, or if no journal is kept.
 #[must_use]
 pub fn last_lines(invocation: &str) -> Vec<String> {
@@ -17,7 +21,8 @@ pub fn last_lines(invocation: &str) -> Vec<String> {
     let query = Program::new("journalctl")
         .args(["--quiet", "--no-pager", "--output=cat", "--lines"])
         .arg(LINES.to_string())
-        .args([by_it.as_str(), "+", about_it.as_str()]);
+        .args([by_it.as_str(), "+", about_it.as_str()])
+        .args(URGENT);
     query.output().map_or_else(|_| Vec::new(), |text| last_readable(&text))
 }
 

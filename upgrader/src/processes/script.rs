@@ -20,11 +20,14 @@ pub fn is_interpreter(program: &Path) -> bool {
 }
 
 /// What an interpreter was told to run, from the content of `/proc/PID/cmdline`: words that end with a zero byte. `None` for
-/// a program in the arguments themselves, and for programs that overwrite theirs.
+/// a program in the arguments themselves. Some scripts overwrite theirs; those that begin with their own path are known by it.
 #[must_use]
 pub fn main_of(command_line: &[u8]) -> Option<Main> {
     let mut words = command_line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let interpreter = String::from_utf8_lossy(words.next()?).into_owned();
+    if interpreter.starts_with('/') && !is_interpreter(Path::new(&interpreter)) {
+        return interpreter.split_whitespace().next().map(|script| Main::File(script.to_owned()));
+    }
     let python = interpreter.rsplit('/').next()?.starts_with("python");
     let mut text = || words.next().map(|word| String::from_utf8_lossy(word).into_owned());
     loop {
@@ -67,6 +70,8 @@ mod tests {
             (&["/usr/bin/python3", "-E", "/usr/bin/x"], file("/usr/bin/x")),
             (&["python3", "-m", "provd.main", "-s"], Some(Main::Module("provd.main".to_owned()))),
             (&["sh", "--", "-odd"], file("-odd")),
+            (&["/usr/sbin/munin-node [10.0.0.1]"], file("/usr/sbin/munin-node")),
+            (&["postgrey", "--daemonize"], None),
             (&["perl", "-e", "sleep"], None),
             (&["python3", "-c", "pass"], None),
             (&["-bash"], None),

@@ -53,7 +53,8 @@ pub(super) fn watch(mut services: Vec<Watched>, end: Instant) -> Result<Vec<Gone
 
 /// Why a unit that was `before` is not what it should be `now`, if it is not.
 fn what_is_wrong(before: &Unit, now: &Unit) -> Option<String> {
-    if now.restarts > before.restarts {
+    // Between the end of a service and its restart systemd calls it activating.
+    if now.restarts > before.restarts || now.active == "activating" {
         return Some("did not stay up: systemd had to restart it".to_owned());
     }
     (!now.is_active() && !now.is_done()).then(|| how_it_ended(now))
@@ -85,6 +86,7 @@ mod tests {
             (unit("active", "success", 0), None),
             (unit("inactive", "success", 1), Some("inactive")),
             (unit("failed", "exit-code", 1), Some("failed (exit-code)")),
+            (unit("activating", "exit-code", 1), Some("did not stay up: systemd had to restart it")),
             (unit("active", "success", 2), Some("did not stay up: systemd had to restart it")),
         ] {
             assert_eq!(what_is_wrong(&before, &now).as_deref(), wrong, "{now:?}");
