@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use harness::appliance::{self, PRODUCT, upgradable};
 use harness::image::Debian;
@@ -53,6 +55,12 @@ fn switched_off_services(debian: Debian) -> Result<Option<String>> {
     }
     let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
     ensure!(!happened.starts.iter().any(|name| ["xivo-agid", "xivo-ctid"].contains(&name.as_str())), "{happened}");
+    // How long a service was not there is known, and not less than systemd saw.
+    let seen = happened.outages["postgresql"].context("postgresql is down")?;
+    let told =
+        world.machine.sh("sed -n 's/.* postgresql is up, after \\([0-9]*\\) ms$/\\1/p' /var/log/xivo-upgrade.log")?;
+    let told = Duration::from_millis(told.trim().parse()?);
+    ensure!(told + Duration::from_millis(1) >= seen && told < seen + Duration::from_secs(5), "{told:?}, {seen:?}");
     let settings = world.machine.sh("systemctl is-enabled xivo-agid xivo-ctid dahdi || true")?;
     ensure!(settings == "disabled\nmasked\ndisabled\n", "{settings}");
     Ok(Some(restarts(&transcript.screen)?))
