@@ -25,6 +25,9 @@ const HOOKS: [(&str, &str); 4] = [
 /// How many hooks the tests' upgraders have.
 pub const HOOK_COUNT: usize = HOOKS.len();
 
+/// What the product is, as its upgrader's package has it.
+pub const PRODUCT: &str = "/usr/share/xivo-upgrade/product.toml";
+
 /// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
 ///
 /// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named after the
@@ -95,6 +98,13 @@ pub fn upgrader_of(product: &Product) -> Result<Package> {
     let mut package = product.upgrader()?;
     for (phase, name) in HOOKS {
         package = package.file(&format!("/usr/share/{}/{phase}.d/{name}", product.package()), marking_hook(), 0o755);
+    }
+    for file in &mut package.files {
+        if file.path == PRODUCT {
+            // Services of the stories stay up or do not come up; those that are about the settling time set it themselves.
+            let text = String::from_utf8(std::mem::take(&mut file.content)).context("product.toml")?;
+            file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
+        }
     }
     Ok(package)
 }

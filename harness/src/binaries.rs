@@ -34,6 +34,16 @@ impl Binaries {
 
 /// Builds the programs as they are shipped, and says where they are.
 pub fn build() -> Result<PathBuf> {
+    build_targets(&["--bins"])
+}
+
+/// Builds one of the upgrader's examples in the same way, and says where it is.
+pub fn build_example(name: &str) -> Result<PathBuf> {
+    Ok(build_targets(&["--example", name])?.join("examples").join(name))
+}
+
+/// Builds some of the upgrader's programs, and says which directory they are in.
+fn build_targets(targets: &[&str]) -> Result<PathBuf> {
     let target = match std::env::consts::ARCH {
         machine @ ("x86_64" | "aarch64") => format!("{machine}-unknown-linux-gnu"),
         other => bail!("the upgrader is not built for {other} yet"),
@@ -45,11 +55,11 @@ pub fn build() -> Result<PathBuf> {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The explicit target keeps the flag away from macros that run on this host: those cannot be static.
-    let arguments = ["build", "--release", "--package=upgrader", "--target", &target, "--manifest-path"];
+    let arguments = ["build", "--release", "--package=upgrader", "--target", &target];
     let manifest = workspace.join("Cargo.toml");
     run_with(
         Path::new(&cargo),
-        arguments.iter().map(OsStr::new).chain([manifest.as_os_str()]),
+        arguments.iter().chain(targets).map(OsStr::new).chain([OsStr::new("--manifest-path"), manifest.as_os_str()]),
         &[("RUSTFLAGS", OsStr::new("-C target-feature=+crt-static"))],
     )
     .context("the upgrader could not be built")?;

@@ -40,6 +40,8 @@ impl Machine {
             .with_host(TESTER, Host::Addr(tester))
             // All that systemd needs of a container; no privileges.
             .with_cap_add("SYS_ADMIN")
+            // Root of a real machine sees what the processes of others map.
+            .with_cap_add("SYS_PTRACE")
             .with_security_opt("seccomp=unconfined")
             .with_security_opt("apparmor=unconfined")
             .with_cgroupns_mode(CgroupnsMode::Private)

@@ -94,12 +94,34 @@ pub enum Event {
         /// How long it took, in milliseconds.
         milliseconds: u64,
     },
-    /// A product service is being restarted.
+    /// A service is being restarted.
     ServiceRestarting(String),
-    /// A product service is up and ready, or is not, for this reason.
-    ServiceRestarted(String, Result<(), String>),
-    /// The product services that are not running at the end of the run, with the state systemd gives.
-    ServicesDown(Vec<(String, String)>),
+    /// A service is up, and ready if it can say so.
+    ServiceUp {
+        /// The service.
+        service: String,
+        /// How long it was not there, in milliseconds: from just before it was stopped until it was up and ready.
+        outage: u64,
+    },
+    /// A service did not come up, or did not stay up.
+    ServiceDown {
+        /// The service.
+        service: String,
+        /// What is known of the reason.
+        reason: String,
+        /// The last lines of its log.
+        log: Vec<String>,
+    },
+    /// A service is not restarted, for this reason.
+    ServiceLeftAlone(String, String),
+    /// These services beside the product's run files that were replaced, and are about to be restarted.
+    OthersRestarting(Vec<String>),
+    /// systemd was executed anew because it ran files that were replaced; if it failed, with this error.
+    ManagerReexecuted(Result<(), String>),
+    /// What runs files that were replaced and cannot be restarted on a machine that is in use: its name, and why not.
+    RestartRecommended(Vec<(String, String)>),
+    /// The machine should be rebooted, for these reasons.
+    RebootRecommended(Vec<String>),
     /// A line that an external program printed.
     Output {
         /// The program or hook.

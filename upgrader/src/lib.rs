@@ -27,6 +27,8 @@ pub mod follow;
 pub mod history;
 /// Hooks: which there are, in which order, and running one.
 pub mod hooks;
+/// What services said, from journald.
+pub mod journal;
 /// One run at a time.
 pub mod lock;
 /// The log file, a reader of events.
@@ -41,14 +43,20 @@ pub mod plan;
 pub mod policy;
 /// Is the machine fit for an upgrade?
 pub mod preflight;
+/// What still runs files that were replaced on disk, and whose it is.
+pub mod processes;
 /// product.toml: what the product is.
 pub mod product;
 /// The question.
 pub mod question;
+/// Whether the machine should be rebooted, and why.
+pub mod reboot;
 /// `NAME-upgrade`: refresh, update itself, become the real one.
 pub mod refresh;
 /// A run in one piece, a reader of events.
 pub mod report;
+/// The services' turn: the product's in order, then all others that run replaced files; and whether they stay up.
+pub mod restart;
 /// `real-NAME-upgrade`: the loop over the steps.
 pub mod run;
 /// The screen, a reader of events.
@@ -67,7 +75,7 @@ pub mod step;
 pub mod stream;
 /// TOML files whose errors have a line.
 pub mod strict;
-/// What systemd is asked: restarts, readiness, states.
+/// What systemd is asked: restarts, states, to execute itself anew.
 pub mod systemd;
 /// What keeps package tools from asking.
 pub mod unattended;

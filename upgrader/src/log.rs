@@ -81,11 +81,27 @@ impl<W: Write> Reader for Log<W> {
                 self.write(&format!("{phase} hook {hook} {how} after {milliseconds} ms"));
             }
             Event::ServiceRestarting(service) => self.write(&format!("restarting {service}")),
-            Event::ServiceRestarted(service, Ok(())) => self.write(&format!("{service} is up")),
-            Event::ServiceRestarted(service, Err(error)) => self.write(&format!("{service} is not up: {error}")),
-            Event::ServicesDown(down) => {
-                for (service, state) in down {
-                    self.write(&format!("{service} is {state}"));
+            Event::ServiceUp { service, outage } => self.write(&format!("{service} is up, after {outage} ms")),
+            Event::ServiceDown { service, reason, log } => {
+                self.write(&format!("{service} is not up: {reason}"));
+                for line in log {
+                    self.write(&format!("{service}: {line}"));
+                }
+            }
+            Event::ServiceLeftAlone(service, reason) => self.write(&format!("{service} is left alone: {reason}")),
+            Event::OthersRestarting(services) => self.write(&format!("running replaced files: {}", services.join(" "))),
+            Event::ManagerReexecuted(Ok(())) => self.write("systemd executed itself anew"),
+            Event::ManagerReexecuted(Err(error)) => {
+                self.write(&format!("systemd did not execute itself anew: {error}"));
+            }
+            Event::RestartRecommended(what) => {
+                for (name, reason) in what {
+                    self.write(&format!("restart recommended: {name}: {reason}"));
+                }
+            }
+            Event::RebootRecommended(reasons) => {
+                for reason in reasons {
+                    self.write(&format!("reboot recommended: {reason}"));
                 }
             }
             Event::Output { source, line } => self.write(&format!("{source}: {line}")),

@@ -32,6 +32,9 @@ pub struct Services {
     /// How they are restarted.
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// For how long all of them must stay up after the last was restarted; zero looks once.
+    #[serde(default = "Services::default_settle", deserialize_with = "strict::span")]
+    pub settle: Duration,
     #[serde(default)]
     ready: BTreeMap<Spanned<String>, Ready>,
 }
@@ -88,6 +91,10 @@ pub enum ConffilePolicy {
 }
 
 impl Services {
+    fn default_settle() -> Duration {
+        Duration::from_secs(5)
+    }
+
     /// The services, first to start first.
     #[must_use]
     pub fn order(&self) -> &[String] {
@@ -167,6 +174,7 @@ version-package = "xivo"
 [services]
 order = ["postgresql", "asterisk"]
 restart = "stop-then-start"
+settle = "0s"
 [services.ready]
 asterisk = { command = ["asterisk", "-rx", "core waitfullybooted"], timeout = "90s" }
 [packages]
@@ -181,6 +189,7 @@ conffiles = "keep"
         assert_eq!(product.services.restart, RestartPolicy::StopThenStart);
         assert_eq!(product.services.ready("asterisk").expect("declared").timeout, Duration::from_secs(90));
         assert!(product.services.ready("postgresql").is_none());
+        assert_eq!(product.services.settle, Duration::ZERO);
         assert_eq!(product.packages.conffiles, ConffilePolicy::Keep);
     }
 
@@ -198,7 +207,7 @@ conffiles = "keep"
             complaint("restart =", "restrat ="),
             complaint("protected = [\"xivo\"]", "protect = [\"xivo\"]"),
             complaint("version-package = \"xivo\"\n", ""),
-            complaint("[services]\norder = [\"postgresql\", \"asterisk\"]\nrestart = \"stop-then-start\"\n", ""),
+            complaint("[services]\norder = [\"postgresql\", \"asterisk\"]\nrestart = \"stop-then-start\"\nsettle = \"0s\"\n", ""),
             complaint("[\"postgresql\", \"asterisk\"]", "[]"),
             complaint("\"postgresql\"", "\"asterisk\""),
             complaint("\"postgresql\"", "\"--now\""),
@@ -206,21 +215,25 @@ conffiles = "keep"
             complaint("asterisk = {", "nginx = {"),
             complaint("\"90s\"", "\"soon\""),
             complaint("\"90s\"", "\"9000000000000000000s\""),
+            complaint("\"90s\"", "\"0s\""),
+            complaint("\"0s\"", "\"-1s\""),
             complaint("[packages]", "[packages"),
         ]
         .join("\n"), @r#"
-        5: unknown field `restrat`, expected one of `order`, `restart`, `ready`
-        9: unknown field `protect`, expected `protected` or `conffiles`
+        5: unknown field `restrat`, expected one of `order`, `restart`, `settle`, `ready`
+        10: unknown field `protect`, expected `protected` or `conffiles`
         1: missing field `version-package`
         3: missing field `order`
         4: services.order: names no service
         4: services.order: asterisk is named twice
         4: services.order: "--now" is not the name of a unit
         5: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
-        7: services.ready.nginx: this service is not in services.order
-        7: "soon" is not a span of time such as "60s" or "2m", at most a day
-        7: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
-        8: unclosed table, expected `]`
+        8: services.ready.nginx: this service is not in services.order
+        8: "soon" is not a span of time such as "60s" or "2m", at most a day
+        8: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
+        8: "0s" is not a span of time such as "60s" or "2m", at most a day
+        6: "-1s" is not a span of time such as "60s" or "2m", at most a day
+        9: unclosed table, expected `]`
         "#);
     }
 

@@ -47,6 +47,12 @@ pub struct Report {
     pub hooks: Vec<HookReport>,
     /// The services that were restarted, in that order.
     pub services: Vec<ServiceReport>,
+    /// The product's services that were not restarted because the admin does not want them, and how that is known.
+    pub left_alone: Vec<(String, String)>,
+    /// What runs replaced files and cannot be restarted on a machine that is in use, and why.
+    pub restart_recommended: Vec<(String, String)>,
+    /// Why the machine should be rebooted.
+    pub reboot_recommended: Vec<String>,
     /// What wants attention, in a person's words.
     pub attention: Vec<String>,
     /// Why it failed, and what to do.
@@ -95,9 +101,11 @@ pub struct HookReport {
 pub struct ServiceReport {
     /// Its name.
     pub name: String,
-    /// Whether it came up.
+    /// Whether it came up, and stayed up.
     pub up: bool,
-    /// Why it did not.
+    /// How long it was out of service, in milliseconds; none for one that is not back.
+    pub outage_ms: Option<u64>,
+    /// Why it is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -147,17 +155,11 @@ impl Reader for Report {
                 result: ended.clone(),
                 milliseconds: *milliseconds,
             }),
-            Event::ServiceRestarted(service, result) => self.services.push(ServiceReport {
-                name: service.clone(),
-                up: result.is_ok(),
-                reason: result.clone().err(),
-            }),
-            Event::ServicesDown(down) => {
-                for (service, state) in down {
-                    self.services.retain(|report| report.name != *service);
-                    self.services.push(ServiceReport { name: service.clone(), up: false, reason: Some(state.clone()) });
-                }
-            }
+            Event::ServiceUp { service, outage } => self.service(service, Some(*outage), None),
+            Event::ServiceDown { service, reason, .. } => self.service(service, None, Some(reason.clone())),
+            Event::ServiceLeftAlone(service, reason) => self.left_alone.push((service.clone(), reason.clone())),
+            Event::RestartRecommended(what) => self.restart_recommended.clone_from(what),
+            Event::RebootRecommended(reasons) => self.reboot_recommended.clone_from(reasons),
             Event::Attention(text) => self.attention.push(text.clone()),
             Event::Failed(text) => self.error = Some(text.clone()),
             Event::Finished { exit, time, message } => {
@@ -178,8 +180,24 @@ impl Reader for Report {
             | Event::HookBegan(..)
             | Event::HookSkipped(..)
             | Event::ServiceRestarting(_)
+            | Event::OthersRestarting(_)
+            | Event::ManagerReexecuted(_)
             | Event::Output { .. } => {}
         }
+    }
+}
+
+impl Report {
+    /// Takes note of a service. What is known last counts: one that came up may have gone down since.
+    fn service(&mut self, name: &str, outage_ms: Option<u64>, reason: Option<String>) {
+        self.services.retain(|service| service.name != name);
+        self.services.push(ServiceReport { name: name.to_owned(), up: reason.is_none(), outage_ms, reason });
+    }
+
+    /// How long services were out of service, all of them added up, in milliseconds.
+    #[must_use]
+    pub fn outage_ms(&self) -> u64 {
+        self.services.iter().filter_map(|service| service.outage_ms).fold(0, u64::saturating_add)
     }
 }
 

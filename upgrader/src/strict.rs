@@ -21,13 +21,25 @@ pub fn line_at(text: &str, offset: usize) -> usize {
     text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1)
 }
 
-/// A span of time as people write it: `60s`, `2m 30s`; not nothing, and at most a day.
+/// A span of time as people write it, and longer than none: `60s`, `2m 30s`; at most a day.
 pub fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    span_as_written(deserializer, |span| !span.is_zero())
+}
+
+/// A span of time as people write it, `0s` included; at most a day.
+pub fn span<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    span_as_written(deserializer, |_| true)
+}
+
+fn span_as_written<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is_good: fn(Duration) -> bool,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|duration| Duration::try_from(duration).ok())
-        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+        .filter(|duration| is_good(*duration) && *duration <= LONGEST)
         .ok_or_else(|| {
             D::Error::custom(format!("{text:?} is not a span of time such as \"60s\" or \"2m\", at most a day"))
         })

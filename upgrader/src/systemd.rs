@@ -1,81 +1,169 @@
+use std::ffi::OsStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::command::Program;
-use crate::product::{Ready, RestartPolicy, Services};
 
-/// How often a readiness command is run again.
-const READY_INTERVAL: Duration = Duration::from_millis(200);
+/// For how long systemd may be away while it executes itself anew, and how often it is asked whether it is back.
+const REEXECUTION: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(20));
 
-/// A service's turn in a restart.
-#[derive(Debug)]
-pub enum Turn {
-    /// It is about to be restarted, or started where all were stopped before.
-    Began,
-    /// It is up and ready, or is not.
-    Ended(Result<()>),
+/// What systemd knows of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name with its suffix, of all its names the main one: `nginx.service`.
+    pub id: String,
+    /// `loaded`, `not-found`, `masked`, `bad-setting` …
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating` …
+    pub active: String,
+    /// `enabled`, `disabled`, `static`, `generated` …; empty for one without a file.
+    pub file: String,
+    /// `simple`, `notify`, `oneshot` …; empty for what is no service.
+    pub kind: String,
+    /// How it ended last: `success`, `exit-code`, `start-limit-hit` …
+    pub result: String,
+    /// How often systemd itself has restarted it since a person or program last started it.
+    pub restarts: u64,
+    /// Identifies the time from one start to the next stop, in the journal too; empty if it was never started.
+    pub invocation: String,
+    /// It was made by a program, not by a file, and is gone when it stops.
+    pub transient: bool,
+    /// Nobody may stop it.
+    pub refuses_stop: bool,
 }
 
-/// Restarts the services as their policy says. One that does not come up does not keep the others down.
-pub fn restart_all(services: &Services, tell: &mut dyn FnMut(&str, Turn)) {
-    if services.restart == RestartPolicy::StopThenStart {
-        for service in services.order().iter().rev() {
-            // What could not be stopped is restarted below, and shows then.
-            let _ = systemctl(&["stop", service]);
+impl Unit {
+    /// True for one that runs, as far as systemd knows.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
+    }
+
+    /// True for one that did its work and ended, as is its way.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.kind == "oneshot" && self.active == "inactive" && self.result == "success"
+    }
+}
+
+/// What systemd knows of units, in the order in which they are named.
+pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
+    // systemctl would show the manager itself.
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let properties = "--property=Id,LoadState,ActiveState,UnitFileState,Type,Result,NRestarts,InvocationID,Transient,\
+                      RefuseManualStop";
+    let shown = parse(&Program::new("systemctl").args(["show", properties, "--"]).args(units).output()?);
+    ensure!(shown.len() == units.len(), "systemctl told of {} units when asked for {}", shown.len(), units.len());
+    Ok(shown)
+}
+
+/// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
+/// refuse, and leave it down.
+pub fn restart(unit: &str) -> Result<()> {
+    let Err(error) = systemctl(&["restart", unit]) else { return Ok(()) };
+    if show(&[unit])?.iter().any(|unit| unit.result == "start-limit-hit") {
+        systemctl(&["reset-failed", unit])?;
+        return systemctl(&["start", unit]);
+    }
+    Err(error)
+}
+
+/// Stops a unit.
+pub fn stop(unit: &str) -> Result<()> {
+    systemctl(&["stop", unit])
+}
+
+/// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
+pub fn reexecute() -> Result<()> {
+    systemctl(&["daemon-reexec"])?;
+    let deadline = Instant::now() + REEXECUTION.0;
+    loop {
+        match Program::new("systemctl").args(["show", "--property=Version"]).output() {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => sleep(REEXECUTION.1),
+            Ok(_) => return Ok(()),
         }
     }
-    for service in services.order() {
-        tell(service, Turn::Began);
-        tell(service, Turn::Ended(restart(service, services.ready(service))));
-    }
-}
-
-/// The states of units as systemd names them, in the order of the units: `active`, `failed`, `inactive` …
-pub fn active_states(units: &[String]) -> Result<Vec<String>> {
-    properties(units, "ActiveState")
-}
-
-/// A property of each of these units, in their order. It must be one that is never empty.
-pub fn properties(units: &[String], property: &str) -> Result<Vec<String>> {
-    let values =
-        Program::new("systemctl").args(["show", "--property", property, "--value", "--"]).args(units).output()?;
-    // One line for each unit, with an empty one between them.
-    let values: Vec<String> = values.lines().filter(|value| !value.is_empty()).map(str::to_owned).collect();
-    ensure!(values.len() == units.len(), "systemctl gave {} values for {} units", values.len(), units.len());
-    Ok(values)
-}
-
-/// Restarts a service (starts one that is down) and waits until it is up and ready.
-fn restart(service: &str, ready: Option<&Ready>) -> Result<()> {
-    if let Err(error) = systemctl(&["restart", service]) {
-        // systemctl only says where to read on; systemd knows the reason in a word.
-        return match (property(service, "ActiveState")?.as_str(), property(service, "Result")?.as_str()) {
-            ("failed", reason) => Err(anyhow!("failed ({reason})")),
-            _ => Err(error),
-        };
-    }
-    ready.map_or(Ok(()), wait_until_ready)
-}
-
-fn property(unit: &str, property: &str) -> Result<String> {
-    let value = Program::new("systemctl").args(["show", "--property", property, "--value", "--", unit]).output()?;
-    Ok(value.trim().to_owned())
 }
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
     Program::new("systemctl").setting("--no-pager").args(arguments).lines(&mut |_| ())
 }
 
-fn wait_until_ready(ready: &Ready) -> Result<()> {
-    let deadline = Instant::now() + ready.timeout;
-    let Some((program, arguments)) = ready.command.split_first() else { return Ok(()) };
-    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-        if Program::new(program).args(arguments).time_limit(left).succeeds()? {
-            return Ok(());
+/// Reads what `systemctl show` prints: a paragraph of `Property=value` lines for each unit. Lines it does not know are passed
+/// over, and so are paragraphs without an `Id`.
+fn parse(text: &str) -> Vec<Unit> {
+    let paragraphs = text.split("\n\n").map(|paragraph| {
+        let mut unit = Unit::default();
+        for (property, value) in paragraph.lines().filter_map(|line| line.split_once('=')) {
+            let text = || value.to_owned();
+            match property {
+                "Id" => unit.id = text(),
+                "LoadState" => unit.load = text(),
+                "ActiveState" => unit.active = text(),
+                "UnitFileState" => unit.file = text(),
+                "Type" => unit.kind = text(),
+                "Result" => unit.result = text(),
+                "NRestarts" => unit.restarts = value.parse().unwrap_or_default(),
+                "InvocationID" => unit.invocation = text(),
+                "Transient" => unit.transient = value == "yes",
+                "RefuseManualStop" => unit.refuses_stop = value == "yes",
+                _ => {}
+            }
         }
-        sleep(READY_INTERVAL);
+        unit
+    });
+    paragraphs.filter(|unit| !unit.id.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_unit_has_its_paragraph() {
+        let text = "Type=notify\nResult=success\nNRestarts=2\nId=ssh.service\nLoadState=loaded\nActiveState=active\n\
+                    UnitFileState=enabled\nRefuseManualStop=yes\nTransient=no\nInvocationID=772b\n\nType=\nId=nope.service\n\
+                    LoadState=not-found\nActiveState=inactive\nInvocationID=\n";
+        let units = parse(text);
+        let ssh = Unit {
+            id: "ssh.service".to_owned(),
+            load: "loaded".to_owned(),
+            active: "active".to_owned(),
+            file: "enabled".to_owned(),
+            kind: "notify".to_owned(),
+            result: "success".to_owned(),
+            restarts: 2,
+            invocation: "772b".to_owned(),
+            transient: false,
+            refuses_stop: true,
+        };
+        assert_eq!(units[0], ssh);
+        assert_eq!((units[1].load.as_str(), units.len()), ("not-found", 2));
+        assert!(units[0].is_active() && !units[1].is_active());
     }
-    bail!("not ready after {:?}: {}", ready.timeout, ready.command.join(" "))
+
+    #[test]
+    fn a_unit_that_runs_once_is_done_when_it_has_ended_well() {
+        let mut unit = Unit { active: "inactive".to_owned(), result: "success".to_owned(), ..Unit::default() };
+        assert!(!unit.is_done(), "a service that ended is down");
+        "oneshot".clone_into(&mut unit.kind);
+        assert!(unit.is_done());
+        "exit-code".clone_into(&mut unit.result);
+        assert!(!unit.is_done());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_systemctl_prints_nothing_breaks(text: String, lines in "((Id|NRestarts|Transient)=[a-z0-9]{0,30}\n{1,3}){0,9}") {
+            let _ = parse(&text);
+            prop_assert!(parse(&lines).len() <= lines.matches("Id=").count());
+        }
+    }
 }

@@ -8,6 +8,8 @@ mod honest;
 mod other_product;
 /// Stories of what the package brings beside the programs.
 mod package;
+/// Stories of what is restarted after an upgrade and what is not.
+mod restarts;
 /// The list of stories, and the snapshots that belong to them.
 mod story;
 /// Stories of terminals.
@@ -24,6 +26,7 @@ fn main() {
         honest::STORIES,
         other_product::STORIES,
         package::STORIES,
+        restarts::STORIES,
         terminal::STORIES,
         unchanged::STORIES,
     ]

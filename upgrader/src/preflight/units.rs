@@ -9,7 +9,8 @@ const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfen
 /// Looks whether systemd knows the product's services, and who else would start or stop them in the middle.
 pub(super) fn look(services: &[String]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (service, state) in services.iter().zip(systemd::properties(services, "LoadState")?) {
+    for (service, unit) in services.iter().zip(systemd::show(services)?) {
+        let state = unit.load;
         let what = match state.as_str() {
             "not-found" => format!("systemd knows no service {service}: it must come with the upgrade"),
             "masked" => format!("the service {service} is masked: it will not be started"),
@@ -25,9 +26,8 @@ pub(super) fn look(services: &[String]) -> Result<Vec<Finding>> {
         };
         findings.push(Finding::note(what, remedy));
     }
-    let monitors = MONITORS.map(str::to_owned);
-    for (monitor, state) in monitors.iter().zip(systemd::properties(&monitors, "ActiveState")?) {
-        if state == "active" {
+    for (monitor, unit) in MONITORS.iter().zip(systemd::show(&MONITORS)?) {
+        if unit.is_active() {
             findings.push(Finding::note(
                 format!("{monitor} is running: it may restart services in the middle of the upgrade"),
                 format!(

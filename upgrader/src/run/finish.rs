@@ -33,8 +33,8 @@ impl Run<'_> {
                 format!("Everything is downloaded; {name} was not changed. `{command}` upgrades it.")
             }
             _ => {
-                let services = self.product.services.order().len();
-                format!("{name} {} is installed; all {services} services are running.", self.installed_version()?)
+                let services = self.restarted.summary(&self.product.services);
+                format!("{name} {} is installed; {services}.", self.installed_version()?)
             }
         };
         for line in attention {

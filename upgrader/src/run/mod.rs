@@ -18,6 +18,7 @@ use crate::hooks::Phase;
 use crate::lock::Lock;
 use crate::plan::Plan;
 use crate::product::Product;
+use crate::restart::Restarted;
 use crate::screen::Screen;
 use crate::step::{Mode, Next, Outcome, Step};
 use crate::stream::Follower;
@@ -59,7 +60,7 @@ fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     };
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
-    let mut run = Run { context, product: &product, plan: None, down: Vec::new() };
+    let mut run = Run { context, product: &product, plan: None, restarted: Restarted::default() };
     let mode = context.options.mode();
     match drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
@@ -96,7 +97,7 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
     session::go_on(context, events)?;
     let product = Product::read(&context.paths.product())?;
     let plan = events.report().plan.clone().context("the recording has no plan")?;
-    let mut run = Run { context, product: &product, plan: Some(plan), down: Vec::new() };
+    let mut run = Run { context, product: &product, plan: Some(plan), restarted: Restarted::default() };
     match Step::Confirm.next(Outcome::Done, Mode::Upgrade) {
         Next::Step(step) => run.go_on(step, Some(worker::unit(context.paths)), events),
         Next::End(exit) => Ok(exit),
@@ -138,8 +139,8 @@ struct Run<'a> {
     context: &'a Context<'a>,
     product: &'a Product,
     plan: Option<Plan>,
-    /// The services that did not come up.
-    down: Vec<String>,
+    /// What came of the services' turn.
+    restarted: Restarted,
 }
 
 impl Run<'_> {
@@ -164,7 +165,7 @@ impl Run<'_> {
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
             Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
-            Step::Restart => Ok(self.restart(events)),
+            Step::Restart => self.restart(events),
             Step::Verify => self.verify(events),
         }
     }

@@ -8,9 +8,10 @@ use crate::event::{Event, Events};
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::hooks::{self, Phase};
 use crate::policy::Policy;
+use crate::processes::Processes;
+use crate::restart::restart_all;
 use crate::step::Outcome;
-use crate::systemd::{self, Turn};
-use crate::{apt, dpkg, package_locks};
+use crate::{apt, dpkg, package_locks, reboot};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -113,40 +114,23 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Restarts every service; what did not come up is for [`Step::Verify`] to judge, once all have had their turn.
-    pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Outcome {
-        let down = &mut self.down;
-        systemd::restart_all(&self.product.services, &mut |service, turn| match turn {
-            Turn::Began => events.tell(Event::ServiceRestarting(service.to_owned())),
-            Turn::Ended(Ok(())) => events.tell(Event::ServiceRestarted(service.to_owned(), Ok(()))),
-            Turn::Ended(Err(error)) => {
-                down.push(service.to_owned());
-                events.tell(Event::ServiceRestarted(service.to_owned(), Err(format!("{error:#}"))));
-            }
-        });
-        if self.down.is_empty() { Outcome::Done } else { Outcome::Attention }
+    /// Gives every service its turn.
+    pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
+        Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
     }
 
-    /// A service that did not come up, or went down while others came up, needs a human.
+    /// A service that did not come up, or did not stay up, needs a human.
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let mut gone = Vec::new();
-        let services = self.product.services.order();
-        for (service, state) in services.iter().zip(systemd::active_states(services)?) {
-            if state != "active" && !self.down.contains(service) {
-                gone.push((service.clone(), state));
-            }
+        let result = self.restarted.verify(self.product.services.settle, events);
+        for text in self.restarted.take_attention() {
+            events.tell(Event::Attention(text));
         }
-        self.down.extend(gone.iter().map(|(service, _)| service.clone()));
-        if !gone.is_empty() {
-            events.tell(Event::ServicesDown(gone));
+        let reasons = reboot::reasons(self.context.paths.root(), self.plan.as_ref());
+        if !reasons.is_empty() {
+            events.tell(Event::RebootRecommended(reasons));
         }
-        if self.down.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        let down = self.down.join(" ");
-        Err(Failure::new(format!("upgraded, but not up: {down}"))
-            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
-            .into())
+        result.map(|()| Outcome::Done)
     }
 }
 

@@ -84,8 +84,10 @@ impl<W: Write> Screen<W> {
         match event {
             Event::Planned { .. } => self.asks,
             Event::Found(_)
-            | Event::ServicesDown(_)
-            | Event::ServiceRestarted(_, Err(_))
+            | Event::ServiceDown { .. }
+            | Event::ManagerReexecuted(Err(_))
+            | Event::RestartRecommended(_)
+            | Event::RebootRecommended(_)
             | Event::HookEnded { ended: hooks::Ended::Failed(_), .. }
             | Event::Finished { .. } => true,
             _ => false,
@@ -163,13 +165,31 @@ impl<W: Write> Screen<W> {
                     hooks::Ended::Failed(how) => writeln!(out, "  {hook}: {} {how}", style.bad("FAILED"))?,
                 }
             }
-            Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
-            Event::ServiceRestarted(service, Err(error)) => {
-                writeln!(out, "  {service:<24} {}  {error}", style.bad("NOK"))?;
+            Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
+            Event::ServiceDown { service, reason, log } => {
+                writeln!(out, "  {service:<24} {}  {reason}", style.bad("NOK"))?;
+                for line in log {
+                    writeln!(out, "      {line}")?;
+                }
             }
-            Event::ServicesDown(down) => {
-                for (service, state) in down {
-                    writeln!(out, "  {service:<24} {}  {state}", style.bad("NOK"))?;
+            Event::ServiceLeftAlone(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
+            Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
+            Event::ManagerReexecuted(Ok(())) => {
+                writeln!(out, "  {:<24} {}, executed anew", "systemd", style.good("OK"))?;
+            }
+            Event::ManagerReexecuted(Err(error)) => {
+                writeln!(out, "  {:<24} {}  {error}", "systemd", style.bad("NOK"))?;
+            }
+            Event::RestartRecommended(what) => {
+                writeln!(out, "Restart recommended; these still run replaced files")?;
+                for (name, reason) in what {
+                    writeln!(out, "  {name:<24} {reason}")?;
+                }
+            }
+            Event::RebootRecommended(reasons) => {
+                writeln!(out, "Reboot recommended")?;
+                for reason in reasons {
+                    writeln!(out, "  {reason}")?;
                 }
             }
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
@@ -315,7 +335,6 @@ mod tests {
 
     #[test]
     fn what_fails_is_seen_between_what_went_well() {
-        let failed = || Err("(exit status: 1): no".to_owned());
         let ended = |hook: &str, ended, milliseconds| Event::HookEnded {
             phase: Phase::PostUpgrade,
             hook: hook.to_owned(),
@@ -329,8 +348,18 @@ mod tests {
             ended("20-b", hooks::Ended::Failed("(exit status: 1): no".to_owned()), 10),
             ended("30-c", hooks::Ended::NotApplicable, 61_500),
             Event::Began(Step::Restart),
-            Event::ServiceRestarted("postgresql".to_owned(), Ok(())),
-            Event::ServiceRestarted("asterisk".to_owned(), failed()),
+            Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
+            Event::ServiceDown {
+                service: "asterisk".to_owned(),
+                reason: "failed (exit-code)".to_owned(),
+                log: vec!["no such module".to_owned()],
+            },
+            Event::ServiceLeftAlone("nginx".to_owned(), "masked".to_owned()),
+            Event::OthersRestarting(vec!["cron.service".to_owned()]),
+            Event::ServiceUp { service: "cron.service".to_owned(), outage: 7 },
+            Event::ManagerReexecuted(Ok(())),
+            Event::RestartRecommended(vec![("dbus.service".to_owned(), "all services talk through it".to_owned())]),
+            Event::RebootRecommended(vec!["a newer kernel".to_owned()]),
             Event::Finished { exit: Exit::NeedsHuman, time: jiff::Timestamp::UNIX_EPOCH, message: "Look at it.".to_owned() },
         ]), @r#"
         Running post-upgrade hooks
@@ -340,7 +369,16 @@ mod tests {
           30-c: not applicable here (62 s)
         Restarting services
           postgresql               OK
-          asterisk                 NOK  (exit status: 1): no
+          asterisk                 NOK  failed (exit-code)
+              no such module
+          nginx                    left alone: masked
+        Restarting other services that still run replaced files
+          cron.service             OK
+          systemd                  OK, executed anew
+        Restart recommended; these still run replaced files
+          dbus.service             all services talk through it
+        Reboot recommended
+          a newer kernel
 
         Look at it.
         "#);
@@ -374,7 +412,7 @@ mod tests {
             Event::Began(Step::Packages),
             Event::Progress { percent: 50, what: "Unpacking asterisk (amd64)".to_owned() },
             Event::Progress { percent: 100, what: "Done".to_owned() },
-            Event::ServiceRestarted("asterisk".to_owned(), Ok(())),
+            Event::ServiceUp { service: "asterisk".to_owned(), outage: 7 },
         ];
         let narrow = Style::Terminal { width: 40, colour: true };
         assert_eq!(
@@ -388,7 +426,10 @@ mod tests {
     #[test]
     fn quiet_means_that_only_trouble_and_the_question_are_shown() {
         let screen = |asks| Screen { quiet: true, asks, ..plain() };
-        let events = [Event::Began(Step::Restart), Event::ServiceRestarted("a".to_owned(), Err("dead".to_owned()))];
+        let events = [
+            Event::Began(Step::Restart),
+            Event::ServiceDown { service: "a".to_owned(), reason: "dead".to_owned(), log: Vec::new() },
+        ];
         assert_eq!(seen(screen(true), &events), "  a                        NOK  dead\n");
         assert!(!seen(screen(true), &[planned()]).is_empty(), "nobody answers what was not shown");
         assert_eq!(seen(screen(false), &[planned()]), "");

@@ -1,0 +1,155 @@
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::{self, PRODUCT, upgradable};
+use harness::image::Debian;
+use harness::observation::{Happened, Mark, SystemState};
+use harness::package::Package;
+use harness::shipped::SERVICES;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "switched_off_services",
+        promise: "A service that the admin masked or disabled stays off, and that is said; one that is disabled and runs all \
+                  the same gets its new version.",
+        tell: switched_off_services,
+        has_snapshot: true,
+    },
+    Story {
+        name: "crash_after_three_seconds",
+        promise: "A service that starts well and dies three seconds later is noticed, also if systemd hides it by starting it \
+                  again, and its last words are shown.",
+        tell: crash_after_three_seconds,
+        has_snapshot: true,
+    },
+    Story {
+        name: "replaced_library",
+        promise: "After a library, a script or systemd itself was replaced, whatever still runs the old one is restarted, \
+                  though it was restarted often before; what does not is not; and what cannot be is said, as is a reboot.",
+        tell: replaced_library,
+        has_snapshot: true,
+    },
+];
+
+/// What the screen showed from the restart on.
+fn restarts(screen: &str) -> Result<String> {
+    Ok(screen.split_once("Restarting services\n").context("no restart")?.1.to_owned())
+}
+
+fn switched_off_services(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    world.machine.sh(
+        "systemctl --quiet disable dahdi; systemctl --quiet disable --now xivo-agid; systemctl --quiet mask --now xivo-ctid",
+    )?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    for (name, service) in &state.services {
+        let off = ["xivo-agid", "xivo-ctid"].contains(&name.as_str());
+        ensure!(service.state == if off { "inactive" } else { "active" }, "{name}: {service:?}");
+        ensure!(off || service.version == "1.2.2", "{name}: {service:?}");
+    }
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(!happened.starts.iter().any(|name| ["xivo-agid", "xivo-ctid"].contains(&name.as_str())), "{happened}");
+    // How long a service was not there is known, and not less than systemd saw.
+    let seen = happened.outages["postgresql"].context("postgresql is down")?;
+    let told =
+        world.machine.sh("sed -n 's/.* postgresql is up, after \\([0-9]*\\) ms$/\\1/p' /var/log/xivo-upgrade.log")?;
+    let told = Duration::from_millis(told.trim().parse()?);
+    ensure!(told + Duration::from_millis(1) >= seen && told < seen + Duration::from_secs(5), "{told:?}, {seen:?}");
+    let settings = world.machine.sh("systemctl is-enabled xivo-agid xivo-ctid dahdi || true")?;
+    ensure!(settings == "disabled\nmasked\ndisabled\n", "{settings}");
+    Ok(Some(restarts(&transcript.screen)?))
+}
+
+fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
+    let crashing =
+        "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c 'echo up; sleep 3; echo no database; exit 7'\n";
+    let setting = "/etc/systemd/system/xivo-agid.service.d/crashing.conf";
+    world.machine.write(setting, crashing.as_bytes(), 0o644)?;
+    let crashed = world.upgrade(&["--yes"]).run()?;
+    ensure!(crashed.exit == 5, "{crashed}");
+
+    // systemd starts it again at once: whoever looks then sees a service that runs.
+    let hidden = format!("{crashing}Restart=always\nRestartSec=0\n[Unit]\nStartLimitIntervalSec=0\n");
+    world.machine.write(setting, hidden.as_bytes(), 0o644)?;
+    world.machine.sh("systemctl daemon-reload")?;
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    let restarted = world.upgrade(&["--yes"]).run()?;
+    ensure!(restarted.exit == 5, "{restarted}");
+
+    // One that stays up is not suspected of anything.
+    world
+        .machine
+        .sh(&format!("sed -i 's/; exit 7//; s/sleep 3/sleep infinity/' {setting}; systemctl daemon-reload"))?;
+    world.publish([&Package::new("xivo-sounds", "1.2.4")])?;
+    let well = world.upgrade(&["--yes"]).run()?;
+    ensure!(well.exit == 0, "{well}");
+    Ok(Some(format!("{}\n{}", restarts(&crashed.screen)?, restarts(&restarted.screen)?)))
+}
+
+/// A service of the machine that is not the product's, and not restarted by its package. Its program is `exec`, in an
+/// environment with one more variable.
+fn unit(exec: &str, variable: &str) -> String {
+    format!(
+        "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=1\n[Service]\nEnvironment={variable}\nExecStart={exec}\n\
+         [Install]\nWantedBy=multi-user.target\n"
+    )
+}
+
+/// A package with three services beside the product's: `ssh` maps libexpat, as dbus does; `recorder` is a script of the package;
+/// `bystander` is neither. A newer version of it replaces that library, that script and systemd's program on disk with new
+/// files, as dpkg does, and asks for a reboot.
+fn neighbours(version: &str) -> Package {
+    let mut package = Package::new("neighbours", version)
+        .file("/usr/libexec/recorder", format!("#!/usr/bin/perl\n# {version}\nsleep 1000 while 1;\n"), 0o755)
+        .file("/usr/lib/systemd/system/recorder.service", unit("/usr/libexec/recorder", "A=a"), 0o644)
+        .file("/usr/lib/systemd/system/ssh.service", unit("/bin/sleep infinity", "LD_PRELOAD=libexpat.so.1"), 0o644)
+        .file("/usr/lib/systemd/system/bystander.service", unit("/bin/sleep infinity", "A=a"), 0o644);
+    let postinst = r#"#!/bin/sh
+set -e
+if [ -z "$2" ]; then
+    systemctl daemon-reload
+    systemctl --quiet enable --now ssh recorder bystander
+    exit
+fi
+for file in /usr/lib/*/libexpat.so.1 /usr/lib/systemd/systemd; do
+    file=$(readlink -f $file)
+    cp -a $file $file.dpkg-new
+    mv $file.dpkg-new $file
+done
+touch /run/reboot-required
+echo neighbours >>/run/reboot-required.pkgs
+"#;
+    package.scripts.insert("postinst".to_owned(), postinst.to_owned());
+    package
+}
+
+fn replaced_library(debian: Debian) -> Result<Option<String>> {
+    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    world.publish([&neighbours("1")])?;
+    world.install(&["neighbours"])?;
+    // The limit to its starts is a real one, and reached.
+    world.machine.sh("! systemctl restart ssh 2>/dev/null; systemctl reset-failed ssh; systemctl start ssh")?;
+    let others = ["ssh", "recorder", "bystander", "dbus"];
+    let (mark, before) = (Mark::set(&world.machine)?, SystemState::of(&world.machine, &others)?);
+    world.publish([&neighbours("2")])?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let after = SystemState::of(&world.machine, &others)?;
+    for (name, service) in &after.services {
+        let restarted = service.started > before.services[name].started;
+        ensure!(restarted == ["ssh", "recorder"].contains(&name.as_str()), "{name}: {service:?}");
+        ensure!(service.state == "active", "{name}: {service:?}");
+    }
+    let happened = Happened::since(&mark, &world.machine, &others)?;
+    ensure!(happened.starts.len() == 2, "each once: {happened}");
+    world.machine.sh("! grep -q deleted /proc/1/maps")?;
+    Ok(Some(restarts(&transcript.screen)?))
+}
