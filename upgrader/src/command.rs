@@ -1,5 +1,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io::{ErrorKind, PipeReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -95,6 +96,12 @@ impl Program {
         arguments.into_iter().fold(self, Self::arg)
     }
 
+    /// More arguments that are always there.
+    #[must_use]
+    pub fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::setting)
+    }
+
     /// One more environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -117,6 +124,15 @@ impl Program {
             return Err(self.failed(output.status, stderr.lines()));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
+    pub fn into_file(mut self, file: File) -> Result<()> {
+        let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(self.failed(output.status, String::from_utf8_lossy(&output.stderr).lines()))
     }
 
     /// Runs a question whose answer is its exit status.

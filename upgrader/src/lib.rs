@@ -11,6 +11,8 @@ pub mod apt;
 pub mod cli;
 /// The one way to run an external program.
 pub mod command;
+/// The product's database: what it needs, saving it, migrating it.
+pub mod database;
 /// What dpkg is asked: installed versions.
 pub mod dpkg;
 /// What happens, told while it happens.

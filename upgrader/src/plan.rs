@@ -20,6 +20,8 @@ pub struct Plan {
     pub kept_back: Vec<String>,
     /// What is still to be fetched, in bytes.
     pub download: u64,
+    /// The migrations of the database that are pending, first to apply first.
+    pub migrations: Vec<String>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }
@@ -56,10 +58,16 @@ pub enum ChangeKind {
 }
 
 impl Plan {
-    /// True if the machine is as new as its sources.
+    /// True if the machine is as new as its sources, and its database as new as the machine.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.unfinished.is_empty()
+        !self.changes_packages() && self.migrations.is_empty()
+    }
+
+    /// True if it changes packages, or finishes some.
+    #[must_use]
+    pub fn changes_packages(&self) -> bool {
+        !self.changes.is_empty() || !self.unfinished.is_empty()
     }
 
     /// True if it changes this package.

@@ -21,6 +21,8 @@ pub struct Product {
     /// Rules for packages.
     #[serde(default)]
     pub packages: Packages,
+    /// The product's database, if migrations of it come with upgrades.
+    pub database: Option<Database>,
 }
 
 /// The product's services.
@@ -89,6 +91,73 @@ pub enum ConffilePolicy {
     Keep,
 }
 
+/// The product's database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// What serves it.
+    pub kind: DatabaseKind,
+    name: Spanned<String>,
+    owner: Spanned<String>,
+    migrate: Option<Spanned<Vec<String>>>,
+    pending: Option<Spanned<Vec<String>>>,
+}
+
+/// The database servers that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// PostgreSQL, on this machine.
+    Postgresql,
+}
+
+impl Database {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+
+    /// The role that owns it, and everything that migrations make in it.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.owner.get_ref()
+    }
+
+    /// The product's own command that migrates it, in place of migration files: program and arguments.
+    #[must_use]
+    pub fn migrate(&self) -> Option<&[String]> {
+        self.migrate.as_ref().map(|words| words.get_ref().as_slice())
+    }
+
+    /// The program that prints what [`Self::migrate`] would do, one migration a line.
+    #[must_use]
+    pub fn pending(&self) -> Option<&[String]> {
+        self.pending.as_ref().map(|words| words.get_ref().as_slice())
+    }
+
+    /// What is wrong with it, and where it is said.
+    fn complaint(&self) -> Option<(usize, String)> {
+        for (key, name) in [("name", &self.name), ("owner", &self.owner)] {
+            if !is_database_name(name.get_ref()) {
+                let what = format!("database.{key}: {:?} is not a name of letters, digits, _ and -", name.get_ref());
+                return Some((name.span().start, what));
+            }
+        }
+        for (key, words) in [("migrate", &self.migrate), ("pending", &self.pending)] {
+            if let Some(words) = words.as_ref().filter(|words| words.get_ref().first().is_none_or(String::is_empty)) {
+                return Some((words.span().start, format!("database.{key}: names no program")));
+            }
+        }
+        match (&self.pending, &self.migrate) {
+            (Some(pending), None) => {
+                Some((pending.span().start, "database.pending: there is no database.migrate".to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Services {
     /// The services, first to start first.
     #[must_use]
@@ -150,6 +219,9 @@ impl Product {
                 return Err((line, format!("services.ready.{service}.command: names no program")));
             }
         }
+        if let Some((offset, what)) = product.database.as_ref().and_then(Database::complaint) {
+            return Err((line_at(offset), what));
+        }
         Ok(product)
     }
 }
@@ -159,6 +231,14 @@ fn is_unit_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
+}
+
+/// A name that PostgreSQL's programs take for nothing but a name (they take an option, a connection string and a URI in its
+/// place), that needs no escaping in SQL, and that is not cut off (`NAMEDATALEN`).
+fn is_database_name(name: &str) -> bool {
+    name.len() < 64
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 /// A span of time as people write it: `60s`, `2m 30s`.
@@ -187,6 +267,12 @@ asterisk = { command = ["asterisk", "-rx", "core waitfullybooted"], timeout = "9
 [packages]
 protected = ["xivo"]
 conffiles = "keep"
+[database]
+kind = "postgresql"
+name = "asterisk"
+owner = "xivo-db"
+migrate = ["xivo-dbms", "upgrade"]
+pending = ["xivo-dbms", "pending"]
 "#;
 
     #[test]
@@ -197,6 +283,10 @@ conffiles = "keep"
         assert_eq!(product.services.ready("asterisk").expect("declared").timeout, Duration::from_secs(90));
         assert!(product.services.ready("postgresql").is_none());
         assert_eq!(product.packages.conffiles, ConffilePolicy::Keep);
+        let database = product.database.expect("declared");
+        assert_eq!((database.name(), database.owner()), ("asterisk", "xivo-db"));
+        assert_eq!(database.migrate().expect("declared"), ["xivo-dbms", "upgrade"]);
+        assert_eq!(database.pending().expect("declared"), ["xivo-dbms", "pending"]);
     }
 
     /// The one line that is said about `GOOD` after replacing `from` with `to`.
@@ -222,6 +312,13 @@ conffiles = "keep"
             complaint("\"90s\"", "\"soon\""),
             complaint("\"90s\"", "\"9000000000000000000s\""),
             complaint("[packages]", "[packages"),
+            complaint("\"postgresql\"\nname", "\"oracle\"\nname"),
+            complaint("owner = \"xivo-db\"\n", ""),
+            complaint("\"xivo-db\"", "\"--echo-all\""),
+            complaint("name = \"asterisk\"", "name = \"host=other\""),
+            complaint("[\"xivo-dbms\", \"upgrade\"]", "[]"),
+            complaint("migrate = [\"xivo-dbms\", \"upgrade\"]\n", ""),
+            complaint("pending =", "pendings ="),
         ]
         .join("\n"), @r#"
         5: unknown field `restrat`, expected one of `order`, `restart`, `ready`
@@ -236,6 +333,13 @@ conffiles = "keep"
         7: "soon" is not a span of time such as "60s" or "2m", at most a day
         7: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
         8: unclosed table, expected `]`
+        12: unknown variant `oracle`, expected `postgresql`
+        11: missing field `owner`
+        14: database.owner: "--echo-all" is not a name of letters, digits, _ and -
+        13: database.name: "host=other" is not a name of letters, digits, _ and -
+        15: database.migrate: names no program
+        15: database.pending: there is no database.migrate
+        16: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `migrate`, `pending`
         "#);
     }
 }

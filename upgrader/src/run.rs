@@ -14,7 +14,7 @@ use crate::product::Product;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::{Mode, Next, Outcome, Step};
 use crate::systemd::{self, Turn};
-use crate::{apt, dpkg, signals};
+use crate::{apt, database, dpkg, signals};
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -75,6 +75,7 @@ impl Run<'_> {
                 Ok(outcome)
             }
             Step::Packages => self.packages(events),
+            Step::Migrate => self.migrate(events),
             Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
             Step::Restart => Ok(self.restart(events)),
             Step::Verify => self.verify(events),
@@ -100,9 +101,12 @@ impl Run<'_> {
             )
         })?;
         let restart = self.product.services.order().to_vec();
-        let plan =
-            Plan { installed, candidate, changes, unfinished, kept_back, download: apt::download_size()?, restart };
+        let (download, migrations) = (apt::download_size()?, Vec::new());
+        let mut plan = Plan { installed, candidate, changes, unfinished, kept_back, download, migrations, restart };
         plan.check(self.product, &self.context.paths.package())?;
+        if let Some(database) = &self.product.database {
+            plan.migrations = database::survey(database, self.context.paths, plan.changes_packages())?.pending;
+        }
         events.tell(Event::Planned { product: self.product.name.clone(), plan: plan.clone() });
         if !plan.kept_back.is_empty() {
             self.attention.push(format!(
@@ -123,6 +127,8 @@ impl Run<'_> {
         let (plan, product) = (self.plan()?, self.product);
         let question = if plan.changes_package(&product.version_package) {
             format!("Would you like to upgrade {} {} to {} now?", product.name, plan.installed, plan.candidate)
+        } else if !plan.changes_packages() {
+            format!("Would you like to migrate the database of this {} {} now?", product.name, plan.installed)
         } else {
             format!("Would you like to upgrade the packages of this {} {} now?", product.name, plan.installed)
         };
@@ -210,8 +216,18 @@ impl Run<'_> {
                 .into());
         }
         let _policy = self.hold_services_back()?;
+        if let Some(database) = &self.product.database {
+            database::packages_will_change(database, self.context.paths)?;
+        }
         let conffiles = self.product.packages.conffiles;
         apt::dist_upgrade(conffiles, &mut events.output_of("apt-get")).explain(|| self.half_done())?;
+        Ok(Outcome::Done)
+    }
+
+    fn migrate(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        if let Some(database) = &self.product.database {
+            database::migrate(database, self.context.paths, database::KEEP_DAYS, events)?;
+        }
         Ok(Outcome::Done)
     }
 

@@ -42,6 +42,14 @@ impl<W: Write> Screen<W> {
             Event::HookEnded(_, hook, Err(error)) => {
                 writeln!(out, "  {hook}: FAILED {error}")?;
             }
+            Event::DatabaseSaving { database, directory } => {
+                writeln!(out, "Saving the database {database} to {directory}")?;
+            }
+            Event::Migrating(database) => writeln!(out, "Migrating the database {database}")?,
+            Event::MigrationSkipped(name, reason) => writeln!(out, "  {name}: skipped, {reason}")?,
+            Event::Migrated(name, Ok(())) => writeln!(out, "  {name}: ok")?,
+            // The error follows, and ends the run.
+            Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: FAILED")?,
             Event::ServiceRestarted(service, Ok(())) => writeln!(out, "  {service:<24} OK")?,
             Event::ServiceRestarted(service, Err(error)) => writeln!(out, "  {service:<24} NOK  {error}")?,
             Event::ServicesDown(down) => {
@@ -64,6 +72,7 @@ impl<W: Write> Screen<W> {
             | Event::Output { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
+            | Event::DatabaseSaved { .. }
             | Event::ServiceRestarting(_) => return Ok(()),
         }
         self.ends_empty = matches!(event, Event::Planned { .. });
@@ -87,7 +96,14 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Packages => Some("Upgrading packages; from here on Ctrl-C does nothing"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart => Some("Restarting services"),
-        Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Repair | Step::Verify => None,
+        // A database with nothing to migrate is not worth a line; one with something says so by events of its own.
+        Step::Migrate
+        | Step::SelfUpdate
+        | Step::Preflight
+        | Step::Plan
+        | Step::Confirm
+        | Step::Repair
+        | Step::Verify => None,
     }
 }
 
@@ -107,6 +123,9 @@ fn show_plan(out: &mut dyn Write, product: &str, plan: &Plan) -> io::Result<()> 
     }
     if !plan.kept_back.is_empty() {
         writeln!(out, "\nNot upgraded, held or kept back ({}): {}", plan.kept_back.len(), plan.kept_back.join(" "))?;
+    }
+    if !plan.migrations.is_empty() {
+        writeln!(out, "\nDatabase migrations ({}): {}", plan.migrations.len(), plan.migrations.join(" "))?;
     }
     if !plan.is_empty() {
         writeln!(out, "\nDownload size: {}", size(plan.download))?;
@@ -134,7 +153,7 @@ fn show_group(out: &mut dyn Write, plan: &Plan, title: &str, belongs: fn(&Change
 }
 
 /// A number of bytes as apt shows it: powers of a thousand, three digits.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");
@@ -183,6 +202,7 @@ mod tests {
             unfinished: vec!["half".to_owned()],
             kept_back: vec!["held".to_owned()],
             download: 12_345_678,
+            migrations: vec!["003-a".to_owned(), "004-b".to_owned()],
             restart: vec!["postgresql".to_owned(), "asterisk".to_owned()],
         }
     }
@@ -207,6 +227,8 @@ mod tests {
         Installed but not configured, to be finished (1): half
 
         Not upgraded, held or kept back (1): held
+
+        Database migrations (2): 003-a 004-b
 
         Download size: 12.3 MB
         Services to restart, in this order: postgresql asterisk
@@ -235,6 +257,25 @@ mod tests {
           asterisk                 NOK  (exit status: 1): no
 
         Look at it.
+        "#);
+    }
+
+    #[test]
+    fn a_migration_is_shown_from_the_dump_to_the_one_that_fails() {
+        insta::assert_snapshot!(shown(false, &[
+            Event::Began(Step::Migrate),
+            Event::DatabaseSaving { database: "asterisk".to_owned(), directory: "/var/lib/acme-upgrade/dumps".to_owned() },
+            Event::DatabaseSaved { file: "/var/lib/acme-upgrade/dumps/a.dump".to_owned(), bytes: 1 },
+            Event::Migrating("asterisk".to_owned()),
+            Event::MigrationSkipped("README".to_owned(), "not a migration".to_owned()),
+            Event::Migrated("003-a".to_owned(), Ok(())),
+            Event::Migrated("004-b".to_owned(), Err("ERROR: no".to_owned())),
+        ]), @r#"
+        Saving the database asterisk to /var/lib/acme-upgrade/dumps
+        Migrating the database asterisk
+          README: skipped, not a migration
+          003-a: ok
+          004-b: FAILED
         "#);
     }
 

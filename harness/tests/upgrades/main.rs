@@ -2,6 +2,8 @@
 
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
+/// Stories of products with a database.
+mod database;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
 /// The list of stories, and the snapshots that belong to them.
@@ -13,7 +15,7 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let stories: Vec<_> = [changed::STORIES, honest::STORIES, unchanged::STORIES].concat();
+    let stories: Vec<_> = [changed::STORIES, database::STORIES, honest::STORIES, unchanged::STORIES].concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
     libtest_mimic::run(&arguments, trials).exit();
