@@ -327,6 +327,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_printed_into_a_file_is_not_mixed_with_complaints() {
+        let (mut file, writer) =
+            (tempfile::tempfile().expect("a file"), |file: &File| file.try_clone().expect("a file"));
+        sh("echo warning >&2; echo dump").into_file(writer(&file)).expect("it exits with 0");
+        let error = sh("echo more; echo full >&2; exit 1").into_file(writer(&file)).expect_err("exit 1 is a failure");
+        assert!(error.to_string().ends_with("failed (exit status: 1): full"), "{error}");
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).expect("rewound");
+        file.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "dump\nmore\n");
+    }
+
+    #[test]
     fn a_program_that_is_not_there_is_named() {
         let error = Program::new("no-such-program").output().expect_err("it is not there");
         assert!(format!("{error:#}").starts_with("no-such-program could not be started"), "{error:#}");

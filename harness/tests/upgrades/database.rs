@@ -129,6 +129,15 @@ const THIRD: (&str, &str) = (
      ALTER TABLE calls ADD answered int NOT NULL DEFAULT answered();\n",
 );
 
+/// A maintainer script that stops the server, and lets it start when the migration waits for it.
+const GOES_DOWN: &str = r#"#!/bin/sh
+set -e
+systemctl stop postgresql
+: >/root/down
+systemd-run --quiet sh -c 'until tail -1 /var/log/xivo-upgrade.log | grep "step migrate began"; do sleep 0.1; done
+    rm /root/down; systemctl start postgresql'
+"#;
+
 fn database(debian: Debian) -> Result<Option<String>> {
     let mut yesterday = upgrader(PRODUCT, &[FIRST])?;
     OLD_UPGRADER.clone_into(&mut yesterday.version);
@@ -143,9 +152,13 @@ fn database(debian: Debian) -> Result<Option<String>> {
     world.machine.sh(&format!(
         "touch {DUMPS}/xivo-asterisk-20200101T000000Z.dump {DUMPS}/xivo-asterisk-20200102T000000Z.dump.part"
     ))?;
-    world.publish([&upgrader(PRODUCT, &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
+    // The server goes down with the packages, and is not up before it is needed.
+    let mut xivo = Package::new("xivo", "1.2");
+    xivo.scripts.insert("postinst".to_owned(), GOES_DOWN.to_owned());
+    world.publish([&xivo, &upgrader(PRODUCT, &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
     let second = world.upgrade(&["--yes"]).run()?;
     ensure!(second.exit == 0, "{second}");
+    world.machine.sh("test ! -e /root/down")?;
     ensure!(recorded(&world)? == "001-agents\n002-agents-from-calls\n010-answered\n", "{second}");
     let counted = ask(&world, "asterisk", "SELECT count(*), sum(answered), (SELECT count(*) FROM agents) FROM calls")?;
     ensure!(counted == "1000|1000|1000\n", "calls, answered, agents: {counted}");
@@ -189,6 +202,14 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
     ensure!(left == "t|0\n", "the failed migration left something: {left}");
     ensure!(!world.machine.sh(marks)?.contains("post-upgrade"), "hooks ran on half a database: {failed}");
 
+    // The server gives up in the middle.
+    let killed = "CREATE TABLE halves (x int);\nRESET ROLE;\nSELECT pg_terminate_backend(pg_backend_pid());\n";
+    world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), killed.as_bytes(), 0o644)?;
+    let killed = world.upgrade(&["--yes"]).run()?;
+    ensure!(killed.exit == 5 && killed.screen.contains("FATAL: terminating connection"), "{killed}");
+    ensure!(recorded(&world)? == "001-agents\n", "{killed}");
+    ensure!(ask(&world, "asterisk", "SELECT to_regclass('halves') IS NULL")? == "t\n", "{killed}");
+
     world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), SECOND.1.as_bytes(), 0o644)?;
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.exit == 0 && recorded(&world)? == "001-agents\n002-bad\n", "{again}");
@@ -210,12 +231,14 @@ fn locked_migration(debian: Debian) -> Result<Option<String>> {
     ensure!(waited.exit == 5, "{waited}");
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'calls'::regclass AND attname = 'answered'";
     ensure!(ask(&world, "asterisk", columns)? == "0\n", "{waited}");
-    world.machine.sh("systemctl stop reader")?;
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+    ensure!(ask(&world, "asterisk", end)? == "t\n", "nobody was in the way: {waited}");
+    world.machine.sh("while systemctl is-active --quiet reader; do sleep 0.1; done")?;
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.exit == 0 && recorded(&world)? == "010-answered\n", "{again}");
-    let (_, end) = waited.screen.split_once("Upgrading packages").unwrap_or_default();
+    let (_, end) = waited.screen.split_once("Ctrl-C does nothing\n").unwrap_or_default();
     ensure!(!end.is_empty(), "{waited}");
-    Ok(Some(shown(&world, &Transcript { screen: format!("…{end}"), ..waited })))
+    Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..waited })))
 }
 
 fn unfit_database(debian: Debian) -> Result<Option<String>> {
@@ -279,9 +302,9 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
     }
 
     // A standby gets what its primary does; the rest of the upgrade is its own business.
-    world
-        .machine
-        .sh(&format!("{pending}; touch /var/lib/postgresql/*/main/standby.signal; systemctl restart postgresql"))?;
+    world.machine.sh(&format!(
+        "{pending}; touch $(echo /var/lib/postgresql/*/main)/standby.signal; systemctl restart postgresql"
+    ))?;
     let standby = world.upgrade(&["--yes"]).run()?;
     ensure!(standby.exit == 0 && recorded(&world)? == "001-agents\n", "{standby}");
     writeln!(story, "the server is a standby:\n{}", shown(&world, &standby))?;

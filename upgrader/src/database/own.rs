@@ -1,9 +1,9 @@
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
-use crate::command::Program;
+use crate::command::{Failed, Program};
 use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
 use crate::product::Database;
@@ -28,8 +28,14 @@ pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool)
 }
 
 /// Runs the product's own command, as root.
+///
+/// # Errors
+/// If it fails, with how, in the words that follow "failed".
 pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
-    program(words).lines(line)
+    program(words).lines(line).map_err(|error| match error.downcast::<Failed>() {
+        Ok(failed) => anyhow!(failed.how),
+        Err(error) => error,
+    })
 }
 
 /// Notes that the command has to run, if nobody else can tell.

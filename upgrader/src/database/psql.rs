@@ -102,11 +102,13 @@ pub(super) fn apply(
     line: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let (owner, schema, records) = (database.owner(), &table.schema, table.sql());
-    // Both are the owner's: a product's own tools may read and dump them.
+    // Both are the owner's: a product's own tools may read and dump them. The lock keeps out what a killed run has left: its
+    // psql goes on to the end of its migration.
     let before = format!(
         "SET TRANSACTION READ WRITE; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; \
          CREATE SCHEMA IF NOT EXISTS \"{schema}\" AUTHORIZATION \"{owner}\"; SET ROLE \"{owner}\"; \
-         CREATE TABLE IF NOT EXISTS {records} (name text PRIMARY KEY, checksum text, applied timestamptz NOT NULL DEFAULT now())"
+         CREATE TABLE IF NOT EXISTS {records} (name text PRIMARY KEY, checksum text, applied timestamptz NOT NULL DEFAULT now()); \
+         LOCK TABLE {records} IN SHARE ROW EXCLUSIVE MODE"
     );
     let after = format!(
         "SET ROLE \"{owner}\"; INSERT INTO {records} (name, checksum) VALUES ('{}', '{}')",
@@ -125,8 +127,11 @@ pub(super) fn apply(
         });
     result.map_err(|error| complaint(&said).map_or(error, |complaint| anyhow!(complaint))).map_err(|error| {
         if said.iter().any(|line| line.contains("canceling statement due to lock timeout")) {
-            let waited = format!("it waited {LOCK_TIMEOUT} s for somebody who uses the same table");
-            return error.context(waited);
+            return error.context(format!(
+                "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
+                 --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
+                database.name()
+            ));
         }
         error
     })
