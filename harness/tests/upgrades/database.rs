@@ -133,6 +133,7 @@ const THIRD: (&str, &str) = (
 const GOES_DOWN: &str = r#"#!/bin/sh
 set -e
 systemctl stop postgresql
+while pg_isready --quiet; do sleep 0.1; done
 : >/root/down
 systemd-run --quiet sh -c 'until tail -1 /var/log/xivo-upgrade.log | grep "step migrate began"; do sleep 0.1; done
     rm /root/down; systemctl start postgresql'

@@ -151,8 +151,7 @@ impl Work {
 }
 
 fn look(database: &Database, paths: &Paths, packages_change: bool, patience: Duration) -> Result<Look> {
-    psql::wait(patience)?;
-    let psql::State { size, standby } = psql::state(database)?;
+    let psql::State { size, standby } = psql::state(database, patience)?;
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     // Whether packages bring work that nobody can know of yet.
     let mut more_may_come = false;

@@ -37,29 +37,38 @@ pub(super) struct State {
     pub(super) standby: bool,
 }
 
-/// Waits until the server answers.
-pub(super) fn wait(patience: Duration) -> Result<()> {
+/// Waits until the server answers, and asks it for the state of a database.
+///
+/// # Errors
+/// If it does not answer in time, there is no such database, or its owner is no role of the server.
+pub(super) fn state(database: &Database, patience: Duration) -> Result<State> {
     let deadline = Instant::now() + patience;
+    let mut once_more = true;
     loop {
-        let mut said = String::new();
-        match as_postgres("pg_isready").lines(&mut |line| line.clone_into(&mut said)) {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => {
-                let how = if said.is_empty() { error } else { anyhow!(said) };
-                return Err(how.context(Failure::new("the database server does not answer").remedy(
-                    "`systemctl status 'postgresql*'` and `pg_lsclusters` show why; get it running, then start again.",
-                )));
+        match is_ready().and_then(|()| ask_state(database)) {
+            // It may go down, or come up, between two questions: an error of a server that is up is one when it is repeated.
+            Err(_) if Instant::now() < deadline && (is_ready().is_err() || std::mem::take(&mut once_more)) => {
+                sleep(INTERVAL);
             }
-            Err(_) => sleep(INTERVAL),
+            result => return result,
         }
     }
 }
 
-/// Asks for the state of a database.
-///
-/// # Errors
-/// If there is no such database, or its owner is no role of the server.
-pub(super) fn state(database: &Database) -> Result<State> {
+/// Fails unless the server takes connections.
+fn is_ready() -> Result<()> {
+    let mut said = String::new();
+    as_postgres("pg_isready").lines(&mut |line| line.clone_into(&mut said)).map_err(|error| {
+        let how = if said.is_empty() { error } else { anyhow!(said) };
+        how.context(
+            Failure::new("the database server does not answer").remedy(
+                "`systemctl status 'postgresql*'` and `pg_lsclusters` show why; get it running, then start again.",
+            ),
+        )
+    })
+}
+
+fn ask_state(database: &Database) -> Result<State> {
     let (name, owner) = (database.name(), database.owner());
     // The names are those of `product::is_database_name`: they need no quoting in a literal.
     let answer = query(
@@ -71,7 +80,10 @@ pub(super) fn state(database: &Database) -> Result<State> {
     )?;
     let (size, owner_exists, standby) = parse_state(&answer).with_context(|| format!("psql printed {answer:?}"))?;
     let missing = |what: String| {
-        Failure::new(what).remedy("The product's packages make both when they are installed: see whether the right server is running (`pg_lsclusters`).")
+        Failure::new(what).remedy(
+            "The product's packages make both when they are installed: see whether the right server is running \
+             (`pg_lsclusters`).",
+        )
     };
     let size = size.ok_or_else(|| missing(format!("the database server has no database {name}")))?;
     if !owner_exists {
