@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use anyhow::{Result, ensure};
 use harness::appliance::{self, OLD_UPGRADER};
 use harness::image::Debian;
-use harness::observation::fingerprint;
+use harness::observation::HOOK_MARKS;
 use harness::package::Package;
 use harness::transcript::Transcript;
 use harness::world::World;
@@ -194,7 +194,7 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
         "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
     );
     let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
-    let marks = "cat /var/log/hook-marks";
+    let marks = &format!("cat {HOOK_MARKS}");
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");
     ensure!(recorded(&world)? == "001-agents\n", "{failed}");
@@ -253,11 +253,15 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
     let write = |name: &str, sql: &str| format!("echo '{sql}' >{MIGRATIONS}/{name}");
     let pending = write("002-pending.sql", "SELECT 1;");
     let psql = |sql: &str| format!("runuser -u postgres -- psql --quiet --dbname=asterisk --command=\"{sql}\"");
+    // The run ends before anything that would leave a trace in files: no hook ran, no package changed, no server restarted.
+    let portrait = format!(
+        "cat {HOOK_MARKS}; dpkg-query --show; cat /var/lib/postgresql/*/main/postmaster.pid 2>/dev/null | head -3"
+    );
     let mut story = String::new();
     for (what, breakage, mending) in [
         (
             "the server is down",
-            "systemctl stop postgresql".to_owned(),
+            "systemctl stop postgresql; while pg_isready --quiet; do sleep 0.1; done".to_owned(),
             "systemctl start postgresql; until pg_isready --quiet; do sleep 0.1; done".to_owned(),
         ),
         (
@@ -290,10 +294,10 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
         ),
     ] {
         world.machine.sh(&format!("cp -a /usr/share/xivo-upgrade /root/good\n{breakage}"))?;
-        let before = fingerprint(&world.machine)?;
+        let before = world.machine.sh(&portrait)?;
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 1, "{what}: {transcript}");
-        ensure!(fingerprint(&world.machine)? == before, "{what}: the machine changed: {transcript}");
+        ensure!(world.machine.sh(&portrait)? == before, "{what}: the machine changed: {transcript}");
         writeln!(story, "{what}:\n{}", disk_redacted(&transcript.to_string()))?;
         world
             .machine
