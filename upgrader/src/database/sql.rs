@@ -272,6 +272,7 @@ mod tests {
         for text in [
             "",
             "-- COMMIT;\nSELECT 1; -- ; COMMIT",
+            "/* a /* b */ ; COMMIT; /* c */ */ SELECT 1;",
             "SELECT ';COMMIT;', \"a;COMMIT;\", E'\\';COMMIT;', $$;COMMIT;$$, $x1$;COMMIT; $$ \\ $x1$;",
             "ALTER TABLE a ADD \"commit\" int; SELECT begin, a$b$ FROM c;",
             "SAVEPOINT a; ROLLBACK TO SAVEPOINT a; ROLLBACK WORK TO a; PREPARE p AS SELECT 1;",
