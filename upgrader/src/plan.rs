@@ -110,3 +110,25 @@ impl fmt::Display for Change {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_with_nothing_but_a_migration_is_not_empty() {
+        let nothing = Plan {
+            installed: "1".to_owned(),
+            candidate: "1".to_owned(),
+            changes: Vec::new(),
+            unfinished: Vec::new(),
+            kept_back: Vec::new(),
+            download: 0,
+            migrations: Vec::new(),
+            restart: Vec::new(),
+        };
+        assert!(nothing.is_empty());
+        let migration = Plan { migrations: vec!["001-a".to_owned()], ..nothing };
+        assert!(!migration.is_empty() && !migration.changes_packages());
+    }
+}

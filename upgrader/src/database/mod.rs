@@ -203,3 +203,18 @@ impl Table {
         format!("\"{}\".migrations", self.schema)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_named_after_the_product_whatever_characters_that_has() {
+        let sql = |program: &str| table(&Paths::of_program(Path::new(program)).expect("a good name")).sql();
+        assert_eq!(sql("xivo-upgrade"), "\"xivo_upgrade\".migrations");
+        assert_eq!(sql("Acme \"2\"é-upgrade"), "\"acme__2___upgrade\".migrations");
+        assert_eq!(sql(&format!("{}-upgrade", "a".repeat(80))), format!("\"{}\".migrations", "a".repeat(63)));
+    }
+}
