@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
+use crate::machine::Machine;
 use crate::observation::HOOK_MARKS;
 use crate::package::Package;
 use crate::release::Release;
@@ -81,6 +82,36 @@ fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image
         image.remove_older(engine)?;
     }
     Ok(image)
+}
+
+/// A machine with packages of Debian's own, prepared by a shell script, and an empty repository. Like [`at_release`], its
+/// disk is kept as an image for all who need the same. `name` is part of the image's.
+pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let machine = debian.machine();
+    let install = format!(
+        "sources='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/etc/apt/debian-sources'
+        apt-get -qq $sources update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y $sources --no-install-recommends install {} 2>&1",
+        packages.join(" ")
+    );
+    let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
+    let image = Image::of(&format!("{debian}-{name}"), ingredients);
+    if !image.exists(&engine) {
+        // Others who need the same wait here instead of making it as well.
+        let lock = File::open(env!("CARGO_MANIFEST_DIR")).context("the harness")?;
+        lock.lock()?;
+        if !image.exists(&engine) {
+            let machine = Machine::boot(&engine, &machine)?;
+            for script in [install.as_str(), prepare, INSTALLATION] {
+                machine.sh(script)?;
+            }
+            machine.save(&image)?;
+            image.remove_older(&engine)?;
+        }
+    }
+    World::boot_image(&engine, &image)
 }
 
 /// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a

@@ -111,6 +111,12 @@ impl Program {
         arguments.into_iter().fold(self, Self::arg)
     }
 
+    /// More arguments that are always there.
+    #[must_use]
+    pub fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::setting)
+    }
+
     /// One more environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
@@ -140,6 +146,15 @@ impl Program {
         let output = self.command.output().with_context(|| self.not_started())?;
         String::from_utf8_lossy(&output.stdout).lines().for_each(line);
         Ok(())
+    }
+
+    /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
+    pub fn into_file(mut self, file: File) -> Result<()> {
+        let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(self.failed(output.status, String::from_utf8_lossy(&output.stderr).lines()))
     }
 
     /// Runs a question whose answer is its exit status.
@@ -396,6 +411,19 @@ mod tests {
         let (_, result) = lines_of(sh("echo first; echo broken >&2; exit 3"));
         let error = format!("{:#}", result.expect_err("exit 3 is a failure"));
         assert_eq!(error, "sh -c echo first; echo broken >&2; exit 3 failed (exit status: 3): first / broken");
+    }
+
+    #[test]
+    fn what_is_printed_into_a_file_is_not_mixed_with_complaints() {
+        let (mut file, writer) =
+            (tempfile::tempfile().expect("a file"), |file: &File| file.try_clone().expect("a file"));
+        sh("echo warning >&2; echo dump").into_file(writer(&file)).expect("it exits with 0");
+        let error = sh("echo more; echo full >&2; exit 1").into_file(writer(&file)).expect_err("exit 1 is a failure");
+        assert!(error.to_string().ends_with("failed (exit status: 1): full"), "{error}");
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).expect("rewound");
+        file.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "dump\nmore\n");
     }
 
     #[test]

@@ -95,6 +95,27 @@ pub enum Event {
         milliseconds: u64,
     },
     /// A service is being restarted.
+    /// The database is about to be saved, because it is about to be migrated.
+    DatabaseSaving {
+        /// Its name.
+        database: String,
+        /// Where the dump goes.
+        directory: String,
+    },
+    /// The database is saved.
+    DatabaseSaved {
+        /// The path of the dump.
+        file: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The database with this name is about to be migrated.
+    Migrating(String),
+    /// Something among the migrations is not applied, for this reason.
+    MigrationSkipped(String, String),
+    /// A migration was applied; if it failed, with this error.
+    Migrated(String, Result<(), String>),
+    /// A product service is being restarted.
     ServiceRestarting(String),
     /// A service is up, and ready if it can say so.
     ServiceUp {

@@ -15,6 +15,8 @@ pub mod command;
 pub mod conffiles;
 /// config.toml: the admin's settings.
 pub mod config;
+/// The product's database: what it needs, saving it, migrating it.
+pub mod database;
 /// What dpkg is asked: installed packages, their conffiles, what is half-done.
 pub mod dpkg;
 /// What happens, told while it happens.

@@ -66,6 +66,9 @@ impl<W: Write> Reader for Log<W> {
                 for package in &plan.unfinished {
                     self.write(&format!("plan: {package} is installed but not configured"));
                 }
+                for migration in &plan.migrations {
+                    self.write(&format!("plan: database migration {migration}"));
+                }
                 for package in &plan.kept_back {
                     self.write(&format!("plan: {package} is kept back"));
                 }
@@ -80,6 +83,14 @@ impl<W: Write> Reader for Log<W> {
                 };
                 self.write(&format!("{phase} hook {hook} {how} after {milliseconds} ms"));
             }
+            Event::DatabaseSaving { database, directory } => {
+                self.write(&format!("saving the database {database} to {directory}"));
+            }
+            Event::DatabaseSaved { file, bytes } => self.write(&format!("saved as {file}, {bytes} bytes")),
+            Event::Migrating(database) => self.write(&format!("migrating the database {database}")),
+            Event::MigrationSkipped(name, reason) => self.write(&format!("migration {name} skipped: {reason}")),
+            Event::Migrated(name, Ok(())) => self.write(&format!("migration {name} applied")),
+            Event::Migrated(name, Err(error)) => self.write(&format!("migration {name} failed: {error}")),
             Event::ServiceRestarting(service) => self.write(&format!("restarting {service}")),
             Event::ServiceUp { service, outage } => self.write(&format!("{service} is up, after {outage} ms")),
             Event::ServiceDown { service, reason, log } => {

@@ -46,6 +46,12 @@ impl Paths {
         format!("{}-upgrade", self.name)
     }
 
+    /// The product's short name, NAME.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// `/usr/bin/real-NAME-upgrade`.
     #[must_use]
     pub fn real_program(&self) -> PathBuf {
@@ -63,6 +69,24 @@ impl Paths {
     pub fn hooks(&self, phase: Phase) -> [PathBuf; 2] {
         let directory = format!("{phase}.d");
         [self.share().join(&directory), self.root.join("etc").join(self.package()).join(&directory)]
+    }
+
+    /// `/usr/share/NAME-upgrade/migrations`: migrations of the database, shipped.
+    #[must_use]
+    pub fn migrations(&self) -> PathBuf {
+        self.share().join("migrations")
+    }
+
+    /// `/var/lib/NAME-upgrade/dumps`: the database as it was before its migrations.
+    #[must_use]
+    pub fn dumps(&self) -> PathBuf {
+        self.root.join("var/lib").join(self.package()).join("dumps")
+    }
+
+    /// `/var/lib/NAME-upgrade/migration-owed`: packages changed, and the product's migration command has not run since.
+    #[must_use]
+    pub fn migration_owed(&self) -> PathBuf {
+        self.root.join("var/lib").join(self.package()).join("migration-owed")
     }
 
     /// `/var/log/NAME-upgrade.log`.

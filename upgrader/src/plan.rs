@@ -31,6 +31,9 @@ pub struct Plan {
     /// The conffiles that the admin has edited, of packages that change.
     #[serde(default)]
     pub conffiles: Vec<Edited>,
+    /// The migrations of the database that are pending, first to apply first.
+    #[serde(default)]
+    pub migrations: Vec<String>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }
@@ -72,10 +75,16 @@ pub enum ChangeKind {
 }
 
 impl Plan {
-    /// True if the machine is as new as its sources.
+    /// True if the machine is as new as its sources, and its database as new as the machine.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.unfinished.is_empty()
+        !self.changes_packages() && self.migrations.is_empty()
+    }
+
+    /// True if it changes packages, or finishes some.
+    #[must_use]
+    pub fn changes_packages(&self) -> bool {
+        !self.changes.is_empty() || !self.unfinished.is_empty()
     }
 
     /// The packages that another version replaces.
@@ -149,5 +158,18 @@ impl fmt::Display for Change {
             ChangeKind::Install { to } => write!(f, "install {} {to}", self.package),
             ChangeKind::Remove { from } => write!(f, "remove {} {from}", self.package),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_with_nothing_but_a_migration_is_not_empty() {
+        let nothing = Plan::default();
+        assert!(nothing.is_empty());
+        let migration = Plan { migrations: vec!["001-a".to_owned()], ..nothing };
+        assert!(!migration.is_empty() && !migration.changes_packages());
     }
 }

@@ -22,6 +22,8 @@ pub struct Product {
     /// Rules for packages.
     #[serde(default)]
     pub packages: Packages,
+    /// The product's database, if migrations of it come with upgrades.
+    pub database: Option<Database>,
 }
 
 /// The product's services.
@@ -90,6 +92,73 @@ pub enum ConffilePolicy {
     Keep,
 }
 
+/// The product's database.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// What serves it.
+    pub kind: DatabaseKind,
+    name: Spanned<String>,
+    owner: Spanned<String>,
+    migrate: Option<Spanned<Vec<String>>>,
+    pending: Option<Spanned<Vec<String>>>,
+}
+
+/// The database servers that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseKind {
+    /// PostgreSQL, on this machine.
+    Postgresql,
+}
+
+impl Database {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+
+    /// The role that owns it, and everything that migrations make in it.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        self.owner.get_ref()
+    }
+
+    /// The product's own command that migrates it, in place of migration files: program and arguments.
+    #[must_use]
+    pub fn migrate(&self) -> Option<&[String]> {
+        self.migrate.as_ref().map(|words| words.get_ref().as_slice())
+    }
+
+    /// The program that prints what [`Self::migrate`] would do, one migration a line.
+    #[must_use]
+    pub fn pending(&self) -> Option<&[String]> {
+        self.pending.as_ref().map(|words| words.get_ref().as_slice())
+    }
+
+    /// What is wrong with it, and where it is said.
+    fn complaint(&self) -> Option<(usize, String)> {
+        for (key, name) in [("name", &self.name), ("owner", &self.owner)] {
+            if !is_database_name(name.get_ref()) {
+                let what = format!("database.{key}: {:?} is not a name of letters, digits, _ and -", name.get_ref());
+                return Some((name.span().start, what));
+            }
+        }
+        for (key, words) in [("migrate", &self.migrate), ("pending", &self.pending)] {
+            if let Some(words) = words.as_ref().filter(|words| words.get_ref().first().is_none_or(String::is_empty)) {
+                return Some((words.span().start, format!("database.{key}: names no program")));
+            }
+        }
+        match (&self.pending, &self.migrate) {
+            (Some(pending), None) => {
+                Some((pending.span().start, "database.pending: there is no database.migrate".to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Services {
     fn default_settle() -> Duration {
         Duration::from_secs(5)
@@ -152,6 +221,9 @@ impl Product {
                 return Err((line, format!("services.ready.{service}.command: names no program")));
             }
         }
+        if let Some((offset, what)) = product.database.as_ref().and_then(Database::complaint) {
+            return Err((line_at(offset), what));
+        }
         Ok(product)
     }
 }
@@ -161,6 +233,14 @@ fn is_unit_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with('-')
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
+}
+
+/// A name that PostgreSQL's programs take for nothing but a name (they take an option, a connection string and a URI in its
+/// place), that needs no escaping in SQL, and that is not cut off (`NAMEDATALEN`).
+fn is_database_name(name: &str) -> bool {
+    name.len() < 64
+        && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
 }
 
 #[cfg(test)]
@@ -180,6 +260,12 @@ asterisk = { command = ["asterisk", "-rx", "core waitfullybooted"], timeout = "9
 [packages]
 protected = ["xivo"]
 conffiles = "keep"
+[database]
+kind = "postgresql"
+name = "asterisk"
+owner = "xivo-db"
+migrate = ["xivo-dbms", "upgrade"]
+pending = ["xivo-dbms", "pending"]
 "#;
 
     #[test]
@@ -191,6 +277,10 @@ conffiles = "keep"
         assert!(product.services.ready("postgresql").is_none());
         assert_eq!(product.services.settle, Duration::ZERO);
         assert_eq!(product.packages.conffiles, ConffilePolicy::Keep);
+        let database = product.database.expect("declared");
+        assert_eq!((database.name(), database.owner()), ("asterisk", "xivo-db"));
+        assert_eq!(database.migrate().expect("declared"), ["xivo-dbms", "upgrade"]);
+        assert_eq!(database.pending().expect("declared"), ["xivo-dbms", "pending"]);
     }
 
     /// The one line that is said about `GOOD` after replacing `from` with `to`.
@@ -218,6 +308,13 @@ conffiles = "keep"
             complaint("\"90s\"", "\"0s\""),
             complaint("\"0s\"", "\"-1s\""),
             complaint("[packages]", "[packages"),
+            complaint("\"postgresql\"\nname", "\"oracle\"\nname"),
+            complaint("owner = \"xivo-db\"\n", ""),
+            complaint("\"xivo-db\"", "\"--echo-all\""),
+            complaint("name = \"asterisk\"", "name = \"host=other\""),
+            complaint("[\"xivo-dbms\", \"upgrade\"]", "[]"),
+            complaint("migrate = [\"xivo-dbms\", \"upgrade\"]\n", ""),
+            complaint("pending =", "pendings ="),
         ]
         .join("\n"), @r#"
         5: unknown field `restrat`, expected one of `order`, `restart`, `settle`, `ready`
@@ -234,6 +331,13 @@ conffiles = "keep"
         8: "0s" is not a span of time such as "60s" or "2m", at most a day
         6: "-1s" is not a span of time such as "60s" or "2m", at most a day
         9: unclosed table, expected `]`
+        13: unknown variant `oracle`, expected `postgresql`
+        12: missing field `owner`
+        15: database.owner: "--echo-all" is not a name of letters, digits, _ and -
+        14: database.name: "host=other" is not a name of letters, digits, _ and -
+        16: database.migrate: names no program
+        16: database.pending: there is no database.migrate
+        17: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `migrate`, `pending`
         "#);
     }
 

@@ -45,6 +45,10 @@ pub struct Report {
     pub conffiles: Vec<conffiles::Entry>,
     /// The hooks, in the order they ran.
     pub hooks: Vec<HookReport>,
+    /// Where the database as it was before is; none if it was not migrated.
+    pub dump: Option<String>,
+    /// The migrations that were applied, in order.
+    pub migrated: Vec<String>,
     /// The services that were restarted, in that order.
     pub services: Vec<ServiceReport>,
     /// The product's services that were not restarted because the admin does not want them, and how that is known.
@@ -155,6 +159,8 @@ impl Reader for Report {
                 result: ended.clone(),
                 milliseconds: *milliseconds,
             }),
+            Event::DatabaseSaved { file, .. } => self.dump = Some(file.clone()),
+            Event::Migrated(name, Ok(())) => self.migrated.push(name.clone()),
             Event::ServiceUp { service, outage } => self.service(service, Some(*outage), None),
             Event::ServiceDown { service, reason, .. } => self.service(service, None, Some(reason.clone())),
             Event::ServiceLeftAlone(service, reason) => self.left_alone.push((service.clone(), reason.clone())),
@@ -181,6 +187,10 @@ impl Reader for Report {
             | Event::HookSkipped(..)
             | Event::ServiceRestarting(_)
             | Event::OthersRestarting(_)
+            | Event::DatabaseSaving { .. }
+            | Event::Migrating(_)
+            | Event::MigrationSkipped(..)
+            | Event::Migrated(_, Err(_))
             | Event::ManagerReexecuted(_)
             | Event::Output { .. } => {}
         }

@@ -26,6 +26,8 @@ pub enum Step {
     PreUpgradeHooks,
     /// Upgrade the packages.
     Packages,
+    /// Bring the database to the schema of the new packages.
+    Migrate,
     /// Run the hooks that come after the packages.
     PostUpgradeHooks,
     /// Restart the product's services in order.
@@ -85,7 +87,8 @@ impl Step {
             (Self::Plan, _, Mode::Upgrade) => Next::Step(Self::Confirm),
             (Self::Download, _, _) => Next::Step(Self::PreUpgradeHooks),
             (Self::PreUpgradeHooks, _, _) => Next::Step(Self::Packages),
-            (Self::Packages, _, _) => Next::Step(Self::PostUpgradeHooks),
+            (Self::Packages, _, _) => Next::Step(Self::Migrate),
+            (Self::Migrate, _, _) => Next::Step(Self::PostUpgradeHooks),
             (Self::PostUpgradeHooks, _, _) => Next::Step(Self::Restart),
             (Self::Restart, _, _) => Next::Step(Self::Verify),
             (Self::Verify, _, _) => Next::End(Exit::Done),
@@ -101,6 +104,7 @@ impl Step {
             Self::Repair
             | Self::PreUpgradeHooks
             | Self::Packages
+            | Self::Migrate
             | Self::PostUpgradeHooks
             | Self::Restart
             | Self::Verify => true,
@@ -118,7 +122,9 @@ impl Step {
             | Self::Confirm
             | Self::Download
             | Self::PreUpgradeHooks => Exit::Unchanged,
-            Self::Repair | Self::Packages | Self::PostUpgradeHooks | Self::Restart | Self::Verify => Exit::NeedsHuman,
+            Self::Repair | Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify => {
+                Exit::NeedsHuman
+            }
         }
     }
 }
@@ -135,6 +141,7 @@ impl fmt::Display for Step {
             Self::Download => "download",
             Self::PreUpgradeHooks => "pre-upgrade hooks",
             Self::Packages => "packages",
+            Self::Migrate => "migrate",
             Self::PostUpgradeHooks => "post-upgrade hooks",
             Self::Restart => "restart",
             Self::Verify => "verify",
@@ -166,7 +173,7 @@ mod tests {
         assert_eq!(
             names.join(" > "),
             "refresh > self-update > preflight > plan > confirm > repair > download > pre-upgrade hooks > packages > \
-             post-upgrade hooks > restart > verify"
+             migrate > post-upgrade hooks > restart > verify"
         );
         assert_eq!(exit, Exit::Done);
     }

@@ -2,6 +2,8 @@
 
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
+/// Stories of products with a database.
+mod database;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
 /// Stories of another product than XiVO.
@@ -23,6 +25,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let stories: Vec<_> = [
         changed::STORIES,
+        database::STORIES,
         honest::STORIES,
         other_product::STORIES,
         package::STORIES,

@@ -164,6 +164,7 @@ impl Run<'_> {
             Step::Download => work::download(events),
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
+            Step::Migrate => self.migrate(events),
             Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
             Step::Restart => self.restart(events),
             Step::Verify => self.verify(events),

@@ -13,7 +13,7 @@ use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::Outcome;
-use crate::{conffiles, dpkg, package_locks, worker};
+use crate::{conffiles, database, dpkg, package_locks, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -75,6 +75,9 @@ impl Run<'_> {
         }
         let replaced: Vec<&str> = plan.upgraded().collect();
         plan.conffiles = conffiles::edited(&replaced, self.conffile_policy())?;
+        if let Some(database) = &product.database {
+            plan.migrations = database::survey(database, self.context.paths, plan.changes_packages())?.pending;
+        }
         plan.measure(&dpkg::packages()?, &apt::installed_sizes(plan.new_versions())?);
         Ok(plan)
     }
@@ -106,6 +109,8 @@ impl Run<'_> {
         let (plan, product) = (self.plan()?, self.product);
         let question = if plan.changes_package(&product.version_package) {
             format!("Would you like to upgrade {} {} to {} now?", product.name, plan.installed, plan.candidate)
+        } else if !plan.changes_packages() {
+            format!("Would you like to migrate the database of this {} {} now?", product.name, plan.installed)
         } else {
             format!("Would you like to upgrade the packages of this {} {} now?", product.name, plan.installed)
         };

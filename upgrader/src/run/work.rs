@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::processes::Processes;
 use crate::restart::restart_all;
 use crate::step::Outcome;
-use crate::{apt, dpkg, package_locks, reboot};
+use crate::{apt, database, dpkg, package_locks, reboot};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -103,6 +103,9 @@ impl Run<'_> {
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
         let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str()))?;
         let policy = self.hold_services_back()?;
+        if let Some(database) = &self.product.database {
+            database::packages_will_change(database, self.context.paths)?;
+        }
         let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
@@ -111,6 +114,14 @@ impl Run<'_> {
             events.tell(Event::Conffile(entry));
         }
         result.explain(|| self.half_done())?;
+        Ok(Outcome::Done)
+    }
+
+    /// Brings the database to the schema of the new packages.
+    pub(super) fn migrate(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        if let Some(database) = &self.product.database {
+            database::migrate(database, self.context.paths, u32::from(self.context.config.keep.dump_days), events)?;
+        }
         Ok(Outcome::Done)
     }
 

@@ -165,6 +165,14 @@ impl<W: Write> Screen<W> {
                     hooks::Ended::Failed(how) => writeln!(out, "  {hook}: {} {how}", style.bad("FAILED"))?,
                 }
             }
+            Event::DatabaseSaving { database, directory } => {
+                writeln!(out, "Saving the database {database} to {directory}")?;
+            }
+            Event::Migrating(database) => writeln!(out, "Migrating the database {database}")?,
+            Event::MigrationSkipped(name, reason) => writeln!(out, "  {name}: skipped, {reason}")?,
+            Event::Migrated(name, Ok(())) => writeln!(out, "  {name}: {}", style.good("ok"))?,
+            // The error follows, and ends the run.
+            Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: {}", style.bad("FAILED"))?,
             Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
             Event::ServiceDown { service, reason, log } => {
                 writeln!(out, "  {service:<24} {}  {reason}", style.bad("NOK"))?;
@@ -208,6 +216,7 @@ impl<W: Write> Screen<W> {
             | Event::Output { .. }
             | Event::Progress { .. }
             | Event::Conffile(_)
+            | Event::DatabaseSaved { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
             | Event::ServiceRestarting(_) => {}
@@ -232,7 +241,14 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Packages => Some("Upgrading packages"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart => Some("Restarting services"),
-        Step::SelfUpdate | Step::Preflight | Step::Plan | Step::Confirm | Step::Repair | Step::Verify => None,
+        // A database with nothing to migrate is not worth a line; one with something says so by events of its own.
+        Step::Migrate
+        | Step::SelfUpdate
+        | Step::Preflight
+        | Step::Plan
+        | Step::Confirm
+        | Step::Repair
+        | Step::Verify => None,
     }
 }
 
@@ -290,6 +306,7 @@ mod tests {
             kept_back: vec!["held".to_owned()],
             download: 12_345_678,
             disk: -4_500_000,
+            migrations: vec!["003-a".to_owned(), "004-b".to_owned()],
             conffiles: vec![Edited {
                 path: "/etc/xivo/xivo.conf".into(),
                 package: "xivo".to_owned(),
@@ -324,6 +341,8 @@ mod tests {
         Installed but not configured, to be finished (1): half
 
         Not upgraded, held or kept back (1): held
+
+        Database migrations (2): 003-a 004-b
 
         Configuration files that you edited (1); where a package brings another version it is installed, and yours kept as .dpkg-old:
           /etc/xivo/xivo.conf (xivo)
@@ -381,6 +400,26 @@ mod tests {
           a newer kernel
 
         Look at it.
+        "#);
+    }
+
+    #[test]
+    fn a_migration_is_shown_from_the_dump_to_the_one_that_fails() {
+        let directory = "/var/lib/acme-upgrade/dumps".to_owned();
+        insta::assert_snapshot!(shown(false, &[
+            Event::Began(Step::Migrate),
+            Event::DatabaseSaving { database: "asterisk".to_owned(), directory },
+            Event::DatabaseSaved { file: "/var/lib/acme-upgrade/dumps/a.dump".to_owned(), bytes: 1 },
+            Event::Migrating("asterisk".to_owned()),
+            Event::MigrationSkipped("README".to_owned(), "not a migration".to_owned()),
+            Event::Migrated("003-a".to_owned(), Ok(())),
+            Event::Migrated("004-b".to_owned(), Err("ERROR: no".to_owned())),
+        ]), @r#"
+        Saving the database asterisk to /var/lib/acme-upgrade/dumps
+        Migrating the database asterisk
+          README: skipped, not a migration
+          003-a: ok
+          004-b: FAILED
         "#);
     }
 

@@ -22,6 +22,7 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     group(out, "Packages to remove", of_kind(|kind| matches!(kind, ChangeKind::Remove { .. })))?;
     list(out, "Installed but not configured, to be finished", &plan.unfinished)?;
     list(out, "Not upgraded, held or kept back", &plan.kept_back)?;
+    list(out, "Database migrations", &plan.migrations)?;
     conffiles(out, plan)?;
     if !plan.is_empty() {
         writeln!(out, "\nDownload: {}; on disk: {}", size(plan.download), growth(plan.disk))?;
@@ -48,12 +49,12 @@ fn group<'a>(out: &mut dyn Write, title: &str, changes: impl Iterator<Item = &'a
     Ok(())
 }
 
-/// Packages on one line, if there are any.
-fn list(out: &mut dyn Write, title: &str, packages: &[String]) -> io::Result<()> {
-    if packages.is_empty() {
+/// Names on one line, if there are any.
+fn list(out: &mut dyn Write, title: &str, names: &[String]) -> io::Result<()> {
+    if names.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{title} ({}): {}", packages.len(), packages.join(" "))
+    writeln!(out, "\n{title} ({}): {}", names.len(), names.join(" "))
 }
 
 fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {

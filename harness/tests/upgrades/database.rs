@@ -1,0 +1,375 @@
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use harness::appliance::{self, OLD_UPGRADER};
+use harness::image::Debian;
+use harness::observation::HOOK_MARKS;
+use harness::package::Package;
+use harness::transcript::Transcript;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "database",
+        promise: "An upgrade brings the database to the schema of its release, data and ownership intact, and a dump of what was \
+                  before can be restored.",
+        tell: database,
+        has_snapshot: true,
+    },
+    Story {
+        name: "failing_migration",
+        promise: "Of a migration that fails in the middle nothing stays, what was applied before it does, and the next run goes \
+                  on from there.",
+        tell: failing_migration,
+        has_snapshot: true,
+    },
+    Story {
+        name: "locked_migration",
+        promise: "A migration that waits behind somebody who uses the table ends by itself.",
+        tell: locked_migration,
+        has_snapshot: true,
+    },
+    Story {
+        name: "unfit_database",
+        promise: "A database that cannot be migrated is told with the reason before anything is changed.",
+        tell: unfit_database,
+        has_snapshot: true,
+    },
+    Story {
+        name: "own_migration_command",
+        promise: "A product's own migration command runs after the packages that bring it, and again in the next run if it failed.",
+        tell: own_migration_command,
+        has_snapshot: true,
+    },
+];
+
+const PRODUCT: &str = r#"name = "XiVO"
+version-package = "xivo"
+[services]
+order = ["postgresql"]
+[database]
+kind = "postgresql"
+name = "asterisk"
+owner = "asterisk"
+"#;
+
+/// A database with calls in it, of an owner who may do nothing else.
+const DATABASE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
+     --command='CREATE ROLE asterisk LOGIN' --command='CREATE DATABASE asterisk OWNER asterisk'
+runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
+     CREATE TABLE calls (id int PRIMARY KEY, caller text); \
+     INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
+systemctl stop postgresql";
+
+const MIGRATIONS: &str = "/usr/share/xivo-upgrade/migrations";
+const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
+
+/// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
+fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
+    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], DATABASE)?;
+    world.publish([&Package::new("xivo", "1.0"), upgrader])?;
+    world.install(&["xivo", "xivo-upgrade"])?;
+    world.publish([&Package::new("xivo", "1.1")])?;
+    world.machine.sh("until pg_isready --quiet; do sleep 0.1; done")?;
+    Ok(world)
+}
+
+/// Today's upgrader with this product.toml and these migrations.
+fn upgrader(product: &str, migrations: &[(&str, &str)]) -> Result<Package> {
+    let mut package = appliance::upgrader()?;
+    for file in &mut package.files {
+        if file.path == "/usr/share/xivo-upgrade/product.toml" {
+            file.content = product.as_bytes().to_vec();
+        }
+    }
+    for (name, sql) in migrations {
+        package = package.file(&format!("{MIGRATIONS}/{name}"), *sql, 0o644);
+    }
+    Ok(package)
+}
+
+/// What the database answers.
+fn ask(world: &World, database: &str, sql: &str) -> Result<String> {
+    let sql = sql.replace('"', "\\\"");
+    world
+        .machine
+        .sh(&format!("runuser -u postgres -- psql -XAtq --set=ON_ERROR_STOP=1 --dbname={database} --command=\"{sql}\""))
+}
+
+/// The migrations that the database says were applied.
+fn recorded(world: &World) -> Result<String> {
+    ask(world, "asterisk", "SELECT name FROM xivo_upgrade.migrations ORDER BY name")
+}
+
+/// What was shown, without the times in the names of dumps.
+fn shown(world: &World, transcript: &Transcript) -> String {
+    let text = world.redacted(&transcript.to_string());
+    let mut pieces = text.split("xivo-asterisk-");
+    let mut shown = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (time, rest) = piece.split_once(".dump").unwrap_or(("", piece));
+        let time: String =
+            time.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
+        shown = format!("{shown}xivo-asterisk-{time}.dump{rest}");
+    }
+    shown
+}
+
+const FIRST: (&str, &str) = ("001-agents.sql", "-- Agents.\nCREATE TABLE agents (name text PRIMARY KEY);\n");
+const SECOND: (&str, &str) = (
+    "002-agents-from-calls.sql",
+    "INSERT INTO agents SELECT DISTINCT caller FROM calls;\nALTER TABLE calls ADD FOREIGN KEY (caller) REFERENCES agents;\n",
+);
+const THIRD: (&str, &str) = (
+    "010-answered.sql",
+    "CREATE FUNCTION answered() RETURNS int AS $$ BEGIN RETURN 1; END; $$ LANGUAGE plpgsql;\n\
+     ALTER TABLE calls ADD answered int NOT NULL DEFAULT answered();\n",
+);
+
+/// A maintainer script that stops the server, and lets it start when the migration waits for it.
+const GOES_DOWN: &str = r#"#!/bin/sh
+set -e
+systemctl stop postgresql
+while pg_isready --quiet; do sleep 0.1; done
+: >/root/down
+systemd-run --quiet sh -c 'until tail -1 /var/log/xivo-upgrade.log | grep "step migrate began"; do sleep 0.1; done
+    rm /root/down; systemctl start postgresql'
+"#;
+
+fn database(debian: Debian) -> Result<Option<String>> {
+    let mut yesterday = upgrader(PRODUCT, &[FIRST])?;
+    OLD_UPGRADER.clone_into(&mut yesterday.version);
+    let mut world = exchange(debian, &yesterday)?;
+    // Nothing but a migration is pending.
+    world.machine.sh("apt-mark hold xivo >/dev/null")?;
+    let first = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(recorded(&world)? == "001-agents\n", "{first}");
+    world.machine.sh("apt-mark unhold xivo >/dev/null")?;
+
+    // An old dump, and what a killed run left of one.
+    world.machine.sh(&format!(
+        "touch {DUMPS}/xivo-asterisk-20200101T000000Z.dump {DUMPS}/xivo-asterisk-20200102T000000Z.dump.part"
+    ))?;
+    // The server goes down with the packages, and is not up before it is needed.
+    let mut xivo = Package::new("xivo", "1.2");
+    xivo.scripts.insert("postinst".to_owned(), GOES_DOWN.to_owned());
+    world.publish([&xivo, &upgrader(PRODUCT, &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
+    let second = world.upgrade(&["--yes"]).run()?;
+    ensure!(second.exit == 0, "{second}");
+    world.machine.sh("test ! -e /root/down")?;
+    ensure!(recorded(&world)? == "001-agents\n002-agents-from-calls\n010-answered\n", "{second}");
+    let counted = ask(&world, "asterisk", "SELECT count(*), sum(answered), (SELECT count(*) FROM agents) FROM calls")?;
+    ensure!(counted == "1000|1000|1000\n", "calls, answered, agents: {counted}");
+    let others = ask(
+        &world,
+        "asterisk",
+        "SELECT relname FROM pg_class JOIN pg_roles r ON r.oid = relowner JOIN pg_namespace n ON n.oid = relnamespace \
+         WHERE rolname <> 'asterisk' AND nspname IN ('public', 'xivo_upgrade')",
+    )?;
+    ensure!(others.is_empty(), "not the owner's: {others}");
+
+    // Both dumps of today are there, for root only; the newer has what was before the second run.
+    let dumps = world.machine.sh(&format!("find {DUMPS} -printf '%y %m %u\\n' | sort"))?;
+    ensure!(dumps == "d 700 root\nf 600 root\nf 600 root\n", "{dumps}");
+    world.machine.sh(&format!(
+        "runuser -u postgres -- createdb restored
+        ls {DUMPS}/*.dump | tail -1 | xargs cat | runuser -u postgres -- pg_restore --exit-on-error --dbname=restored"
+    ))?;
+    let restored =
+        ask(&world, "restored", "SELECT count(*), (SELECT count(*) FROM agents), min(c::text) FROM calls c")?;
+    ensure!(restored == "1000|0|(1,\"agent 1\")\n", "the dump has {restored}");
+    ensure!(ask(&world, "restored", "SELECT name FROM xivo_upgrade.migrations")? == "001-agents\n");
+
+    let third = world.upgrade(&["--yes"]).run()?;
+    ensure!(third.exit == 0 && third.screen.contains("Nothing to upgrade"), "{third}");
+    Ok(Some(format!("{}\n{}", shown(&world, &first), shown(&world, &second))))
+}
+
+fn failing_migration(debian: Debian) -> Result<Option<String>> {
+    let bad = (
+        "002-bad.sql",
+        "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
+    );
+    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
+    let marks = &format!("cat {HOOK_MARKS}");
+    let failed = world.upgrade(&["--yes"]).run()?;
+    ensure!(failed.exit == 5, "{failed}");
+    ensure!(recorded(&world)? == "001-agents\n", "{failed}");
+    let left =
+        ask(&world, "asterisk", "SELECT to_regclass('halves') IS NULL, count(*) FROM calls WHERE caller = 'gone'")?;
+    ensure!(left == "t|0\n", "the failed migration left something: {left}");
+    ensure!(!world.machine.sh(marks)?.contains("post-upgrade"), "hooks ran on half a database: {failed}");
+
+    // The server gives up in the middle.
+    let killed = "CREATE TABLE halves (x int);\nRESET ROLE;\nSELECT pg_terminate_backend(pg_backend_pid());\n";
+    world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), killed.as_bytes(), 0o644)?;
+    let killed = world.upgrade(&["--yes"]).run()?;
+    ensure!(killed.exit == 5 && killed.screen.contains("FATAL: terminating connection"), "{killed}");
+    ensure!(recorded(&world)? == "001-agents\n", "{killed}");
+    ensure!(ask(&world, "asterisk", "SELECT to_regclass('halves') IS NULL")? == "t\n", "{killed}");
+
+    world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), SECOND.1.as_bytes(), 0o644)?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0 && recorded(&world)? == "001-agents\n002-bad\n", "{again}");
+    ensure!(ask(&world, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{again}");
+    ensure!(world.machine.sh(marks)?.contains("post-upgrade"), "no hook ran: {again}");
+    Ok(Some(format!("{}\nmended and started again:\n{}", shown(&world, &failed), shown(&world, &again))))
+}
+
+fn locked_migration(debian: Debian) -> Result<Option<String>> {
+    let world = exchange(debian, &upgrader(PRODUCT, &[THIRD])?)?;
+    // Somebody forgot to end a transaction that has read from the table.
+    world.machine.sh(
+        "systemd-run --quiet --unit=reader runuser -u postgres -- psql --dbname=asterisk \
+             --command='BEGIN; SELECT count(*) FROM calls; SELECT pg_sleep(600)'
+        until runuser -u postgres -- psql -XAtc \"SELECT 1 FROM pg_locks WHERE relation = 'calls'::regclass\" asterisk | grep 1
+        do sleep 0.1; done",
+    )?;
+    let waited = world.upgrade(&["--yes"]).run()?;
+    ensure!(waited.exit == 5, "{waited}");
+    let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'calls'::regclass AND attname = 'answered'";
+    ensure!(ask(&world, "asterisk", columns)? == "0\n", "{waited}");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+    ensure!(ask(&world, "asterisk", end)? == "t\n", "nobody was in the way: {waited}");
+    world.machine.sh("while systemctl is-active --quiet reader; do sleep 0.1; done")?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0 && recorded(&world)? == "010-answered\n", "{again}");
+    let (_, end) = waited.screen.split_once("Ctrl-C does nothing\n").unwrap_or_default();
+    ensure!(!end.is_empty(), "{waited}");
+    Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..waited })))
+}
+
+fn unfit_database(debian: Debian) -> Result<Option<String>> {
+    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST])?)?;
+    world.machine.sh("apt-mark hold xivo >/dev/null")?;
+    let first = world.upgrade(&["--yes"]).run()?;
+    ensure!(recorded(&world)? == "001-agents\n", "{first}");
+    world.machine.sh(&format!("apt-mark unhold xivo >/dev/null; rm -r {DUMPS}"))?;
+
+    let product = "/usr/share/xivo-upgrade/product.toml";
+    let write = |name: &str, sql: &str| format!("echo '{sql}' >{MIGRATIONS}/{name}");
+    let pending = write("002-pending.sql", "SELECT 1;");
+    let psql = |sql: &str| format!("runuser -u postgres -- psql --quiet --dbname=asterisk --command=\"{sql}\"");
+    // The run ends before anything that would leave a trace in files: no hook ran, no package changed, no server restarted.
+    let portrait = format!(
+        "cat {HOOK_MARKS}; dpkg-query --show; cat /var/lib/postgresql/*/main/postmaster.pid 2>/dev/null | head -3"
+    );
+    let mut story = String::new();
+    for (what, breakage, mending) in [
+        (
+            "the server is down",
+            "systemctl stop postgresql; while pg_isready --quiet; do sleep 0.1; done".to_owned(),
+            "systemctl start postgresql; until pg_isready --quiet; do sleep 0.1; done".to_owned(),
+        ),
+        (
+            "there is no such database",
+            format!("sed -i 's/^name = \"asterisk\"/name = \"gone\"/' {product}"),
+            String::new(),
+        ),
+        (
+            "there is no such owner",
+            format!("sed -i 's/^owner = \"asterisk\"/owner = \"gone\"/' {product}"),
+            String::new(),
+        ),
+        ("a migration changed after it was applied", write(FIRST.0, "SELECT 1;"), String::new()),
+        (
+            "the database is newer",
+            psql("INSERT INTO xivo_upgrade.migrations (name, checksum) VALUES ('002-from-the-future', '0')"),
+            psql("DELETE FROM xivo_upgrade.migrations WHERE name LIKE '002%'"),
+        ),
+        ("a migration that ends its transaction", write("002-own.sql", "SELECT 1;\nCOMMIT;"), String::new()),
+        ("a file that would never be applied", write("2_name.sql", "SELECT 1;"), String::new()),
+        (
+            "a file that PostgreSQL cannot read",
+            format!("{pending}; chmod 600 {MIGRATIONS}/002-pending.sql"),
+            String::new(),
+        ),
+        (
+            "the disk is full",
+            format!("{pending}; mkdir {DUMPS}; mount -t tmpfs -o size=1m none {DUMPS}"),
+            format!("umount {DUMPS}; rmdir {DUMPS}"),
+        ),
+    ] {
+        world.machine.sh(&format!("cp -a /usr/share/xivo-upgrade /root/good\n{breakage}"))?;
+        let before = world.machine.sh(&portrait)?;
+        let transcript = world.upgrade(&["--yes"]).run()?;
+        ensure!(transcript.exit == 1, "{what}: {transcript}");
+        ensure!(world.machine.sh(&portrait)? == before, "{what}: the machine changed: {transcript}");
+        writeln!(story, "{what}:\n{}", disk_redacted(&transcript.to_string()))?;
+        world
+            .machine
+            .sh(&format!("rm -r /usr/share/xivo-upgrade; mv /root/good /usr/share/xivo-upgrade\n{mending}"))?;
+        ensure!(recorded(&world)? == "001-agents\n", "{what}: {transcript}");
+        world.machine.sh(&format!("test ! -e {DUMPS}"))?;
+    }
+
+    // A standby gets what its primary does; the rest of the upgrade is its own business.
+    world.machine.sh(&format!(
+        "{pending}; touch $(echo /var/lib/postgresql/*/main)/standby.signal; systemctl restart postgresql"
+    ))?;
+    let standby = world.upgrade(&["--yes"]).run()?;
+    ensure!(standby.exit == 0 && recorded(&world)? == "001-agents\n", "{standby}");
+    writeln!(story, "the server is a standby:\n{}", shown(&world, &standby))?;
+    Ok(Some(story))
+}
+
+/// A text without the size of the database, which differs between versions of PostgreSQL.
+fn disk_redacted(text: &str) -> String {
+    match text.split_once(" may take ") {
+        Some((before, after)) => {
+            let (_, after) = after.split_once('\n').unwrap_or_default();
+            format!("{before} may take …\n{after}")
+        }
+        None => text.to_owned(),
+    }
+}
+
+/// A product's own command: each migration is a directory entry until it is done.
+const OWN: &str = r#"#!/bin/sh
+set -eu
+case $1 in
+pending) ls /usr/share/xivo-dbms ;;
+upgrade)
+    for migration in /usr/share/xivo-dbms/*; do
+        echo "applying ${migration##*/}"
+        runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname=asterisk --file="$migration"
+        rm "$migration"
+    done ;;
+esac
+"#;
+
+fn own_migration_command(debian: Debian) -> Result<Option<String>> {
+    let command = format!("{PRODUCT}migrate = [\"xivo-dbms\", \"upgrade\"]\n");
+    let asked = format!("{command}pending = [\"xivo-dbms\", \"pending\"]\n");
+    let mut world = exchange(debian, &upgrader(&asked, &[])?)?;
+    let release = |version: &str, migrations: &[(&str, &str)]| {
+        let package = Package::new("xivo", version).file("/usr/bin/xivo-dbms", OWN, 0o755);
+        migrations
+            .iter()
+            .fold(package, |package, (name, sql)| package.file(&format!("/usr/share/xivo-dbms/{name}"), *sql, 0o644))
+    };
+    world.publish([&release("1.2", &[("agents", FIRST.1), ("more", SECOND.1)])])?;
+    let first = world.upgrade(&["--yes"]).run()?;
+    ensure!(first.exit == 0, "{first}");
+    ensure!(ask(&world, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{first}");
+    world.machine.sh(&format!("test $(ls {DUMPS} | wc -l) = 1"))?;
+    let nothing = world.upgrade(&["--yes"]).run()?;
+    ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
+
+    // A command that cannot say what it has to do runs after each change of packages, until it succeeds.
+    world.machine.write("/usr/share/xivo-upgrade/product.toml", command.as_bytes(), 0o644)?;
+    world.publish([&release("1.3", &[("bad", "SELECT nothing;\n")])])?;
+    let failed = world.upgrade(&["--yes"]).run()?;
+    ensure!(failed.exit == 5, "{failed}");
+    world.machine.write("/usr/share/xivo-dbms/bad", THIRD.1.as_bytes(), 0o644)?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0, "{again}");
+    ensure!(ask(&world, "asterisk", "SELECT sum(answered) FROM calls")? == "1000\n", "{again}");
+    let nothing = world.upgrade(&["--yes"]).run()?;
+    ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
+    let [first, failed, again] = [first, failed, again].map(|transcript| shown(&world, &transcript));
+    Ok(Some(format!("{first}\nit fails:\n{failed}\nmended and started again:\n{again}")))
+}

@@ -1,0 +1,217 @@
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::event::{Event, Events};
+use crate::exit::{Explain as _, Failure};
+use crate::paths::Paths;
+use crate::product::Database;
+
+/// Copies of the database, made before it is migrated.
+mod dump;
+/// Migration files, and which of them a database still needs.
+mod migrations;
+/// A product's own migration command.
+mod own;
+/// What PostgreSQL's programs are asked; the only file that runs them.
+mod psql;
+/// What a migration file may not do.
+mod sql;
+
+/// How long the server may take to answer when nothing has disturbed it.
+const ANSWERS: Duration = Duration::from_secs(2);
+
+/// How long it may take to come up after its packages were upgraded: it may have to recover first.
+const COMES_UP: Duration = Duration::from_secs(60);
+
+/// What a database needs, found out without changing anything.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// The migrations that are to be applied, first to apply first. On a standby there are none: its primary's come to it.
+    pub pending: Vec<String>,
+    /// What lies among the migrations but is none, each with the reason.
+    pub skipped: Vec<(String, String)>,
+}
+
+/// Looks what a database needs. `packages_change` says whether packages are going to change, which may bring migrations
+/// that a product's own command does not know of yet.
+///
+/// # Errors
+/// Everything that can be known to go wrong before something is changed: the server does not answer, there is no such
+/// database or owner, a migration file is not what it should be or not what was applied, the database is newer than the
+/// files, or there is no space for the dump.
+pub fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
+    Ok(look(database, paths, packages_change, ANSWERS)?.survey)
+}
+
+/// Notes that packages are about to change, so that a migration command which cannot say what it has to do is run even if
+/// this run ends before its turn.
+pub fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
+    own::owe(database, paths)
+}
+
+/// Brings the database to the schema of the installed release: waits for the server, saves the database, applies what is
+/// pending. Does nothing if nothing is. Dumps older than `keep_days` days are removed.
+///
+/// # Errors
+/// Migrations that were applied before the one that failed stay applied, of the failed one nothing stays, and the next run
+/// goes on with it. The failure says so, and where the dump is.
+pub fn migrate(database: &Database, paths: &Paths, keep_days: u32, events: &mut Events<'_>) -> Result<()> {
+    let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
+    let Look { survey, work, standby, size } = look(database, paths, true, COMES_UP).explain(unchanged)?;
+    let name = database.name().to_owned();
+    if standby && !work.is_empty() {
+        events.tell(Event::Migrating(name));
+        for migration in &work {
+            // What its primary does comes to it by itself, and nothing else can.
+            events.tell(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
+        }
+        return own::settle(paths);
+    }
+    if work.is_empty() {
+        return Ok(());
+    }
+    let directory = paths.dumps().display().to_string();
+    events.tell(Event::DatabaseSaving { database: name.clone(), directory });
+    let dump = dump::write(paths, database, size, keep_days).explain(unchanged)?;
+    events.tell(Event::DatabaseSaved { file: dump.path.display().to_string(), bytes: dump.bytes });
+    events.tell(Event::Migrating(name));
+    for (what, reason) in survey.skipped {
+        events.tell(Event::MigrationSkipped(what, reason));
+    }
+    for migration in &work {
+        let result = migration.apply(database, paths, events);
+        let told = result.as_ref().map_err(|error| format!("{error:#}")).copied();
+        events.tell(Event::Migrated(migration.name(), told));
+        result.explain(|| {
+            Failure::new(format!("the database is not migrated to the end: {} failed", migration.name())).remedy(
+                format!(
+                    "{} {} The database as it was before is in {} (pg_restore reads it).",
+                    migration.what_stays(),
+                    go_on(paths),
+                    dump.path.display()
+                ),
+            )
+        })?;
+    }
+    own::settle(paths)
+}
+
+/// How a run that stopped here is taken up again.
+fn go_on(paths: &Paths) -> String {
+    format!(
+        "See {}, mend what it names, then start {} again: it goes on with the migrations, runs the post-upgrade hooks and \
+         restarts the services.",
+        paths.log().display(),
+        paths.package()
+    )
+}
+
+/// A survey, and what is needed to act on it.
+struct Look {
+    survey: Survey,
+    work: Vec<Work>,
+    /// Whether the server only repeats what another one does.
+    standby: bool,
+    /// The size of the database in bytes.
+    size: u64,
+}
+
+/// One thing that is done to migrate a database.
+enum Work {
+    File(migrations::Migration),
+    OwnCommand(Vec<String>),
+}
+
+impl Work {
+    fn name(&self) -> String {
+        match self {
+            Self::File(migration) => migration.name.clone(),
+            Self::OwnCommand(words) => words.join(" "),
+        }
+    }
+
+    fn apply(&self, database: &Database, paths: &Paths, events: &mut Events<'_>) -> Result<()> {
+        match self {
+            Self::File(migration) => psql::apply(database, &table(paths), migration, &mut events.output_of("psql")),
+            Self::OwnCommand(words) => own::run(words, &mut events.output_of("migrate")),
+        }
+    }
+
+    /// What is left in the database when this failed.
+    fn what_stays(&self) -> &'static str {
+        match self {
+            Self::File(_) => "Nothing of it stays in the database; what was applied before it does.",
+            Self::OwnCommand(_) => "What it did before it failed may stay in the database.",
+        }
+    }
+}
+
+fn look(database: &Database, paths: &Paths, packages_change: bool, patience: Duration) -> Result<Look> {
+    let psql::State { size, standby } = psql::state(database, patience)?;
+    let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+    // Whether packages bring work that nobody can know of yet.
+    let mut more_may_come = false;
+    if let Some(command) = database.migrate() {
+        migrations::none_beside(&paths.migrations(), command)?;
+        pending = own::pending(database, paths, packages_change)?;
+        more_may_come = packages_change;
+        if !pending.is_empty() || (packages_change && database.pending().is_none()) {
+            work.push(Work::OwnCommand(command.to_vec()));
+        }
+    } else {
+        let found = migrations::find(&paths.migrations())?;
+        skipped.extend(found.skipped.into_iter().map(|name| (name, "not a migration".to_owned())));
+        for migration in migrations::pending(found.migrations, &psql::applied(database, &table(paths))?)? {
+            migration.check()?;
+            pending.push(migration.name.clone());
+            work.push(Work::File(migration));
+        }
+    }
+    if standby {
+        pending.clear();
+    } else if !work.is_empty() || more_may_come {
+        dump::check_space(paths, size)?;
+    }
+    Ok(Look { survey: Survey { pending, skipped }, work, standby, size })
+}
+
+/// The table in which applied migrations are recorded, in a schema of its own: the product's tools that compare or list
+/// schemas do not stumble over it, and it does not matter who may create tables in `public`.
+fn table(paths: &Paths) -> Table {
+    // As PostgreSQL would cut a longer name off (NAMEDATALEN).
+    let schema: String = paths
+        .package()
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '_' })
+        .take(63)
+        .collect();
+    Table { schema }
+}
+
+/// The name of the table in which applied migrations are recorded: `"xivo_upgrade".migrations`.
+struct Table {
+    /// Made of lower case letters, digits and `_`.
+    schema: String,
+}
+
+impl Table {
+    fn sql(&self) -> String {
+        format!("\"{}\".migrations", self.schema)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_table_is_named_after_the_product_whatever_characters_that_has() {
+        let sql = |program: &str| table(&Paths::of_program(Path::new(program)).expect("a good name")).sql();
+        assert_eq!(sql("xivo-upgrade"), "\"xivo_upgrade\".migrations");
+        assert_eq!(sql("Acme \"2\"é-upgrade"), "\"acme__2___upgrade\".migrations");
+        assert_eq!(sql(&format!("{}-upgrade", "a".repeat(80))), format!("\"{}\".migrations", "a".repeat(63)));
+    }
+}

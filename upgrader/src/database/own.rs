@@ -1,0 +1,118 @@
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
+
+use anyhow::{Context as _, Result, anyhow};
+
+use crate::command::{Failed, Program};
+use crate::exit::{Explain as _, Failure};
+use crate::paths::Paths;
+use crate::product::Database;
+
+/// What the product's own command would do, a line each, by the word of its `pending` program.
+///
+/// One that has none always runs after packages have changed, and is pending as a whole if a run ended between the two.
+pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool) -> Result<Vec<String>> {
+    let Some(words) = database.pending() else {
+        let owed = paths.migration_owed().try_exists().context("is a migration owed?")?;
+        return Ok(database.migrate().filter(|_| owed).map(|words| words.join(" ")).into_iter().collect());
+    };
+    match program(words).output() {
+        Ok(output) => Ok(lines(&output)),
+        // The packages that are going to change bring it.
+        Err(error) if packages_change && is_not_there(&error) => Ok(Vec::new()),
+        Err(error) => Err(error).explain(|| {
+            Failure::new("the product cannot say whether its database needs a migration")
+                .remedy(format!("Run `{}` to see more; mend what it complains of, then start again.", words.join(" ")))
+        }),
+    }
+}
+
+/// Runs the product's own command, as root.
+///
+/// # Errors
+/// If it fails, with how, in the words that follow "failed".
+pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
+    program(words).lines(line).map_err(|error| match error.downcast::<Failed>() {
+        Ok(failed) => anyhow!(failed.how),
+        Err(error) => error,
+    })
+}
+
+/// Notes that the command has to run, if nobody else can tell.
+pub(super) fn owe(database: &Database, paths: &Paths) -> Result<()> {
+    if database.migrate().is_none() || database.pending().is_some() {
+        return Ok(());
+    }
+    let note = paths.migration_owed();
+    let written = note
+        .parent()
+        .map_or(Ok(()), |directory| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory));
+    written.and_then(|()| std::fs::File::create(&note)?.sync_all()).with_context(|| note.display().to_string())
+}
+
+/// Takes the note back.
+pub(super) fn settle(paths: &Paths) -> Result<()> {
+    let note = paths.migration_owed();
+    match std::fs::remove_file(&note) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| note.display().to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn program(words: &[String]) -> Program {
+    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    Program::new(program).args(arguments)
+}
+
+fn lines(output: &str) -> Vec<String> {
+    output.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+fn is_not_there(error: &anyhow::Error) -> bool {
+    error.root_cause().downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn database(more: &str) -> Database {
+        let text =
+            format!("kind = \"postgresql\"\nname = \"a\"\nowner = \"b\"\nmigrate = [\"migrate\", \"up\"]\n{more}");
+        toml::from_str(&text).expect("it is good")
+    }
+
+    fn paths(root: &tempfile::TempDir) -> Paths {
+        Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path())
+    }
+
+    #[test]
+    fn what_is_pending_is_what_the_program_prints() {
+        let root = tempfile::tempdir().expect("a directory");
+        let asked = database("pending = [\"printf\", \"add calls\\n\\n  add agents\\n\"]");
+        assert_eq!(pending(&asked, &paths(&root), false).expect("it runs"), ["add calls", "add agents"]);
+    }
+
+    #[test]
+    fn a_program_that_the_upgrade_brings_has_nothing_to_say_before_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let asked = database("pending = [\"/nowhere/pending\"]");
+        assert_eq!(pending(&asked, &paths(&root), true).expect("it is to come"), Vec::<String>::new());
+        assert!(pending(&asked, &paths(&root), false).is_err());
+        assert!(pending(&database("pending = [\"false\"]"), &paths(&root), true).is_err());
+    }
+
+    #[test]
+    fn a_command_that_cannot_say_what_it_has_to_do_is_owed_from_the_packages_until_it_ran() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (database, paths) = (database(""), paths(&root));
+        assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
+        owe(&database, &paths).expect("written");
+        assert_eq!(pending(&database, &paths, false).expect("owed"), ["migrate up"]);
+        settle(&paths).expect("removed");
+        settle(&paths).expect("it is not there");
+        assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
+    }
+}
