@@ -35,8 +35,14 @@ impl Exchange {
         rand::thread_rng().fill_bytes(&mut noise);
         let sounds = release.packages.iter_mut().find(|package| package.name == "xivo-sounds").context("no sounds")?;
         *sounds = sounds.clone().file("/usr/share/xivo-sounds/music.raw", noise, 0o644);
+        self.forget_starts()?;
         self.world.machine.sh("apt-get clean")?;
         self.world.publish(&release.packages)
+    }
+
+    /// systemd refuses a service that is started five times in ten seconds, and here one may be.
+    fn forget_starts(&self) -> Result<()> {
+        self.world.machine.sh(&format!("systemctl reset-failed {}", SERVICES.join(" "))).map(drop)
     }
 
     fn version(&self) -> String {
@@ -73,6 +79,7 @@ impl Exchange {
 
     /// Does something, and says how long all services together were away meanwhile.
     pub(super) fn outage(&mut self, act: impl FnOnce(&mut Self) -> Result<()>) -> Result<Duration> {
+        self.forget_starts()?;
         let mark = Mark::set(&self.world.machine)?;
         act(self)?;
         let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
