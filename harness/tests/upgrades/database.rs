@@ -237,7 +237,7 @@ fn locked_migration(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("while systemctl is-active --quiet reader; do sleep 0.1; done")?;
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.exit == 0 && recorded(&world)? == "010-answered\n", "{again}");
-    let (_, end) = waited.screen.split_once("Ctrl-C does nothing\n").unwrap_or_default();
+    let (_, end) = waited.screen.split_once("Upgrading packages\n").unwrap_or_default();
     ensure!(!end.is_empty(), "{waited}");
     Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..waited })))
 }

@@ -1,5 +1,7 @@
 /// The plan, as people read it.
 mod plan;
+/// What becomes of services.
+mod services;
 /// Colours, and a bar that moves.
 mod style;
 
@@ -65,6 +67,11 @@ impl<W: Write> Screen<W> {
     fn show(&mut self, event: &Event) -> io::Result<()> {
         if self.quiet && !self.is_worth_breaking_the_silence(event) {
             return Ok(());
+        }
+        if matches!(event, Event::Ended(_)) {
+            // Whoever writes here next, another program perhaps, knows of no bar.
+            self.remove_bar()?;
+            return self.writer.flush();
         }
         if let Event::Progress { percent, what } = event {
             return self.show_bar(&format!("{} {percent:>3} %  {what}", style::bar(*percent)));
@@ -173,33 +180,13 @@ impl<W: Write> Screen<W> {
             Event::Migrated(name, Ok(())) => writeln!(out, "  {name}: {}", style.good("ok"))?,
             // The error follows, and ends the run.
             Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: {}", style.bad("FAILED"))?,
-            Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
-            Event::ServiceDown { service, reason, log } => {
-                writeln!(out, "  {service:<24} {}  {reason}", style.bad("NOK"))?;
-                for line in log {
-                    writeln!(out, "      {line}")?;
-                }
-            }
-            Event::ServiceLeftAlone(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
-            Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
-            Event::ManagerReexecuted(Ok(())) => {
-                writeln!(out, "  {:<24} {}, executed anew", "systemd", style.good("OK"))?;
-            }
-            Event::ManagerReexecuted(Err(error)) => {
-                writeln!(out, "  {:<24} {}  {error}", "systemd", style.bad("NOK"))?;
-            }
-            Event::RestartRecommended(what) => {
-                writeln!(out, "Restart recommended; these still run replaced files")?;
-                for (name, reason) in what {
-                    writeln!(out, "  {name:<24} {reason}")?;
-                }
-            }
-            Event::RebootRecommended(reasons) => {
-                writeln!(out, "Reboot recommended")?;
-                for reason in reasons {
-                    writeln!(out, "  {reason}")?;
-                }
-            }
+            Event::ServiceUp { .. }
+            | Event::ServiceDown { .. }
+            | Event::ServiceLeftAlone(..)
+            | Event::OthersRestarting(_)
+            | Event::ManagerReexecuted(_)
+            | Event::RestartRecommended(_)
+            | Event::RebootRecommended(_) => services::show(out, style, event)?,
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
             Event::Finished { message, .. } if !message.is_empty() => {
                 if !self.ends_empty {
@@ -451,6 +438,7 @@ mod tests {
             Event::Began(Step::Packages),
             Event::Progress { percent: 50, what: "Unpacking asterisk (amd64)".to_owned() },
             Event::Progress { percent: 100, what: "Done".to_owned() },
+            Event::Ended(Step::Packages),
             Event::ServiceUp { service: "asterisk".to_owned(), outage: 7 },
         ];
         let narrow = Style::Terminal { width: 40, colour: true };

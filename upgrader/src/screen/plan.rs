@@ -25,7 +25,7 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     list(out, "Database migrations", &plan.migrations)?;
     conffiles(out, plan)?;
     if !plan.is_empty() {
-        writeln!(out, "\nDownload: {}; on disk: {}", size(plan.download), growth(plan.disk))?;
+        writeln!(out, "\nDownload: {}{}", size(plan.download), growth(plan.disk))?;
         writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
     }
     writeln!(out)
@@ -73,7 +73,11 @@ fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
+/// What becomes of the space on disk, if anything does.
 fn growth(bytes: i64) -> String {
-    let word = if bytes < 0 { "less" } else { "more" };
-    format!("{} {word}", size(bytes.unsigned_abs()))
+    match bytes {
+        0 => String::new(),
+        1.. => format!("; on disk: {} more", size(bytes.unsigned_abs())),
+        _ => format!("; on disk: {} less", size(bytes.unsigned_abs())),
+    }
 }
