@@ -6,9 +6,11 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -24,6 +26,31 @@ const TAIL: usize = 5;
 
 /// How long a program that was asked to end gets before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// The programs that are followed now; each leads a process group.
+static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// True once this process is about to end with all that it has started.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Ends every program that is followed. This process must end next: whoever follows one of them does not go on.
+pub fn end_all() {
+    LEAVING.store(true, Ordering::SeqCst);
+    for group in followed().iter() {
+        let _ = end(*group);
+    }
+}
+
+fn followed() -> MutexGuard<'static, Vec<Pid>> {
+    FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does not return if this process is about to end.
+fn wait_if_leaving() {
+    while LEAVING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
 
 /// One external program about to run: fixed environment, no stdin, a process group of its own.
 ///
@@ -245,7 +272,7 @@ impl Program {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
         let started = Instant::now();
-        let mut child = self.command.spawn().with_context(|| self.not_started())?;
+        let mut child = self.start()?;
         // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         let deadline = self.time_limit.map(|limit| (started + limit, limit));
@@ -255,7 +282,22 @@ impl Program {
         if ended.is_err() {
             let _ = end_group(&mut child);
         }
+        wait_if_leaving();
+        followed().retain(|group| *group != Pid::from_child(&child));
         ended.with_context(|| format!("could not follow {}", self.shown))
+    }
+
+    /// Starts a program that will be followed. From one moment to the next: whoever ends all must not miss it.
+    fn start(&mut self) -> Result<Child> {
+        let mut followed = followed();
+        if LEAVING.load(Ordering::SeqCst) {
+            drop(followed);
+            wait_if_leaving();
+            bail!("this process is about to end");
+        }
+        let child = self.command.spawn().with_context(|| self.not_started())?;
+        followed.push(Pid::from_child(&child));
+        Ok(child)
     }
 
     fn not_started(&self) -> String {
@@ -329,13 +371,18 @@ fn follow(
 
 /// Asks a child's process group to end, then makes it.
 fn end_group(child: &mut Child) -> Result<()> {
-    let group = Pid::from_child(child);
-    let _ = kill_process_group(group, Signal::TERM);
+    end(Pid::from_child(child))?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Asks a process group to end, gives its leader some time for it, then makes it.
+fn end(group: Pid) -> Result<()> {
     let pidfd = pidfd_open(group, PidfdFlags::empty())?;
+    let _ = kill_process_group(group, Signal::TERM);
     let grace = Timespec::try_from(GRACE)?;
     let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
     let _ = kill_process_group(group, Signal::KILL);
-    child.wait()?;
     Ok(())
 }
 

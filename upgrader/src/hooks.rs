@@ -79,7 +79,7 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
     let mut printed = 0_usize;
     let result = Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
-        .env("UPGRADE_VERSION_INSTALLED", &plan.installed)
+        .env("UPGRADE_VERSION_INSTALLED", plan.comes_from())
         .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
         .env("UPGRADE_RESUMED", "0")
         .time_limit(limit)

@@ -89,6 +89,12 @@ impl Paths {
         self.root.join("var/lib").join(self.package()).join("migration-owed")
     }
 
+    /// `/var/lib/NAME-upgrade/owed`: packages changed, and hooks and services have not had their turn since.
+    #[must_use]
+    pub fn owed(&self) -> PathBuf {
+        self.state().join("owed")
+    }
+
     /// `/var/log/NAME-upgrade.log`.
     #[must_use]
     pub fn log(&self) -> PathBuf {

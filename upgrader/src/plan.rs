@@ -34,6 +34,9 @@ pub struct Plan {
     /// The migrations of the database that are pending, first to apply first.
     #[serde(default)]
     pub migrations: Vec<String>,
+    /// The version that the machine comes from, if an earlier run changed its packages and did not come to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_from: Option<String>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }
@@ -75,10 +78,16 @@ pub enum ChangeKind {
 }
 
 impl Plan {
-    /// True if the machine is as new as its sources, and its database as new as the machine.
+    /// True if the machine is as new as its sources, its database as new as the machine, and no earlier run is to be finished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.changes_packages() && self.migrations.is_empty()
+        !self.changes_packages() && self.migrations.is_empty() && self.unfinished_from.is_none()
+    }
+
+    /// The version that the machine comes from: before an earlier run that was not finished, if there was one.
+    #[must_use]
+    pub fn comes_from(&self) -> &str {
+        self.unfinished_from.as_deref().unwrap_or(&self.installed)
     }
 
     /// True if it changes packages, or finishes some.
@@ -171,5 +180,12 @@ mod tests {
         assert!(nothing.is_empty());
         let migration = Plan { migrations: vec!["001-a".to_owned()], ..nothing };
         assert!(!migration.is_empty() && !migration.changes_packages());
+    }
+
+    #[test]
+    fn a_plan_to_finish_an_earlier_run_is_not_empty_and_comes_from_where_that_came_from() {
+        let plan = Plan { installed: "2".to_owned(), unfinished_from: Some("1".to_owned()), ..Plan::default() };
+        assert!(!plan.is_empty() && !plan.changes_packages());
+        assert_eq!(plan.comes_from(), "1");
     }
 }

@@ -22,6 +22,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     let Some(_lock) = run::lock(context)? else {
         return Err(become_real(context, std::iter::once(OsString::from("attach")), None).into());
     };
+    signals::leave_when_asked()?;
     session::begin(context, events)?;
     let mode = context.options.mode();
     let ours = |step| matches!(step, Step::Refresh | Step::SelfUpdate);

@@ -77,6 +77,12 @@ pub fn stop(unit: &str) -> Result<()> {
     systemctl(&["stop", unit])
 }
 
+/// Kills everything in a unit, and waits until it is down.
+pub fn kill(unit: &str) -> Result<()> {
+    let _ = systemctl(&["kill", "--signal=KILL", unit]);
+    stop(unit)
+}
+
 /// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
 pub fn reexecute() -> Result<()> {
     systemctl(&["daemon-reexec"])?;

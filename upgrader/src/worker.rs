@@ -8,6 +8,7 @@ use crate::command::{PASSED_ON, Program};
 use crate::lock::Lock;
 use crate::paths::Paths;
 use crate::stream::Follower;
+use crate::systemd;
 
 /// The argument that makes the real program the one that works.
 pub const VERB: &str = "work";
@@ -66,5 +67,7 @@ pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> 
         follower.wait(STEP);
     }
     let _ = child.kill();
+    // One that comes up after all would work beside us: it has the lock as well.
+    systemd::kill(&unit(paths)).context("the worker did not begin in time")?;
     bail!("the worker did not begin in time");
 }

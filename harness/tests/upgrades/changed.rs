@@ -36,13 +36,6 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: false,
     },
     Story {
-        name: "ctrl_c_in_the_middle",
-        promise: "A nervous Ctrl-C while packages change only leaves the screen: the upgrade goes on to its end, and can be \
-                  watched again, by a second start as well.",
-        tell: ctrl_c_in_the_middle,
-        has_snapshot: true,
-    },
-    Story {
         name: "killed_in_the_middle",
         promise: "After the upgrader is killed while packages change, the next start finishes them, and nothing of the first \
                   keeps services from starting.",
@@ -181,37 +174,6 @@ fn edited_conffile(debian: Debian) -> Result<Option<String>> {
         (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-dist")?);
     ensure!(kept == "language = nl\n" && new == "language = es\n", "kept {kept:?}, beside it {new:?}");
     Ok(None)
-}
-
-fn ctrl_c_in_the_middle(debian: Debian) -> Result<Option<String>> {
-    let world = upgradable(debian)?;
-    // The upgrade waits in a hook until all have seen what they came for.
-    let waiting = b"#!/bin/sh\nuntil test -e /root/go; do sleep 0.1; done\n";
-    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/99-wait", waiting, 0o755)?;
-    let left = world
-        .upgrade(&[])
-        .env("TERM", "dumb")
-        .answer("[Y/n] ", "y\n")
-        .answer("  20-second: ok\nUpgrading packages\n", "\u{3}")
-        .run()?;
-    ensure!(left.exit == 7, "{left}");
-    let script = world.upgrade(&["--yes"]).run()?;
-    ensure!(script.exit == 7 && script.screen.contains("`xivo-upgrade attach` shows it"), "{script}");
-    let again = world
-        .upgrade(&[])
-        .env("TERM", "dumb")
-        .answer("post-upgrade hooks\n  10-first.sh: ok\n  20-second: ok\n", "\u{3}")
-        .run()?;
-    ensure!(again.exit == 7, "{again}");
-    world.machine.sh("touch /root/go")?;
-    let attached = world.upgrade(&["attach"]).run()?;
-    ensure!(attached.exit == 0, "{attached}");
-    let state = SystemState::of(&world.machine, &SERVICES)?;
-    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
-    let nothing = world.upgrade(&["attach"]).run()?;
-    ensure!(nothing.exit == 1, "{nothing}");
-    let (_, end) = left.screen.split_once("now? ").context("no question")?;
-    Ok(Some(format!("…{end}\n{attached}\n{nothing}")))
 }
 
 fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {

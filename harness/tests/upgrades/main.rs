@@ -1,9 +1,15 @@
 //! Upgrades of real machines. Each story runs on every Debian release, as one test named after both.
 
+/// Stories of who looks on while an upgrade goes on, and of terminals that are lost.
+mod attended;
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
+/// Stories of upgrades whose process is killed.
+mod cut_short;
 /// Stories of products with a database.
 mod database;
+/// What goes wrong with upgraders in the field, and which stories show that it does not here.
+mod field_notes;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
 /// Stories of another product than XiVO.
@@ -12,6 +18,8 @@ mod other_product;
 mod package;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
+/// Stories of what is shown where.
+mod screens;
 /// The list of stories, and the snapshots that belong to them.
 mod story;
 /// Stories of terminals.
@@ -24,17 +32,23 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let stories: Vec<_> = [
+        attended::STORIES,
         changed::STORIES,
+        cut_short::STORIES,
         database::STORIES,
+        field_notes::STORIES,
         honest::STORIES,
         other_product::STORIES,
         package::STORIES,
         restarts::STORIES,
+        screens::STORIES,
         terminal::STORIES,
         unchanged::STORIES,
     ]
     .concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
+    let known = stories.clone();
+    trials.push(Trial::test("field_notes_are_answered", move || field_notes::field_notes_are_answered(&known)));
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -76,7 +76,7 @@ pub(crate) const STORIES: &[Story] = &[
 
 /// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
 /// restarted.
-fn portrait(world: &World) -> Result<(SystemState, String)> {
+pub(crate) fn portrait(world: &World) -> Result<(SystemState, String)> {
     Ok((SystemState::of(&world.machine, &SERVICES)?, fingerprint(&world.machine)?))
 }
 

@@ -1,5 +1,7 @@
 /// The end: what is said, and the exit code.
 mod finish;
+/// What the next run has to know of this one.
+mod owed;
 /// The steps that only look.
 mod prepare;
 /// The steps that change the machine.
@@ -7,7 +9,7 @@ mod work;
 
 use std::io::{IsTerminal as _, stdout};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::cli::{Context, Verb};
 use crate::event::{Event, Events};
@@ -58,6 +60,7 @@ fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         events.show_on(Screen::of(context.options));
         return follow::attach(context, events);
     };
+    signals::leave_when_asked()?;
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
     let mut run = Run { context, product: &product, plan: None, restarted: Restarted::default() };
@@ -93,6 +96,10 @@ fn hand_over(run: &mut Run<'_>, lock: Lock, step: Step, events: &mut Events<'_>)
 /// Does the work that [`hand_over`] left to this process.
 fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let _lock = Lock::inherited(&context.paths.lock())?;
+    // Whoever lost patience with us works already, and has the lock as well.
+    if follow::is_possible(context) {
+        return Err(anyhow!("another process has gone on with this run").into());
+    }
     signals::shield()?;
     session::go_on(context, events)?;
     let product = Product::read(&context.paths.product())?;
@@ -150,7 +157,7 @@ impl Run<'_> {
         events.tell(Event::OnItsOwn { unit });
         match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.perform(step, events))? {
             Reached::End(last, exit) => Ok(self.finish(last, exit, events)?),
-            Reached::Before(step) => Err(anyhow::anyhow!("{step} was left out").into()),
+            Reached::Before(step) => Err(anyhow!("{step} was left out").into()),
         }
     }
 

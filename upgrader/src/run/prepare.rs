@@ -2,7 +2,7 @@ use std::io::stdin;
 
 use anyhow::Result;
 
-use super::Run;
+use super::{Run, owed};
 use crate::apt::{self, Simulation};
 use crate::cli::Context;
 use crate::event::{Event, Events};
@@ -59,6 +59,7 @@ impl Run<'_> {
             unfinished,
             kept_back,
             download: apt::download_size()?,
+            unfinished_from: owed::read(self.context.paths)?,
             restart: product.services.order().to_vec(),
             ..Plan::default()
         };
@@ -109,6 +110,8 @@ impl Run<'_> {
         let (plan, product) = (self.plan()?, self.product);
         let question = if plan.changes_package(&product.version_package) {
             format!("Would you like to upgrade {} {} to {} now?", product.name, plan.installed, plan.candidate)
+        } else if !plan.changes_packages() && plan.migrations.is_empty() {
+            format!("Would you like to finish the upgrade of this {} {} now?", product.name, plan.installed)
         } else if !plan.changes_packages() {
             format!("Would you like to migrate the database of this {} {} now?", product.name, plan.installed)
         } else {

@@ -2,10 +2,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use super::Run;
+use super::{Run, owed};
 use crate::conffiles::Ledger;
 use crate::event::{Event, Events};
-use crate::exit::{Exit, Explain as _, Failure};
+use crate::exit::{Exit, Explain as _, Failure, code_of};
 use crate::hooks::{self, Phase};
 use crate::policy::Policy;
 use crate::processes::Processes;
@@ -18,6 +18,7 @@ impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
         if dpkg::was_interrupted(self.context.paths)? {
             events.tell(Event::Repairing);
+            owed::note(self.context.paths, self.plan()?.comes_from())?;
             let _policy = self.hold_services_back()?;
             let conffiles = self.conffile_policy();
             dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
@@ -106,6 +107,8 @@ impl Run<'_> {
         if let Some(database) = &self.product.database {
             database::packages_will_change(database, self.context.paths)?;
         }
+        let first = owed::note(self.context.paths, plan.comes_from())
+            .explain(|| Failure::new("no package was changed: that it begins cannot be noted").exit(Exit::Unchanged))?;
         let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
@@ -113,8 +116,11 @@ impl Run<'_> {
             entry.difference(&mut events.output_of("diff"))?;
             events.tell(Event::Conffile(entry));
         }
-        result.explain(|| self.half_done())?;
-        Ok(Outcome::Done)
+        let result = result.explain(|| self.half_done());
+        if first && result.as_ref().is_err_and(|error| code_of(error, Exit::NeedsHuman) == Exit::Unchanged) {
+            owed::settle(self.context.paths)?;
+        }
+        result.map(|()| Outcome::Done)
     }
 
     /// Brings the database to the schema of the new packages.
@@ -128,6 +134,7 @@ impl Run<'_> {
     /// Gives every service its turn.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
+        owed::settle(self.context.paths)?;
         Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
     }
 

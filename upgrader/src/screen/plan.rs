@@ -21,6 +21,12 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     group(out, "New packages", of_kind(|kind| matches!(kind, ChangeKind::Install { .. })))?;
     group(out, "Packages to remove", of_kind(|kind| matches!(kind, ChangeKind::Remove { .. })))?;
     list(out, "Installed but not configured, to be finished", &plan.unfinished)?;
+    if let Some(version) = &plan.unfinished_from {
+        writeln!(
+            out,
+            "\nAn earlier upgrade, from {version}, was not finished: its hooks and services get their turn now"
+        )?;
+    }
     list(out, "Not upgraded, held or kept back", &plan.kept_back)?;
     list(out, "Database migrations", &plan.migrations)?;
     conffiles(out, plan)?;

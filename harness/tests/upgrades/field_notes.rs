@@ -1,0 +1,231 @@
+use std::collections::BTreeSet;
+
+use anyhow::{Result, ensure};
+use harness::appliance::upgradable;
+use harness::image::Debian;
+use harness::observation::{HOOK_MARKS, SystemState};
+use harness::shipped::SERVICES;
+use libtest_mimic::Failed;
+
+use crate::attended::{wait_until, while_running};
+use crate::story::Story;
+use crate::unchanged::portrait;
+
+/// Stories that are told for the sake of one line alone.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "slow_mirror_is_no_outage",
+        promise: "As long as a slow mirror is waited for, every service runs and no hook has run.",
+        tell: slow_mirror_is_no_outage,
+        has_snapshot: false,
+    },
+    Story {
+        name: "closed_stdin",
+        promise: "A stdin that is closed is no answer and no endless loop; Enter alone is yes.",
+        tell: closed_stdin,
+        has_snapshot: false,
+    },
+    Story {
+        name: "nothing_stays_disabled",
+        promise: "After an upgrade with a service that did not come up, nothing keeps it from coming up later.",
+        tell: nothing_stays_disabled,
+        has_snapshot: false,
+    },
+];
+
+fn slow_mirror_is_no_outage(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let before = SystemState::of(&world.machine, &SERVICES)?;
+    world.throttle(Some(4000));
+    let (transcript, ()) = while_running(
+        || world.upgrade(&["--yes"]).run(),
+        || {
+            // In the middle of it: some packages are here.
+            wait_until(&world, "ls /var/cache/apt/archives/*1.2.2*.deb 2>/dev/null | grep -q .")?;
+            world
+                .machine
+                .sh(&format!("pgrep -x http >/dev/null; test ! -e {HOOK_MARKS} -a ! -e /usr/sbin/policy-rc.d"))?;
+            ensure!(SystemState::of(&world.machine, &SERVICES)? == before, "something changed during the download");
+            world.machine.sh("pgrep -x http >/dev/null").map(drop)
+        },
+    )?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    Ok(None)
+}
+
+fn closed_stdin(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let before = portrait(&world)?;
+    let closed = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade <&-"]).run()?;
+    ensure!(closed.exit == 3 && portrait(&world)? == before, "{closed}");
+    // Nobody there in any way, and yet it has been told to.
+    let silent = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade -d <&- >&- 2>&-"]).run()?;
+    ensure!(silent.exit == 0 && silent.screen.is_empty(), "{silent}");
+    let entered = world.upgrade(&[]).answer("[Y/n] ", "\n").run()?;
+    ensure!(entered.exit == 0, "{entered}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.2", "{entered}");
+    Ok(None)
+}
+
+fn nothing_stays_disabled(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let settings = || world.machine.sh("systemctl list-unit-files --no-legend --type=service | grep -v ' transient '");
+    let before = settings()?;
+    let broken = "/etc/systemd/system/xivo-agid.service.d/broken.conf";
+    world.machine.write(broken, b"[Service]\nExecStart=\nExecStart=/bin/false\n", 0o644)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 5, "{transcript}");
+    ensure!(settings()? == before, "units are switched off or on: {transcript}");
+    // The admin mends it, and its package may start it again.
+    world.machine.sh(&format!(
+        "test ! -e /usr/sbin/policy-rc.d; rm {broken}; systemctl daemon-reload
+         apt-get -qq -y install --reinstall xivo-agid 2>&1"
+    ))?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    Ok(None)
+}
+
+/// How many lines the list of what goes wrong with upgraders in the field has.
+const LINES: u32 = 25;
+
+/// What goes wrong with upgraders in the field, a line each, and what shows that it does not here.
+struct Line {
+    number: u32,
+    what: &'static str,
+    answer: Answer,
+}
+
+/// What shows that something does not go wrong here.
+enum Answer {
+    /// These stories.
+    Stories(&'static [&'static str]),
+    /// This note: it cannot happen here, or the tests of a module show it.
+    Note(&'static str),
+}
+
+use Answer::{Note, Stories};
+
+const FIELD_NOTES: [Line; LINES as usize] = [
+    Line {
+        number: 1,
+        what: "the exit code was that of the logger",
+        answer: Stories(&["source_not_found", "failing_maintainer_script", "failing_post_upgrade_hook", "json"]),
+    },
+    Line { number: 2, what: "lists that could not be read were ignored", answer: Stories(&["source_not_found"]) },
+    Line { number: 3, what: "a slow mirror was an outage", answer: Stories(&["slow_mirror_is_no_outage"]) },
+    Line {
+        number: 4,
+        what: "dpkg or a package asked, and nobody was there",
+        answer: Stories(&["edited_conffile", "arguments_survive_the_self_update"]),
+    },
+    Line {
+        number: 5,
+        what: "--download-only upgraded, its argument lost",
+        answer: Stories(&["arguments_survive_the_self_update"]),
+    },
+    Line { number: 6, what: "the version shown was blank", answer: Stories(&["versions_are_opaque"]) },
+    Line {
+        number: 7,
+        what: "an empty answer or a closed stdin broke the question",
+        answer: Stories(&["closed_stdin", "no"]),
+    },
+    Line {
+        number: 8,
+        what: "things were changed before the confirmation",
+        answer: Stories(&["no", "ctrl_c_before_the_work", "dry_run"]),
+    },
+    Line {
+        number: 9,
+        what: "post-upgrade hooks ran though the packages had failed",
+        answer: Stories(&["failing_maintainer_script"]),
+    },
+    Line {
+        number: 10,
+        what: "hooks were skipped or failed unseen",
+        answer: Stories(&["hooks_that_misbehave", "bad_input"]),
+    },
+    Line {
+        number: 11,
+        what: "hooks marked themselves as done, or lost that mark",
+        answer: Stories(&["killed_in_a_post_upgrade_hook", "failing_post_upgrade_hook"]),
+    },
+    Line {
+        number: 12,
+        what: "what was switched off for the upgrade stayed so after a failed start",
+        answer: Stories(&["nothing_stays_disabled", "killed_in_the_middle", "own_policy"]),
+    },
+    Line {
+        number: 13,
+        what: "a unit that failed kept those after it down",
+        answer: Stories(&["service_does_not_come_up"]),
+    },
+    Line { number: 14, what: "a service was called up before it was ready", answer: Stories(&["stop_then_start"]) },
+    Line { number: 15, what: "somebody else held dpkg's lock", answer: Stories(&["lock_held_by_somebody"]) },
+    Line { number: 16, what: "the disk check looked at the wrong thing", answer: Stories(&["machine_not_ready"]) },
+    Line { number: 17, what: "the solver removed the product", answer: Stories(&["protected_package"]) },
+    Line { number: 18, what: "--download-only left sources changed", answer: Stories(&["download_only"]) },
+    Line {
+        number: 19,
+        what: "an interrupted run could not be taken up again",
+        answer: Stories(&[
+            "killed_while_downloading",
+            "killed_in_a_pre_upgrade_hook",
+            "killed_in_the_middle",
+            "killed_in_a_post_upgrade_hook",
+            "killed_while_restarting",
+            "failing_migration",
+        ]),
+    },
+    Line {
+        number: 20,
+        what: "the terminal was lost in the middle",
+        answer: Stories(&["terminal_lost", "foreground_killed", "without_systemd_run", "ctrl_c_in_the_middle"]),
+    },
+    Line { number: 21, what: "monitoring restarted services in the middle", answer: Stories(&["machine_not_ready"]) },
+    Line {
+        number: 22,
+        what: "the old library went on running, or ssh hit the start limit",
+        answer: Stories(&["replaced_library"]),
+    },
+    Line {
+        number: 23,
+        what: "held packages made the run look done",
+        answer: Stories(&["held_product", "held_upgrader"]),
+    },
+    Line {
+        number: 24,
+        what: "a mail said failure in its subject and success in its body",
+        answer: Note(
+            "no mail is written; exit code and result of the report come from one value (unit test in report.rs)",
+        ),
+    },
+    Line {
+        number: 25,
+        what: "hooks failed on the passive node of a pair",
+        answer: Note(
+            "there are no pairs yet; a hook says that it does not apply with exit code 75 (unit tests in hooks.rs)",
+        ),
+    },
+];
+
+/// Each line has an answer, and each story that it names exists.
+pub(crate) fn field_notes_are_answered(stories: &[Story]) -> Result<(), Failed> {
+    let numbers: BTreeSet<u32> = FIELD_NOTES.iter().map(|line| line.number).collect();
+    if !numbers.into_iter().eq(1..=LINES) {
+        return Err("each number has to be there once".into());
+    }
+    let mut wrong = Vec::new();
+    for Line { number, what, answer } in FIELD_NOTES {
+        match answer {
+            Note("") => wrong.push(format!("{number}, {what}: no answer")),
+            Stories([]) => wrong.push(format!("{number}, {what}: no story")),
+            Stories(named) => {
+                let unknown = named.iter().filter(|name| !stories.iter().any(|story| story.name == **name));
+                wrong.extend(unknown.map(|name| format!("{number}, {what}: there is no story {name}")));
+            }
+            Note(_) => {}
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+}
