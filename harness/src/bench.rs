@@ -1,5 +1,7 @@
 /// An exchange that is upgraded over and over.
 mod exchange;
+/// How quick the scan for services that run replaced files is.
+mod libraries;
 /// How much memory a run needs.
 mod memory;
 /// How long services are away.
@@ -35,18 +37,23 @@ pub enum Subject {
     Outage,
     /// What a world costs around a run
     Worlds,
+    /// The scan for services that run replaced files beside needrestart's; needs Debian's mirror
+    Libraries,
 }
 
-/// Measures these subjects, all of them if none is named, and prints the figures.
+/// Measures these subjects, or all that need nothing but this host if none is named, and prints the figures.
 ///
 /// # Errors
 /// If something could not be measured, or a limit was exceeded; then all figures are printed first.
 pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
-    let subjects = if subjects.is_empty() { Subject::value_variants() } else { subjects };
+    let mut subjects = subjects.to_vec();
+    if subjects.is_empty() {
+        subjects.extend(Subject::value_variants().iter().filter(|subject| **subject != Subject::Libraries));
+    }
     let mut exceeded = 0;
     for subject in subjects {
         let mut sheet = Sheet { out, exceeded: 0 };
-        if *subject == Subject::Programs {
+        if subject == Subject::Programs {
             programs::measure(&mut sheet)?;
         } else {
             for debian in Debian::ALL {
@@ -56,6 +63,7 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
                     Subject::Speed => speed::measure(debian, &mut sheet)?,
                     Subject::Outage => outage::measure(debian, &mut sheet)?,
                     Subject::Worlds => worlds::measure(debian, &mut sheet)?,
+                    Subject::Libraries => libraries::measure(debian, &mut sheet)?,
                 }
             }
         }

@@ -8,8 +8,6 @@
 pub mod appliance;
 /// What a world and the upgrader cost.
 pub mod bench;
-/// The scan for replaced libraries beside needrestart's.
-pub mod bench_libraries;
 /// The upgrader's programs, built as they are shipped.
 pub mod binaries;
 /// Programs of this host.

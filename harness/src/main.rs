@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
-use harness::{bench, bench_libraries, binaries, command, deb, demo, lintian, shipped};
+use harness::{bench, binaries, command, deb, demo, lintian, shipped};
 
 /// Boot Debian machines, upgrade them, and see what happens.
 #[derive(Debug, Parser)]
@@ -51,8 +51,6 @@ enum Verb {
         #[arg(value_enum)]
         subjects: Vec<bench::Subject>,
     },
-    /// Compare the scan for services that run replaced files with needrestart's, on real libraries; needs Debian's mirror
-    BenchLibraries,
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -88,7 +86,6 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
-        Verb::BenchLibraries => bench_libraries::run(&mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
             ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");

@@ -1,5 +1,5 @@
 //! Names the services of this machine that run files which were replaced on disk, one a line; systemd itself is
-//! `systemd-manager`, as needrestart calls it. For `harness bench-libraries`.
+//! `systemd-manager`, as needrestart calls it. For `harness bench libraries`.
 
 use std::io::{Write as _, stdout};
 

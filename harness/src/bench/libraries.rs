@@ -1,15 +1,12 @@
-use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::{RUNS, Sheet, median};
 use crate::binaries;
 use crate::engine::Engine;
 use crate::image::Debian;
 use crate::machine::Machine;
-
-/// How often each scan is measured, in turns. What counts is the median.
-const RUNS: usize = 5;
 
 /// Where the scan lies on the machine.
 const SCAN: &str = "/usr/local/bin/obsolete";
@@ -25,22 +22,20 @@ const REPLACED: [(&str, &str); 3] = [
 ];
 
 /// Compares the scan for services that run replaced files with needrestart's, on real upgrades of real libraries: which
-/// services, and how long it takes. Needs Debian's own mirror.
-pub fn run(out: &mut dyn Write) -> Result<()> {
+/// services, and how long it takes.
+pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     let program = std::fs::read(binaries::build_example("obsolete")?)?;
-    for debian in Debian::ALL {
-        let engine = Engine::connect()?;
-        engine.sweep()?;
-        let machine = Machine::boot(&engine, &debian.machine())?;
-        prepare(&machine, &program)?;
-        writeln!(out, "Services that run replaced files on {debian} (medians of {RUNS}, in turns)")?;
-        for (what, packages) in REPLACED {
-            machine.sh(&format!(
-                "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1; apt-get -qq -y install --reinstall {packages} \
-                 >/dev/null 2>&1"
-            ))?;
-            compare(&machine, what, out)?;
-        }
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let machine = Machine::boot(&engine, &debian.machine())?;
+    prepare(&machine, &program)?;
+    sheet.title(&format!("Services that run replaced files on {debian} (medians of {RUNS}, in turns)"))?;
+    for (what, packages) in REPLACED {
+        machine.sh(&format!(
+            "export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1; apt-get -qq -y install --reinstall {packages} \
+             >/dev/null 2>&1"
+        ))?;
+        compare(&machine, what, sheet)?;
     }
     Ok(())
 }
@@ -60,7 +55,7 @@ fn prepare(machine: &Machine, program: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn compare(machine: &Machine, what: &str, out: &mut dyn Write) -> Result<()> {
+fn compare(machine: &Machine, what: &str, sheet: &mut Sheet<'_>) -> Result<()> {
     let theirs = services(&machine.sh("needrestart -b 2>/dev/null | sed -n 's/^NEEDRESTART-SVC: //p'")?);
     let ours = services(&machine.sh(SCAN)?);
     let (mut their_times, mut our_times) = (Vec::new(), Vec::new());
@@ -68,21 +63,19 @@ fn compare(machine: &Machine, what: &str, out: &mut dyn Write) -> Result<()> {
         their_times.push(time(machine, "needrestart -b")?);
         our_times.push(time(machine, SCAN)?);
     }
-    let (their_time, our_time) = (median(their_times), median(our_times));
-    writeln!(out, "  {what} replaced: {}", ours.join(" "))?;
+    let (their_time, our_time) = (median(their_times, Duration::cmp), median(our_times, Duration::cmp));
+    sheet.line(&format!("{what} replaced: {}", ours.join(" ")))?;
     for (who, only) in [("needrestart", only_in(&theirs, &ours)), ("us", only_in(&ours, &theirs))] {
         if !only.is_empty() {
-            writeln!(out, "    named by {who} alone: {}", only.join(" "))?;
+            sheet.line(&format!("  named by {who} alone: {}", only.join(" ")))?;
         }
     }
-    writeln!(
-        out,
-        "    needrestart {:.1} ms, ours {:.2} ms: {:.0} times as fast",
+    sheet.line(&format!(
+        "  needrestart {:.1} ms, ours {:.2} ms: {:.0} times as fast",
         milli(their_time),
         milli(our_time),
         their_time.as_secs_f64() / our_time.as_secs_f64()
-    )?;
-    Ok(())
+    ))
 }
 
 /// The names of services in a listing, in order.
@@ -101,11 +94,6 @@ fn time(machine: &Machine, command: &str) -> Result<Duration> {
     let seen = machine.sh(&format!("date +%s%N; {command} >/dev/null 2>&1; date +%s%N"))?;
     let (began, ended) = seen.trim().split_once('\n').context("two times")?;
     Ok(Duration::from_nanos(ended.parse::<u64>()?.saturating_sub(began.parse()?)))
-}
-
-fn median(mut values: Vec<Duration>) -> Duration {
-    values.sort();
-    values[values.len() / 2]
 }
 
 fn milli(duration: Duration) -> f64 {
