@@ -34,6 +34,10 @@ pub struct Plan {
     /// The migrations of the database that are pending, first to apply first.
     #[serde(default)]
     pub migrations: Vec<String>,
+    /// For how long services were out of service the last time that all of them came up, in milliseconds, all added up; none
+    /// if nobody knows.
+    #[serde(default)]
+    pub last_outage_ms: Option<u64>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }

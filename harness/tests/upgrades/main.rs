@@ -1,5 +1,7 @@
 //! Upgrades of real machines. Each story runs on every Debian release, as one test named after both.
 
+/// Stories of what is known after a run.
+mod aftermath;
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
 /// Stories of products with a database.
@@ -24,6 +26,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let stories: Vec<_> = [
+        aftermath::STORIES,
         changed::STORIES,
         database::STORIES,
         honest::STORIES,

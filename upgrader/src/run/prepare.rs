@@ -13,7 +13,7 @@ use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::Outcome;
-use crate::{conffiles, database, dpkg, package_locks, worker};
+use crate::{conffiles, database, dpkg, history, package_locks, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -60,6 +60,7 @@ impl Run<'_> {
             kept_back,
             download: apt::download_size()?,
             restart: product.services.order().to_vec(),
+            last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
         };
         let upgrader = self.context.paths.package();
