@@ -26,6 +26,8 @@ pub mod key;
 pub mod lintian;
 /// A booted machine and the commands it runs.
 pub mod machine;
+/// Man pages and the file of settings, made from the code.
+pub mod manual;
 /// What is seen of a machine and of what happened on it.
 pub mod observation;
 /// Packages as data.

@@ -8,6 +8,7 @@ use flate2::Compression;
 
 use crate::binaries::{Binaries, architecture};
 use crate::deb::gzip;
+use crate::manual;
 use crate::package::Package;
 
 /// The version of the upgrader in this tree.
@@ -78,8 +79,14 @@ impl Product {
             .file(&format!("/usr/share/doc/{name}/changelog.gz"), packed(self.changelog().as_bytes())?, 0o644)
             .file(&format!("/usr/share/lintian/overrides/{name}"), self.lintian_overrides()?, 0o644)
             .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name));
-        for program in [name.clone(), format!("real-{name}")] {
-            package = package.file(&format!("/usr/share/man/man8/{program}.8.gz"), packed(&manual(&program)?)?, 0o644);
+        package = package.conffile(&format!("/etc/{name}/config.toml"), manual::settings(&name)).file(
+            &format!("/usr/share/man/man5/{name}-config.5.gz"),
+            packed(&manual::of_settings(&name)?)?,
+            0o644,
+        );
+        let second = manual::of_program(&format!("real-{name}"))?.into_iter().take(1);
+        for (page, text) in manual::of_program(&name)?.into_iter().chain(second) {
+            package = package.file(&format!("/usr/share/man/man8/{page}.gz"), packed(&text)?, 0o644);
         }
         for (shell, path) in [
             (Shell::Bash, format!("/usr/share/bash-completion/completions/{name}")),
@@ -149,14 +156,6 @@ fn hooks(directory: &Path) -> Result<Vec<(String, Vec<u8>, u32)>> {
     Ok(hooks)
 }
 
-/// The man page, made from the command line itself.
-fn manual(program: &str) -> Result<Vec<u8>> {
-    let mut page = Vec::new();
-    let command = upgrader::cli::command(program.to_owned());
-    clap_mangen::Man::new(command).section("8").manual("System administration").render(&mut page)?;
-    Ok(page)
-}
-
 /// What a shell knows of the options when somebody presses Tab, made from the command line itself.
 fn completion(shell: Shell, program: &str) -> Vec<u8> {
     let mut script = Vec::new();
@@ -182,9 +181,13 @@ mod tests {
         assert_eq!(product.services.order(), SERVICES);
     }
 
+    fn manual_text(program: &str) -> String {
+        String::from_utf8(manual::of_program(program).unwrap().remove(0).1).unwrap()
+    }
+
     #[test]
     fn every_option_of_the_command_line_is_completed_and_in_the_man_page() {
-        let mut texts = vec![("the man page".to_owned(), String::from_utf8(manual("acme-upgrade").unwrap()).unwrap())];
+        let mut texts = vec![("the man page".to_owned(), manual_text("acme-upgrade"))];
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             texts.push((shell.to_string(), String::from_utf8(completion(shell, "acme-upgrade")).unwrap()));
         }

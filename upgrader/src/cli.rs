@@ -3,13 +3,14 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure, Stopped, code_of, describe};
 use crate::paths::Paths;
 use crate::step::Mode;
+use crate::{history, notify};
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
@@ -156,10 +157,24 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
             exit
         }
     };
+    if events.are_recorded() && events.report().on_its_own {
+        aftermath(context, &mut events);
+    }
     if options.json && !options.works() && !options.only_looks() {
         print_json(events.report());
     }
     exit
+}
+
+/// What comes after a run that changed the machine. Nothing here makes it another run than it was.
+fn aftermath(context: &Context<'_>, events: &mut Events<'_>) {
+    let report = events.report().clone();
+    let told = notify::tell(&context.config.notify, &report, &mut events.output_of("notify"));
+    let days = SignedDuration::from_hours(24 * i64::from(context.config.keep.history_days));
+    let forgotten = history::forget(&context.paths.history(), Timestamp::now() - days);
+    for error in [told, forgotten].into_iter().filter_map(Result::err) {
+        events.tell(Event::Output { source: context.paths.package(), line: format!("{error:#}") });
+    }
 }
 
 /// Prints a document for programs.

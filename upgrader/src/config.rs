@@ -146,6 +146,8 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn complaint(text: &str) -> String {
@@ -206,5 +208,19 @@ mod tests {
         2: invalid type: string "mail root", expected a sequence
         1: unclosed table, expected `]`
         "#);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "(?s).{0,80}", setting in 0..SETTINGS.len(), value in "[-a-z0-9\"\\[\\]{}=,' \n]{0,12}") {
+            let Setting { table, key, .. } = SETTINGS[setting];
+            let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+            for text in [&text, &format!("{header}{key} = {value}"), &format!("{header}{key} = {value}\n{text}")] {
+                if let Err((line, message)) = strict::parse::<Config>(text) {
+                    prop_assert!((1..=text.split('\n').count()).contains(&line), "line {} of {:?}", line, text);
+                    prop_assert!(!message.is_empty() && !message.contains('\n'), "{:?} of {:?}", message, text);
+                }
+            }
+        }
     }
 }

@@ -205,6 +205,12 @@ impl<'a> Events<'a> {
         self.records.clear();
     }
 
+    /// True if the records are kept by this process.
+    #[must_use]
+    pub fn are_recorded(&self) -> bool {
+        !self.records.is_empty()
+    }
+
     /// Tells every reader what happened here.
     #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
     pub fn tell(&mut self, event: Event) {

@@ -10,7 +10,7 @@ use crate::event::{Event, Reader};
 use crate::exit::{Exit, Stopped};
 use crate::lock;
 use crate::paths::Paths;
-use crate::report::{Report, RunResult};
+use crate::report::{Report, RunResult, seconds};
 
 /// How many runs `history` shows on a screen.
 const SHOWN: usize = 20;
@@ -73,6 +73,13 @@ pub fn read(directory: &Path) -> Result<Vec<Report>> {
     Ok(paths.iter().rev().filter_map(report).collect())
 }
 
+/// For how long services were out of service in the last run that brought all of them back, in milliseconds.
+#[must_use]
+pub fn last_outage(directory: &Path) -> Option<u64> {
+    let is_typical = |report: &Report| !report.services.is_empty() && report.services.iter().all(|service| service.up);
+    read(directory).ok()?.iter().find(|report| is_typical(report)).map(Report::outage_ms)
+}
+
 /// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
 pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
     let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
@@ -113,8 +120,9 @@ pub fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::
     Ok(())
 }
 
-/// `2026-11-22 15:48  1.2.1 -> 1.2.2   done, 12 s, out of service for 0.4 s`
-fn line(report: &Report, under_way: bool) -> String {
+/// `2026-11-22 15:48  1.2.1 -> 1.2.2  done, 12 s, out of service for 0.41 s`, times in UTC as in the log.
+#[must_use]
+pub fn line(report: &Report, under_way: bool) -> String {
     let started = report.started.map_or_else(|| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
     let versions = report.plan.as_ref().map_or_else(String::new, |plan| {
         if plan.installed == plan.candidate {
@@ -125,17 +133,77 @@ fn line(report: &Report, under_way: bool) -> String {
     });
     let result = match report.result {
         RunResult::Unfinished if under_way => "under way".to_owned(),
-        RunResult::Unfinished => "cut short".to_owned(),
+        RunResult::Unfinished => {
+            let step = report.step.map_or_else(String::new, |step| format!(" at the step {step}"));
+            format!("cut short{step}")
+        }
         result => result.to_string(),
     };
-    format!(
-        "{started}  {versions:<20}  {result}{}",
-        duration(report).map_or_else(String::new, |text| format!(", {text}"))
-    )
+    let took = duration(report).map_or_else(String::new, |text| format!(", {text}"));
+    let outage = match report.outage_ms() {
+        0 => String::new(),
+        milliseconds => format!(", out of service for {}", seconds(milliseconds)),
+    };
+    format!("{started}  {versions:<16}  {result}{took}{outage}")
 }
 
 /// How long a run took, in whole seconds.
 fn duration(report: &Report) -> Option<String> {
     let span = report.ended?.duration_since(report.started?).round(Unit::Second).ok()?;
     Some(format!("{} s", span.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Plan;
+    use crate::report::ServiceReport;
+    use crate::step::Step;
+
+    fn report(hour: u8, result: RunResult) -> Report {
+        let time = |minute: u8| format!("2026-11-22T{hour:02}:{minute:02}:00Z").parse().ok();
+        Report {
+            started: time(10),
+            ended: if result == RunResult::Unfinished { None } else { time(12) },
+            result,
+            step: Some(Step::Packages),
+            plan: Some(Plan { installed: "1.2.1".to_owned(), candidate: "1.2.2".to_owned(), ..Plan::default() }),
+            services: vec![ServiceReport { name: "nginx".to_owned(), up: true, outage_ms: Some(412), reason: None }],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn each_run_is_a_line_and_one_without_an_end_was_cut_short() {
+        let reports =
+            [report(14, RunResult::Unfinished), report(13, RunResult::Unfinished), report(12, RunResult::Done)];
+        let mut out = Vec::new();
+        render(&reports, true, &mut out).expect("written");
+        insta::assert_snapshot!(String::from_utf8(out).expect("text"), @r#"
+        2026-11-22 14:10  1.2.1 -> 1.2.2    under way, out of service for 0.41 s
+        2026-11-22 13:10  1.2.1 -> 1.2.2    cut short at the step packages, out of service for 0.41 s
+        2026-11-22 12:10  1.2.1 -> 1.2.2    done, 120 s, out of service for 0.41 s
+        "#);
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_the_last_first_and_forgotten_in_time() {
+        let root = tempfile::tempdir().expect("a directory");
+        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        assert_eq!(read(&paths.history()).expect("absent is empty"), []);
+        for hour in [9, 11, 10] {
+            Keeper::new(&paths, report(hour, RunResult::Done)).keep().expect("kept");
+        }
+        fs::write(paths.history().join("99990101T000000Z.json"), "{ nonsense").expect("written");
+        let hours = |reports: Vec<Report>| -> Vec<String> {
+            reports.iter().filter_map(|report| Some(report.started?.strftime("%H").to_string())).collect()
+        };
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11", "10", "09"]);
+        assert_eq!(last_outage(&paths.history()), Some(412));
+        fs::remove_file(paths.history().join("99990101T000000Z.json")).expect("removed");
+        forget(&paths.history(), "2026-11-22T10:30:00Z".parse().expect("a time")).expect("removed");
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"]);
+        forget(&paths.history(), "2027-01-01T00:00:00Z".parse().expect("a time")).expect("removed");
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"], "the last one stays");
+    }
 }

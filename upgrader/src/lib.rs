@@ -31,10 +31,14 @@ pub mod history;
 pub mod hooks;
 /// What services said, from journald.
 pub mod journal;
+/// What happens, told to journald: a reader of events.
+pub mod journald;
 /// One run at a time.
 pub mod lock;
 /// The log file, a reader of events.
 pub mod log;
+/// Telling whom the admin wants to know.
+pub mod notify;
 /// Somebody else who works with packages.
 pub mod package_locks;
 /// Whose upgrader this is, and where its files are.

@@ -37,6 +37,10 @@ pub struct Plan {
     /// The version that the machine comes from, if an earlier run changed its packages and did not come to an end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished_from: Option<String>,
+    /// For how long services were out of service the last time that all of them came up, in milliseconds, all added up; none
+    /// if nobody knows.
+    #[serde(default)]
+    pub last_outage_ms: Option<u64>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
 }

@@ -35,6 +35,8 @@ pub struct Report {
     pub result: RunResult,
     /// Its exit code.
     pub exit_code: Option<u8>,
+    /// True if it came so far that it changed the machine, or was about to.
+    pub on_its_own: bool,
     /// The step that it is at, or was when it ended.
     pub step: Option<Step>,
     /// What would change, or has changed.
@@ -148,6 +150,7 @@ impl Reader for Report {
                 self.upgrader.clone_from(version);
                 self.started.get_or_insert(*time);
             }
+            Event::OnItsOwn { .. } => self.on_its_own = true,
             Event::Began(step) => self.step = Some(*step),
             Event::Planned { product, plan, .. } => {
                 self.product.clone_from(product);
@@ -181,7 +184,6 @@ impl Reader for Report {
             | Event::Progress { .. }
             | Event::SelfUpdate { .. }
             | Event::Answered(_)
-            | Event::OnItsOwn { .. }
             | Event::Repairing
             | Event::HookBegan(..)
             | Event::HookSkipped(..)
@@ -211,6 +213,12 @@ impl Report {
     }
 }
 
+/// Milliseconds as people read them: `0.41 s`.
+#[must_use]
+pub fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,6 +230,20 @@ mod tests {
         )
         .expect("unknown keys and values are passed over");
         assert_eq!((report.schema, report.result), (2, RunResult::Unknown));
+    }
+
+    #[test]
+    fn every_key_of_every_document_is_documented() {
+        let documented = include_str!("../../docs/report.md");
+        let keys = |value: serde_json::Value| -> Vec<String> {
+            value.as_object().expect("an object").keys().cloned().collect()
+        };
+        let report = serde_json::to_value(Report::default()).expect("data");
+        let plan = serde_json::to_value(Plan::default()).expect("data");
+        let status = serde_json::to_value(crate::status::Status::default()).expect("data");
+        for key in [report, plan, status].into_iter().flat_map(keys) {
+            assert!(documented.contains(&format!("`{key}`")), "docs/report.md does not know {key}");
+        }
     }
 
     #[test]

@@ -73,6 +73,7 @@ impl Restarted {
     pub fn summary(&self, services: &Services) -> String {
         let all = services.order().len();
         match self.left_alone.len() {
+            0 if all == 1 => "its service is running".to_owned(),
             0 => format!("all {all} services are running"),
             left => format!(
                 "{} of {all} services are running (not wanted by the admin: {})",

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use crate::cli::Context;
 use crate::event::{Event, Events};
+use crate::journald::Journald;
 use crate::log::Log;
 use crate::screen::Screen;
 use crate::stream::{self, Recorder};
@@ -18,13 +19,22 @@ pub fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     let begun = std::env::var(VARIABLE).ok().and_then(|time| time.parse().ok());
     let past = begun.map_or_else(Vec::new, |time| recorded(context, time));
-    events.record_in(Log::open(&context.paths.log())?);
+    keep(context, events)?;
     events.record_in(if past.is_empty() { Recorder::begin(&path)? } else { Recorder::go_on(&path)? });
     for event in &past {
         events.remember(event);
     }
     events.show_on(Screen::of(context.options));
     events.tell(started());
+    Ok(())
+}
+
+/// Records what outlives the run.
+fn keep(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+    events.record_in(Log::open(&context.paths.log())?);
+    if let Some(journald) = Journald::connect(context.paths.package()) {
+        events.record_in(journald);
+    }
     Ok(())
 }
 
@@ -41,7 +51,7 @@ pub fn go_on(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     for event in stream::read(&path)? {
         events.remember(&event);
     }
-    events.record_in(Log::open(&context.paths.log())?);
+    keep(context, events)?;
     events.record_in(Recorder::go_on(&path)?);
     events.tell(started());
     Ok(())

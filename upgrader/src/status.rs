@@ -1,7 +1,187 @@
-use crate::cli::Context;
-use crate::exit::{Exit, Stopped};
+use std::io::{self, Write, stdout};
 
-/// `NAME-upgrade status`.
-pub fn show(_context: &Context<'_>) -> Result<Exit, Stopped> {
-    Ok(Exit::Done)
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cli::{Context, print_json};
+use crate::exit::{Exit, Stopped};
+use crate::processes::Processes;
+use crate::product::Product;
+use crate::report::{Report, RunResult};
+use crate::{apt, dpkg, follow, history, lock, reboot, systemd, worker};
+
+/// The version of the form of [`Status`].
+const SCHEMA: u32 = 1;
+
+/// How the machine and its upgrader are: what `status` shows.
+#[derive(Debug, Default, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    schema: u32,
+    /// The product's name, as people write it.
+    product: String,
+    /// Its installed version; none if it is not installed.
+    installed: Option<String>,
+    /// The version that its sources offered when their lists were read last.
+    candidate: Option<String>,
+    /// True while a run works.
+    under_way: bool,
+    /// True if the last run was cut short.
+    interrupted: bool,
+    /// The last run.
+    last_run: Option<Report>,
+    /// The product's services that are wanted and not running, and systemd's word for their state.
+    services_down: Vec<(String, String)>,
+    /// The services that still run files which were replaced; empty for whoever is not root.
+    replaced_files: Vec<String>,
+    /// Why the machine should be rebooted.
+    reboot_recommended: Vec<String>,
+}
+
+/// `NAME-upgrade status`: exit code 0, or 6 if something wants attention.
+pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let status = look(context)?;
+    if context.options.json {
+        print_json(&status);
+    } else {
+        // A reader that goes away has read enough.
+        let _ = render(&status, &context.paths.package(), &mut stdout());
+    }
+    Ok(if status.wants_attention() { Exit::Attention } else { Exit::Done })
+}
+
+fn look(context: &Context<'_>) -> Result<Status> {
+    let paths = context.paths;
+    let product = Product::read(&paths.product())?;
+    let under_way = lock::is_taken(&paths.lock()) && follow::is_possible(context);
+    let last_run = history::read(&paths.history())?.into_iter().next();
+    let cut_short = last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
+    let mut status = Status {
+        schema: SCHEMA,
+        installed: dpkg::installed_version(&product.version_package)?,
+        candidate: apt::candidate(&product.version_package)?,
+        under_way,
+        interrupted: cut_short && !under_way,
+        last_run,
+        reboot_recommended: reboot::reasons(paths.root(), None),
+        ..Status::default()
+    };
+    if worker::has_systemd() {
+        let order = product.services.order();
+        for (service, unit) in order.iter().zip(systemd::show(order)?) {
+            let wanted = unit.load != "masked" && unit.file != "disabled";
+            if wanted && !unit.is_active() && !unit.is_done() {
+                status.services_down.push((service.clone(), unit.active));
+            }
+        }
+        if rustix::process::geteuid().is_root() {
+            status.replaced_files = Processes::of_this_machine().obsolete()?.services.into_keys().collect();
+        }
+    }
+    status.product = product.name;
+    Ok(status)
+}
+
+impl Status {
+    fn wants_attention(&self) -> bool {
+        self.interrupted
+            || self.installed.is_none()
+            || !self.services_down.is_empty()
+            || !self.replaced_files.is_empty()
+            || !self.reboot_recommended.is_empty()
+    }
+}
+
+fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()> {
+    let product = &status.product;
+    match (&status.installed, &status.candidate) {
+        (None, _) => writeln!(out, "{product} is not installed")?,
+        (Some(installed), Some(candidate)) if candidate != installed => {
+            writeln!(out, "{product} {installed} is installed; {candidate} is available")?;
+        }
+        (Some(installed), _) => {
+            writeln!(out, "{product} {installed} is installed, the newest version that was known at the last refresh")?;
+        }
+    }
+    if status.under_way {
+        writeln!(out, "An upgrade is under way: `{command} attach` shows it")?;
+    } else if let Some(report) = &status.last_run {
+        writeln!(out, "Last upgrade: {}", history::line(report, false))?;
+        if status.interrupted {
+            writeln!(out, "  What to do: `{command}` finishes what was begun.")?;
+        }
+    } else {
+        writeln!(out, "No upgrade yet")?;
+    }
+    if status.services_down.is_empty() {
+        writeln!(out, "All services that are wanted are running")?;
+    }
+    for (service, state) in &status.services_down {
+        writeln!(out, "{service} is {state}\n  What to do: `systemctl status {service}` shows why.")?;
+    }
+    if !status.replaced_files.is_empty() {
+        let services = status.replaced_files.join(" ");
+        writeln!(out, "Still running files that were replaced: {services}")?;
+        writeln!(
+            out,
+            "  What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits."
+        )?;
+    }
+    for reason in &status.reboot_recommended {
+        writeln!(out, "Reboot recommended: {reason}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(status: &Status) -> String {
+        let mut out = Vec::new();
+        render(status, "acme-upgrade", &mut out).expect("written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_machine_that_is_well_needs_three_lines() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            candidate: Some("2".to_owned()),
+            ..Status::default()
+        };
+        assert!(!status.wants_attention());
+        insta::assert_snapshot!(shown(&status), @r#"
+        Acme 2 is installed, the newest version that was known at the last refresh
+        No upgrade yet
+        All services that are wanted are running
+        "#);
+    }
+
+    #[test]
+    fn whatever_is_not_well_is_said_with_what_to_do() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            candidate: Some("3".to_owned()),
+            interrupted: true,
+            last_run: Some(Report { step: Some(crate::step::Step::Packages), ..Report::default() }),
+            services_down: vec![("asterisk".to_owned(), "failed".to_owned())],
+            replaced_files: vec!["dbus.service".to_owned(), "ssh.service".to_owned()],
+            reboot_recommended: vec!["a newer kernel".to_owned()],
+            ..Status::default()
+        };
+        assert!(status.wants_attention());
+        insta::assert_snapshot!(shown(&status), @r#"
+        Acme 2 is installed; 3 is available
+        Last upgrade: ?                    cut short at the step packages
+          What to do: `acme-upgrade` finishes what was begun.
+        asterisk is failed
+          What to do: `systemctl status asterisk` shows why.
+        Still running files that were replaced: dbus.service ssh.service
+          What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits.
+        Reboot recommended: a newer kernel
+        "#);
+    }
 }

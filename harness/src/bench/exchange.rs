@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
-use crate::appliance;
+use crate::appliance::{self, PRODUCT};
 use crate::image::Debian;
 use crate::observation::{Happened, Mark, SystemState};
 use crate::release::Release;
@@ -19,9 +19,13 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// One at 1.2.2, with what a first upgrade does only once behind it.
+    /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
     pub(super) fn new(debian: Debian) -> Result<Self> {
         let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &XIVO.upgrader()?)?, patch: 1 };
+        exchange
+            .world
+            .machine
+            .sh(&format!("sed -i 's/^\\[services\\]$/&\\nsettle = \"0s\"/' {PRODUCT}; grep -q '^settle' {PRODUCT}"))?;
         exchange.publish_next(0)?;
         exchange.upgrade()?;
         Ok(exchange)

@@ -140,7 +140,7 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
             transcript
                 .screen
                 .lines()
-                .filter(|line| line.contains("version:") || line.contains("is installed"))
+                .filter(|line| line.contains("version:") || line.contains("is upgraded from"))
                 .map(|line| format!("{line}\n")),
         );
     }

@@ -1,5 +1,7 @@
 //! Upgrades of real machines. Each story runs on every Debian release, as one test named after both.
 
+/// Stories of what is known after a run.
+mod aftermath;
 /// Stories of who looks on while an upgrade goes on, and of terminals that are lost.
 mod attended;
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
@@ -32,6 +34,7 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let stories: Vec<_> = [
+        aftermath::STORIES,
         attended::STORIES,
         changed::STORIES,
         cut_short::STORIES,

@@ -5,27 +5,28 @@ use super::Run;
 use crate::dpkg;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure};
+use crate::report::{Report, seconds};
 use crate::step::Step;
 
 /// The last words.
 impl Run<'_> {
     /// Says the last words, with all that wants attention in them, and gives the exit code.
     pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
-        let attention = events.report().attention.clone();
-        let (exit, message) = self.last_words(last, exit, &attention)?;
-        events.tell(Event::Finished { exit, time: Timestamp::now(), message });
+        let time = Timestamp::now();
+        let (exit, message) = self.last_words(last, exit, events.report(), time)?;
+        events.tell(Event::Finished { exit, time, message });
         Ok(exit)
     }
 
-    fn last_words(&self, last: Step, exit: Exit, attention: &[String]) -> Result<(Exit, String)> {
+    fn last_words(&self, last: Step, exit: Exit, report: &Report, now: Timestamp) -> Result<(Exit, String)> {
         let name = &self.product.name;
         let command = self.context.paths.package();
         if exit == Exit::Declined {
             return Ok((exit, format!("{name} was not changed.")));
         }
-        let up_to_date = self.plan()?.is_empty();
+        let plan = self.plan()?;
         let mut message = match (last, self.context.options.mode()) {
-            (Step::Plan, _) if up_to_date => {
+            (Step::Plan, _) if plan.is_empty() => {
                 format!("Nothing to upgrade: {name} {} is installed.", self.installed_version()?)
             }
             (Step::Plan, _) => "This was a dry run: nothing was changed.".to_owned(),
@@ -34,14 +35,26 @@ impl Run<'_> {
             }
             _ => {
                 let services = self.restarted.summary(&self.product.services);
-                format!("{name} {} is installed; {services}.", self.installed_version()?)
+                let installed = self.installed_version()?;
+                let versions = if installed == plan.installed {
+                    format!("{name} {installed} is installed")
+                } else {
+                    format!("{name} is upgraded from {} to {installed}", plan.installed)
+                };
+                format!("{versions}; {services}.\n{}", what_it_took(report, now))
             }
         };
-        for line in attention {
+        let conffiles: Vec<String> =
+            report.conffiles.iter().filter(|entry| entry.wants_a_look()).map(|entry| format!("\n  {entry}")).collect();
+        if !conffiles.is_empty() {
+            message.push_str("\nConfiguration files to look at:");
+            message.push_str(&conffiles.concat());
+        }
+        for line in &report.attention {
             message.push('\n');
             message.push_str(line);
         }
-        let exit = if attention.is_empty() { exit } else { Exit::Attention };
+        let exit = if report.attention.is_empty() { exit } else { Exit::Attention };
         Ok((exit, message))
     }
 
@@ -54,4 +67,15 @@ impl Run<'_> {
                 .into()
         })
     }
+}
+
+/// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`
+fn what_it_took(report: &Report, now: Timestamp) -> String {
+    let took = report.started.map_or(0, |started| now.duration_since(started).as_secs());
+    let longest = report.services.iter().max_by_key(|service| service.outage_ms);
+    let outage = longest.and_then(|longest| Some((longest, longest.outage_ms?))).map(|(longest, milliseconds)| {
+        let (sum, most) = (seconds(report.outage_ms()), seconds(milliseconds));
+        format!("; services were out of service for {sum} in all, none longer than {} ({most})", longest.name)
+    });
+    format!("It took {took} s{}.", outage.unwrap_or_default())
 }

@@ -1,6 +1,7 @@
 use std::io::stdin;
+use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use super::{Run, owed};
 use crate::apt::{self, Simulation};
@@ -13,7 +14,7 @@ use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::Outcome;
-use crate::{conffiles, database, dpkg, package_locks, worker};
+use crate::{conffiles, database, dpkg, history, package_locks, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -22,8 +23,12 @@ impl Run<'_> {
         let Context { paths, config, .. } = self.context;
         Policy::remove_left_over(paths)?;
         package_locks::wait(paths.root(), config.time_limits.lock, events)?;
-        let mut findings = preflight::look(paths, self.product, worker::has_systemd());
-        match self.draft() {
+        // What is looked at and what is computed do not wait for each other.
+        let (mut findings, draft) = thread::scope(|scope| {
+            let draft = scope.spawn(|| self.draft());
+            (preflight::look(paths, self.product, worker::has_systemd()), answer(draft))
+        });
+        match draft {
             Ok(plan) => {
                 findings.extend(preflight::look_for_space(paths, &plan, plan.largest));
                 self.plan = Some(plan);
@@ -46,8 +51,14 @@ impl Run<'_> {
     fn draft(&self) -> Result<Plan> {
         let product = self.product;
         let installed = self.installed_version()?;
-        let candidate = apt::candidate(&product.version_package)?.unwrap_or_else(|| installed.clone());
-        let Simulation { changes, unfinished, kept_back } = apt::simulate().explain(|| {
+        let (candidate, simulation, download) = thread::scope(|scope| {
+            let candidate = scope.spawn(|| apt::candidate(&product.version_package));
+            let download = scope.spawn(apt::download_size);
+            let simulation = apt::simulate();
+            (answer(candidate), simulation, answer(download))
+        });
+        let candidate = candidate?.unwrap_or_else(|| installed.clone());
+        let Simulation { changes, unfinished, kept_back } = simulation.explain(|| {
             Failure::new("apt finds no way to upgrade this machine").remedy(
                 "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
             )
@@ -58,9 +69,10 @@ impl Run<'_> {
             changes,
             unfinished,
             kept_back,
-            download: apt::download_size()?,
+            download: download?,
             unfinished_from: owed::read(self.context.paths)?,
             restart: product.services.order().to_vec(),
+            last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
         };
         let upgrader = self.context.paths.package();
@@ -122,4 +134,9 @@ impl Run<'_> {
         events.tell(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }
+}
+
+/// What a thread found out.
+fn answer<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread ended before its time")))
 }

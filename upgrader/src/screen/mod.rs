@@ -59,7 +59,8 @@ impl<W: Write> Screen<W> {
             asks: true,
             style,
             ends_with_bar: false,
-            ends_empty: false,
+            // There is nothing above the first line that it should keep away from.
+            ends_empty: true,
             waiting: false,
         }
     }

@@ -2,6 +2,7 @@ use std::io::{self, Write};
 
 use crate::plan::{Change, ChangeKind, Plan};
 use crate::product::ConffilePolicy;
+use crate::report::seconds;
 use crate::size::size;
 
 /// Shows a plan; `own` are those of its packages that are the product's.
@@ -33,6 +34,9 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     if !plan.is_empty() {
         writeln!(out, "\nDownload: {}{}", size(plan.download), growth(plan.disk))?;
         writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
+        if let Some(milliseconds) = plan.last_outage_ms {
+            writeln!(out, "Last time they were out of service for {} in all", seconds(milliseconds))?;
+        }
     }
     writeln!(out)
 }

@@ -1,0 +1,145 @@
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::upgradable;
+use harness::image::Debian;
+use harness::package::Package;
+use harness::shipped::SERVICES;
+use harness::transcript::Transcript;
+use serde_json::Value;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "what_is_remembered",
+        promise: "After an upgrade, the machine tells how it is and what was done to it: to people, to programs, to the \
+                  journal, and to whom the admin wants to know, and all of them the same.",
+        tell: what_is_remembered,
+        has_snapshot: true,
+    },
+    Story {
+        name: "report_of_a_failure",
+        promise: "A run that failed is never remembered, reported or mailed as one that went well.",
+        tell: report_of_a_failure,
+        has_snapshot: true,
+    },
+    Story {
+        name: "plan_as_data",
+        promise: "What would change can be read by a program: one JSON document on stdout and nothing else, though nothing is \
+                  changed.",
+        tell: plan_as_data,
+        has_snapshot: true,
+    },
+];
+
+/// What is told to whom the admin wants to know: one line for the subject, and the result in the body.
+const TELLING: &[u8] = b"#!/bin/sh
+# A mail would have the summary as its subject and the report as its body.
+{ echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE: $UPGRADE_SUMMARY\"; grep -E '^  \"(result|exit_code)\"'; } >/root/told
+";
+const SETTINGS: &[u8] = b"[notify]\ncommand = [\"/root/tell\"]\n";
+
+fn what_is_remembered(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let machine = &world.machine;
+    machine.write("/root/tell", TELLING, 0o755)?;
+    machine.write("/etc/xivo-upgrade/config.toml", SETTINGS, 0o644)?;
+    let before = world.upgrade(&["status"]).user("nobody").run()?;
+    let nothing = world.upgrade(&["history"]).user("nobody").run()?;
+    let upgrade = world.upgrade(&["--yes", "--quiet"]).run()?;
+    ensure!(upgrade.exit == 0, "{upgrade}");
+    // The worker tells after it has finished; who starts the next run waits for it.
+    world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
+    let told = world.machine.sh("cat /root/told")?;
+
+    let status = world.upgrade(&["status"]).run()?;
+    let history = world.upgrade(&["history"]).run()?;
+    let json = document(&world.upgrade(&["history", "--json"]).run()?.screen)?;
+    let services = json[0]["services"].as_array().context("no services")?;
+    ensure!(services.len() == SERVICES.len() && services.iter().all(|service| service["up"] == true), "{json}");
+    ensure!(json[0]["result"] == "done" && json[0]["exit_code"] == 0 && json[0]["schema"] == 1, "{json}");
+    ensure!(json[0]["plan"]["candidate"] == "1.2.2" && json[0]["hooks"][0]["name"] == "10-first", "{json}");
+    let journal = world.machine.sh(
+        "journalctl --sync; journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade UPGRADE_SERVICE=asterisk
+        journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade UPGRADE_EXIT_CODE=0 | head -1",
+    )?;
+    ensure!(
+        journal.starts_with("asterisk is up after ") && journal.contains("finished with exit code 0: XiVO"),
+        "{journal}"
+    );
+
+    // The next plan knows how long it took last time.
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    let next = world.upgrade(&["--dry-run"]).run()?;
+    let (_, next) = next.screen.split_once("Services to restart").context("no plan")?;
+    Ok(Some(format!(
+        "{before}\n{nothing}\n{upgrade}\n{}\n{}\nwhat was told:\n{told}\n…{next}",
+        without_numbers(&status),
+        without_numbers(&history)
+    )))
+}
+
+fn report_of_a_failure(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    world.machine.write("/root/tell", TELLING, 0o755)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", SETTINGS, 0o644)?;
+    let broken = b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo no licence; exit 1'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
+    let upgrade = world.upgrade(&["--yes", "--json"]).run()?;
+    ensure!(upgrade.exit == 5, "{upgrade}");
+    world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
+    let told = world.machine.sh("cat /root/told")?;
+    let json = document(&world.upgrade(&["history", "--json"]).run()?.screen)?;
+    ensure!(json[0]["result"] == "needs-human" && json[0]["exit_code"] == 5, "{json}");
+    let error = json[0]["error"].as_str().context("no error")?;
+    let status = world.upgrade(&["status"]).run()?;
+    ensure!(status.exit == 6, "{status}");
+    let (mended, again) = {
+        world.machine.sh(
+            "rm -r /etc/systemd/system/xivo-agid.service.d; systemctl daemon-reload; systemctl restart xivo-agid",
+        )?;
+        (world.upgrade(&["status"]).run()?, world.upgrade(&["--yes"]).run()?)
+    };
+    ensure!(mended.exit == 0 && again.exit == 0, "{mended}\n{again}");
+    Ok(Some(format!("what was told:\n{told}\nthe report's error:\n{error}\n\n{}", without_numbers(&status))))
+}
+
+fn plan_as_data(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    let json = document(&world.machine.sh("xivo-upgrade --dry-run --json 2>/root/screen")?)?;
+    ensure!(json["result"] == "done" && json["exit_code"] == 0, "{json}");
+    ensure!(world.machine.sh("cat /root/screen")?.contains("This was a dry run"), "people have a screen as well");
+    let mut plan = json["plan"].clone();
+    // Sizes and conffiles' packages are in it; the sizes depend on how the packages are packed.
+    ensure!(plan["download"].as_u64().is_some_and(|bytes| bytes > 1000), "{plan}");
+    plan["download"] = Value::Null;
+    Ok(Some(format!("{}\n", serde_json::to_string_pretty(&plan)?)))
+}
+
+/// A screen that is one JSON document.
+fn document(screen: &str) -> Result<Value> {
+    serde_json::from_str(screen).with_context(|| format!("this is not one JSON document:\n{screen}"))
+}
+
+/// A screen without its numbers: times and durations are never the same.
+fn without_numbers(transcript: &Transcript) -> String {
+    let mut text = String::new();
+    for line in transcript.to_string().lines() {
+        if line.contains("  1.2.1 -> 1.2.2  ") {
+            let digits = |character: char| if character.is_ascii_digit() { '0' } else { character };
+            let (time, rest) = line.split_once("  1.2.1 -> 1.2.2  ").unwrap_or_default();
+            let mut rest: String = rest.chars().map(digits).collect();
+            while rest.contains("00") {
+                rest = rest.replace("00", "0");
+            }
+            text.push_str(&time.chars().map(digits).collect::<String>());
+            text.push_str("  1.2.1 -> 1.2.2  ");
+            text.push_str(&rest);
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    text
+}
