@@ -6,6 +6,8 @@ mod changed;
 mod database;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
+/// Stories of hooks: in order, in their own world, and up to no good.
+mod hooks;
 /// Stories of another product than XiVO.
 mod other_product;
 /// Stories of what the package brings beside the programs.
@@ -27,6 +29,7 @@ fn main() {
         changed::STORIES,
         database::STORIES,
         honest::STORIES,
+        hooks::STORIES,
         other_product::STORIES,
         package::STORIES,
         restarts::STORIES,
