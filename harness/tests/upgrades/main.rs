@@ -12,6 +12,8 @@ mod hooks;
 mod other_product;
 /// Stories of what the package brings beside the programs.
 mod package;
+/// Stories of what can be known to go wrong before anything is touched.
+mod preflight;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// The list of stories, and the snapshots that belong to them.
@@ -32,6 +34,7 @@ fn main() {
         hooks::STORIES,
         other_product::STORIES,
         package::STORIES,
+        preflight::STORIES,
         restarts::STORIES,
         terminal::STORIES,
         unchanged::STORIES,

@@ -76,12 +76,12 @@ pub(crate) const STORIES: &[Story] = &[
 
 /// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
 /// restarted.
-fn portrait(world: &World) -> Result<(SystemState, String)> {
+pub(crate) fn portrait(world: &World) -> Result<(SystemState, String)> {
     Ok((SystemState::of(&world.machine, &SERVICES)?, fingerprint(&world.machine)?))
 }
 
 /// Runs the upgrader and makes sure that it ended so and left the machine as it was.
-fn unchanged(world: &World, exit: i64, run: impl FnOnce() -> Result<Transcript>) -> Result<String> {
+pub(crate) fn unchanged(world: &World, exit: i64, run: impl FnOnce() -> Result<Transcript>) -> Result<String> {
     let before = portrait(world)?;
     let transcript = run()?;
     ensure!(transcript.exit == exit, "{transcript}");
