@@ -2,6 +2,8 @@
 
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
+/// Stories of conffiles, and of packages that would like to ask.
+mod conffiles;
 /// Stories of products with a database.
 mod database;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
@@ -29,6 +31,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let stories: Vec<_> = [
         changed::STORIES,
+        conffiles::STORIES,
         database::STORIES,
         honest::STORIES,
         hooks::STORIES,
