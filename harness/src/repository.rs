@@ -17,11 +17,15 @@ pub const SUITE: &str = "stable";
 /// The architectures it has an index for; packages for `all` are in each.
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
 
+/// How long ago a repository was published. A container's clock is the host's, but a second of grace costs nothing.
+const AGE: SignedDuration = SignedDuration::from_secs(1);
+
 /// An apt repository in memory: packages, indices and their signatures, as they lie below its URL.
 #[derive(Debug)]
 pub struct Repository {
     key: Key,
     pool: BTreeMap<String, (Package, Deb)>,
+    age: SignedDuration,
 }
 
 /// Every file of a repository: path from its root, without a leading slash, to content.
@@ -30,12 +34,18 @@ pub type Files = BTreeMap<String, Vec<u8>>;
 impl Repository {
     /// An empty repository with a key of its own.
     pub fn new() -> Result<Self> {
-        Ok(Self { key: Key::generate()?, pool: BTreeMap::new() })
+        Ok(Self { key: Key::generate()?, pool: BTreeMap::new(), age: AGE })
     }
 
     /// The public key that its signatures are made with.
     pub fn public_key(&self) -> Result<Vec<u8>> {
         self.key.public()
+    }
+
+    /// Dates what is published from now on as if it had been published this long ago; in the future if that is negative. It is
+    /// valid for a day from then on.
+    pub fn set_age(&mut self, age: SignedDuration) {
+        self.age = age;
     }
 
     /// Adds a package to the pool; its other versions stay there.
@@ -60,7 +70,7 @@ impl Repository {
             indices.insert(format!("{directory}/Packages.gz"), gzip(packages.as_bytes(), Compression::fast())?);
             indices.insert(format!("{directory}/Packages"), packages.into_bytes());
         }
-        let release = release(&indices)?;
+        let release = release(&indices, Timestamp::now() - self.age)?;
         for (path, content) in indices {
             let (directory, _) = path.rsplit_once('/').unwrap_or(("", &path));
             let hash = hex::encode(Sha256::digest(&content));
@@ -90,9 +100,7 @@ impl Repository {
 }
 
 /// The `Release` file: what the suite is, and the hash of each index.
-fn release(indices: &BTreeMap<String, Vec<u8>>) -> Result<String> {
-    // A container's clock is the host's, but a second of grace costs nothing.
-    let date = Timestamp::now() - SignedDuration::from_secs(1);
+fn release(indices: &BTreeMap<String, Vec<u8>>, date: Timestamp) -> Result<String> {
     let rfc2822 = |time: Timestamp| time.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
     let mut release = format!(
         "Origin: Vendor\nLabel: Vendor\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {}\nValid-Until: {}\n\

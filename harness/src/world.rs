@@ -1,4 +1,5 @@
 use anyhow::{Context, Result};
+use jiff::SignedDuration;
 
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
@@ -47,6 +48,13 @@ impl World {
         }
         self.server.serve(self.repository.publish()?);
         Ok(())
+    }
+
+    /// Publishes what is there as if that had happened this long ago; in the future if that is negative. apt refuses what comes
+    /// from the future and what is older than a day.
+    pub fn publish_dated(&mut self, age: SignedDuration) -> Result<()> {
+        self.repository.set_age(age);
+        self.publish([])
     }
 
     /// Serves the indices of the repository from now on, but none of its packages.

@@ -210,10 +210,15 @@ impl Program {
             if let Said::Line(text) = news
                 && !text.trim().is_empty()
             {
-                if tail.len() == TAIL {
-                    tail.remove(0);
+                if tail.len() < TAIL {
+                    tail.push(String::new());
+                } else {
+                    // Whoever prints millions of lines does not wait for memory for each.
+                    tail.rotate_left(1);
                 }
-                tail.push(text.to_owned());
+                if let Some(last) = tail.last_mut() {
+                    text.clone_into(last);
+                }
             }
             said(news);
         })?;
@@ -408,12 +413,14 @@ impl Lines {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
             Err(error) => return Err(error.into()),
         };
-        self.unfinished.extend_from_slice(&buffer[..count]);
-        while let Some(end) = self.unfinished.iter().position(|byte| *byte == b'\n') {
-            let rest = self.unfinished.split_off(end + 1);
+        let mut rest = &buffer[..count];
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (whole, after) = rest.split_at(end + 1);
+            self.unfinished.extend_from_slice(whole);
             self.finish(line);
-            self.unfinished = rest;
+            rest = after;
         }
+        self.unfinished.extend_from_slice(rest);
         if self.unfinished.len() > Self::LONGEST {
             self.finish(line);
         }
@@ -422,12 +429,17 @@ impl Lines {
 
     /// Hands over what is there as one line.
     fn finish(&mut self, line: &mut dyn FnMut(&str)) {
-        let bytes = std::mem::take(&mut self.unfinished);
-        if !bytes.is_empty() {
-            let text = String::from_utf8_lossy(&bytes);
+        if !self.unfinished.is_empty() {
+            let text = String::from_utf8_lossy(&self.unfinished);
+            let text = text.trim_end_matches(['\r', '\n']);
             // What moves a cursor or rings a bell has no business in a log, or on the screen of whoever reads it.
             let control = |character: char| character.is_control() && character != '\t';
-            line(&text.trim_end_matches(['\r', '\n']).replace(control, "\u{fffd}"));
+            if text.contains(control) {
+                line(&text.replace(control, "\u{fffd}"));
+            } else {
+                line(text);
+            }
+            self.unfinished.clear();
         }
     }
 }

@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,8 +16,19 @@ use crate::product::ConffilePolicy;
 /// What ucf(1) manages, one `MD5SUM  PATH` a line.
 const UCF: &str = "/var/lib/ucf/hashfile";
 
-/// What lies beside a conffile after dpkg or ucf had two versions of it: the other one.
-const OTHERS: [&str; 4] = [".dpkg-old", ".dpkg-dist", ".ucf-old", ".ucf-dist"];
+/// Which package each of them belongs to, one `PACKAGE  PATH` a line, as far as packages say so (ucfr(1)).
+const UCF_REGISTRY: &str = "/var/lib/ucf/registry";
+
+/// What lies beside a conffile after dpkg or ucf had two versions of it: the other one. `.dpkg-bak` is made by
+/// dpkg-maintscript-helper(1) when it removes one that the admin has edited.
+const OTHERS: [&str; 5] = [OLD, ".dpkg-dist", ".dpkg-bak", ".ucf-old", ".ucf-dist"];
+
+/// What an admin's version is called that was replaced.
+const OLD: &str = ".dpkg-old";
+
+/// What dpkg leaves beside a link that replaces a conffile and leads to another directory: it looks for its new version there,
+/// does not find it, and goes on. Beside anything else this is only the work of a dpkg that is not done.
+const BESIDE_LINK: &str = ".dpkg-new";
 
 /// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +62,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Fate {
-    /// The admin had edited it and still has that version; the package's lies beside it.
+    /// The admin had edited or removed it, and so it still is; the package's lies beside it.
     Kept,
     /// The admin had edited it, and it is the package's now; the admin's lies beside it.
     Replaced,
@@ -58,6 +70,8 @@ pub enum Fate {
     Updated,
     /// It was not there.
     New,
+    /// The admin had removed it, and it is there again.
+    Back,
     /// It is not there any more.
     Removed,
 }
@@ -73,11 +87,21 @@ pub struct Ledger {
 struct Before {
     edited: bool,
     sum: Option<String>,
+    /// What was in it, if the admin had edited it.
+    content: Option<Content>,
     /// The other versions that lie beside it already, and their sums.
     others: BTreeMap<PathBuf, String>,
 }
 
-/// The conffiles of these packages that the admin has edited or removed.
+/// A file in one piece.
+#[derive(Debug)]
+struct Content {
+    bytes: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+}
+
+/// The conffiles of these packages, dpkg's and ucf's, that the admin has edited or removed.
 pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> {
     let mut edited = Vec::new();
     for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
@@ -85,6 +109,16 @@ pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> 
         let now = fs::read(&path).ok();
         if !obsolete && now.as_deref().map(hex_of::<Md5>).as_deref() != Some(shipped.as_str()) {
             edited.push(Edited { path, package, deleted: now.is_none(), policy });
+        }
+    }
+    let owners = parse_ucf(&fs::read_to_string(UCF_REGISTRY).unwrap_or_default());
+    for (path, shipped) in parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()) {
+        let owner = owners.iter().find(|(owned, package)| *owned == path && packages.contains(&package.as_str()));
+        let now = fs::read(&path).ok();
+        if let Some((_, package)) = owner
+            && now.as_deref().map(hex_of::<Md5>) != Some(shipped)
+        {
+            edited.push(Edited { path, package: package.clone(), deleted: now.is_none(), policy });
         }
     }
     edited.sort_by(|one, other| one.path.cmp(&other.path));
@@ -101,20 +135,60 @@ impl Ledger {
             let edited = content.as_deref().map(hex_of::<Md5>) != Some(shipped);
             let sum = content.as_deref().map(hex_of::<Sha256>);
             let others = others_of(&path);
-            files.insert(path, Before { edited, sum, others });
+            let content = content.filter(|_| edited).and_then(|bytes| Content::of(&path, bytes));
+            files.insert(path, Before { edited, sum, content, others });
         }
         Ok(Self { files, packages })
     }
 
-    /// What became of them.
+    /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
+    /// is put beside the file as `.dpkg-old`.
     pub fn close(self) -> Result<Vec<Entry>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
         let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
-        Ok(paths
-            .into_iter()
-            .filter_map(|path| entry(path, self.files.get(path).unwrap_or(&nothing), others_of(path)))
-            .collect())
+        let mut entries = Vec::new();
+        for path in paths {
+            let before = self.files.get(path).unwrap_or(&nothing);
+            let Some(mut entry) = entry(path, before, others_of(path)) else { continue };
+            if entry.fate == Fate::Replaced
+                && entry.other.is_none()
+                && let Some(content) = &before.content
+            {
+                entry.other = Some(content.put_beside(path)?);
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+impl Content {
+    fn of(path: &Path, bytes: Vec<u8>) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self { bytes, mode: metadata.mode() & 0o7777, owner: (metadata.uid(), metadata.gid()) })
+    }
+
+    /// Writes it beside the file that it was in.
+    fn put_beside(&self, path: &Path) -> Result<PathBuf> {
+        use std::io::Write as _;
+        let mut old = path.as_os_str().to_owned();
+        old.push(OLD);
+        let old = PathBuf::from(old);
+        let write = || {
+            // Anew, so that nobody reads it before its mode and owner are right, and no link leads elsewhere.
+            match fs::remove_file(&old) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&old)?;
+            file.write_all(&self.bytes)?;
+            chown(&old, Some(self.owner.0), Some(self.owner.1))?;
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+            file.sync_all()
+        };
+        write().with_context(|| format!("{}: your version cannot be kept", old.display()))?;
+        Ok(old)
     }
 }
 
@@ -122,13 +196,20 @@ impl Entry {
     /// True if the admin should have a look: the file is not what it was, or not what the package expects.
     #[must_use]
     pub fn wants_a_look(&self) -> bool {
-        matches!(self.fate, Fate::Kept | Fate::Replaced)
+        match self.fate {
+            Fate::Kept | Fate::Replaced | Fate::Back => true,
+            Fate::Removed => self.other.is_some(),
+            Fate::Updated | Fate::New => false,
+        }
     }
 
     /// The older version and the newer one, where both are on disk.
     #[must_use]
     pub fn versions(&self) -> Option<(&Path, &Path)> {
         let other = self.other.as_deref()?;
+        if self.sha256_before.is_none() || self.sha256_after.is_none() {
+            return None;
+        }
         Some(if self.fate == Fate::Kept { (&self.path, other) } else { (other, &self.path) })
     }
 
@@ -144,13 +225,18 @@ impl fmt::Display for Entry {
         let path = self.path.display();
         let other = self.other.as_ref().map(|other| other.display());
         match (self.fate, other) {
+            (Fate::Kept, Some(other)) if self.sha256_after.is_none() => {
+                write!(f, "{path} is still removed; the package's is {other}")
+            }
             (Fate::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
             (Fate::Kept, None) => write!(f, "{path} is yours"),
             (Fate::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
             (Fate::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
             (Fate::Updated, _) => write!(f, "{path} is the package's new one"),
             (Fate::New, _) => write!(f, "{path} is new"),
-            (Fate::Removed, _) => write!(f, "{path} is gone"),
+            (Fate::Back, _) => write!(f, "{path} is there again, though you had removed it"),
+            (Fate::Removed, Some(other)) => write!(f, "{path} is gone; yours is {other}"),
+            (Fate::Removed, None) => write!(f, "{path} is gone"),
         }
     }
 }
@@ -161,7 +247,11 @@ fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Opt
     // What lay there before is not of this upgrade.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
     let fate = match (&before.sum, &after) {
-        (None, None) => return None,
+        (None, None) => {
+            other.as_ref()?;
+            Fate::Kept
+        }
+        (None, Some(_)) if before.edited => Fate::Back,
         (None, Some(_)) => Fate::New,
         (Some(_), None) => Fate::Removed,
         (Some(before), Some(after)) if before == after => {
@@ -195,8 +285,9 @@ fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
 fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let beside_link = path.is_symlink().then_some(BESIDE_LINK);
     for place in BTreeSet::from([path.to_owned(), target]) {
-        for suffix in OTHERS {
+        for suffix in OTHERS.into_iter().chain(beside_link) {
             let mut other = place.clone().into_os_string();
             other.push(suffix);
             if let Ok(content) = fs::read(&other) {
@@ -228,8 +319,8 @@ mod tests {
         }
         // Left by an upgrade long ago.
         fs::write(directory.path().join("a.conf.dpkg-old"), "ancient").expect("written");
-        let before =
-            Before { edited, sum: before.map(|text| hex_of::<Sha256>(text.as_bytes())), others: others_of(&path) };
+        let sum = before.map(|text| hex_of::<Sha256>(text.as_bytes()));
+        let before = Before { edited, sum, content: None, others: others_of(&path) };
         change(&path);
         let entry = entry(&path, &before, others_of(&path))?;
         Some(entry.to_string().replace(&directory.path().display().to_string(), "/etc"))
@@ -251,6 +342,16 @@ mod tests {
             say(told(None, false, |path| put(path, "", "new"))),
             say(told(Some("old"), false, |path| fs::remove_file(path).expect("removed"))),
             say(told(None, true, |_| ())),
+            say(told(None, true, |path| put(path, "", "theirs"))),
+            say(told(None, true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(told(Some("mine"), true, |path| fs::rename(path, path.with_extension("conf.dpkg-bak")).expect("renamed"))),
+            say(told(Some("mine"), true, |path| {
+                let elsewhere = path.with_file_name("elsewhere");
+                fs::rename(path, &elsewhere).expect("renamed");
+                std::os::unix::fs::symlink(&elsewhere, path).expect("linked");
+                put(path, ".dpkg-new", "theirs");
+            })),
+            say(told(Some("mine"), true, |path| put(path, ".dpkg-new", "not yet"))),
         ].join("\n"), @r#"
         nothing
         /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-dist
@@ -260,7 +361,27 @@ mod tests {
         /etc/a.conf is new
         /etc/a.conf is gone
         nothing
+        /etc/a.conf is there again, though you had removed it
+        /etc/a.conf is still removed; the package's is /etc/a.conf.dpkg-dist
+        /etc/a.conf is gone; yours is /etc/a.conf.dpkg-bak
+        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-new
+        nothing
         "#);
+    }
+
+    #[test]
+    fn what_nobody_else_kept_is_kept_with_its_mode_and_not_through_a_link() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, old) = (directory.path().join("a.conf"), directory.path().join("a.conf.dpkg-old"));
+        fs::write(&path, "mine").expect("written");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("mode set");
+        let content = Content::of(&path, b"mine".to_vec()).expect("there");
+        fs::write(&path, "theirs").expect("written");
+        std::os::unix::fs::symlink(&path, &old).expect("linked");
+        assert_eq!(content.put_beside(&path).expect("written"), old);
+        assert_eq!(fs::read(&path).expect("there"), b"theirs");
+        assert_eq!(fs::read(&old).expect("there"), b"mine");
+        assert_eq!(old.symlink_metadata().expect("there").mode() & 0o7777, 0o640);
     }
 
     #[test]

@@ -201,11 +201,11 @@ mod tests {
             complaint("[notify]\ncommand = \"mail root\""),
             complaint("[notify"),
         ].join("\n"), @r#"
-        1: unknown variant `burn`, expected `replace` or `keep`
-        3: "forever" is not a span of time such as "60s" or "2m", at most a day
-        2: "0s" is not a span of time such as "60s" or "2m", at most a day
-        2: invalid value: integer `-1`, expected u16
-        2: invalid type: string "mail root", expected a sequence
+        1: conffiles: unknown variant `burn`, expected `replace` or `keep`
+        3: hook: "forever" is not a span of time such as "60s" or "2m", at most a day
+        2: hook: "0s" is not a span of time such as "60s" or "2m", at most a day
+        2: history-days: invalid value: integer `-1`, expected u16
+        2: command: invalid type: string "mail root", expected a sequence
         1: unclosed table, expected `]`
         "#);
     }

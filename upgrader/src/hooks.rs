@@ -71,8 +71,11 @@ pub enum Ended {
 /// The exit code of a hook that has nothing to do on this machine (`EX_TEMPFAIL` of sysexits.h, which no hook has by accident).
 const NOT_APPLICABLE: i32 = 75;
 
-/// How many bytes of a hook's output are taken note of.
+/// How many bytes of a hook's output are taken note of, each line with [`PER_LINE`] more.
 const MOST_OUTPUT: usize = 4 * 1024 * 1024;
+
+/// What the time and the name before each line take in the log, in bytes: with short lines that is most of it.
+const PER_LINE: usize = 40;
 
 /// Runs a hook to its end, or until `limit`; its output goes line by line to `line`.
 pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut dyn FnMut(&str)) -> Ended {
@@ -85,7 +88,7 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
         .time_limit(limit)
         .lines(&mut |text| {
             let before = printed;
-            printed = printed.saturating_add(text.len() + 1);
+            printed = printed.saturating_add(text.len() + PER_LINE);
             if printed <= MOST_OUTPUT {
                 line(text);
             } else if before <= MOST_OUTPUT {

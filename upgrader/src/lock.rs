@@ -59,7 +59,8 @@ impl Lock {
 
     /// The lock that another process [shared](Self::share) with this one as its stdin.
     pub fn inherited(path: &Path) -> Result<Self> {
-        let file = File::from(rustix::io::dup(stdin()).context("no stdin")?);
+        // Not for children: what a hook leaves running would hold the lock for as long as it lives.
+        let file = File::from(rustix::io::fcntl_dupfd_cloexec(stdin(), 0).context("no stdin")?);
         let (given, wanted) = (file.metadata()?, path.metadata().with_context(|| cannot(path))?);
         let is_it = given.dev() == wanted.dev() && given.ino() == wanted.ino() && file.try_lock().is_ok();
         ensure!(is_it, "{}: this process was not given the lock", path.display());

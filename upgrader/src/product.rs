@@ -324,14 +324,14 @@ pending = ["xivo-dbms", "pending"]
         4: services.order: names no service
         4: services.order: asterisk is named twice
         4: services.order: "--now" is not the name of a unit
-        5: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
+        5: restart: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
         8: services.ready.nginx: this service is not in services.order
-        8: "soon" is not a span of time such as "60s" or "2m", at most a day
-        8: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
-        8: "0s" is not a span of time such as "60s" or "2m", at most a day
-        6: "-1s" is not a span of time such as "60s" or "2m", at most a day
+        8: asterisk: "soon" is not a span of time such as "60s" or "2m", at most a day
+        8: asterisk: "9000000000000000000s" is not a span of time such as "60s" or "2m", at most a day
+        8: asterisk: "0s" is not a span of time such as "60s" or "2m", at most a day
+        6: settle: "-1s" is not a span of time such as "60s" or "2m", at most a day
         9: unclosed table, expected `]`
-        13: unknown variant `oracle`, expected `postgresql`
+        13: kind: unknown variant `oracle`, expected `postgresql`
         12: missing field `owner`
         15: database.owner: "--echo-all" is not a name of letters, digits, _ and -
         14: database.name: "host=other" is not a name of letters, digits, _ and -

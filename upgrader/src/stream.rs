@@ -11,7 +11,8 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::event::{Event, Reader};
 
-/// How many bytes of programs' output are recorded; after that, the log alone has it. The file is in memory.
+/// How many bytes of programs' output are recorded, as they lie in the file; after that, the log alone has it. The file is in
+/// memory.
 const MOST_OUTPUT: usize = 8 * 1024 * 1024;
 
 /// The run under way as a file of events, one JSON line each, for the processes that follow it. It is in memory (/run): what
@@ -45,14 +46,14 @@ fn cannot(path: &Path) -> String {
 
 impl Reader for Recorder {
     fn read(&mut self, event: &Event) {
-        if let Event::Output { line, .. } = event {
-            self.output = self.output.saturating_add(line.len());
-            if self.output > MOST_OUTPUT {
-                return;
-            }
-        }
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
+            if matches!(event, Event::Output { .. }) {
+                self.output = self.output.saturating_add(line.len());
+                if self.output > MOST_OUTPUT {
+                    return;
+                }
+            }
             // In one piece, so that nobody reads half a line; a full memory must not end an upgrade.
             let _ = self.file.write_all(&line);
         }
@@ -154,9 +155,11 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("events");
         let mut recorder = Recorder::begin(&path).expect("writable");
-        let flood = Event::Output { source: "hook".to_owned(), line: "y".repeat(64 * 1024) };
-        for _ in 0..1000 {
-            recorder.read(&flood);
+        for (length, count) in [(1, 200_000), (64 * 1024, 1000)] {
+            let flood = Event::Output { source: "hook".to_owned(), line: "y".repeat(length) };
+            for _ in 0..count {
+                recorder.read(&flood);
+            }
         }
         recorder.read(&Event::Repairing);
         assert!(path.metadata().expect("there").len() < 10_000_000);

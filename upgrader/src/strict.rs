@@ -7,11 +7,15 @@ use serde::{Deserialize, Deserializer};
 /// The longest time that can be waited for anything.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Reads the text of a TOML file. What is wrong is one line, and comes with the number of the file's line.
+/// Reads the text of a TOML file. What is wrong is one line that names the key, and comes with the number of the file's line.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
     toml::from_str(text).map_err(|error| {
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
-        (line_at(text, error.span().map_or(0, |span| span.start)), message)
+        let line = line_at(text, error.span().map_or(0, |span| span.start));
+        let key = text.lines().nth(line - 1).and_then(|text| text.split_once('=')).map_or("", |(key, _)| key.trim());
+        // What is missing is not on that line.
+        let named = key.is_empty() || message.contains(&format!("`{key}`")) || message.starts_with("missing");
+        (line, if named { message } else { format!("{key}: {message}") })
     })
 }
 

@@ -17,16 +17,35 @@ pub const VERB: &str = "work";
 const PATIENCE: u32 = 150;
 const STEP: Duration = Duration::from_millis(200);
 
+/// How many units of earlier runs may be in the way.
+const UNITS: u32 = 9;
+
 /// True if systemd runs this machine (`sd_booted(3)`).
 #[must_use]
 pub fn has_systemd() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
-/// The transient unit that works.
+/// The transient unit to work in: `NAME-upgrade-run.service`, or the first of `-run-2` … that systemd does not know. It knows
+/// those in which something still runs that a hook of an earlier run has left.
+fn free_unit(paths: &Paths) -> Result<String> {
+    let names = (1..=UNITS).map(|number| {
+        let tail = if number == 1 { String::new() } else { format!("-{number}") };
+        format!("{}-run{tail}.service", paths.package())
+    });
+    let names: Vec<String> = names.collect();
+    let known = systemd::show(&names)?;
+    let free = names.into_iter().zip(known).find(|(_, unit)| unit.load == "not-found");
+    free.map(|(name, _)| name).context("what earlier runs have left is still running in too many units")
+}
+
+/// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
 #[must_use]
-pub fn unit(paths: &Paths) -> String {
-    format!("{}-run.service", paths.package())
+pub fn own_unit(paths: &Paths) -> String {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
+    let unit = units.find(|unit| unit.ends_with(".service")).map(str::to_owned);
+    unit.unwrap_or_else(|| format!("{}-run.service", paths.package()))
 }
 
 /// Lets a transient systemd unit go on with the run: whatever becomes of this process and its terminal, the work is done.
@@ -44,7 +63,7 @@ pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> 
         .arg("--pipe")
         .arg("--collect")
         .arg("--service-type=exec")
-        .arg(format!("--unit={}", unit(paths)))
+        .arg(format!("--unit={}", free_unit(paths)?))
         .arg(format!("--description=The upgrade that {name} has begun"))
         // Whatever a maintainer script or hook leaves running on purpose, and dpkg in the middle of its work, outlives us.
         .setting("--property=KillMode=process")

@@ -30,12 +30,6 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: true,
     },
     Story {
-        name: "edited_conffile",
-        promise: "A conffile that the admin edited never stops an upgrade with a question; the admin's version is kept beside.",
-        tell: edited_conffile,
-        has_snapshot: false,
-    },
-    Story {
         name: "killed_in_the_middle",
         promise: "After the upgrader is killed while packages change, the next start finishes them, and nothing of the first \
                   keeps services from starting.",
@@ -145,35 +139,6 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
         );
     }
     Ok(Some(shown))
-}
-
-fn edited_conffile(debian: Debian) -> Result<Option<String>> {
-    let mut world = upgradable(debian)?;
-    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
-    // Many machines carry this, and it would win.
-    let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
-    world.machine.write("/etc/apt/apt.conf.d/10conffiles", keep, 0o644)?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
-    let (new, old) =
-        (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-old")?);
-    ensure!(new == "# XiVO\nlanguage = en\n", "the conffile is {new:?}");
-    ensure!(old == "language = de\n", "the admin's version is {old:?}");
-
-    // The other policy: the admin's version stays, and the package's lies beside it.
-    world.machine.sh(
-        "sed -i 's/\"replace\"/\"keep\"/' /usr/share/xivo-upgrade/product.toml; echo 'language = nl' >/etc/xivo/xivo.conf",
-    )?;
-    let mut xivo =
-        harness::package::Package::new("xivo", "1.2.3").file("/etc/xivo/xivo.conf", "language = es\n", 0o644);
-    xivo.files[0].conffile = true;
-    world.publish([&xivo])?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
-    let (kept, new) =
-        (world.machine.sh("cat /etc/xivo/xivo.conf")?, world.machine.sh("cat /etc/xivo/xivo.conf.dpkg-dist")?);
-    ensure!(kept == "language = nl\n" && new == "language = es\n", "kept {kept:?}, beside it {new:?}");
-    Ok(None)
 }
 
 fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {

@@ -6,6 +6,8 @@ mod aftermath;
 mod attended;
 /// Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
 mod changed;
+/// Stories of conffiles, and of packages that would like to ask.
+mod conffiles;
 /// Stories of upgrades whose process is killed.
 mod cut_short;
 /// Stories of products with a database.
@@ -14,10 +16,14 @@ mod database;
 mod field_notes;
 /// Stories of the harness itself: what it must be right about for the others to prove anything.
 mod honest;
+/// Stories of hooks: in order, in their own world, and up to no good.
+mod hooks;
 /// Stories of another product than XiVO.
 mod other_product;
 /// Stories of what the package brings beside the programs.
 mod package;
+/// Stories of what can be known to go wrong before anything is touched.
+mod preflight;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// Stories of what is shown where.
@@ -38,11 +44,14 @@ fn main() {
         attended::STORIES,
         changed::STORIES,
         cut_short::STORIES,
+        conffiles::STORIES,
         database::STORIES,
         field_notes::STORIES,
         honest::STORIES,
+        hooks::STORIES,
         other_product::STORIES,
         package::STORIES,
+        preflight::STORIES,
         restarts::STORIES,
         screens::STORIES,
         terminal::STORIES,

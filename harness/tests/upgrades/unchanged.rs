@@ -81,7 +81,7 @@ pub(crate) fn portrait(world: &World) -> Result<(SystemState, String)> {
 }
 
 /// Runs the upgrader and makes sure that it ended so and left the machine as it was.
-fn unchanged(world: &World, exit: i64, run: impl FnOnce() -> Result<Transcript>) -> Result<String> {
+pub(crate) fn unchanged(world: &World, exit: i64, run: impl FnOnce() -> Result<Transcript>) -> Result<String> {
     let before = portrait(world)?;
     let transcript = run()?;
     ensure!(transcript.exit == exit, "{transcript}");

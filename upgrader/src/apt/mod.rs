@@ -51,9 +51,14 @@ pub fn update(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
     let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
     result.explain(|| {
         // apt compares the dates in the Release file with this machine's clock.
-        let remedy = if said.contains("is not valid yet") || said.contains("is expired") {
+        let otherwise = if said.contains("is not valid yet") {
+            Some("the clock of whoever publishes the source is")
+        } else {
+            said.contains("is expired").then_some("the source has not been published anew in time")
+        };
+        let remedy = if let Some(otherwise) = otherwise {
             format!(
-                "If this machine's clock is wrong (it shows {}), set it; otherwise the source has not been published anew in time.",
+                "If this machine's clock is wrong (it shows {}), set it; otherwise {otherwise}.",
                 jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
             )
         } else {

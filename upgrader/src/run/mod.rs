@@ -106,7 +106,7 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
     let plan = events.report().plan.clone().context("the recording has no plan")?;
     let mut run = Run { context, product: &product, plan: Some(plan), restarted: Restarted::default() };
     match Step::Confirm.next(Outcome::Done, Mode::Upgrade) {
-        Next::Step(step) => run.go_on(step, Some(worker::unit(context.paths)), events),
+        Next::Step(step) => run.go_on(step, Some(worker::own_unit(context.paths)), events),
         Next::End(exit) => Ok(exit),
     }
 }

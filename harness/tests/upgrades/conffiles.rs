@@ -1,0 +1,190 @@
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::{self, upgradable};
+use harness::image::Debian;
+use harness::package::Package;
+use harness::release::Release;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "conffiles_replaced",
+        promise: "Whatever the admin did to a conffile, the upgrade asks nothing, loses nothing, and tells before and after what \
+                  becomes of it.",
+        tell: conffiles_replaced,
+        has_snapshot: true,
+    },
+    Story {
+        name: "conffiles_kept",
+        promise: "An admin who says so in the settings keeps every conffile as it is, and finds the package's beside it.",
+        tell: conffiles_kept,
+        has_snapshot: true,
+    },
+    Story {
+        name: "nobody_is_asked",
+        promise: "A package that asks by debconf, on its stdin or at the terminal gets no answer, and keeps nobody waiting.",
+        tell: nobody_is_asked,
+        has_snapshot: false,
+    },
+];
+
+/// The files of a package with a conffile of every kind, by what the admin does to them. `dropped` ones are not in the new
+/// version, and its scripts remove them; `added` is only in that one.
+const OLD: [&str; 8] =
+    ["deleted", "dropped", "dropped-edited", "edited", "edited-but-not-by-us", "linked", "obsolete", "untouched"];
+
+/// A package whose conffiles differ from version to version, but for one.
+fn settings(version: &str) -> Package {
+    let path = |name: &str| format!("/etc/settings/{name}.conf");
+    let mut package = Package::new("xivo-settings", version);
+    for name in OLD {
+        let gone = version != "1.0" && (name.starts_with("dropped") || name == "obsolete");
+        let text = if name == "edited-but-not-by-us" { "always".to_owned() } else { format!("of {version}") };
+        if !gone {
+            package = package.conffile(&path(name), format!("# {name}\n{text}\n"));
+        }
+    }
+    if version != "1.0" {
+        package = package.conffile(&path("added"), "# added\n");
+        let removed = ["dropped", "dropped-edited"]
+            .map(|name| format!("dpkg-maintscript-helper rm_conffile {} 1.1~ -- \"$@\"\n", path(name)))
+            .concat();
+        for script in ["preinst", "postinst", "postrm"] {
+            package.scripts.insert(script.to_owned(), format!("#!/bin/sh\nset -e\n{removed}"));
+        }
+    }
+    // The same by way of ucf, where it is installed.
+    package = package.file("/usr/share/settings/by-ucf.conf", format!("# by-ucf\nof {version}\n"), 0o644);
+    let ucf = "if [ \"$1\" = configure ]; then ucf /usr/share/settings/by-ucf.conf /etc/settings/by-ucf.conf
+               ucfr xivo-settings /etc/settings/by-ucf.conf; fi\n";
+    let postinst = package.scripts.entry("postinst".to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
+    postinst.push_str(ucf);
+    package.control.insert("Depends".to_owned(), "ucf".to_owned());
+    package
+}
+
+/// A machine on which an admin has done everything to conffiles that can be done, before an upgrade that brings others.
+fn edited_machine(debian: Debian) -> Result<World> {
+    let mut world = appliance::with_debian_packages(debian, "ucf", &["ucf"], "")?;
+    world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &appliance::upgrader()?]))?;
+    world.install(&["xivo", "xivo-settings", "xivo-upgrade"])?;
+    world.machine.sh("cd /etc/settings
+         for name in edited dropped-edited edited-but-not-by-us by-ucf; do echo mine >>$name.conf; done
+         rm deleted.conf
+         mv linked.conf /srv/; echo mine >>/srv/linked.conf; ln -s /srv/linked.conf linked.conf
+         echo 'language = de' >/etc/xivo/xivo.conf")?;
+    // Many machines carry this, and it would win over the product's and the admin's word.
+    let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
+    world.machine.write("/etc/apt/apt.conf.d/10conffiles", keep, 0o644)?;
+    world.publish(Release::named("1.2.2")?.packages.iter().chain([&settings("1.1")]))?;
+    Ok(world)
+}
+
+/// What lies below /etc/settings and where the link points to, with what is in it.
+fn on_disk(world: &World) -> Result<String> {
+    world.machine.sh(
+        "cd /; for file in $(find /etc/settings /srv /etc/xivo/xivo.conf* -type f -o -type l | LC_ALL=C sort); do
+         if [ -h $file ]; then echo \"  $file -> $(readlink $file)\"
+         else echo \"  $file: $(tr '\\n' '|' <$file)\"; fi; done",
+    )
+}
+
+/// The part of a plan that is about conffiles.
+fn planned(screen: &str) -> Result<&str> {
+    let (_, start) = screen.split_once("Configuration files").context("no conffiles in the plan")?;
+    Ok(start.split_once("\n\n").context("the plan does not end")?.0)
+}
+
+/// Everything that is told of conffiles, and what there really is.
+fn told(world: &World, screen: &str) -> Result<String> {
+    let mut shown = format!("In the plan:\nConfiguration files{}\n\nOn the screen at the end:\n", planned(screen)?);
+    let (_, end) = screen.split_once("nginx                    OK\n").context("no restart")?;
+    shown.push_str(end);
+    let report = world.upgrade(&["history", "--json"]).run()?;
+    let reports: serde_json::Value = serde_json::from_str(&report.screen).context("the history is no JSON")?;
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    writeln!(shown, "\nIn the ledger:")?;
+    for entry in reports[0]["conffiles"].as_array().context("no ledger")? {
+        let path = entry["path"].as_str().context("no path")?;
+        let sum = |key: &str| entry[key].as_str().map_or("none", |sum| &sum[..6]).to_owned();
+        writeln!(
+            shown,
+            "  {path}: {} ({} -> {}){}",
+            entry["fate"].as_str().unwrap_or_default(),
+            sum("sha256_before"),
+            sum("sha256_after"),
+            entry["other"].as_str().map_or_else(String::new, |other| format!(", and {other}")),
+        )?;
+        // What the ledger says is so.
+        if let Some(sum) = entry["sha256_after"].as_str() {
+            let real = world.machine.sh(&format!("sha256sum <{path}"))?;
+            ensure!(real.starts_with(sum), "{path} is {real}, and the ledger says {sum}");
+        } else {
+            world.machine.sh(&format!("test ! -e {path}"))?;
+        }
+        ensure!(log.contains(&format!("conffile: {path} is ")), "the log has nothing of {path}");
+    }
+    writeln!(shown, "\nDifferences in the log:")?;
+    for line in log.lines().filter_map(|line| line.split_once(" diff: ").map(|(_, line)| line)) {
+        // A file's name comes with its time.
+        writeln!(shown, "  {}", line.split('\t').next().unwrap_or_default())?;
+    }
+    writeln!(shown, "\nOn disk:\n{}", on_disk(world)?)?;
+    Ok(shown)
+}
+
+fn conffiles_replaced(debian: Debian) -> Result<Option<String>> {
+    let world = edited_machine(debian)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    told(&world, &transcript.screen).map(Some)
+}
+
+fn conffiles_kept(debian: Debian) -> Result<Option<String>> {
+    let world = edited_machine(debian)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"conffiles = \"keep\"\n", 0o644)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    told(&world, &transcript.screen).map(Some)
+}
+
+fn nobody_is_asked(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let mut curious = Package::new("xivo-curious", "1.0");
+    world.publish([&curious])?;
+    world.install(&["xivo-curious"])?;
+    "1.1".clone_into(&mut curious.version);
+    curious.control.insert("Depends".to_owned(), "debconf".to_owned());
+    curious.scripts.insert(
+        "templates".to_owned(),
+        "Template: xivo-curious/colour\nType: string\nDefault: grey\nDescription: Which colour?\n Nobody knows.\n"
+            .to_owned(),
+    );
+    let question =
+        "#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\ndb_input critical xivo-curious/colour || true\ndb_go\n";
+    curious.scripts.insert("config".to_owned(), question.to_owned());
+    // debconf takes stdin for itself; a script without it has the one of dpkg.
+    curious.scripts.insert(
+        "postinst".to_owned(),
+        format!("{question}db_get xivo-curious/colour\necho \"colour $RET\" >>/root/answers\ndb_stop\n"),
+    );
+    curious.scripts.insert(
+        "preinst".to_owned(),
+        "#!/bin/sh\nset -e\nread answer || answer=nothing\necho \"stdin $answer\" >>/root/answers\n\
+         if (: </dev/tty) 2>/dev/null; then answer=there; else answer='not there'; fi\n\
+         echo \"terminal $answer\" >>/root/answers\n"
+            .to_owned(),
+    );
+    world.publish([&curious])?;
+    // Somebody is there who could be asked, and would rather be asked by debconf in a dialog.
+    let transcript = world.upgrade(&[]).env("DEBIAN_FRONTEND", "dialog").answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    ensure!(!transcript.screen.contains("colour"), "somebody was asked: {transcript}");
+    let answers = world.machine.sh("cat /root/answers")?;
+    ensure!(answers == "stdin nothing\nterminal not there\ncolour grey\n", "the answers are:\n{answers}");
+    Ok(None)
+}

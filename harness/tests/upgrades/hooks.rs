@@ -1,0 +1,152 @@
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::upgradable;
+use harness::image::Debian;
+use harness::observation::{Happened, Mark, SystemState};
+use harness::package::Package;
+use harness::shipped::SERVICES;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "hooks_of_all_kinds",
+        promise: "Hooks run in their order in an environment that is always the same; what is no hook is skipped and said; none \
+                  can ask anybody, keep a run waiting with what it leaves behind, or fill the disk with what it prints.",
+        tell: hooks_of_all_kinds,
+        has_snapshot: true,
+    },
+    Story {
+        name: "hooks_that_misbehave",
+        promise: "A hook that hangs is ended with all its processes, one that prints rubbish spoils neither screen nor log, and \
+                  the others and the services have their turn all the same.",
+        tell: hooks_that_misbehave,
+        has_snapshot: true,
+    },
+    Story {
+        name: "hook_kills_the_upgrader",
+        promise: "A hook that kills the upgrader is said to whoever looks on, and the next start completes the upgrade.",
+        tell: hook_kills_the_upgrader,
+        has_snapshot: true,
+    },
+];
+
+/// Where the shipped hooks are, and the admin's own.
+const SHIPPED: &str = "/usr/share/xivo-upgrade";
+const LOCAL: &str = "/etc/xivo-upgrade";
+
+fn hook(world: &World, path: &str, script: &str) -> Result<()> {
+    world.machine.write(path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
+}
+
+/// The screen from the hooks of the first phase on: what comes before is in other stories.
+fn from_the_hooks(screen: &str) -> Result<String> {
+    let (_, end) = screen.split_once("Running pre-upgrade hooks\n").context("no hooks")?;
+    Ok(format!("Running pre-upgrade hooks\n{end}"))
+}
+
+fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let pre = |name: &str| format!("{SHIPPED}/pre-upgrade.d/{name}");
+    let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
+    let local = format!("{LOCAL}/pre-upgrade.d/05-local");
+    world.machine.write(&local, harness::appliance::marking_hook().as_bytes(), 0o755)?;
+    world.machine.write(&format!("{LOCAL}/pre-upgrade.d/README"), b"Put your own hooks here.\n", 0o644)?;
+    hook(&world, &pre("30-other-hardware"), "exit 75")?;
+    world.machine.write(&pre("35-forgotten-chmod"), b"#!/bin/sh\nexit 1\n", 0o644)?;
+    world.machine.sh(&format!("ln -s /opt/nowhere {}", pre("40-dangling")))?;
+    hook(&world, &pre("50-environment"), "tr '\\0' '\\n' </proc/$$/environ | sort >/root/environment")?;
+    let curious =
+        "{ wc -c; if (: </dev/tty); then echo terminal; else echo no terminal; fi; } >/root/curious 2>/dev/null";
+    hook(&world, &pre("55-curious"), curious)?;
+    // It keeps the output of the hook open for as long as it lives.
+    hook(&world, &post("50-daemon"), "sleep 1000 &\necho $! >/root/daemon")?;
+    hook(&world, &post("60-flood"), "yes all work and no play | head -c 100000000")?;
+
+    let mark = Mark::set(&world.machine)?;
+    let transcript =
+        world.upgrade(&[]).env("SECRET", "sesame").env("PERL5LIB", "/root").answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let curious = world.machine.sh("cat /root/curious")?;
+    ensure!(curious == "0\nno terminal\n", "it got hold of something:\n{curious}");
+    world.machine.sh("kill -0 $(cat /root/daemon)").context("the daemon is gone")?;
+    // A hundred megabytes were printed.
+    for (file, most) in [("/var/log/xivo-upgrade.log", 8_000_000), ("/run/xivo-upgrade.events", 12_000_000)] {
+        let size: u64 = world.machine.sh(&format!("stat -c %s {file}"))?.trim().parse()?;
+        ensure!(size < most, "{file} has {size} bytes");
+    }
+    let log = world.machine.sh("grep -c '60-flood: all work and no play$' /var/log/xivo-upgrade.log")?;
+    ensure!(log.trim().parse::<u64>()? > 1000, "nothing of the flood is in the log: {log}");
+    world.machine.sh("grep -q '60-flood: … and more' /var/log/xivo-upgrade.log")?;
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+
+    let environment = world.machine.sh("sed 's/^/  /' /root/environment")?;
+
+    // What a hook has left running keeps nobody from upgrading again.
+    let mut world = world;
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    world.machine.sh(&format!("rm {}", post("60-flood")))?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0 && again.screen.contains("From here on it goes on by itself"), "{again}");
+
+    let mut shown = from_the_hooks(&transcript.screen)?;
+    writeln!(shown, "\n{happened}\nThe environment of a hook:")?;
+    shown.push_str(&environment);
+    Ok(Some(shown))
+}
+
+fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    world.machine.write(&format!("{LOCAL}/config.toml"), b"[time-limits]\nhook = \"2s\"\n", 0o644)?;
+    let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
+    // It wants to live, and so does its child.
+    hook(
+        &world,
+        &post("12-hangs"),
+        "trap '' TERM\necho $$ >/root/hangs\nsh -c \"trap '' TERM; sleep 1000\" &\necho $! >>/root/hangs\nwait",
+    )?;
+    let rubbish =
+        "printf '\\033[2J\\033[31mred\\033[0m \\007bell\\r\\n\\000\\377\\376 binary \\033]0;title\\007\\n'\nexit 3";
+    hook(&world, &post("13-rubbish"), rubbish)?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&["--yes"]).at_terminal().run()?;
+    ensure!(transcript.exit == 6, "{transcript}");
+    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    ensure!(happened.restart_order() == SERVICES, "{happened}");
+    let left = world
+        .machine
+        .sh("for process in $(cat /root/hangs); do kill -0 $process 2>/dev/null && echo $process || :; done")?;
+    ensure!(left.is_empty(), "these processes of the hook live on: {left}");
+    let unclean = world.machine.sh("LC_ALL=C grep -c '[[:cntrl:]]' /var/log/xivo-upgrade.log || :")?;
+    ensure!(unclean.trim() == "0", "the log has control characters");
+    world
+        .machine
+        .sh("iconv -f UTF-8 -t UTF-8 /var/log/xivo-upgrade.log >/dev/null; test ! -e /usr/sbin/policy-rc.d")?;
+    let log = world.machine.sh("sed -n 's/^[^ ]* 13-rubbish: /  /p' /var/log/xivo-upgrade.log")?;
+    let screen = from_the_hooks(&transcript.screen)?;
+    Ok(Some(format!("{screen}\nWhat the log has of 13-rubbish:\n{log}\n{happened}")))
+}
+
+fn hook_kills_the_upgrader(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    hook(
+        &world,
+        &format!("{LOCAL}/pre-upgrade.d/50-kills"),
+        "if mkdir /root/killed 2>/dev/null; then kill -KILL $PPID; fi",
+    )?;
+    let killed = world.upgrade(&["--yes"]).run()?;
+    ensure!(killed.exit == 5, "{killed}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.1", "{killed}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0, "{again}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    Ok(Some(format!("{}\n{}", from_the_hooks(&killed.to_string())?, from_the_hooks(&again.to_string())?)))
+}

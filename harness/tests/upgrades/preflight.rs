@@ -1,0 +1,243 @@
+use std::fmt::Write as _;
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::appliance::{self, upgradable};
+use harness::image::Debian;
+use harness::observation::SystemState;
+use harness::package::Package;
+use harness::shipped::SERVICES;
+use harness::world::World;
+use jiff::SignedDuration;
+
+use crate::story::Story;
+use crate::unchanged::unchanged;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "everything_wrong",
+        promise: "All that stands in the way of an upgrade is said at once, each with what to do; and once that is done, the \
+                  upgrade goes through.",
+        tell: everything_wrong,
+        has_snapshot: true,
+    },
+    Story {
+        name: "somebody_else_works",
+        promise: "Whoever holds dpkg's lock is named and waited for, with a countdown; and if it takes too long, nothing has \
+                  changed.",
+        tell: somebody_else_works,
+        has_snapshot: true,
+    },
+    Story {
+        name: "wrong_clock",
+        promise: "A clock that is wrong is said to be the likely reason when package sources seem to be of another time.",
+        tell: wrong_clock,
+        has_snapshot: true,
+    },
+    Story {
+        name: "broken_settings",
+        promise: "A setting that is wrong is one line with file, line and key; nothing is changed, and what it says to do is \
+                  enough.",
+        tell: broken_settings,
+        has_snapshot: true,
+    },
+];
+
+const HOOKS: &str = "/etc/xivo-upgrade/pre-upgrade.d";
+
+/// Does what the screen says, in these very words.
+fn heed(world: &World, screen: &str, command: &str) -> Result<()> {
+    ensure!(screen.contains(&format!("`{command}`")), "nobody said `{command}`:\n{screen}");
+    world.machine.sh(command)?;
+    Ok(())
+}
+
+/// The upgrade goes through, and leaves nothing behind.
+fn goes_through(world: &World, exit: i64) -> Result<String> {
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == exit, "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{transcript}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    Ok(transcript.to_string())
+}
+
+fn everything_wrong(debian: Debian) -> Result<Option<String>> {
+    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    world.publish([&Package::new("xivo-legacy", "1.0").file("/usr/share/xivo-legacy/a", "a", 0o644)])?;
+    world.install(&["xivo-legacy"])?;
+    world.publish(&harness::release::Release::named("1.2.2")?.packages)?;
+    let machine = &world.machine;
+    for hook in ["10-writable", "20-somebodys"] {
+        machine.write(&format!("{HOOKS}/{hook}"), b"#!/bin/sh\n", 0o755)?;
+    }
+    machine.write(&format!("{HOOKS}/30-python"), b"#!/usr/bin/python2 -u\n", 0o755)?;
+    machine.write("/etc/systemd/system/monit.service", b"[Service]\nExecStart=sleep infinity\n", 0o644)?;
+    // Two releases of Debian, and somebody who does not sign.
+    for (name, origin) in [("bookworm", "Debian"), ("trixie", "Debian"), ("unsigned", "Nobody")] {
+        let option = if name == "unsigned" { "allow-insecure=yes" } else { "trusted=yes" };
+        machine.sh(&format!(
+            "mkdir -p /srv/{name}; cd /srv/{name}; printf 'Package: xivo-stub\\nVersion: 1\\nArchitecture: all\\nFilename: ./a.deb\\nSize: 1\\nSHA256: %064d\\nDescription: a\\n\\n' 0 >Packages
+             {{ printf 'Origin: {origin}\\nCodename: {name}\\nDate: %s\\nSHA256:\\n' \"$(LC_ALL=C date -Ru)\"
+               echo \" $(sha256sum <Packages | cut -d' ' -f1) $(stat -c %s Packages) Packages\"; }} >Release
+             echo 'deb [{option}] file:/srv/{name} ./' >/etc/apt/sources.list.d/{name}.list"
+        ))?;
+    }
+    machine.sh(&format!(
+        "chmod 777 {HOOKS}/10-writable; chown nobody {HOOKS}/20-somebodys
+         sed -i '/^Package: xivo-legacy$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status
+         mount -t tmpfs -o size=1m tmpfs /var/cache/apt/archives
+         mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /boot
+         mkdir -p /var/lib/xivo-upgrade
+         mount -t tmpfs -o ro tmpfs /var/lib/xivo-upgrade
+         systemctl daemon-reload; systemctl start monit
+         systemctl mask --quiet xivo-agid; systemctl stop xivo-agid"
+    ))?;
+    let mut shown = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+
+    // The admin does what was said. Of the notes it is enough to know.
+    for command in [
+        format!("chown root: {HOOKS}/20-somebodys"),
+        format!("chmod go-w {HOOKS}/10-writable"),
+        "apt-get install --reinstall xivo-legacy".to_owned(),
+        "systemctl stop monit".to_owned(),
+    ] {
+        heed(&world, &shown, &command)?;
+    }
+    world.machine.sh(&format!(
+        "chmod -x {HOOKS}/30-python; rm /etc/apt/sources.list.d/unsigned.list
+         umount /var/cache/apt/archives /boot; mount -o remount,rw /var/lib/xivo-upgrade"
+    ))?;
+    // And the one source that counts is away.
+    world.machine.sh("mv /etc/apt/sources.list.d/xivo.sources /root/")?;
+    let away = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    world.machine.sh("mv /root/xivo.sources /etc/apt/sources.list.d/")?;
+    let end = goes_through(&world, 0)?;
+    let (_, end) = end.split_once("Restarting services\n").context("no restart")?;
+    writeln!(
+        shown,
+        "\nEverything is mended, but the product's own source is away:\n{away}\nAnd when it is back:\n…{end}"
+    )?;
+    Ok(Some(shown))
+}
+
+/// Lets somebody hold dpkg's lock until the unit is stopped; gives the number of its process.
+fn hold_lock(world: &World) -> Result<String> {
+    let holder = b"#!/usr/bin/perl\nuse Fcntl;\n$0 = 'unattended-upgr';\nopen my $lock, '>>', '/var/lib/dpkg/lock-frontend' or die;\n\
+                   my $whole = pack 's s x4 q q l x4', F_WRLCK, 0, 0, 0, 0;\nfcntl $lock, F_SETLK, $whole or die;\n\
+                   open my $ready, '>', '/run/holder.ready'; sleep;\n";
+    world.machine.write("/root/holder", holder, 0o755)?;
+    world.machine.sh("rm -f /run/holder.ready; systemd-run --quiet --collect --unit=holder /root/holder 2>&1
+         timeout 20 sh -c 'until test -e /run/holder.ready; do sleep 0.02; done'")?;
+    Ok(world.machine.sh("systemctl show --property=MainPID --value holder")?.trim().to_owned())
+}
+
+fn somebody_else_works(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let settings = "/etc/xivo-upgrade/config.toml";
+    let mut shown = String::new();
+    // For too long.
+    world.machine.write(settings, b"[time-limits]\nlock = \"3s\"\n", 0o644)?;
+    let holder = hold_lock(&world)?;
+    let too_long = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    writeln!(shown, "Somebody who does not end:\n{}", too_long.replace(&holder, "123"))?;
+
+    // For a while, at a terminal: the countdown is overwritten.
+    world.machine.sh(&format!("rm {settings}"))?;
+    let waited = "until grep -q 'waiting for .*, 118 s more' /var/log/xivo-upgrade.log; do sleep 0.05; done; systemctl stop holder";
+    let mut live = Vec::new();
+    let dry_run = thread::scope(|scope| {
+        let ends = scope.spawn(|| world.machine.sh(waited));
+        let transcript = world.upgrade(&["--dry-run"]).at_terminal().live(&mut live).run();
+        ends.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        transcript
+    })?;
+    ensure!(dry_run.exit == 0 && !dry_run.screen.contains("Waiting"), "{dry_run}");
+    let live = String::from_utf8_lossy(&live);
+    for seconds in [120, 119, 118] {
+        let bar = format!(
+            "\rWaiting for unattended-upgr (process {holder}), who works with packages: at most {seconds} s more"
+        );
+        ensure!(live.contains(&bar), "no {bar:?} in {live}");
+    }
+
+    // In plain lines, one of many seconds is enough.
+    world.machine.sh(": >/var/log/xivo-upgrade.log")?;
+    let holder = hold_lock(&world)?;
+    let upgrade = thread::scope(|scope| {
+        let ends = scope.spawn(|| world.machine.sh(waited));
+        let transcript = world.upgrade(&["--yes"]).run();
+        ends.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+        transcript
+    })?;
+    ensure!(upgrade.exit == 0, "{upgrade}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.2", "{upgrade}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    let (start, _) = upgrade.screen.split_once("\n\n").context("no plan")?;
+    writeln!(shown, "Somebody who ends after a while:\n{}\n…", start.replace(&holder, "123"))?;
+    Ok(Some(shown))
+}
+
+/// A screen without dates, times, and what is in parentheses: dates as well, and spans of time.
+fn without_dates(screen: &str) -> String {
+    let mut shown = String::new();
+    let mut depth = 0_u32;
+    for character in screen.chars() {
+        depth += u32::from(character == '(');
+        if depth == 0 {
+            shown.push(if character.is_ascii_digit() { '9' } else { character });
+        } else if character == ')' {
+            depth -= 1;
+            shown.push_str("(…)");
+        }
+    }
+    shown
+}
+
+fn wrong_clock(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let mut shown = String::new();
+    for (what, days, apt) in [
+        ("A clock that is behind", -2, "true"),
+        ("A clock that is ahead", 3, "true"),
+        ("A clock that is behind, and an apt that does not care", -2, "false"),
+    ] {
+        let setting = format!("Acquire::Check-Date \"{apt}\";\n");
+        world.machine.write("/etc/apt/apt.conf.d/90dates", setting.as_bytes(), 0o644)?;
+        world.publish_dated(SignedDuration::from_hours(24 * days))?;
+        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        let now = world.machine.sh("date -u +%Y-%m-%d")?;
+        ensure!(screen.contains(&format!("shows {}", now.trim())), "{screen}");
+        writeln!(shown, "{what}:\n{}", without_dates(&screen))?;
+    }
+    // The clock is right, in so far as it and the source agree.
+    world.publish_dated(SignedDuration::from_secs(1))?;
+    world.machine.sh("rm -r /var/lib/apt/lists/*")?;
+    goes_through(&world, 0)?;
+    Ok(Some(shown))
+}
+
+fn broken_settings(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let mut shown = String::new();
+    for (what, settings) in [
+        ("a key that there is not", "# Mine.\nconffiles = \"keep\"\nconfiles = \"replace\"\n"),
+        ("a value that there is not", "conffiles = \"ask\"\n"),
+        ("a time that is none", "[time-limits]\nlock = 120\n"),
+        ("no TOML at all", "[time-limits]\nlock 2m\n"),
+    ] {
+        world.machine.write("/etc/xivo-upgrade/config.toml", settings.as_bytes(), 0o644)?;
+        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        writeln!(shown, "{what}:\n{screen}")?;
+        let (_, line) = screen.split_once("config.toml:").context("no line")?;
+        let (line, _) = line.split_once(':').context("no line")?;
+        ensure!(screen.contains("put a # in front of it"), "{screen}");
+        world.machine.sh(&format!("sed -i '{line}s/^/#/' /etc/xivo-upgrade/config.toml"))?;
+        let mended = world.upgrade(&["--dry-run"]).run()?;
+        ensure!(mended.exit == 0, "{mended}");
+    }
+    goes_through(&world, 0)?;
+    Ok(Some(shown))
+}
