@@ -57,13 +57,13 @@ pub fn own_unit(paths: &Paths) -> String {
 /// If no such unit can be started: then nothing has happened, and this process still holds the lock.
 pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
     let log = File::options().append(true).create(true).open(paths.log()).context("the log")?;
-    let name = paths.package();
+    let (name, unit) = (paths.package(), free_unit(paths)?);
     let mut systemd_run = Program::new("systemd-run")
         .setting("--quiet")
         .arg("--pipe")
         .arg("--collect")
         .arg("--service-type=exec")
-        .arg(format!("--unit={}", free_unit(paths)?))
+        .arg(format!("--unit={unit}"))
         .arg(format!("--description=The upgrade that {name} has begun"))
         // Whatever a maintainer script or hook leaves running on purpose, and dpkg in the middle of its work, outlives us.
         .setting("--property=KillMode=process")
@@ -87,6 +87,6 @@ pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> 
     }
     let _ = child.kill();
     // One that comes up after all would work beside us: it has the lock as well.
-    systemd::kill(&unit(paths)).context("the worker did not begin in time")?;
+    systemd::kill(&unit).context("the worker did not begin in time")?;
     bail!("the worker did not begin in time");
 }

@@ -15,7 +15,7 @@ fn judge(packages: &[Package]) -> Vec<Finding> {
         .map(|package| {
             let name = &package.name;
             Finding::fatal(
-                format!("the package {name} is half installed ({}): dpkg cannot go on from there", package.status),
+                format!("the package {name} is {}, and dpkg cannot go on from there", package.status),
                 format!(
                     "Install it anew: `apt-get install --reinstall {name}`; or, if nobody has it any more: \
                      `dpkg --remove --force-remove-reinstreq {name}`."

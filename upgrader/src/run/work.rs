@@ -112,9 +112,18 @@ impl Run<'_> {
         let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
-        for entry in ledger.close()? {
-            entry.difference(&mut events.output_of("diff"))?;
-            events.tell(Event::Conffile(entry));
+        match ledger.close() {
+            Ok(entries) => {
+                for entry in entries {
+                    let _ = entry.difference(&mut events.output_of("diff"));
+                    events.tell(Event::Conffile(entry));
+                }
+            }
+            // Hooks and services must have their turn all the same.
+            Err(error) => events.tell(Event::Attention(format!(
+                "What became of configuration files is not known to the end: {error:#}. What to do: look for files that end in \
+                 .dpkg-old and .dpkg-dist below /etc."
+            ))),
         }
         let result = result.explain(|| self.half_done());
         if first && result.as_ref().is_err_and(|error| code_of(error, Exit::NeedsHuman) == Exit::Unchanged) {
