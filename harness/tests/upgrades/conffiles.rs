@@ -6,6 +6,7 @@ use harness::image::Debian;
 use harness::package::Package;
 use harness::release::Release;
 use harness::world::World;
+use serde_json::Value;
 
 use crate::story::Story;
 
@@ -100,15 +101,13 @@ fn planned(screen: &str) -> Result<&str> {
 }
 
 /// Everything that is told of conffiles, and what there really is.
-fn told(world: &World, screen: &str) -> Result<String> {
+fn told(world: &World, screen: &str, report: &Value) -> Result<String> {
     let mut shown = format!("In the plan:\nConfiguration files{}\n\nOn the screen at the end:\n", planned(screen)?);
     let (_, end) = screen.split_once("nginx                    OK\n").context("no restart")?;
     shown.push_str(end);
-    let report = world.upgrade(&["history", "--json"]).run()?;
-    let reports: serde_json::Value = serde_json::from_str(&report.screen).context("the history is no JSON")?;
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
     writeln!(shown, "\nIn the ledger:")?;
-    for entry in reports[0]["conffiles"].as_array().context("no ledger")? {
+    for entry in report["conffiles"].as_array().context("no ledger")? {
         let path = entry["path"].as_str().context("no path")?;
         let sum = |key: &str| entry[key].as_str().map_or("none", |sum| &sum[..6]).to_owned();
         writeln!(
@@ -141,15 +140,19 @@ fn conffiles_replaced(debian: Debian) -> Result<Option<String>> {
     let world = edited_machine(debian)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
     ensure!(transcript.exit == 0, "{transcript}");
-    told(&world, &transcript.screen).map(Some)
+    let history = world.upgrade(&["history", "--json"]).run()?;
+    let reports: Value = serde_json::from_str(&history.screen).context("the history is no JSON")?;
+    told(&world, &transcript.screen, &reports[0]).map(Some)
 }
 
 fn conffiles_kept(debian: Debian) -> Result<Option<String>> {
     let world = edited_machine(debian)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", b"conffiles = \"keep\"\n", 0o644)?;
-    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
-    told(&world, &transcript.screen).map(Some)
+    // A program reads the report, and a person may read what goes to stderr.
+    let report = world.machine.sh("xivo-upgrade --yes --json 2>/root/screen")?;
+    let report: Value = serde_json::from_str(&report).context("the report is no JSON")?;
+    ensure!(report["exit_code"] == 0, "{report}");
+    told(&world, &world.machine.sh("cat /root/screen")?, &report).map(Some)
 }
 
 fn nobody_is_asked(debian: Debian) -> Result<Option<String>> {
