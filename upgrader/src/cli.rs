@@ -134,9 +134,12 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
                 return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
             }
         };
-    if !rustix::process::geteuid().is_root() && !options.only_looks() {
-        let failure = Failure::new("only root can upgrade this machine")
-            .remedy(format!("Run it as root: sudo {}", paths.package()));
+    if !rustix::process::geteuid().is_root() && !matches!(options.verb, Some(Verb::Status)) {
+        let what = match options.verb {
+            Some(Verb::History) => "only root can see what was done to this machine",
+            _ => "only root can upgrade this machine",
+        };
+        let failure = Failure::new(what).remedy(format!("Run it as root: sudo {}", paths.package()));
         return complain(&failure.into(), Exit::Unchanged).into();
     }
     match Config::read(&paths.config()) {
@@ -157,7 +160,9 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
             exit
         }
     };
-    if events.are_recorded() && events.report().on_its_own {
+    // Nobody saw a run fail that asks no questions.
+    let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::NeedsHuman);
+    if events.are_recorded() && (events.report().on_its_own || unseen) {
         aftermath(context, &mut events);
     }
     if options.json && !options.works() && !options.only_looks() {
@@ -166,7 +171,7 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
     exit
 }
 
-/// What comes after a run that changed the machine. Nothing here makes it another run than it was.
+/// What comes after a run that changed the machine, or was meant to. Nothing here makes it another run than it was.
 fn aftermath(context: &Context<'_>, events: &mut Events<'_>) {
     let report = events.report().clone();
     let told = notify::tell(&context.config.notify, &report, &mut events.output_of("notify"));

@@ -117,8 +117,8 @@ pub const SETTINGS: &[Setting] = &[
         table: "notify",
         key: "command",
         default: "[]",
-        meaning: "A program and its arguments, run at the end of each upgrade whatever came of it, with the report as JSON on its \
-                  stdin and the result in its environment: UPGRADE_RESULT (done, attention, unchanged, needs-human), \
+        meaning: "A program and its arguments, run at the end of each upgrade whatever came of it, and when one with --yes fails \
+                  before it begins, with the report as JSON on its stdin and the result in its environment: UPGRADE_RESULT (done, attention, unchanged, needs-human), \
                   UPGRADE_EXIT_CODE and UPGRADE_SUMMARY (one line).",
     },
 ];

@@ -77,6 +77,11 @@ pub fn installed_version(package: &str) -> Result<Option<String>> {
     Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
 }
 
+/// True if one version is newer than another, by dpkg's order of versions.
+pub fn is_newer(version: &str, than: &str) -> Result<bool> {
+    Program::new("dpkg").args(["--compare-versions", version, "gt", than]).succeeds()
+}
+
 /// True if the admin has put a package on hold.
 pub fn is_held(package: &str) -> Result<bool> {
     Ok(packages()?.iter().any(|found| found.name == package && found.held))

@@ -44,10 +44,11 @@ pub fn follow(context: &Context<'_>, follower: &mut Follower, events: &mut Event
         // Looked at before the recording: what a worker writes last is read all the same.
         let alive = lock::is_taken(&lock);
         while let Some(event) = follower.read() {
+            // The screen first: it removes its bar.
+            events.show(&event);
             if let Event::Failed(text) = &event {
                 let _ = writeln!(stderr(), "{text}");
             }
-            events.show(&event);
             if let Event::Finished { exit, .. } = event {
                 wait_until_gone(&lock, follower);
                 return Ok(exit);

@@ -1,5 +1,6 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write, stdout};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -35,7 +36,8 @@ impl Keeper {
         let started = self.report.started.unwrap_or_default();
         let path = self.directory.join(format!("{}.json", started.strftime("%Y%m%dT%H%M%SZ")));
         let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
+        // What failed is in it with its last lines, which may be private; who may read logs may read it.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
         serde_json::to_writer_pretty(&mut file, &self.report)?;
         file.sync_all()?;
         // From one moment to the next: there is never half a report.

@@ -84,7 +84,7 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
         .env("UPGRADE_PHASE", phase.to_string())
         .env("UPGRADE_VERSION_INSTALLED", plan.comes_from())
         .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
-        .env("UPGRADE_RESUMED", "0")
+        .env("UPGRADE_RESUMED", if plan.unfinished_from.is_some() { "1" } else { "0" })
         .time_limit(limit)
         .lines(&mut |text| {
             let before = printed;

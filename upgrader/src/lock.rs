@@ -1,6 +1,6 @@
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _, stdin};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
+            // Who may open it may hold it, and keep everybody from upgrading.
+            .mode(0o600)
             .open(path)
             .with_context(|| cannot(path))?;
         let mut taken = file.try_lock();

@@ -54,10 +54,11 @@ impl Policy {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
         }
-        match fs::rename(&self.admins, &self.path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            result => result.with_context(|| self.admins.display().to_string()),
+        // Asked first: on a filesystem that is read-only, renaming what is not there fails for that reason.
+        if self.admins.symlink_metadata().is_err() {
+            return Ok(());
         }
+        fs::rename(&self.admins, &self.path).with_context(|| self.admins.display().to_string())
     }
 }
 
@@ -74,10 +75,18 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// The policy itself. 101 is "not allowed", 0 is "allowed" (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 fn script(services: &[String], lock: &Path, admins: &Path) -> String {
-    let patterns: Vec<&str> = services.iter().map(|service| service.trim_end_matches(".service")).collect();
+    // A service may be many: postgresql's scripts speak of postgresql@15-main, and of postgresql@15-* for all of them.
+    let pattern = |service: &String| {
+        let name = service.trim_end_matches(".service");
+        if name.contains('@') { name.to_owned() } else { format!("{name}|{name}@*") }
+    };
+    let patterns: Vec<String> = services.iter().map(pattern).collect();
     format!(
         "{MARK} while packages change; it holds back nothing once {lock} is free.\n\
-         service=${{1%.service}}\n\
+         service=$1\n\
+         # invoke-rc.d passes its own option on.\n\
+         if [ \"$service\" = --quiet ]; then service=$2; fi\n\
+         service=${{service%.service}}\n\
          if ! flock --nonblock --shared {lock} true 2>/dev/null; then\n\
          \tcase \"$service\" in {patterns}) exit 101 ;; esac\n\
          fi\n\
@@ -118,9 +127,12 @@ mod tests {
         let (_root, paths) = machine();
         let lock = Lock::take(&paths.lock()).expect("free");
         let policy = Policy::hold_back(&paths, &services()).expect("written");
-        for service in ["postgresql", "postgresql.service", "asterisk"] {
+        for service in ["postgresql", "postgresql.service", "asterisk", "postgresql@15-main.service", "postgresql@15-*"]
+        {
             assert!(!allows(&paths, service), "{service}");
         }
+        let quietly = Program::new(paths.policy()).args(["--quiet", "asterisk", "restart"]).succeeds();
+        assert!(!quietly.expect("it runs"), "invoke-rc.d --quiet gets around it");
         assert!(allows(&paths, "ssh") && allows(&paths, "postgresql-common"));
         drop(lock);
         assert!(allows(&paths, "postgresql"), "nobody works, and it still holds back");

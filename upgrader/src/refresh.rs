@@ -6,7 +6,7 @@ use crate::cli::Context;
 use crate::command::Program;
 use crate::event::{Event, Events, Fate};
 use crate::exit::{Exit, Explain as _, Failure, Stopped};
-use crate::product::Product;
+use crate::product::ConffilePolicy;
 use crate::step::{Mode, Outcome, Step};
 use crate::{apt, dpkg, package_locks, run, session, signals};
 
@@ -43,6 +43,10 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     // Put there by hand, without a package: then there is nothing that apt could bring up to date.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
     let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
+    // A pin may point to an older one.
+    if !dpkg::is_newer(&to, &from)? {
+        return Ok(());
+    }
     let fate = if dpkg::is_held(&package)? {
         Fate::Held
     } else if context.options.mode() == Mode::DryRun {
@@ -54,9 +58,8 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     if fate == Fate::Installed {
         // dpkg must not lose the reader of what it says; it takes a moment.
         signals::shield()?;
-        let product = || Product::read(&context.paths.product()).map(|product| product.packages.conffiles);
-        let conffiles = context.config.conffiles.map_or_else(product, Ok).unwrap_or_default();
-        apt::upgrade_only(&package, conffiles, &mut events.news_of_apt()).explain(|| {
+        // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
+        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(|| {
             Failure::new(format!("{package} could not update itself"))
                 .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
         })?;

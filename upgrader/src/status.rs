@@ -24,6 +24,8 @@ pub struct Status {
     installed: Option<String>,
     /// The version that its sources offered when their lists were read last.
     candidate: Option<String>,
+    /// True if root asked: for others, past runs and the files that processes run stay hidden.
+    seen_by_root: bool,
     /// True while a run works.
     under_way: bool,
     /// True if the last run was cut short.
@@ -53,15 +55,17 @@ pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
 fn look(context: &Context<'_>) -> Result<Status> {
     let paths = context.paths;
     let product = Product::read(&paths.product())?;
-    let under_way = lock::is_taken(&paths.lock()) && follow::is_possible(context);
+    let is_taken = lock::is_taken(&paths.lock());
+    let under_way = is_taken && follow::is_possible(context);
     let last_run = history::read(&paths.history())?.into_iter().next();
     let cut_short = last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
     let mut status = Status {
         schema: SCHEMA,
+        seen_by_root: rustix::process::geteuid().is_root(),
         installed: dpkg::installed_version(&product.version_package)?,
         candidate: apt::candidate(&product.version_package)?,
         under_way,
-        interrupted: cut_short && !under_way,
+        interrupted: cut_short && !is_taken,
         last_run,
         reboot_recommended: reboot::reasons(paths.root(), None),
         ..Status::default()
@@ -74,7 +78,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
                 status.services_down.push((service.clone(), unit.active));
             }
         }
-        if rustix::process::geteuid().is_root() {
+        if status.seen_by_root {
             status.replaced_files = Processes::of_this_machine().obsolete()?.services.into_keys().collect();
         }
     }
@@ -110,8 +114,10 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
         if status.interrupted {
             writeln!(out, "  What to do: `{command}` finishes what was begun.")?;
         }
-    } else {
+    } else if status.seen_by_root {
         writeln!(out, "No upgrade yet")?;
+    } else {
+        writeln!(out, "Past upgrades and replaced files are for root to see")?;
     }
     if status.services_down.is_empty() {
         writeln!(out, "All services that are wanted are running")?;
@@ -149,6 +155,7 @@ mod tests {
             product: "Acme".to_owned(),
             installed: Some("2".to_owned()),
             candidate: Some("2".to_owned()),
+            seen_by_root: true,
             ..Status::default()
         };
         assert!(!status.wants_attention());

@@ -9,6 +9,9 @@ use crate::command::Program;
 /// For how long systemd may be away while it executes itself anew, and how often it is asked whether it is back.
 const REEXECUTION: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(20));
 
+/// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
 /// What systemd knows of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -97,7 +100,7 @@ pub fn reexecute() -> Result<()> {
 }
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
-    Program::new("systemctl").setting("--no-pager").args(arguments).lines(&mut |_| ())
+    Program::new("systemctl").setting("--no-pager").args(arguments).time_limit(LIMIT).lines(&mut |_| ())
 }
 
 /// Reads what `systemctl show` prints: a paragraph of `Property=value` lines for each unit. Lines it does not know are passed

@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub fn own_unit(paths: &Paths) -> String {
 /// # Errors
 /// If no such unit can be started: then nothing has happened, and this process still holds the lock.
 pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
-    let log = File::options().append(true).create(true).open(paths.log()).context("the log")?;
+    let log = File::options().append(true).create(true).mode(0o640).open(paths.log()).context("the log")?;
     let (name, unit) = (paths.package(), free_unit(paths)?);
     let mut systemd_run = Program::new("systemd-run")
         .setting("--quiet")

@@ -170,12 +170,14 @@ fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
 /// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
 fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
+    let mut dpkg_began = false;
     let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| match said {
         Said::Line(text) => {
             complaints.listen(text, marks);
             tell(News::Line(text));
         }
         Said::Status(text) => {
+            dpkg_began |= text.starts_with("pmstatus:");
             if let Some(news) = parse_status(text) {
                 tell(news);
             }
@@ -183,10 +185,19 @@ fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>
     });
     let Err(error) = result else { return Ok(()) };
     let heard = complaints.heard.join("; ");
-    if heard.contains("Could not get lock") {
+    // A maintainer script may run apt itself, and complain of the lock that this one holds.
+    if heard.contains("Could not get lock") && !dpkg_began {
         return Err(Failure::new(heard)
             .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")
             .exit(Exit::Unchanged)
+            .into());
+    }
+    if heard.contains("-y was used without") {
+        return Err(Failure::new(heard)
+            .remedy(
+                "apt would do something that nobody should agree to unseen: `apt-get dist-upgrade` asks about it. Often a pin in \
+                 /etc/apt/preferences.d or a hold (`apt-mark showhold`) is the reason.",
+            )
             .into());
     }
     if heard.contains("dpkg was interrupted") {
@@ -200,6 +211,7 @@ fn apt_get() -> Program {
     Program::new("apt-get")
         .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
         .setting("--option=Dpkg::Use-Pty=false")
+        .setting("--option=APT::Get::Show-Versions=false")
         .setting("--quiet")
 }
 

@@ -60,7 +60,6 @@ impl fmt::Display for Finding {
 #[must_use]
 pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    add(&mut findings, packages::look());
     add(&mut findings, sources::look(product));
     add(&mut findings, clock::look(paths.root()));
     findings.extend(scripts::look(paths));
@@ -71,11 +70,14 @@ pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding>
     findings
 }
 
-/// Looks whether what would change fits on the machine.
+/// Looks at what depends on the plan, if there could be one: whether it fits on the machine, and what it leaves broken.
 #[must_use]
-pub fn look_for_space(paths: &Paths, plan: &Plan, largest: u64) -> Vec<Finding> {
+pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    add(&mut findings, space::look(paths, plan, largest));
+    add(&mut findings, packages::look(plan));
+    if let Some(plan) = plan {
+        add(&mut findings, space::look(paths, plan, plan.largest));
+    }
     findings
 }
 

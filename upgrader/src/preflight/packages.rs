@@ -2,16 +2,19 @@ use anyhow::Result;
 
 use super::Finding;
 use crate::dpkg::{self, Package};
+use crate::plan::Plan;
 
-/// Looks for packages that no upgrade can make whole.
-pub(super) fn look() -> Result<Vec<Finding>> {
-    Ok(judge(&dpkg::packages()?))
+/// Looks for packages that this upgrade, as far as it could be planned, does not make whole.
+pub(super) fn look(plan: Option<&Plan>) -> Result<Vec<Finding>> {
+    let coming: Vec<&str> = plan.into_iter().flat_map(Plan::new_versions).map(|(package, _)| package).collect();
+    Ok(judge(&dpkg::packages()?, &coming))
 }
 
-fn judge(packages: &[Package]) -> Vec<Finding> {
+fn judge(packages: &[Package], coming: &[&str]) -> Vec<Finding> {
     packages
         .iter()
-        .filter(|package| package.needs_reinstallation)
+        // One that is unpacked anew is whole again.
+        .filter(|package| package.needs_reinstallation && !coming.contains(&package.name.as_str()))
         .map(|package| {
             let name = &package.name;
             Finding::fatal(

@@ -18,7 +18,7 @@ pub(super) fn look(paths: &Paths) -> Vec<Finding> {
                 Ok(found) => {
                     findings.extend(fs::metadata(&directory).ok().and_then(|metadata| private(&directory, &metadata)));
                     for hook in found.hooks {
-                        findings.extend(judge(&hook));
+                        findings.extend(judge(&hook, phase));
                     }
                 }
             }
@@ -27,7 +27,7 @@ pub(super) fn look(paths: &Paths) -> Vec<Finding> {
     findings
 }
 
-fn judge(hook: &Path) -> Option<Finding> {
+fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
     let metadata = fs::metadata(hook).ok()?;
     private(hook, &metadata).or_else(|| {
         let interpreter = interpreter(&fs::read(hook).ok()?)?;
@@ -35,10 +35,13 @@ fn judge(hook: &Path) -> Option<Finding> {
             fs::metadata(&interpreter).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
         (!runs).then(|| {
             let (hook, interpreter) = (hook.display(), interpreter.display());
-            Finding::fatal(
-                format!("the hook {hook} cannot run: its first line names {interpreter}, which is not there"),
-                "Install what it names, or mend that line; or `chmod -x` the hook if it is not needed.",
-            )
+            let what = format!("the hook {hook} cannot run: its first line names {interpreter}, which is not there");
+            let remedy = "Install what it names, or mend that line; or `chmod -x` the hook if it is not needed.";
+            match phase {
+                Phase::PreUpgrade => Finding::fatal(what, remedy),
+                // It may come with this very upgrade.
+                Phase::PostUpgrade => Finding::note(what, remedy),
+            }
         })
     })
 }
@@ -76,7 +79,7 @@ mod tests {
         let hook = directory.path().join("10-hook");
         fs::write(&hook, script).expect("written");
         fs::set_permissions(&hook, fs::Permissions::from_mode(mode)).expect("mode set");
-        let finding = judge(&hook).map_or_else(|| "fine".to_owned(), |finding| finding.what);
+        let finding = judge(&hook, Phase::PreUpgrade).map_or_else(|| "fine".to_owned(), |finding| finding.what);
         finding.replace(&directory.path().display().to_string(), "/hooks")
     }
 

@@ -7,7 +7,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 
 use super::Finding;
 use crate::paths::Paths;
-use crate::plan::{ChangeKind, Plan};
+use crate::plan::{Change, ChangeKind, Plan};
 use crate::size::size;
 
 /// What must be left on every filesystem: for logs, dpkg's own database, and services that go on writing.
@@ -26,11 +26,18 @@ struct Need {
     what: &'static str,
 }
 
+/// What every upgrade writes to.
+const WRITTEN: [&str; 6] = ["etc", "usr", "var/lib/dpkg", "var/cache/apt/archives", "var/log", "tmp"];
+
 /// Looks whether everything that an upgrade writes to may be written to.
 pub(super) fn writable(paths: &Paths) -> Result<Vec<Finding>> {
+    let places = WRITTEN.map(|place| paths.root().join(place));
+    are_writable(places.into_iter().chain([paths.state()]))
+}
+
+fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    let places = ["etc", "usr", "boot", "var/lib/dpkg", "var/cache/apt/archives", "var/log", "tmp"];
-    for place in places.map(|place| paths.root().join(place)).into_iter().chain([paths.state()]) {
+    for place in places {
         let Some(place) = existing(&place) else { continue };
         let shown = place.display();
         let filesystem = statvfs(place).with_context(|| shown.to_string())?;
@@ -62,16 +69,29 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64) -> Result<Vec<Findi
         },
         Need { path: paths.root().join("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
     ];
-    let kernels = plan.changes.iter().filter(|change| {
-        change.package.starts_with("linux-image-") && !matches!(change.kind, ChangeKind::Remove { .. })
-    });
+    let kernels = plan.changes.iter().filter(|change| brings_kernel(change));
     let boot = paths.root().join("boot");
     needs.push(Need {
         bytes: kernel_size(&boot).saturating_mul(kernels.count() as u64),
         path: boot,
         what: "the new kernel",
     });
-    judge(needs)
+    let mut findings = judge(needs)?;
+    let touches_boot =
+        |change: &&Change| change.package.starts_with("linux-image-") || change.package.starts_with("initramfs-tools");
+    if plan.changes.iter().any(|change| touches_boot(&change)) {
+        findings.extend(are_writable(std::iter::once(paths.root().join("boot")))?);
+    }
+    Ok(findings)
+}
+
+/// True for a package that puts a kernel beside those that are there: `linux-image-6.1.0-28-amd64`, and not the metapackage
+/// `linux-image-amd64`, nor one that replaces a kernel of the same name.
+fn brings_kernel(change: &Change) -> bool {
+    let version = change.package.strip_prefix("linux-image-").unwrap_or_default();
+    matches!(change.kind, ChangeKind::Install { .. })
+        && version.starts_with(|first: char| first.is_ascii_digit())
+        && !version.ends_with("-dbg")
 }
 
 fn judge(needs: Vec<Need>) -> Result<Vec<Finding>> {
@@ -131,6 +151,20 @@ mod tests {
         let findings = judge(vec![need(u64::MAX, "the downloads"), need(1, "the new packages")]).expect("readable");
         assert_eq!(findings.len(), 1);
         assert!(findings[0].what.contains("the downloads and the new packages need"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_kernel_is_counted_once_and_only_if_it_comes_beside_others() {
+        let change = |package: &str, kind| Change { package: package.to_owned(), kind, origins: Vec::new() };
+        let install = || ChangeKind::Install { to: "1".to_owned() };
+        let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
+        assert!(brings_kernel(&change("linux-image-6.1.0-28-amd64", install())));
+        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64-dbg", install())));
+        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64", upgrade())));
+        assert!(
+            !brings_kernel(&change("linux-image-amd64", install()))
+                && !brings_kernel(&change("linux-image-amd64", upgrade()))
+        );
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
         "masked" => return Some("it is masked, so it would not start again"),
         _ => return Some("its unit is gone, so it would not start again"),
     }
+    if !unit.is_active() {
+        return Some("it is stopped; something that it started still runs");
+    }
     if unit.refuses_stop {
         return Some("systemd lets nobody stop it");
     }
@@ -68,7 +71,8 @@ mod tests {
     use super::*;
 
     fn unit(id: &str) -> Unit {
-        Unit { id: id.to_owned(), load: "loaded".to_owned(), ..Unit::default() }
+        let (load, active) = ("loaded".to_owned(), "active".to_owned());
+        Unit { id: id.to_owned(), load, active, ..Unit::default() }
     }
 
     #[test]
@@ -95,6 +99,8 @@ mod tests {
             Unit { load: "masked".to_owned(), ..cron() },
             Unit { load: "not-found".to_owned(), ..cron() },
             Unit { refuses_stop: true, ..cron() },
+            // What a stopped service left running is no reason to start it.
+            Unit { active: "inactive".to_owned(), ..cron() },
             Unit { transient: true, ..cron() },
             Unit { kind: "oneshot".to_owned(), ..cron() },
         ] {

@@ -156,7 +156,10 @@ impl Run<'_> {
         events.record_in(Keeper::new(self.context.paths, events.report().clone()));
         events.tell(Event::OnItsOwn { unit });
         match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.perform(step, events))? {
-            Reached::End(last, exit) => Ok(self.finish(last, exit, events)?),
+            // By now the machine has changed, whatever the last words are.
+            Reached::End(last, exit) => {
+                self.finish(last, exit, events).map_err(|error| Stopped { error, exit: Exit::NeedsHuman })
+            }
             Reached::Before(step) => Err(anyhow!("{step} was left out").into()),
         }
     }

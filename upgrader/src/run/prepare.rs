@@ -28,11 +28,9 @@ impl Run<'_> {
             let draft = scope.spawn(|| self.draft());
             (preflight::look(paths, self.product, worker::has_systemd()), answer(draft))
         });
+        findings.extend(preflight::look_at_plan(paths, draft.as_ref().ok()));
         match draft {
-            Ok(plan) => {
-                findings.extend(preflight::look_for_space(paths, &plan, plan.largest));
-                self.plan = Some(plan);
-            }
+            Ok(plan) => self.plan = Some(plan),
             Err(error) => findings.push(Finding::from(&error)),
         }
         let is_ready = !findings.iter().any(|finding| finding.fatal);

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::processes::Processes;
 use crate::restart::restart_all;
 use crate::step::Outcome;
-use crate::{apt, database, dpkg, package_locks, reboot};
+use crate::{apt, database, dpkg, package_locks, reboot, worker};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -102,13 +102,14 @@ impl Run<'_> {
                 .into());
         }
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
-        let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str()))?;
+        let not_begun =
+            || Failure::new("no package was changed: what is needed before cannot be noted").exit(Exit::Unchanged);
+        let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str())).explain(not_begun)?;
         let policy = self.hold_services_back()?;
         if let Some(database) = &self.product.database {
-            database::packages_will_change(database, self.context.paths)?;
+            database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
-        let first = owed::note(self.context.paths, plan.comes_from())
-            .explain(|| Failure::new("no package was changed: that it begins cannot be noted").exit(Exit::Unchanged))?;
+        let first = owed::note(self.context.paths, plan.comes_from()).explain(not_begun)?;
         let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
@@ -142,6 +143,13 @@ impl Run<'_> {
 
     /// Gives every service its turn.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        if !worker::has_systemd() {
+            events.tell(Event::Attention(
+                "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
+            ));
+            owed::settle(self.context.paths)?;
+            return Ok(Outcome::Attention);
+        }
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
         owed::settle(self.context.paths)?;
         Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })

@@ -77,6 +77,9 @@ impl<W: Write> Screen<W> {
         if let Event::Progress { percent, what } = event {
             return self.show_bar(&format!("{} {percent:>3} %  {what}", style::bar(*percent)));
         }
+        if let Event::ServiceRestarting(service) = event {
+            return self.show_bar(&format!("  {service:<24} ..."));
+        }
         let mut lines = Vec::new();
         self.render(event, &mut lines)?;
         if lines.is_empty() {
