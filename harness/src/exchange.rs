@@ -30,8 +30,7 @@ systemctl stop postgresql nginx";
 /// the first and the last service of the order are real. It has today's upgrader exactly as it is shipped, but for its
 /// product.toml, and 1.2.2 is published for it.
 pub fn upgradable(debian: Debian) -> Result<World> {
-    let mut world =
-        appliance::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], PREPARE)?;
+    let mut world = appliance::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], PREPARE)?;
     let upgrader = upgrader()?;
     world.publish(release("1.2.1")?.packages.iter().chain([&upgrader]))?;
     world.install(&["xivo", &upgrader.name])?;

@@ -13,8 +13,9 @@ from hook import Failure, NotApplicable, TimeIsUp
 
 MEDIA_TYPE = "application/vnd.proformatique.provd+json"
 
-# How many configurations are asked for at once: some hundred kilobytes.
-PAGE = 200
+# How many configurations are asked for at once. What somebody else saves while these are written back would be lost, so it is
+# a fraction of a second's work.
+PAGE = 50
 
 # How long to wait before provd is tried again while it comes up, in seconds.
 PAUSE = 0.2
@@ -52,20 +53,21 @@ class Provd:
         if self.settings["token"]:
             self.headers["X-Auth-Token"] = self.settings["token"]
 
-    def configs(self, *fields):
-        """All configurations: their ids, and these fields of them."""
+    def configs(self):
+        """All configurations, in order of their names. Read page by page, so that each is fresh when it is looked at."""
         subject = "list of device configurations"
         seen = 0
         while True:
-            query = urlencode({"fields": ",".join(fields), "sort": "id", "sort_ord": "ASC", "skip": seen, "limit": PAGE})
+            query = urlencode({"sort": "id", "sort_ord": "ASC", "skip": seen, "limit": PAGE})
             page = self._document(subject, self._request(subject, "GET", f"{self.configs_path}?{query}"), "configs", list)
             for config in page:
                 if not isinstance(config, dict) or not isinstance(config.get("id"), str):
                     raise BadAnswer(f"{subject}: a configuration in it has no id", self._look())
             yield from page
-            seen += len(page)
             if len(page) < PAGE:
                 return
+            seen += len(page)
+            subject = f"list of device configurations after {page[-1]['id']}"
 
     def get(self, name):
         """A configuration with everything in it, or None if provd has none of this name."""

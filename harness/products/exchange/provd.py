@@ -44,7 +44,7 @@ class Configs:
     def put(self, config):
         path = os.path.join(self.directory, quote(config["id"], safe=""))
         with open(f"{self.directory}/.new", "w", encoding="utf-8") as file:
-            json.dump(config, file)
+            file.write(json.dumps(config))
         os.rename(file.name, path)
         self.documents[config["id"]] = config
 

@@ -12,6 +12,8 @@ mod honest;
 mod other_product;
 /// Stories of what the package brings beside the programs.
 mod package;
+/// Stories of XiVO's own hooks, on machines where services behave like the real ones.
+mod provd;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// The list of stories, and the snapshots that belong to them.
@@ -32,6 +34,7 @@ fn main() {
         honest::STORIES,
         other_product::STORIES,
         package::STORIES,
+        provd::STORIES,
         restarts::STORIES,
         terminal::STORIES,
         unchanged::STORIES,
