@@ -29,12 +29,14 @@ test: ## all tests: units, and upgrades of real machines (FILTER=name for some o
 snapshots: ## write the snapshots anew; review them with git diff
 	@INSTA_UPDATE=always $(MAKE) --no-print-directory test
 
-check: lint ## what needs no machine: format, lints, unit tests, licences, shell scripts
-	$(CARGO) test --quiet --workspace --lib --bins --test cli
+check: lint ## what needs no machine: format, lints, unit tests, licences, shell scripts, hooks
+	$(CARGO) test --quiet --workspace --lib --bins --test cli --test hooks
 	@command -v cargo-deny >/dev/null || { echo "cargo-deny is missing: cargo install --locked cargo-deny"; exit 1; }
 	$(CARGO) deny --log-level error check bans licenses sources
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; exit 1; }
-	shellcheck images/*.sh .ci/run $$(find hooks -type f -perm -u+x)
+	shellcheck images/*.sh .ci/run $$(find hooks -type f -perm -u+x -exec grep --files-with-matches '^#!/bin/.*sh' {} +)
+	@command -v pyflakes3 >/dev/null || { echo "pyflakes3 is missing: apt-get install pyflakes3"; exit 1; }
+	pyflakes3 hooks/lib hooks/tests harness/products/exchange $$(find hooks -type f -perm -u+x -exec grep --files-with-matches '^#!/usr/bin/python3' {} +)
 
 lint: ## format and lints
 	$(CARGO) fmt --all --check

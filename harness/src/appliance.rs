@@ -119,14 +119,15 @@ pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepa
 const INSTALLATION: &str =
     "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
 
-/// Today's upgrader as it is shipped, with hooks that leave marks.
+/// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own: those need a provd to speak
+/// to and Python, which most machines here have no use for. Stories of those hooks are told of a [`crate::exchange`].
 pub fn upgrader() -> Result<Package> {
     upgrader_of(&XIVO)
 }
 
 /// The same of another product.
 pub fn upgrader_of(product: &Product) -> Result<Package> {
-    let mut package = product.upgrader()?;
+    let mut package = without_python(product.upgrader()?);
     for (phase, name) in HOOKS {
         package = package.file(&format!("/usr/share/{}/{phase}.d/{name}", product.package()), marking_hook(), 0o755);
     }
@@ -148,7 +149,7 @@ pub fn old_upgrader() -> Result<Package> {
 
 /// The same of another product.
 pub fn old_upgrader_of(product: &Product) -> Result<Package> {
-    let mut package = product.upgrader()?;
+    let mut package = without_python(product.upgrader()?);
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
         if file.path == format!("/usr/bin/real-{}", product.package()) {
@@ -156,6 +157,16 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
         }
     }
     Ok(package)
+}
+
+/// An upgrader for machines without Python: it lacks the hooks that are written in it.
+#[must_use]
+pub fn without_python(mut package: Package) -> Package {
+    package.files.retain(|file| !file.content.starts_with(b"#!/usr/bin/python3"));
+    if let Some(depends) = package.control.get_mut("Depends") {
+        *depends = depends.split(", ").filter(|one| !one.starts_with("python3")).collect::<Vec<_>>().join(", ");
+    }
+    package
 }
 
 /// A hook that writes down when it ran and what it was told.

@@ -18,6 +18,8 @@ pub mod deb;
 pub mod demo;
 /// The container engine, and what earlier runs left in it.
 pub mod engine;
+/// Machines on which services behave like the real ones.
+pub mod exchange;
 /// The machines' images.
 pub mod image;
 /// A repository's signing key.

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -46,8 +47,8 @@ pub struct Package {
 pub struct File {
     /// Where, from the root: `/etc/xivo/xivo.conf`.
     pub path: String,
-    /// What is in it.
-    #[serde(deserialize_with = "text")]
+    /// What is in it: a text, or `{ file = "…" }`, a path from the directory of the harness.
+    #[serde(deserialize_with = "content")]
     pub content: Vec<u8>,
     /// Its permissions.
     #[serde(default = "File::readable")]
@@ -116,6 +117,19 @@ impl File {
     }
 }
 
-fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-    String::deserialize(deserializer).map(String::into_bytes)
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Of { file: PathBuf },
+}
+
+fn content<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    match Content::deserialize(deserializer)? {
+        Content::Text(text) => Ok(text.into_bytes()),
+        Content::Of { file } => {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            std::fs::read(&path).map_err(|error| serde::de::Error::custom(format!("{}: {error}", path.display())))
+        }
+    }
 }

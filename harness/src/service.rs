@@ -79,7 +79,8 @@ fi
 "#;
 
 /// Gives a package a service of its name: program, unit, and the maintainer scripts that debhelper would write.
-/// Scripts that the package has of its own run first.
+/// Scripts that the package has of its own run first. A program or unit of its own stays, with its name and version filled in
+/// for `@NAME@` and `@VERSION@`; a unit of its own runs a program of its own.
 pub fn add_service(package: &mut Package) {
     let filled = |text: &str| text.replace("@NAME@", &package.name).replace("@VERSION@", &package.version);
     let program = filled(PROGRAM);
@@ -88,11 +89,40 @@ pub fn add_service(package: &mut Package) {
         let script = filled(script);
         package.scripts.entry(name.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned()).push_str(&script);
     }
+    for file in &mut package.files {
+        if let Ok(text) = str::from_utf8(&file.content) {
+            file.content = filled(text).into_bytes();
+        }
+    }
     let name = package.name.clone();
-    let package_with = std::mem::replace(package, Package::new(&name, ""));
-    *package = package_with.file(&format!("/usr/libexec/{name}"), program, 0o755).file(
-        &format!("/usr/lib/systemd/system/{name}.service"),
-        unit,
-        0o644,
-    );
+    let (program_path, unit_path) = (format!("/usr/libexec/{name}"), format!("/usr/lib/systemd/system/{name}.service"));
+    let has = |path: &str| package.files.iter().any(|file| file.path == path);
+    let (has_program, has_unit) = (has(&program_path), has(&unit_path));
+    let mut filled_in = std::mem::replace(package, Package::new(&name, ""));
+    if !has_program && !has_unit {
+        filled_in = filled_in.file(&program_path, program, 0o755);
+    }
+    if !has_unit {
+        filled_in = filled_in.file(&unit_path, unit, 0o644);
+    }
+    *package = filled_in;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_and_a_unit_of_its_own_stay() {
+        let own = "#!/bin/sh\necho @NAME@ @VERSION@\n";
+        let paths = |package: &Package| -> Vec<String> { package.files.iter().map(|file| file.path.clone()).collect() };
+        let mut program = Package::new("x", "1").file("/usr/libexec/x", own, 0o755);
+        add_service(&mut program);
+        assert_eq!(paths(&program), ["/usr/libexec/x", "/usr/lib/systemd/system/x.service"]);
+        assert_eq!(program.files[0].content, b"#!/bin/sh\necho x 1\n");
+        let mut unit = Package::new("x", "1").file("/usr/lib/systemd/system/x.service", "[Service]\n", 0o644);
+        add_service(&mut unit);
+        assert_eq!(paths(&unit), ["/usr/lib/systemd/system/x.service"]);
+        assert_eq!(unit.files[0].content, b"[Service]\n");
+    }
 }

@@ -45,6 +45,9 @@ pub const XIVO: Product = Product {
     hooks: "hooks",
 };
 
+/// The same on a machine with a database, and with services that behave like the real ones: see [`crate::exchange`].
+pub const EXCHANGE: Product = Product { definition: "harness/products/exchange/product.toml", ..XIVO };
+
 /// A product that shares nothing with XiVO but the programs.
 pub const ACME: Product = Product {
     name: "acme",
@@ -54,6 +57,9 @@ pub const ACME: Product = Product {
     definition: "harness/products/acme/product.toml",
     hooks: "harness/products/acme/hooks",
 };
+
+/// What hooks in Python need: tomllib came with 3.11.
+const PYTHON: &str = "python3 (>= 3.11)";
 
 const DESCRIPTION: &str = "One command refreshes the package lists, brings itself up to date, shows the
 installed and the candidate version and everything that would change, asks
@@ -95,17 +101,31 @@ impl Product {
         ] {
             package = package.file(&path, completion(shell, &name), 0o644);
         }
+        let mut depends = vec!["apt", "systemd"];
         for phase in ["pre-upgrade.d", "post-upgrade.d"] {
             package.directories.push(format!("/usr/share/{name}/{phase}"));
             package.directories.push(format!("/etc/{name}/{phase}"));
-            for (hook, content, mode) in hooks(&tree(self.hooks).join(phase))? {
+            for (hook, content, mode) in files(&tree(self.hooks).join(phase))? {
+                if content.starts_with(b"#!/usr/bin/python3") && !depends.contains(&PYTHON) {
+                    depends.push(PYTHON);
+                }
                 package = package.file(&format!("/usr/share/{name}/{phase}/{hook}"), content, mode);
             }
+        }
+        // What the hooks share, and their settings; not every product's have that.
+        let (shared, settings) = (tree(self.hooks).join("lib"), tree(self.hooks).join("hooks.toml"));
+        if shared.exists() {
+            for (file, content, _) in files(&shared)? {
+                package = package.file(&format!("/usr/share/{name}/lib/{file}"), content, 0o644);
+            }
+        }
+        if settings.exists() {
+            package = package.conffile(&format!("/etc/{name}/hooks.toml"), fs::read(settings)?);
         }
         architecture().clone_into(&mut package.architecture);
         "admin".clone_into(&mut package.section);
         package.description = format!("upgrade {} in one step\n{DESCRIPTION}", self.title);
-        package.control.insert("Depends".to_owned(), "apt, systemd".to_owned());
+        package.control.insert("Depends".to_owned(), depends.join(", "));
         package.control.insert("Homepage".to_owned(), self.homepage.to_owned());
         package.control.insert("Maintainer".to_owned(), self.vendor.to_owned());
         Ok(package)
@@ -141,19 +161,19 @@ fn packed(content: &[u8]) -> Result<Vec<u8>> {
     gzip(content, Compression::best())
 }
 
-/// The hooks in a directory of the tree: name, content, permissions.
-fn hooks(directory: &Path) -> Result<Vec<(String, Vec<u8>, u32)>> {
-    let mut hooks = Vec::new();
+/// The files in a directory of the tree, without those that are hidden: name, content, permissions.
+fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>, u32)>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
+        if !name.starts_with('.') && entry.file_type()?.is_file() {
             let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
-            hooks.push((name, fs::read(entry.path())?, if executable { 0o755 } else { 0o644 }));
+            files.push((name, fs::read(entry.path())?, if executable { 0o755 } else { 0o644 }));
         }
     }
-    hooks.sort();
-    Ok(hooks)
+    files.sort();
+    Ok(files)
 }
 
 /// What a shell knows of the options when somebody presses Tab, made from the command line itself.

@@ -21,7 +21,8 @@ pub(super) struct Exchange {
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
     pub(super) fn new(debian: Debian) -> Result<Self> {
-        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &XIVO.upgrader()?)?, patch: 1 };
+        let upgrader = appliance::without_python(XIVO.upgrader()?);
+        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &upgrader)?, patch: 1 };
         exchange
             .world
             .machine

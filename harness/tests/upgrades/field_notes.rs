@@ -117,7 +117,7 @@ const FIELD_NOTES: [Line; LINES as usize] = [
     Line {
         number: 4,
         what: "dpkg or a package asked, and nobody was there",
-        answer: Stories(&["edited_conffile", "arguments_survive_the_self_update"]),
+        answer: Stories(&["nobody_is_asked", "conffiles_replaced", "arguments_survive_the_self_update"]),
     },
     Line {
         number: 5,

@@ -24,6 +24,8 @@ mod other_product;
 mod package;
 /// Stories of what can be known to go wrong before anything is touched.
 mod preflight;
+/// Stories of XiVO's own hooks, on machines where services behave like the real ones.
+mod provd;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// Stories of what is shown where.
@@ -52,6 +54,7 @@ fn main() {
         other_product::STORIES,
         package::STORIES,
         preflight::STORIES,
+        provd::STORIES,
         restarts::STORIES,
         screens::STORIES,
         terminal::STORIES,

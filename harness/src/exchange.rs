@@ -1,0 +1,85 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::appliance::{self, PRODUCT};
+use crate::image::Debian;
+use crate::package::Package;
+use crate::release::Release;
+use crate::shipped::EXCHANGE;
+use crate::world::World;
+
+/// Where provd's stand-in keeps what it has, and where its faults are told: `products/exchange/provd.py`.
+pub const PROVD: &str = "/var/lib/xivo-provd";
+
+/// The hooks that the package ships, in the order in which they run.
+pub const HOOKS: [&str; 3] = ["10-device-template", "20-backup-proxy", "30-web-language"];
+
+/// How many calls are in the database.
+pub const CALLS: &str = "1000";
+
+/// What the wizard of a real exchange has done to Debian's packages: a database with calls in it.
+const PREPARE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
+     --command='CREATE ROLE asterisk LOGIN' --command='CREATE DATABASE asterisk OWNER asterisk'
+runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
+     CREATE TABLE calls (id int PRIMARY KEY, caller text); \
+     INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
+systemctl stop postgresql nginx";
+
+/// A machine at 1.2.1 with PostgreSQL and nginx of Debian, and stand-ins of provd and asterisk that behave like the real ones:
+/// the first and the last service of the order are real. It has today's upgrader exactly as it is shipped, but for its
+/// product.toml, and 1.2.2 is published for it.
+pub fn upgradable(debian: Debian) -> Result<World> {
+    let mut world = appliance::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], PREPARE)?;
+    let upgrader = upgrader()?;
+    world.publish(release("1.2.1")?.packages.iter().chain([&upgrader]))?;
+    world.install(&["xivo", &upgrader.name])?;
+    world.publish(&release("1.2.2")?.packages)?;
+    world.machine.sh("until pg_isready --quiet; do sleep 0.05; done")?;
+    Ok(world)
+}
+
+/// One of the releases of such machines: `products/exchange/1.2.1.toml`.
+pub fn release(version: &str) -> Result<Release> {
+    Release::read(&directory().join(format!("{version}.toml")))
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("products/exchange")
+}
+
+/// The upgrader as it is shipped, but that nobody waits for services to settle.
+fn upgrader() -> Result<Package> {
+    let mut package = EXCHANGE.upgrader()?;
+    for file in package.files.iter_mut().filter(|file| file.path == PRODUCT) {
+        let text = String::from_utf8_lossy(&file.content);
+        file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
+    }
+    Ok(package)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shipped::SERVICES;
+
+    #[test]
+    fn its_releases_are_good_and_have_every_service_that_is_not_debians() {
+        for version in ["1.2.1", "1.2.2"] {
+            let release = release(version).unwrap();
+            assert_eq!(release.version, version);
+            for package in &release.packages {
+                crate::deb::build(package).unwrap();
+            }
+            for service in SERVICES.iter().filter(|service| !["postgresql", "nginx"].contains(service)) {
+                assert!(release.packages.iter().any(|package| package.name == *service), "{service}");
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_the_product_that_is_shipped_with_more_said_of_its_services() {
+        let product = upgrader::product::Product::read(&directory().join("product.toml")).unwrap();
+        assert_eq!(product.services.order(), SERVICES);
+    }
+}

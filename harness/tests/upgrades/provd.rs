@@ -1,0 +1,238 @@
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::exchange::{self, CALLS, HOOKS, PROVD};
+use harness::image::Debian;
+use harness::machine::Machine;
+use harness::observation::{Happened, Mark, SystemState};
+use harness::package::Package;
+use harness::shipped::SERVICES;
+use harness::transcript::Transcript;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "exchange",
+        promise: "An exchange with a real database, a real web server, and a provd and an asterisk that behave like the real ones \
+                  is upgraded with its data; the phones know this node and its other one, and the next service waits for calls \
+                  to be possible.",
+        tell: an_exchange,
+        has_snapshot: true,
+    },
+    Story {
+        name: "hooks_run_twice",
+        promise: "Each of XiVO's own hooks does its work once: run again, it writes nothing, neither to provd nor to a file.",
+        tell: hooks_run_twice,
+        has_snapshot: true,
+    },
+    Story {
+        name: "many_devices",
+        promise: "5,000 devices get and lose their backup proxy within a minute.",
+        tell: many_devices,
+        has_snapshot: false,
+    },
+    Story {
+        name: "provd_in_trouble",
+        promise: "A provd that is stopped, fails, stalls or cuts its answers off keeps nobody waiting, leaves no configuration \
+                  half-written, and the admin is told which device it was.",
+        tell: provd_in_trouble,
+        has_snapshot: true,
+    },
+    Story {
+        name: "hooks_of_other_nodes",
+        promise: "On the passive node of a pair, and where provd is switched off, the hooks have nothing to do and are no failure.",
+        tell: hooks_of_other_nodes,
+        has_snapshot: true,
+    },
+];
+
+fn an_exchange(debian: Debian) -> Result<Option<String>> {
+    let world = exchange::upgradable(debian)?;
+    let machine = &world.machine;
+    let calls = data(machine)?;
+    ensure!(calls.starts_with(&format!("{CALLS}|")), "{calls}");
+    let processes = "systemctl show --property=MainPID --value 'postgresql@*' nginx";
+    let before = machine.sh(processes)?;
+    let mark = Mark::set(machine)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+
+    let happened = Happened::since(&mark, machine, &SERVICES)?;
+    ensure!(happened.restart_order() == SERVICES, "{happened}");
+    ensure!(happened.starts.len() == SERVICES.len(), "each was restarted once: {happened}");
+    let state = SystemState::of(machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
+    for (name, service) in &state.services {
+        let version = if ["postgresql", "nginx"].contains(&name.as_str()) { "" } else { "1.2.2" };
+        ensure!(service.state == "active" && service.version == version, "{name}: {service:?}");
+    }
+    // The real ones are other processes now, and answer.
+    let after = machine.sh(processes)?;
+    ensure!(before.lines().zip(after.lines()).all(|(before, after)| before != after || before.is_empty()), "{after}");
+    ensure!(data(machine)? == calls, "the data changed");
+    machine.sh("python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1/\")'")?;
+    let booted = machine.sh(
+        "journalctl --sync; journalctl --quiet --boot --output=cat _SYSTEMD_UNIT=asterisk.service + UNIT=xivo-ctid.service \
+         | grep -E '^(Asterisk Ready|Start(ing|ed) xivo-ctid)' | tail -3",
+    )?;
+    ensure!(booted.starts_with("Asterisk Ready.\nStarting xivo-ctid"), "nobody waited for asterisk: {booted}");
+    Ok(Some(format!("{transcript}\n{happened}\nprovd was asked:\n{}\n{}", requests(machine)?, changed(machine)?)))
+}
+
+fn hooks_run_twice(debian: Debian) -> Result<Option<String>> {
+    let world = exchange::upgradable(debian)?;
+    let machine = &world.machine;
+    let files = format!(
+        "find /etc/pf-xivo /etc/xivo {PROVD}/jsondb /usr/share/xivo-upgrade -printf '%p %i %m %u %s %C@\\n' | LC_ALL=C sort"
+    );
+    let mut told = String::new();
+    for hook in HOOKS {
+        let first = run_hook(machine, hook)?;
+        ensure!(first.exit == 0, "{first}");
+        write!(told, "{first}{}", requests(machine)?)?;
+        let before = machine.sh(&files)?;
+        let second = run_hook(machine, hook)?;
+        let asked = requests(machine)?;
+        ensure!(second.exit == 0 && !asked.contains("PUT") && !asked.contains("POST"), "{second}{asked}");
+        ensure!(machine.sh(&files)? == before, "{hook} wrote files the second time");
+        writeln!(told, "{second}{asked}")?;
+    }
+    // The pair is dissolved.
+    machine.write("/etc/xivo/ha.conf", br#"{"node_type": "disabled", "remote_address": ""}"#, 0o644)?;
+    for _ in 0..2 {
+        write!(told, "{}{}", run_hook(machine, HOOKS[1])?, requests(machine)?)?;
+    }
+    Ok(Some(told + "\n" + &changed(machine)?))
+}
+
+fn many_devices(debian: Debian) -> Result<Option<String>> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let world = exchange::upgradable(debian)?;
+    let machine = &world.machine;
+    machine.sh("systemctl stop xivo-provd && xivo-wizard --devices 5000 && systemctl start xivo-provd")?;
+    // For whoever looks at the output of a test that passed.
+    let mut figures = std::io::stdout();
+    // All of these 5,000 and the template, to begin with.
+    let pairs =
+        [("master", "192.0.2.20", 5001), ("master", "192.0.2.20", 0), ("disabled", "", 5001), ("disabled", "", 0)];
+    for (role, address, written) in pairs {
+        let pair = format!(r#"{{"node_type": "{role}", "remote_address": "{address}"}}"#);
+        machine.write("/etc/xivo/ha.conf", pair.as_bytes(), 0o644)?;
+        let started = Instant::now();
+        let transcript = run_hook(machine, HOOKS[1])?;
+        let took = started.elapsed();
+        ensure!(transcript.exit == 0, "{transcript}");
+        let puts = machine.sh(&format!("grep -c ^PUT {PROVD}/requests.log || :; rm {PROVD}/requests.log"))?;
+        ensure!(puts.trim() == written.to_string(), "{puts} were written instead of {written}: {transcript}");
+        writeln!(figures, "{debian}, {role}: {written} of 5,001 written in {took:.1?}")?;
+        ensure!(took < LIMIT, "it took {took:?}");
+    }
+    Ok(None)
+}
+
+/// Settings under which a story does not take long. What happens is the same.
+const IMPATIENT: &[u8] = b"[provd]\ncome-up-timeout = 1\nanswer-timeout = 1\nreconfigure-timeout = 1\n";
+
+fn provd_in_trouble(debian: Debian) -> Result<Option<String>> {
+    let mut world = exchange::upgradable(debian)?;
+    world.machine.write("/etc/xivo-upgrade/hooks.toml", IMPATIENT, 0o644)?;
+    let configs = format!("cd {PROVD}/jsondb/configs && sha256sum *");
+    let before = world.machine.sh(&configs)?;
+    let mut told = String::new();
+    let troubles = [
+        ("provd is stopped:", None),
+        ("provd answers 500:", Some(r#"[{"method": "PUT", "id": "base|device0002", "fault": 500}]"#)),
+        ("provd stalls:", Some(r#"[{"method": "PUT", "id": "base|device0002", "fault": "stall"}]"#)),
+        // The list has no name of its own.
+        ("provd's answers are cut in half:", Some(r#"[{"method": "GET", "id": "base|", "fault": "cut"}]"#)),
+    ];
+    for (number, (what, fault)) in troubles.into_iter().enumerate() {
+        let version = format!("1.2.{}", number + 3);
+        world.publish([&next(&version)?])?;
+        let machine = &world.machine;
+        match fault {
+            Some(fault) => machine.write(&format!("{PROVD}/faults.json"), fault.as_bytes(), 0o644)?,
+            None => drop(machine.sh("systemctl stop xivo-provd")?),
+        }
+        let transcript = world.upgrade(&["--yes"]).run()?;
+        ensure!(transcript.exit == 6, "{transcript}");
+        ensure!(SystemState::of(machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
+        // Whatever was written is whole, and what could not be written is as it was.
+        machine.sh(&format!(
+            "cd {PROVD}/jsondb/configs && for file in *; do python3 -m json.tool $file >/dev/null; done"
+        ))?;
+        for name in ["base", "device0002"] {
+            let line = |text: &str| text.lines().find(|line| line.ends_with(&format!("  {name}"))).map(str::to_owned);
+            ensure!(line(&machine.sh(&configs)?) == line(&before), "{name} was written: {transcript}");
+        }
+        write!(told, "{what}\n{}\n", hooks_shown(&world, &transcript)?)?;
+    }
+    // provd is well again, and the hooks run as the screen said.
+    world.machine.sh(&format!("rm {PROVD}/faults.json"))?;
+    for hook in HOOKS {
+        write!(told, "{}", run_hook(&world.machine, hook)?)?;
+    }
+    Ok(Some(told + "\n" + &changed(&world.machine)?))
+}
+
+fn hooks_of_other_nodes(debian: Debian) -> Result<Option<String>> {
+    let world = exchange::upgradable(debian)?;
+    let machine = &world.machine;
+    machine.write("/etc/xivo/ha.conf", br#"{"node_type": "slave", "remote_address": "192.0.2.10"}"#, 0o644)?;
+    machine.sh("systemctl disable --quiet --now xivo-provd; rm /etc/pf-xivo/web-interface/xivo.ini")?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let mut told = hooks_shown(&world, &transcript)?;
+    for hook in HOOKS {
+        write!(told, "\n{}", run_hook(machine, hook)?)?;
+    }
+    Ok(Some(told))
+}
+
+/// A release of nothing but a new version.
+fn next(version: &str) -> Result<Package> {
+    let packages = exchange::release("1.2.2")?.packages;
+    let mut xivo = packages.into_iter().find(|package| package.name == "xivo").context("no xivo")?;
+    version.clone_into(&mut xivo.version);
+    Ok(xivo)
+}
+
+/// What is in the database: how much, and a fingerprint.
+fn data(machine: &Machine) -> Result<String> {
+    machine.sh("runuser -u postgres -- psql -XAtq --dbname=asterisk \
+         --command=\"SELECT count(*), md5(string_agg(id || caller, ',' ORDER BY id)) FROM calls\"")
+}
+
+/// A hook alone, as somebody runs it whom the screen told to.
+fn run_hook(machine: &Machine, hook: &str) -> Result<Transcript> {
+    machine.command(&[&format!("/usr/share/xivo-upgrade/post-upgrade.d/{hook}")]).run()
+}
+
+/// What provd was asked since the last time.
+fn requests(machine: &Machine) -> Result<String> {
+    machine.sh(&format!("cd {PROVD}; touch requests.log; sed 's/^/  /' requests.log; rm requests.log"))
+}
+
+/// What the hooks are about: the base, a device with two lines, the web interface.
+fn changed(machine: &Machine) -> Result<String> {
+    machine.sh(&format!(
+        "cd {PROVD}/jsondb/configs
+        echo base; python3 -m json.tool base | grep phonebook
+        echo device0001; python3 -m json.tool device0001 | grep _ip
+        echo xivo.ini; grep -E 'language|territory' /etc/pf-xivo/web-interface/xivo.ini"
+    ))
+}
+
+/// The part of the screen that is about the hooks, and the end.
+fn hooks_shown(world: &World, transcript: &Transcript) -> Result<String> {
+    let text = world.redacted(&transcript.to_string());
+    let (_, rest) = text.split_once("Running post-upgrade hooks\n").with_context(|| text.clone())?;
+    let (hooks, rest) = rest.split_once("Restarting services\n").with_context(|| text.clone())?;
+    let (_, end) = rest.split_once("\n\n").with_context(|| text.clone())?;
+    Ok(format!("Running post-upgrade hooks\n{hooks}…\n\n{end}"))
+}

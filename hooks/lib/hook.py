@@ -1,0 +1,176 @@
+"""What every hook of this package needs: settings, a time limit, endings, and files that are replaced as a whole.
+
+A hook is a function that takes the settings. It returns a sentence about what it did, or raises NotApplicable or Failure.
+"""
+
+import argparse
+import copy
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import tomllib
+
+SETTINGS = "/etc/xivo-upgrade/hooks.toml"
+
+# Every setting and its default; what they mean is written in hooks.toml. Times are in seconds.
+DEFAULTS = {
+    "time-limit": 300,
+    "provd": {
+        "url": "http://127.0.0.1:8666/provd",
+        "token": "",
+        "unit": "xivo-provd.service",
+        "come-up-timeout": 20,
+        "answer-timeout": 10,
+        "reconfigure-timeout": 180,
+    },
+    "files": {
+        "common": "/etc/xivo/common.conf",
+        "pair": "/etc/xivo/ha.conf",
+        "web-interface": ["/etc/pf-xivo/web-interface/xivo.ini", "/etc/xivo/web-interface/xivo.ini"],
+    },
+}
+
+# What the upgrader takes as "nothing to do on this machine" (hooks/README.md).
+NOT_APPLICABLE = 75
+
+
+class NotApplicable(Exception):
+    """There is nothing to do on this machine; the text says why."""
+
+
+class Failure(Exception):
+    """What went wrong, and what a person can do about it."""
+
+    def __init__(self, what, remedy):
+        super().__init__(f"{what}. What to do: {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+class TimeIsUp(Exception):
+    """The time limit of the whole hook is over. Raised wherever the hook happens to be."""
+
+
+def main(run):
+    """Runs a hook to its end. Every ending is one line, and an exit code."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--settings", default=SETTINGS, metavar="FILE", help=f"other settings than {SETTINGS}")
+    arguments = parser.parse_args()
+    try:
+        settings = read_settings(arguments.settings)
+        signal.signal(signal.SIGALRM, _time_is_up)
+        signal.setitimer(signal.ITIMER_REAL, settings["time-limit"])
+        try:
+            print(run(settings))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except NotApplicable as reason:
+        print(f"nothing to do on this machine: {reason}")
+        sys.exit(NOT_APPLICABLE)
+    except Failure as failure:
+        sys.exit(_one_line(failure))
+    except TimeIsUp:
+        sys.exit("the time limit is over. What to do: run the hook again, or raise time-limit in its settings")
+    except OSError as error:
+        sys.exit(_one_line(f"{error}. What to do: mend that, then run the hook again"))
+    except Exception as error:
+        sys.exit(_one_line(f"{error!r}. What to do: tell those who ship this hook, it did not expect that"))
+
+
+def read_settings(path):
+    """The settings: those of the file, and the default for each that it does not have."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        given = tomllib.loads(text)
+    except FileNotFoundError:
+        return copy.deepcopy(DEFAULTS)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"line (\d+)", str(error))
+        line = int(place[1]) if place else text.count("\n") + 1
+        raise Failure(f"{path}:{line}: {error}", "correct that line") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise Failure(f"{path}:{line}: this is not UTF-8", "correct that line") from None
+    settings = copy.deepcopy(DEFAULTS)
+    _merge(settings, given, lambda key, what: _bad_setting(path, text, key, what))
+    return settings
+
+
+def read_variables(path):
+    """The variables of a file that shells read: NAME=value or NAME="value" lines, as in common.conf."""
+    variables = {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                words = shlex.split(line, comments=True)
+            except ValueError as error:
+                raise Failure(f"{path}:{number}: {error}", "correct that line") from None
+            for word in words:
+                name, equals, value = word.partition("=")
+                if equals:
+                    variables[name] = value
+    return variables
+
+
+def replace_file(path, content):
+    """Gives a file a new content, all of it or nothing, and leaves its owner, permissions and attributes as they are."""
+    # What a link points to is replaced, and not the link.
+    path = os.path.realpath(path)
+    directory = os.path.dirname(path)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            old = os.stat(path)
+            os.chown(temporary, old.st_uid, old.st_gid)
+            # The permissions after the owner: a new owner takes setuid bits away.
+            shutil.copystat(path, temporary)
+            os.utime(temporary)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    directory = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _merge(settings, given, bad):
+    for key, value in given.items():
+        if key not in settings:
+            raise bad(key, "is not a setting")
+        default = settings[key]
+        if isinstance(default, dict) and isinstance(value, dict):
+            _merge(default, value, bad)
+        elif isinstance(default, int) and (type(value) not in (int, float) or not 0 < value <= 3600):
+            raise bad(key, "must be a number of seconds, at most 3600")
+        elif isinstance(default, list) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise bad(key, "must be a list of texts")
+        elif isinstance(default, (str, dict)) and type(value) is not type(default):
+            raise bad(key, "must be a text" if isinstance(default, str) else "must be a table")
+        else:
+            settings[key] = value
+
+
+def _bad_setting(path, text, key, what):
+    # tomllib does not tell where a key is.
+    pattern = re.compile(rf"""^\s*\[*\s*["']?{re.escape(key)}["']?\s*[\]=.]""")
+    lines = (number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line))
+    return Failure(f"{path}:{next(lines, 1)}: {key} {what}", "correct that line")
+
+
+def _time_is_up(_signal, _frame):
+    raise TimeIsUp
+
+
+def _one_line(text):
+    return " ".join(str(text).split())
