@@ -127,16 +127,9 @@ pub fn upgrader() -> Result<Package> {
 
 /// The same of another product.
 pub fn upgrader_of(product: &Product) -> Result<Package> {
-    let mut package = without_python(product.upgrader()?);
+    let mut package = for_synthetic_services(product.upgrader()?)?;
     for (phase, name) in HOOKS {
         package = package.file(&format!("/usr/share/{}/{phase}.d/{name}", product.package()), marking_hook(), 0o755);
-    }
-    for file in &mut package.files {
-        if file.path == PRODUCT {
-            // Services of the stories stay up or do not come up; those that are about the settling time set it themselves.
-            let text = String::from_utf8(std::mem::take(&mut file.content)).context("product.toml")?;
-            file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
-        }
     }
     Ok(package)
 }
@@ -149,7 +142,7 @@ pub fn old_upgrader() -> Result<Package> {
 
 /// The same of another product.
 pub fn old_upgrader_of(product: &Product) -> Result<Package> {
-    let mut package = without_python(product.upgrader()?);
+    let mut package = for_synthetic_services(product.upgrader()?)?;
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
         if file.path == format!("/usr/bin/real-{}", product.package()) {
@@ -159,14 +152,25 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
     Ok(package)
 }
 
-/// An upgrader for machines without Python: it lacks the hooks that are written in it.
-#[must_use]
-pub fn without_python(mut package: Package) -> Package {
+/// An upgrader for machines whose services are synthetic: without the hooks that are written in Python and speak to a provd, and
+/// without the commands that ask a real PostgreSQL and a real asterisk whether they are ready. Services of the stories stay up
+/// or do not come up: there is no settling time; stories that are about it set it themselves.
+pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
     package.files.retain(|file| !file.content.starts_with(b"#!/usr/bin/python3"));
     if let Some(depends) = package.control.get_mut("Depends") {
         *depends = depends.split(", ").filter(|one| !one.starts_with("python3")).collect::<Vec<_>>().join(", ");
     }
-    package
+    for file in &mut package.files {
+        if file.path == PRODUCT {
+            let text = String::from_utf8(std::mem::take(&mut file.content)).context("product.toml")?;
+            let (before, ready) =
+                text.split_once("\n# What systemd cannot tell").context("product.toml has no services.ready")?;
+            let (_, after) = ready.split_once("\n[packages]").context("product.toml has no packages")?;
+            let text = format!("{before}\n[packages]{after}");
+            file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
+        }
+    }
+    Ok(package)
 }
 
 /// A hook that writes down when it ran and what it was told.

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
-use crate::appliance::{self, PRODUCT};
+use crate::appliance;
 use crate::image::Debian;
 use crate::observation::{Happened, Mark, SystemState};
 use crate::release::Release;
@@ -21,12 +21,8 @@ pub(super) struct Exchange {
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
     pub(super) fn new(debian: Debian) -> Result<Self> {
-        let upgrader = appliance::without_python(XIVO.upgrader()?);
+        let upgrader = appliance::for_synthetic_services(XIVO.upgrader()?)?;
         let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &upgrader)?, patch: 1 };
-        exchange
-            .world
-            .machine
-            .sh(&format!("sed -i 's/^\\[services\\]$/&\\nsettle = \"0s\"/' {PRODUCT}; grep -q '^settle' {PRODUCT}"))?;
         exchange.publish_next(0)?;
         exchange.upgrade()?;
         Ok(exchange)
