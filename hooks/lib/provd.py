@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/vnd.proformatique.provd+json"
 
 # How many configurations are asked for at once. What somebody else saves while these are written back would be lost, so it is
 # a fraction of a second's work.
-PAGE = 50
+PAGE = 100
 
 # How long to wait before provd is tried again while it comes up, in seconds.
 PAUSE = 0.2

@@ -98,7 +98,7 @@ class BackupProxy(Exchange):
         for fault, says in [(500, "answered 500"), ("stall", "did not answer"), ("cut", "cut off"), ("half", "whole JSON")]:
             with self.subTest(fault=fault):
                 self.fault("GET", "", fault)
-                self.assert_failed(self.run_hook(HOOK), "list of device configurations: ", says)
+                self.assert_failed(self.run_hook(HOOK), "list of device configurations: ", says, "no device was changed")
                 self.assertEqual(self.written(), [])
 
     def test_a_device_that_is_deleted_meanwhile_is_no_failure(self):
@@ -129,15 +129,20 @@ class ManyDevices(Exchange):
 
     def test_a_provd_that_goes_away_in_the_middle_is_said_with_the_device(self):
         self.start_provd()
-        self.fault("PUT", "device0007", "close")
-        self.assert_failed(self.run_hook(HOOK), "configuration device0007: provd does not", "the devices after that were not")
+        self.fault("PUT", "device0002", 500)
+        with open(self.path("faults.json"), "r+", encoding="utf-8") as file:
+            faults = json.load(file) + [{"method": "PUT", "id": "device0007", "fault": "close"}]
+            file.seek(0)
+            json.dump(faults, file)
+        result = self.run_hook(HOOK)
+        self.assert_failed(result, "configuration device0007: provd does not", "also device0002; the devices after that were not")
         self.assertEqual(self.config("device0008")["raw_config"].get("sip_backup_proxy_ip"), None)
 
     def test_a_list_that_ends_in_the_middle_is_said_with_the_device_before(self):
         self.start_provd()
         find = self.server.configs.find
-        self.server.configs.find = lambda **how: [{"no": "id"}] if how["skip"] == 50 else find(**how)
-        self.assert_failed(self.run_hook(HOOK), "list of device configurations after device0046: ")
+        self.server.configs.find = lambda **how: [{"no": "id"}] if how["skip"] == 100 else find(**how)
+        self.assert_failed(self.run_hook(HOOK), "list of device configurations after device0096: ")
 
 
 if __name__ == "__main__":
