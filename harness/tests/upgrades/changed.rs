@@ -185,8 +185,18 @@ fn own_policy(debian: Debian) -> Result<Option<String>> {
     world.publish([&other])?;
     world.install(&["xivo-monitor"])?;
     other = harness::package::Package::new("xivo-monitor", "1.1");
+    // As PostgreSQL's scripts speak of the clusters of one version, and as some speak to invoke-rc.d.
+    let meddling =
+        "#!/bin/sh\ndeb-systemd-invoke stop 'postgresql@15-*'\ninvoke-rc.d --quiet asterisk restart\nexit 0\n";
+    other.scripts.insert("preinst".to_owned(), meddling.to_owned());
     harness::service::add_service(&mut other);
     world.publish([&other])?;
+    let cluster = b"[Service]\nExecStart=/bin/sleep infinity\n";
+    world.machine.write("/etc/systemd/system/postgresql@.service", cluster, 0o644)?;
+    world.machine.sh("systemctl daemon-reload; systemctl start postgresql@15-main")?;
+    let running = || world.machine.sh("systemctl show --property=MainPID,ActiveState postgresql@15-main");
+    let before = running()?;
+    ensure!(before.contains("=active"), "there is no cluster: {before}");
     world.machine.sh(": >/root/asked")?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -195,6 +205,7 @@ fn own_policy(debian: Debian) -> Result<Option<String>> {
     let happened = Happened::since(&mark, &world.machine, &services)?;
     ensure!(happened.starts.len() == services.len(), "each service is started once: {:?}", happened.starts);
     ensure!(happened.starts[0] == "xivo-monitor", "a service that is not the product's is its package's business");
+    ensure!(running()? == before, "a service's instance was stopped in the middle");
     let asked = world.machine.sh("cat /root/asked")?;
     ensure!(asked == "xivo-monitor.service restart\n", "the admin's policy was asked: {asked}");
     ensure!(world.machine.sh("cat /usr/sbin/policy-rc.d")?.as_bytes() == own, "the admin's policy is another one now");
