@@ -1,19 +1,24 @@
+/// Following a program while it runs.
+mod follow;
+/// The process groups of the programs that are followed.
+mod groups;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::File;
-use std::io::{ErrorKind, PipeReader, PipeWriter, Read, Write as _};
+use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use anyhow::{Context, Result};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+pub use self::follow::Said;
+use self::follow::{Ended, follow};
+pub use self::groups::end_all;
 
 /// The search path of every program that is run, whatever the caller's was.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -23,34 +28,6 @@ pub const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_
 
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
-
-/// How long a program that was asked to end gets before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// The programs that are followed now; each leads a process group.
-static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
-
-/// True once this process is about to end with all that it has started.
-static LEAVING: AtomicBool = AtomicBool::new(false);
-
-/// Ends every program that is followed. This process must end next: whoever follows one of them does not go on.
-pub fn end_all() {
-    LEAVING.store(true, Ordering::SeqCst);
-    for group in followed().iter() {
-        let _ = end(*group);
-    }
-}
-
-fn followed() -> MutexGuard<'static, Vec<Pid>> {
-    FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Does not return if this process is about to end.
-fn wait_if_leaving() {
-    while LEAVING.load(Ordering::SeqCst) {
-        std::thread::park();
-    }
-}
 
 /// One external program about to run: fixed environment, no stdin, a process group of its own.
 ///
@@ -82,22 +59,6 @@ impl fmt::Display for Failed {
 }
 
 impl std::error::Error for Failed {}
-
-/// What a program says while it runs.
-#[derive(Debug, Clone, Copy)]
-pub enum Said<'a> {
-    /// A line of its output.
-    Line(&'a str),
-    /// A line about its progress.
-    Status(&'a str),
-}
-
-/// How a program ended that ran to its end.
-#[derive(Debug)]
-enum Ended {
-    Status(ExitStatus),
-    TimedOut(Duration),
-}
 
 impl Program {
     /// A program by its name in [`PATH`] or by its path.
@@ -277,7 +238,7 @@ impl Program {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
         let started = Instant::now();
-        let mut child = self.start()?;
+        let mut child = groups::start(&mut self.command).with_context(|| self.not_started())?;
         // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
         let deadline = self.time_limit.map(|limit| (started + limit, limit));
@@ -285,24 +246,10 @@ impl Program {
         let status = self.status.take().map(|(reader, _)| reader);
         let ended = follow(&mut child, reader, status, deadline, said);
         if ended.is_err() {
-            let _ = end_group(&mut child);
+            let _ = groups::end_group(&mut child);
         }
-        wait_if_leaving();
-        followed().retain(|group| *group != Pid::from_child(&child));
+        groups::forget(&child);
         ended.with_context(|| format!("could not follow {}", self.shown))
-    }
-
-    /// Starts a program that will be followed. From one moment to the next: whoever ends all must not miss it.
-    fn start(&mut self) -> Result<Child> {
-        let mut followed = followed();
-        if LEAVING.load(Ordering::SeqCst) {
-            drop(followed);
-            wait_if_leaving();
-            bail!("this process is about to end");
-        }
-        let child = self.command.spawn().with_context(|| self.not_started())?;
-        followed.push(Pid::from_child(&child));
-        Ok(child)
     }
 
     fn not_started(&self) -> String {
@@ -321,131 +268,10 @@ impl Program {
     }
 }
 
-/// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting.
-fn follow(
-    child: &mut Child,
-    mut output: PipeReader,
-    mut status: Option<PipeReader>,
-    deadline: Option<(Instant, Duration)>,
-    said: &mut dyn FnMut(Said<'_>),
-) -> Result<Ended> {
-    let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let (mut lines, mut progress) = (Lines::default(), Lines::default());
-    let mut output_open = true;
-    let mut reads_left = Lines::READS_AFTER_THE_END;
-    loop {
-        let wait = match deadline {
-            None => None,
-            Some((at, limit)) => {
-                let Some(left) = at.checked_duration_since(Instant::now()) else {
-                    end_group(child)?;
-                    return Ok(Ended::TimedOut(limit));
-                };
-                Some(Timespec::try_from(left)?)
-            }
-        };
-        let mut waiting = vec![PollFd::new(&pidfd, PollFlags::IN)];
-        waiting.extend(output_open.then(|| PollFd::new(&output, PollFlags::IN)));
-        waiting.extend(status.as_ref().map(|status| PollFd::new(status, PollFlags::IN)));
-        match poll(&mut waiting, wait.as_ref()) {
-            Err(rustix::io::Errno::INTR) => continue,
-            result => result?,
-        };
-        let mut ready = waiting.iter().map(|waiting| !waiting.revents().is_empty());
-        let child_ended = ready.next().unwrap_or_default();
-        let readable = output_open && ready.next().unwrap_or_default();
-        let progressed = status.is_some() && ready.next().unwrap_or_default();
-        drop(ready);
-        drop(waiting);
-        if child_ended && (!readable || reads_left == 0) {
-            lines.finish(&mut |line| said(Said::Line(line)));
-            return Ok(Ended::Status(child.wait()?));
-        }
-        if readable {
-            output_open = lines.read(&mut output, &mut |line| said(Said::Line(line)))?;
-            reads_left -= usize::from(child_ended);
-        }
-        if progressed
-            && let Some(open) = &mut status
-            && !progress.read(open, &mut |line| said(Said::Status(line)))?
-        {
-            status = None;
-        }
-    }
-}
-
-/// Asks a child's process group to end, then makes it.
-fn end_group(child: &mut Child) -> Result<()> {
-    end(Pid::from_child(child))?;
-    child.wait()?;
-    Ok(())
-}
-
-/// Asks a process group to end, gives its leader some time for it, then makes it.
-fn end(group: Pid) -> Result<()> {
-    let pidfd = pidfd_open(group, PidfdFlags::empty())?;
-    let _ = kill_process_group(group, Signal::TERM);
-    let grace = Timespec::try_from(GRACE)?;
-    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
-    let _ = kill_process_group(group, Signal::KILL);
-    Ok(())
-}
-
-/// Bytes as they come, handed over as lines; what is not UTF-8 is replaced.
-#[derive(Default)]
-struct Lines {
-    unfinished: Vec<u8>,
-}
-
-impl Lines {
-    /// A line longer than this is handed over in pieces.
-    const LONGEST: usize = 64 * 1024;
-    const BUFFER: usize = 8 * 1024;
-    /// A pipe holds 64 KiB (pipe(7)): after this many reads nothing is left that an ended program wrote itself.
-    const READS_AFTER_THE_END: usize = 64 * 1024 / Self::BUFFER;
-
-    /// Reads once. False at the end of the stream.
-    fn read(&mut self, reader: &mut PipeReader, line: &mut dyn FnMut(&str)) -> Result<bool> {
-        let mut buffer = [0; Self::BUFFER];
-        let count = match reader.read(&mut buffer) {
-            Ok(0) => return Ok(false),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(true),
-            Err(error) => return Err(error.into()),
-        };
-        let mut rest = &buffer[..count];
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let (whole, after) = rest.split_at(end + 1);
-            self.unfinished.extend_from_slice(whole);
-            self.finish(line);
-            rest = after;
-        }
-        self.unfinished.extend_from_slice(rest);
-        if self.unfinished.len() > Self::LONGEST {
-            self.finish(line);
-        }
-        Ok(true)
-    }
-
-    /// Hands over what is there as one line.
-    fn finish(&mut self, line: &mut dyn FnMut(&str)) {
-        if !self.unfinished.is_empty() {
-            let text = String::from_utf8_lossy(&self.unfinished);
-            let text = text.trim_end_matches(['\r', '\n']);
-            // What moves a cursor or rings a bell has no business in a log, or on the screen of whoever reads it.
-            let control = |character: char| character.is_control() && character != '\t';
-            if text.contains(control) {
-                line(&text.replace(control, "\u{fffd}"));
-            } else {
-                line(text);
-            }
-            self.unfinished.clear();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn sh(script: &str) -> Program {
