@@ -48,6 +48,17 @@ pub fn restart_all(services: &Services, processes: &Processes, events: &mut Even
     Ok(restarted)
 }
 
+/// The services that will have their turn, as systemd knows them now; one that it does not know may come with the upgrade.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn wanted(services: &Services) -> Result<Vec<String>> {
+    let units = systemd::show(services.order())?;
+    let wanted =
+        services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::LeaveAlone(_)));
+    Ok(wanted.map(|(service, _)| service.clone()).collect())
+}
+
 /// What an admin's setting of a unit means for its restart.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {

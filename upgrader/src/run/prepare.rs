@@ -14,7 +14,7 @@ use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
 use crate::step::Outcome;
-use crate::{conffiles, database, dpkg, history, package_locks, worker};
+use crate::{conffiles, database, dpkg, history, package_locks, restart, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -69,7 +69,7 @@ impl Run<'_> {
             kept_back,
             download: download?,
             unfinished_from: owed::read(self.context.paths)?,
-            restart: product.services.order().to_vec(),
+            restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
             last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
         };

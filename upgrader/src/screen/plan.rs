@@ -33,7 +33,9 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     conffiles(out, plan)?;
     if !plan.is_empty() {
         writeln!(out, "\nDownload: {}{}", size(plan.download), growth(plan.disk))?;
-        writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
+        if !plan.restart.is_empty() {
+            writeln!(out, "Services to restart, in this order: {}", plan.restart.join(" "))?;
+        }
         if let Some(milliseconds) = plan.last_outage_ms {
             writeln!(out, "Last time they were out of service for {} in all", seconds(milliseconds))?;
         }
