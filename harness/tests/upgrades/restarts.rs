@@ -69,8 +69,9 @@ fn switched_off_services(debian: Debian) -> Result<Option<String>> {
 fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
     let mut world = upgradable(debian)?;
     world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
-    let crashing =
-        "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c 'echo up; sleep 3; echo no database; exit 7'\n";
+    // It lives a moment longer than its last words: of a process that is gone journald does not know which start it was of.
+    let crashing = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c \
+                    'echo up; sleep 2.5; echo no database; sleep 0.5; exit 7'\n";
     let setting = "/etc/systemd/system/xivo-agid.service.d/crashing.conf";
     world.machine.write(setting, crashing.as_bytes(), 0o644)?;
     let crashed = world.upgrade(&["--yes"]).run()?;
@@ -87,7 +88,7 @@ fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
     // One that stays up is not suspected of anything.
     world
         .machine
-        .sh(&format!("sed -i 's/; exit 7//; s/sleep 3/sleep infinity/' {setting}; systemctl daemon-reload"))?;
+        .sh(&format!("sed -i 's/; exit 7//; s/sleep 2.5/sleep infinity/' {setting}; systemctl daemon-reload"))?;
     world.publish([&Package::new("xivo-sounds", "1.2.4")])?;
     let well = world.upgrade(&["--yes"]).run()?;
     ensure!(well.exit == 0, "{well}");
