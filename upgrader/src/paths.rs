@@ -80,13 +80,13 @@ impl Paths {
     /// `/var/lib/NAME-upgrade/dumps`: the database as it was before its migrations.
     #[must_use]
     pub fn dumps(&self) -> PathBuf {
-        self.root.join("var/lib").join(self.package()).join("dumps")
+        self.state().join("dumps")
     }
 
     /// `/var/lib/NAME-upgrade/migration-owed`: packages changed, and the product's migration command has not run since.
     #[must_use]
     pub fn migration_owed(&self) -> PathBuf {
-        self.root.join("var/lib").join(self.package()).join("migration-owed")
+        self.state().join("migration-owed")
     }
 
     /// `/var/lib/NAME-upgrade/owed`: packages changed, and hooks and services have not had their turn since.
