@@ -88,7 +88,9 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
         "chmod 777 {HOOKS}/10-writable; chown nobody {HOOKS}/20-somebodys
          sed -i '/^Package: xivo-legacy$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status
          mount -t tmpfs -o size=1m tmpfs /var/cache/apt/archives
-         mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /var/log
+         # Full but for the log itself: how many files others have made there by then is theirs to know.
+         mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /var/log; touch /var/log/xivo-upgrade.log
+         seq 100 | while read -r number && touch /var/log/$number 2>/dev/null; do :; done
          mkdir -p /var/lib/xivo-upgrade
          mount -t tmpfs -o ro tmpfs /var/lib/xivo-upgrade
          systemctl daemon-reload; systemctl start monit
@@ -98,6 +100,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
 
     // The admin does what was said. Of the notes it is enough to know.
+    world.machine.sh("umount /var/log")?;
     for command in [
         format!("chown root: {HOOKS}/20-somebodys"),
         format!("chmod go-w {HOOKS}/10-writable"),
@@ -108,7 +111,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
     }
     world.machine.sh(&format!(
         "chmod -x {HOOKS}/30-python; rm /etc/apt/sources.list.d/unsigned.list
-         umount /var/cache/apt/archives /var/log; mount -o remount,rw /var/lib/xivo-upgrade"
+         umount /var/cache/apt/archives; mount -o remount,rw /var/lib/xivo-upgrade"
     ))?;
     // And the one source that counts is away.
     world.machine.sh("mv /etc/apt/sources.list.d/xivo.sources /root/")?;
