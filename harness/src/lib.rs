@@ -30,6 +30,8 @@ pub mod lintian;
 pub mod machine;
 /// Man pages and the file of settings, made from the code.
 pub mod manual;
+/// The matrix: every old release, every Debian, every mishap.
+pub mod matrix;
 /// What is seen of a machine and of what happened on it.
 pub mod observation;
 /// Packages as data.

@@ -1,0 +1,2 @@
+/// What is known of a cell after it ran.
+pub mod record;

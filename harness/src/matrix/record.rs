@@ -1,0 +1,91 @@
+use serde::{Deserialize, Serialize};
+
+/// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// The cell's name, unique in the matrix: that of its test.
+    pub cell: String,
+    /// The values that it has in the matrix's dimensions.
+    pub place: Place,
+    /// What it does, in sentences, one paragraph each.
+    pub explanation: Vec<String>,
+    /// What was not as expected, each in a sentence; empty if it passed.
+    pub failures: Vec<String>,
+    /// What was checked and is as it should be, each in a few words.
+    pub checked: Vec<String>,
+    /// How long it took in all, in milliseconds.
+    pub took: u64,
+    /// How long the run of the upgrader took, in milliseconds.
+    pub run: u64,
+    /// The exit code of the upgrader; `None` if it did not come so far.
+    pub exit: Option<i64>,
+    /// The screen as the admin saw it.
+    pub screen: String,
+    /// What happened when.
+    pub timeline: Vec<Span>,
+    /// What differs from the cell's snapshot, as a unified diff; `None` if nothing does.
+    pub difference: Option<String>,
+    /// The names of the files beside this one that have the machine's logs.
+    pub logs: Vec<String>,
+    /// The command that runs this cell again, and nothing else.
+    pub again: String,
+}
+
+/// Where a cell is in the matrix.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// The scenario that it belongs to.
+    pub scenario: String,
+    /// The release that the machine has.
+    pub from: String,
+    /// The release that is published for it.
+    pub to: String,
+    /// The release of Debian, or the way from one to another.
+    pub debian: String,
+    /// The state of the machine; `fresh` for one as it was installed.
+    pub state: String,
+    /// What goes wrong, and at which step (`hook-fails@pre-upgrade-hooks`); `none` if nothing does.
+    pub fault: String,
+    /// What the person does who is asked.
+    pub answer: String,
+}
+
+/// Something that took its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name: that of the step, the hook, the package or the service.
+    pub name: String,
+    /// When it began, in milliseconds since the upgrader was started.
+    pub begin: u64,
+    /// When it ended; `None` if it never did.
+    pub end: Option<u64>,
+    /// False if it failed.
+    pub good: bool,
+}
+
+/// What can take its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A step of the upgrader.
+    Step,
+    /// A hook.
+    Hook,
+    /// The maintainer scripts of a package.
+    MaintainerScript,
+    /// A service that is not there.
+    Outage,
+}
+
+impl Record {
+    /// True if everything was as expected.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
