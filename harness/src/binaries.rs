@@ -48,11 +48,7 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
         machine @ ("x86_64" | "aarch64") => format!("{machine}-unknown-linux-gnu"),
         other => bail!("the upgrader is not built for {other} yet"),
     };
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let directory = match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => workspace.join(directory),
-        None => workspace.join("target"),
-    };
+    let (workspace, directory) = (workspace(), self::target());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The explicit target keeps the flag away from macros that run on this host: those cannot be static.
     let arguments = ["build", "--release", "--package=upgrader", "--target", &target];
@@ -64,6 +60,16 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
     )
     .context("the upgrader could not be built")?;
     Ok(directory.join(target).join("release"))
+}
+
+/// Where cargo puts what it builds, and the harness what is worth keeping.
+#[must_use]
+pub fn target() -> PathBuf {
+    workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// dpkg's name for this host's architecture.

@@ -12,6 +12,8 @@ pub mod bench;
 pub mod binaries;
 /// Programs of this host.
 pub mod command;
+/// TOML files.
+pub mod data;
 /// .deb files.
 pub mod deb;
 /// An upgrade to watch.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 pub use command::Command;
 use testcontainers::bollard::models::ContainerConfig;
-use testcontainers::bollard::query_parameters::{CommitContainerOptionsBuilder, UploadToContainerOptionsBuilder};
+use testcontainers::bollard::query_parameters::{
+    CommitContainerOptionsBuilder, KillContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+};
 use testcontainers::bollard::{Docker, body_full};
 use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
@@ -54,16 +56,8 @@ impl Machine {
         let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
         let container = block_on(request.start()).context("the machine's container does not start")?;
         let machine = Self { docker: engine.docker().clone(), container: Some(container) };
-        // The bus comes up a little after process 1: until then systemctl fails at once.
-        let booted = machine.sh(
-            "until systemctl is-system-running --wait 2>/dev/null | grep -E 'running|degraded'; do sleep 0.02; done",
-        )?;
-        ensure!(
-            booted.trim() == "running",
-            "the machine came up {}: {}",
-            booted.trim(),
-            machine.sh("systemctl --failed --no-legend")?
-        );
+        let booted = machine.booted()?;
+        ensure!(booted == "running", "the machine came up {booted}: {}", machine.sh("systemctl --failed --no-legend")?);
         Ok(machine)
     }
 
@@ -109,6 +103,28 @@ impl Machine {
         ))
         .with_context(|| format!("{packages} could not be installed from the Debian mirror"))?;
         Ok(())
+    }
+
+    /// Cuts the machine's power: every process is gone at once, and what was in memory with it.
+    pub fn cut_the_power(&self) -> Result<()> {
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        block_on(self.docker.kill_container(self.id()?, Some(options))).context("the power cannot be cut")
+    }
+
+    /// Boots the machine again after its power was cut.
+    pub fn power_on(&self) -> Result<()> {
+        block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
+            .context("the machine does not start again")?;
+        self.booted().map(drop)
+    }
+
+    /// Waits until systemd has started everything, and gives its word for how that went.
+    fn booted(&self) -> Result<String> {
+        // The bus comes up a little after process 1: until then systemctl fails at once.
+        let said = self.sh(
+            "until systemctl is-system-running --wait 2>/dev/null | grep -E 'running|degraded'; do sleep 0.02; done",
+        )?;
+        Ok(said.trim().to_owned())
     }
 
     /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.

@@ -1,2 +1,24 @@
+/// What the person does who is asked.
+pub mod answer;
+/// One upgrade of the matrix.
+pub mod cell;
+/// What is looked at on a machine that was upgraded.
+pub mod check;
+/// What is expected of a run.
+pub mod expectation;
+/// What goes wrong: the files in `faults/`.
+pub mod fault;
+/// Where something can strike in the middle of a step.
+mod point;
+/// What two machines with the same release have in common.
+pub mod portrait;
 /// What is known of a cell after it ran.
 pub mod record;
+/// How a cell runs.
+pub mod run;
+/// Which cells there are: the files in `scenarios/`.
+pub mod scenario;
+/// The states of machines: the files in `states/`.
+pub mod state;
+/// What happened when.
+mod timeline;

@@ -11,8 +11,8 @@ use crate::machine::Machine;
 pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
-const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
-const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+pub(crate) const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
+pub(crate) const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 
 /// The state of a machine, seen from outside the upgrader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +125,12 @@ fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
 }
 
 impl Mark {
+    /// Its place in the journal.
+    #[must_use]
+    pub fn cursor(&self) -> &str {
+        &self.cursor
+    }
+
     /// The end of the journal as it is now.
     pub fn set(machine: &Machine) -> Result<Self> {
         let said = machine.sh(&format!(
@@ -200,12 +206,17 @@ impl Happened {
     }
 }
 
+impl Happened {
+    /// Writes down which hooks ran.
+    pub fn hooks_in(&self, f: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(f, "Hooks, in the order they ran:")?;
+        self.hooks.iter().try_for_each(|hook| writeln!(f, "  {hook}"))
+    }
+}
+
 impl fmt::Display for Happened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Hooks, in the order they ran:")?;
-        for hook in &self.hooks {
-            writeln!(f, "  {hook}")?;
-        }
+        self.hooks_in(f)?;
         writeln!(f, "Services, in the order systemd started them last:")?;
         for service in self.restart_order() {
             let starts = self.starts.iter().filter(|start| *start == service).count();

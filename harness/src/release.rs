@@ -1,8 +1,9 @@
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::data;
 use crate::package::Package;
 use crate::service::add_service;
 use crate::shipped::{Product, XIVO};
@@ -61,13 +62,7 @@ impl Release {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let mut release: Self = match toml::from_str(text) {
-            Ok(release) => release,
-            Err(error) => {
-                let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
-                bail!("{}:{line}: {}", path.display(), error.message());
-            }
-        };
+        let mut release: Self = data::parse(path, text)?;
         for package in &mut release.packages {
             if package.version.is_empty() {
                 package.version.clone_from(&release.version);

@@ -28,3 +28,15 @@ impl fmt::Display for Transcript {
         writeln!(f, "[exit code {}]", self.exit)
     }
 }
+
+/// A document without the lines' rests that say how long something took: that is never the same twice.
+#[must_use]
+pub fn without_times(document: &str) -> String {
+    const BEGINNINGS: [&str; 2] = ["It took ", "Last time they were out of service for "];
+    let line = |line: &str| {
+        let beginning = BEGINNINGS.iter().find(|beginning| line.starts_with(**beginning));
+        beginning.map_or_else(|| format!("{line}\n"), |beginning| format!("{beginning}...\n"))
+    };
+    let lines: String = document.lines().map(line).collect();
+    if document.ends_with('\n') { lines } else { lines.trim_end_matches('\n').to_owned() }
+}

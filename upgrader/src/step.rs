@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 
 /// What a run consists of, in order. Data, so that a step can be written down by one process and resumed by another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Read the package lists of every source.

@@ -42,6 +42,7 @@ type Person = VecDeque<(String, Deed)>;
 
 enum Deed {
     Type(String),
+    Run(String),
     HangUp,
 }
 
@@ -81,6 +82,14 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// At a terminal. As soon as `prompt` is printed, a command runs beside it, to its end, before anybody answers.
+    #[must_use]
+    pub fn strike(mut self, prompt: &str, command: &str) -> Self {
+        let deed = Deed::Run(command.to_owned());
+        self.person.get_or_insert_default().push_back((prompt.to_owned(), deed));
+        self
+    }
+
     /// At a terminal that goes away as soon as `prompt` is printed, like that of an ssh session whose connection is lost: what
     /// runs there gets SIGHUP, and can neither read nor write any more. What survives that goes on; the transcript ends here,
     /// perhaps with a few lines more than the prompt, and its exit code is [`HUNG_UP`].
@@ -107,6 +116,20 @@ impl<'a> Command<'a> {
             .with_context(|| format!("`{typed}` did not end within {PATIENCE:?}"))?
             .with_context(|| format!("`{typed}` on the machine"))?;
         Ok(Transcript { command: typed, screen, exit })
+    }
+
+    /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
+    pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
+        let command = self.words.join(" ");
+        let mut seen = Vec::new();
+        let Self { machine, words, user, environment, person, .. } = self;
+        let ended = Command { machine, words, user, environment, person, live: Some(&mut seen) }.run();
+        if let Ok(Transcript { exit: 0, .. }) = &ended {
+            bail!("`{command}` ended although the power was cut: {ended:?}");
+        }
+        let mut printed = Printed::default();
+        printed.add(&seen);
+        Ok(Transcript { command, screen: printed.text().to_owned(), exit: HUNG_UP })
     }
 
     async fn follow(mut self) -> Result<(String, i64)> {
@@ -144,8 +167,15 @@ impl<'a> Command<'a> {
                 && let Some(at) = terminal.printed()[answered..].find(prompt.as_str())
                 && let Some((prompt, deed)) = person.pop_front()
             {
-                answered += at + prompt.len();
+                // What runs beside it leaves the prompt to be answered.
+                if !matches!(deed, Deed::Run(_)) {
+                    answered += at + prompt.len();
+                }
                 match (deed, &holder) {
+                    (Deed::Run(command), _) => {
+                        let words = ["sh", "-c", &command].map(str::to_owned).to_vec();
+                        Self::new(self.machine, &[]).start(words, false).await?.exit_code().await?;
+                    }
                     (Deed::Type(answer), _) => exec.send(&answer).await?,
                     (Deed::HangUp, Some(holder)) => {
                         hung_up = true;

@@ -3,6 +3,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use harness::image::Debian;
+use harness::transcript::without_times;
 use libtest_mimic::{Failed, Trial};
 
 /// A story of one upgrade.
@@ -43,17 +44,6 @@ fn test(story: Story, debian: Debian) -> Result<(), Failed> {
     settings.set_description(story.promise);
     settings.bind(|| insta::assert_snapshot!(story.name, document));
     Ok(())
-}
-
-/// A document without the lines' rests that say how long something took: that is never the same twice.
-fn without_times(document: &str) -> String {
-    const BEGINNINGS: [&str; 2] = ["It took ", "Last time they were out of service for "];
-    let line = |line: &str| {
-        let beginning = BEGINNINGS.iter().find(|beginning| line.starts_with(**beginning));
-        beginning.map_or_else(|| format!("{line}\n"), |beginning| format!("{beginning}...\n"))
-    };
-    let lines: String = document.lines().map(line).collect();
-    if document.ends_with('\n') { lines } else { lines.trim_end_matches('\n').to_owned() }
 }
 
 /// A snapshot that no story compares itself with is out of date and misleads its readers.

@@ -1,0 +1,83 @@
+use serde::Deserialize;
+
+use super::expectation::{End, Expectation};
+use crate::machine::Command;
+
+/// The question, as it ends on the screen.
+pub const QUESTION: &str = "[Y/n] ";
+
+/// What the person does who is asked whether to upgrade.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// Nobody is asked: `--yes`.
+    #[default]
+    Unasked,
+    /// Types yes.
+    Yes,
+    /// Presses Enter.
+    Enter,
+    /// Types no.
+    No,
+    /// Presses Ctrl-D.
+    EndOfInput,
+    /// There is no terminal and nobody before it.
+    Nobody,
+}
+
+impl Answer {
+    /// As it is written in data.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Unasked => "unasked",
+            Self::Yes => "yes",
+            Self::Enter => "enter",
+            Self::No => "no",
+            Self::EndOfInput => "end-of-input",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// For a person.
+    #[must_use]
+    pub fn explained(self) -> &'static str {
+        match self {
+            Self::Unasked => "`xivo-upgrade --yes` is started, which asks nobody.",
+            Self::Yes => "`xivo-upgrade` is started at a terminal, and the question is answered with yes.",
+            Self::Enter => "`xivo-upgrade` is started at a terminal, and the question is answered with Enter.",
+            Self::No => "`xivo-upgrade` is started at a terminal, and the question is answered with no.",
+            Self::EndOfInput => "`xivo-upgrade` is started at a terminal, and the question is answered with Ctrl-D.",
+            Self::Nobody => "`xivo-upgrade` is started without --yes where nobody can answer.",
+        }
+    }
+
+    /// The arguments of the upgrader.
+    #[must_use]
+    pub fn arguments(self) -> &'static [&'static str] {
+        if self == Self::Unasked { &["--yes"] } else { &[] }
+    }
+
+    /// The upgrader's run, with the person before it.
+    #[must_use]
+    pub fn given(self, command: Command<'_>) -> Command<'_> {
+        match self {
+            Self::Unasked | Self::Nobody => command,
+            Self::Yes => command.answer(QUESTION, "y\n"),
+            Self::Enter => command.answer(QUESTION, "\n"),
+            Self::No => command.answer(QUESTION, "n\n"),
+            Self::EndOfInput => command.answer(QUESTION, "\u{4}"),
+        }
+    }
+
+    /// What is expected of a run that comes to the question.
+    #[must_use]
+    pub fn expectation(self) -> Expectation {
+        match self {
+            Self::Unasked | Self::Yes | Self::Enter => Expectation::default(),
+            Self::No | Self::EndOfInput | Self::Nobody => {
+                Expectation { exit: Some(3), end: Some(End::Unchanged), ..Expectation::default() }
+            }
+        }
+    }
+}

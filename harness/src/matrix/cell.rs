@@ -1,0 +1,136 @@
+use std::fmt::Write as _;
+
+use upgrader::step::Step;
+
+use super::answer::Answer;
+use super::expectation::Expectation;
+use super::fault::Strike;
+use super::record::Place;
+use super::scenario::FRESH;
+use super::state::State;
+use crate::image::Debian;
+
+/// One upgrade of the matrix.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// The scenario that it belongs to.
+    pub scenario: String,
+    /// What a user would lose if it did not hold.
+    pub promise: String,
+    /// The release that the machine has.
+    pub from: String,
+    /// The release that is published for it.
+    pub to: String,
+    /// The machine's Debian.
+    pub debian: Debian,
+    /// The name of the machine's state.
+    pub state_name: String,
+    /// The state.
+    pub state: State,
+    /// What goes wrong.
+    pub strike: Option<Strike>,
+    /// What the person does.
+    pub answer: Answer,
+    /// What the scenario expects.
+    pub expect: Expectation,
+    /// Whether every run of the tests has a look at it.
+    pub chosen: bool,
+}
+
+impl Cell {
+    /// Where it is in the matrix.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place {
+            scenario: self.scenario.clone(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            debian: self.debian.to_string(),
+            state: self.state_name.clone(),
+            fault: self.strike.as_ref().map_or_else(|| "none".to_owned(), Strike::name),
+            answer: self.answer.key().to_owned(),
+        }
+    }
+
+    /// Its name, unique in the matrix: `faults::1.2.1-to-1.2.2::hook-fails@pre-upgrade-hooks::bookworm`. What is as usual is not in it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}::{}", self.name_anywhere(), self.debian)
+    }
+
+    /// The same without the release of Debian: what is seen is the same on every one.
+    fn name_anywhere(&self) -> String {
+        let mut name = format!("{}::{}-to-{}", self.scenario, self.from, self.to);
+        let unusual = [
+            (self.state_name != FRESH).then(|| self.state_name.clone()),
+            self.strike.as_ref().map(Strike::name),
+            self.is_answered().then(|| self.answer.key().to_owned()),
+        ];
+        for part in unusual.into_iter().flatten() {
+            let _ = write!(name, "::{part}");
+        }
+        name
+    }
+
+    /// Whether somebody answers who would not have to.
+    fn is_answered(&self) -> bool {
+        let asked = self.strike.as_ref().is_some_and(|strike| strike.step == Step::Confirm);
+        self.answer != if asked { Answer::Yes } else { Answer::default() }
+    }
+
+    /// The name of its snapshot, without dots and with nothing that a file system could mind.
+    #[must_use]
+    pub fn snapshot(&self) -> String {
+        let name = self.name_anywhere().replace("::", "__").replace('@', "_at_").replace('.', "-");
+        name.split_once("__").map_or(name.clone(), |(_, rest)| rest.to_owned())
+    }
+
+    /// The name of the directory that has its record and its logs.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        self.name().replace("::", "--")
+    }
+
+    /// What is expected of the run: what the scenario says counts before what the answer, the fault and the state say.
+    #[must_use]
+    pub fn expectation(&self) -> Expectation {
+        let fault = self.strike.as_ref().map(|strike| strike.at().expect.clone()).unwrap_or_default();
+        self.expect.or(&self.answer.expectation()).or(&fault).or(&self.state.expect)
+    }
+
+    /// What is expected of the run after it, if that one did not upgrade the machine.
+    #[must_use]
+    pub fn expectation_again(&self) -> Expectation {
+        let fault = self.strike.as_ref().map(|strike| strike.at().again.clone()).unwrap_or_default();
+        fault.or(&self.state.expect)
+    }
+
+    /// What it does, in sentences.
+    #[must_use]
+    pub fn explanation(&self) -> Vec<String> {
+        let sentence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let mut paragraphs = vec![
+            sentence(&self.promise),
+            format!(
+                "A machine with Debian {} has XiVO {}; XiVO {} is published for it.",
+                self.debian, self.from, self.to
+            ),
+        ];
+        if !self.state.description.is_empty() {
+            paragraphs.push(format!("Its state, {}: {}", self.state_name, sentence(&self.state.description)));
+        }
+        paragraphs.push(self.answer.explained().to_owned());
+        if let Some(strike) = &self.strike {
+            let description = sentence(&strike.fault.description);
+            paragraphs.push(format!("What goes wrong at the step {}: {description}", strike.step));
+        }
+        paragraphs.push(format!("Expected: {}.", self.expectation()));
+        paragraphs
+    }
+
+    /// The command that runs it again, and nothing else.
+    #[must_use]
+    pub fn again(&self) -> String {
+        format!("cargo run -p harness -- run {}", self.name())
+    }
+}

@@ -1,0 +1,161 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde::Deserialize;
+use upgrader::step::{Mode, Next, Outcome, Step};
+
+use super::expectation::Expectation;
+use crate::data;
+
+/// Something that goes wrong, from outside the upgrader: a file in `faults/`. It says of every step of a run what happens if it
+/// strikes there, or why it cannot.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Fault {
+    /// What goes wrong, for a person.
+    pub description: String,
+    /// Shell commands that run on the machine before the upgrader is started.
+    #[serde(default)]
+    pub prepare: String,
+    /// Shell commands that run on the machine in the middle of the step, once; their exit code is that of whatever runs them there.
+    #[serde(default)]
+    pub strike: String,
+    /// Whether that happens each time it comes by, and not only the first time.
+    #[serde(default)]
+    pub persists: bool,
+    /// Whether the machine loses its power in the middle of the step, and gets it back.
+    #[serde(default)]
+    pub power_cut: bool,
+    /// What the admin does about it afterwards, in shell commands.
+    #[serde(default)]
+    pub mend: String,
+    /// At which steps it can strike, and what is different there.
+    pub at: BTreeMap<Step, At>,
+    /// At which it cannot, and why.
+    #[serde(default)]
+    pub not_applicable: Vec<NotApplicable>,
+}
+
+/// What happens if a fault strikes at a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct At {
+    /// More shell commands that run before the upgrader is started.
+    #[serde(default)]
+    pub prepare: String,
+    /// What the admin does about it here, instead of what helps elsewhere.
+    pub mend: Option<String>,
+    /// What is expected of the run.
+    #[serde(default)]
+    pub expect: Expectation,
+    /// What is expected of the run after it, when all is mended.
+    #[serde(default)]
+    pub again: Expectation,
+}
+
+/// Steps at which a fault cannot strike.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotApplicable {
+    /// Which.
+    pub steps: Vec<Step>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A fault at a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    /// The name of the fault's file.
+    pub name: String,
+    /// What goes wrong.
+    pub fault: Fault,
+    /// Where.
+    pub step: Step,
+}
+
+impl Fault {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// One line that names the file, and the line and the key or the step that is not spoken of.
+    pub fn read(path: &Path) -> Result<Self> {
+        let fault: Self = data::read(path)?;
+        let mut spoken_of: BTreeSet<Step> = fault.at.keys().copied().collect();
+        for step in fault.not_applicable.iter().flat_map(|other| &other.steps) {
+            ensure!(spoken_of.insert(*step), "{}: the step {step} is spoken of twice", path.display());
+        }
+        for step in steps() {
+            ensure!(spoken_of.contains(&step), "{}: nothing is said of the step {step}", path.display());
+        }
+        Ok(fault)
+    }
+}
+
+impl Strike {
+    /// `hook-fails@pre-upgrade-hooks`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}@{}", self.name, key(self.step))
+    }
+
+    /// What happens there.
+    #[must_use]
+    pub fn at(&self) -> &At {
+        &self.fault.at[&self.step]
+    }
+
+    /// Whether something runs on the machine in the middle of the step.
+    #[must_use]
+    pub fn strikes(&self) -> bool {
+        self.fault.power_cut || !self.fault.strike.is_empty()
+    }
+
+    /// What the admin does about it.
+    #[must_use]
+    pub fn mend(&self) -> &str {
+        self.at().mend.as_deref().unwrap_or(&self.fault.mend)
+    }
+}
+
+/// Every step of a run that goes all the way.
+#[must_use]
+pub fn steps() -> Vec<Step> {
+    let following = |step: &Step| match step.next(Outcome::Done, Mode::Upgrade) {
+        Next::Step(next) => Some(next),
+        Next::End(_) => None,
+    };
+    std::iter::successors(Some(Step::Refresh), following).collect()
+}
+
+/// A step as it is written in data: `pre-upgrade-hooks`.
+#[must_use]
+pub fn key(step: Step) -> String {
+    step.to_string().replace(' ', "-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bad.toml");
+        std::fs::write(&path, text).unwrap();
+        let error = Fault::read(&path).unwrap_err().to_string();
+        error.rsplit_once('/').unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn a_fault_speaks_of_every_step_once() {
+        let of = |steps: &str| {
+            format!("description = \"\"\n[at.refresh]\n[[not-applicable]]\nreason = \"\"\nsteps = {steps}\n")
+        };
+        assert_eq!(complaint(&of("[]")), "bad.toml: nothing is said of the step self-update");
+        assert_eq!(complaint(&of("[\"refresh\"]")), "bad.toml: the step refresh is spoken of twice");
+        assert!(complaint(&of("[\"lunch\"]")).starts_with("bad.toml:5: steps: unknown variant `lunch`"));
+        assert_eq!(steps().len(), 13);
+        assert!(steps().iter().all(|step| toml::Value::try_from(step).unwrap().as_str() == Some(key(*step).as_str())));
+    }
+}

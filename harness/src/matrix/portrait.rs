@@ -1,0 +1,122 @@
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::appliance;
+use crate::binaries;
+use crate::deb;
+use crate::image::{Debian, Image};
+use crate::machine::Machine;
+use crate::package::Package;
+use crate::release::Release;
+
+/// Prints what two machines with the same release have in common, a line each: what it is, its name, and what there is to say of it.
+///
+/// What is each machine's own is left out, and so is what packages that were removed left behind for the day they come back.
+const SCRIPT: &str = r#"export LC_ALL=C
+dpkg-query --show --showformat='package ${Package} ${Version} ${db:Status-Abbrev}\n' | grep -v ' rc *$'
+apt-mark showmanual | sed 's/^/manual /'
+apt-mark showhold | sed 's/^/hold /'
+dpkg-query --show --showformat='${db:Status-Abbrev}\t${Package}\n' | sed -n 's/^rc *\t//p' | while read -r package; do
+    dpkg-query --show --showformat='${Conffiles}\n' "$package" | sed -n 's/^ \([^ ]*\) .*/remains \1/p'
+    ls /var/lib/dpkg/info/"$package".* 2>/dev/null | sed 's/^/remains /'
+done
+ours='-path /etc/machine-id -o -path /etc/hostname -o -path /etc/hosts -o -path /etc/resolv.conf -o -path /etc/.pwd.lock
+    -o -path /etc/apt/sources.list.d/xivo.sources'
+find /etc \( $ours \) -o -type f -exec sha256sum {} + | sed 's/^\([^ ]*\)  \(.*\)/content \2 \1/'
+find /etc /usr \( $ours \) -o ! -type d -printf 'file %p %y %m %u:%g %l\n' -o -printf 'directory %p %m %u:%g\n'
+find /usr -type f -printf 'size %p %s\n'
+find /var/lib/systemd/deb-systemd* -type f -printf 'switched %p\n' 2>/dev/null
+dpkg-divert --list | sed 's/^/divert /'
+dpkg-statoverride --list | sed 's/^\([^ ]* [^ ]* [^ ]*\) \(.*\)/override \2 \1/'
+systemctl list-unit-files --no-legend --plain --type=service,socket,timer,path,target | sed 's/^\([^ ]*\)  *\([^ ]*\).*/unit \1 \2/'
+systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\)  *\([^ ]*\).*/service \1 \2 \3/p'
+"#;
+
+/// Services that are there or not as it comes: systemd's own, of moments long past.
+const FLEETING: [&str; 4] = ["service systemd-", "service user@", "service user-runtime-dir@", "service run-"];
+
+/// What a machine is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Portrait(BTreeSet<String>);
+
+impl Portrait {
+    /// Looks at a machine.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        Ok(Self::parse(&machine.sh(SCRIPT)?))
+    }
+
+    /// Of a machine on which a release was installed, with this upgrader. It is kept for all who ask, in the target directory.
+    pub fn of_installed(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
+        let packages = release.packages.iter().chain([upgrader]).map(|package| Ok(deb::build(package)?.bytes));
+        let packages = packages.collect::<Result<Vec<_>>>()?;
+        let machine = debian.machine();
+        let ingredients = packages.iter().map(AsRef::as_ref).chain([machine.tag.as_bytes(), SCRIPT.as_bytes()]);
+        let name = Image::of("portrait", ingredients).tag;
+        let directory = binaries::target().join("matrix/portraits");
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let path = directory.join(format!("{debian}-{}-{name}", release.version));
+        if let Some(kept) = read(&path)? {
+            return Ok(kept);
+        }
+        // Others who need the same wait here instead of looking as well.
+        let lock = File::create(directory.join(format!("{debian}-{}.lock", release.version)))?;
+        lock.lock()?;
+        if let Some(kept) = read(&path)? {
+            return Ok(kept);
+        }
+        let world = appliance::at_release(debian, &release.version, upgrader)?;
+        let portrait = Self::of(&world.machine)?;
+        let lines: Vec<&str> = portrait.0.iter().map(String::as_str).collect();
+        let new = path.with_extension("new");
+        fs::write(&new, lines.join("\n"))?;
+        fs::rename(&new, &path)?;
+        Ok(portrait)
+    }
+
+    /// Reads what the script printed, or what was kept of that.
+    fn parse(text: &str) -> Self {
+        let lines = || text.lines().map(str::trim_end);
+        let remains: BTreeSet<&str> = lines().filter_map(|line| line.strip_prefix("remains ")).collect();
+        let counts = |line: &&str| {
+            let path = line.split(' ').nth(1).unwrap_or_default();
+            !line.starts_with("remains ")
+                && !(remains.contains(path) && (line.starts_with("file ") || line.starts_with("content ")))
+                && !FLEETING.iter().any(|fleeting| line.starts_with(fleeting))
+        };
+        Self(lines().filter(counts).map(str::to_owned).collect())
+    }
+
+    /// What is different here from what it is in another: lines that begin with `-` are only there, with `+` only here.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let lacking = other.0.difference(&self.0).map(|line| format!("- {line}"));
+        let additional = self.0.difference(&other.0).map(|line| format!("+ {line}"));
+        lacking.chain(additional).collect()
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Portrait>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(Portrait::parse(&text))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_removed_package_left_behind_does_not_make_a_machine_another_one() {
+        let plain = Portrait::parse("package a 1 ii\nfile /etc/a f 644 root:root\n");
+        let other = Portrait::parse(
+            "package a 2 ii\nfile /etc/a f 644 root:root\nremains /etc/b\nfile /etc/b f 644 root:root\ncontent /etc/b 00\n",
+        );
+        assert_eq!(other.differences(&plain), ["- package a 1 ii", "+ package a 2 ii"]);
+        assert_eq!(plain.differences(&plain), [""; 0]);
+    }
+}

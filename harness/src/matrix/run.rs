@@ -1,0 +1,358 @@
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use upgrader::step::Step;
+
+use super::answer::QUESTION;
+use super::cell::Cell;
+use super::check::{Check, Upgraded};
+use super::expectation::{End, Expectation};
+use super::fault::Strike;
+use super::portrait::Portrait;
+use super::record::Record;
+use super::{point, timeline};
+use crate::appliance;
+use crate::binaries;
+use crate::machine::{Command, Machine};
+use crate::observation::{Happened, Mark, SystemState, fingerprint};
+use crate::package::Package;
+use crate::release::Release;
+use crate::shipped::SERVICES;
+use crate::transcript::Transcript;
+use crate::world::World;
+
+/// The machine's logs that are kept, and what they are called.
+const LOGS: [(&str, &str); 4] = [
+    ("upgrader.log", "cat /var/log/xivo-upgrade.log"),
+    ("dpkg.log", "cat /var/log/dpkg.log"),
+    ("apt.log", "cat /var/log/apt/term.log"),
+    ("journal.log", "journalctl --no-pager --output=short-precise"),
+];
+
+/// There once a machine is about to lose its power.
+const POWER_CUT: &str = "/run/power-cut";
+
+/// A cell that ran.
+#[derive(Debug)]
+pub struct Ran {
+    /// What is known of it.
+    pub record: Record,
+    /// What is compared with its snapshot.
+    pub document: String,
+}
+
+/// A cell under way.
+struct Running<'a> {
+    cell: &'a Cell,
+    world: World,
+    /// The new release as it is published.
+    release: Release,
+    upgrader: Package,
+    document: String,
+    record: Record,
+}
+
+impl Cell {
+    /// Runs it on a machine of its own. What is not as expected is in the record.
+    ///
+    /// # Errors
+    /// If it could not be found out.
+    pub fn run(&self) -> Result<Ran> {
+        let start = Instant::now();
+        let mut running = Running::start(self)?;
+        if let Err(error) = running.go() {
+            running.record.failures.push(format!("{error:#}"));
+        }
+        running.keep_logs()?;
+        let Running { mut record, document, .. } = running;
+        record.took = millis(start.elapsed());
+        Ok(Ran { record, document })
+    }
+
+    /// Where its record and its logs are.
+    #[must_use]
+    pub fn kept_in(&self) -> PathBuf {
+        binaries::target().join("matrix/cells").join(self.directory())
+    }
+}
+
+impl Record {
+    /// Writes it down beside the cell's logs.
+    pub fn keep(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("record.json");
+        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| path.display().to_string())
+    }
+}
+
+impl<'a> Running<'a> {
+    /// A machine as it is in the field, and the new release published for it.
+    fn start(cell: &'a Cell) -> Result<Self> {
+        let upgrader = appliance::upgrader()?;
+        let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
+        let installed = if at(Step::SelfUpdate) { &appliance::old_upgrader()? } else { &upgrader };
+        let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
+        if !cell.state.packages.is_empty() {
+            world.publish(&cell.state.packages)?;
+        }
+        if !cell.state.prepare.is_empty() {
+            world.machine.sh("apt-get -qq update")?;
+            world.machine.sh(&cell.state.prepare).context("the machine does not come into its state")?;
+        }
+        let mut release = Release::named(&cell.to)?;
+        if at(Step::Packages) {
+            point::let_maintainer_script_strike(&mut release.packages)?;
+        }
+        world.publish(release.packages.iter().chain([&upgrader]))?;
+        if let Some(strike) = &cell.strike {
+            arm(strike, &world)?;
+        }
+        let record = Record {
+            cell: cell.name(),
+            place: cell.place(),
+            explanation: cell.explanation(),
+            failures: Vec::new(),
+            checked: Vec::new(),
+            took: 0,
+            run: 0,
+            exit: None,
+            screen: String::new(),
+            timeline: Vec::new(),
+            difference: None,
+            logs: Vec::new(),
+            again: cell.again(),
+        };
+        Ok(Self { cell, world, release, upgrader, document: String::new(), record })
+    }
+
+    fn go(&mut self) -> Result<()> {
+        for paragraph in &self.cell.explanation()[1..] {
+            let _ = writeln!(self.document, "{}", paragraph.replace(&format!(" with Debian {}", self.cell.debian), ""));
+        }
+        let expected = self.cell.expectation();
+        let before = Before::of(&self.world.machine, &expected)?;
+        let mark = Mark::set(&self.world.machine)?;
+        let begin = Instant::now();
+        let transcript = self.first_run()?;
+        self.record.run = millis(begin.elapsed());
+        self.record.screen = self.world.redacted(&transcript.screen);
+        let cut = self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut);
+        if !cut {
+            self.record.exit = Some(transcript.exit);
+            self.expect_run(&transcript, &expected);
+        }
+        let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
+        let log = self.world.machine.sh("cat /var/log/xivo-upgrade.log 2>/dev/null || :")?;
+        self.record.timeline = timeline::since(&mark, &log, &self.world.machine, &SERVICES)?;
+        let shown = self.world.redacted(&if cut { without_exit(&transcript) } else { transcript.to_string() });
+        let _ = write!(self.document, "\n{shown}\n");
+        // After a power cut services start as at every boot.
+        let _ = if happened.hooks.is_empty() && (cut || happened.starts.is_empty()) {
+            writeln!(self.document, "No hook ran{}.", if cut { "" } else { ", and no service was started" })
+        } else if cut {
+            happened.hooks_in(&mut self.document)
+        } else {
+            write!(self.document, "{happened}")
+        };
+        if let Some(strike) = &self.cell.strike
+            && strike.strikes()
+        {
+            self.look(("what goes wrong went wrong", not(point::has_struck(&self.world.machine)?, "it never did")));
+        }
+        match expected.end() {
+            End::Upgraded => {
+                self.mend()?;
+                self.look_at_the_upgraded(&expected)
+            }
+            End::Unchanged => {
+                let changed = before.changes(&self.world.machine, cut)?;
+                self.look(("nothing was changed", changed));
+                self.again()
+            }
+            End::Stuck => self.again(),
+        }
+    }
+
+    /// The run that everything is about.
+    fn first_run(&self) -> Result<Transcript> {
+        let machine = &self.world.machine;
+        if !self.cell.state.beside.is_empty() {
+            let script = format!("#!/bin/sh\nset -e\n{}\n", self.cell.state.beside);
+            machine.write("/root/beside", script.as_bytes(), 0o755)?;
+            machine.sh("systemd-run --quiet --collect --unit=beside /root/beside
+                 timeout 20 sh -c 'until test -e /run/beside.ready; do sleep 0.02; done'")?;
+        }
+        if !self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut) {
+            return self.command().run();
+        }
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| self.command().run_while_the_power_lasts());
+            machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
+            machine.cut_the_power()?;
+            let transcript = run.join().map_err(|_| anyhow::anyhow!("the run could not be followed"))??;
+            machine.power_on()?;
+            Ok(transcript)
+        })
+    }
+
+    /// The upgrader, with the person before it.
+    fn command(&self) -> Command<'_> {
+        let mut command = self.world.upgrade(self.cell.answer.arguments());
+        for (name, value) in &self.cell.state.environment {
+            command = command.env(name, value);
+        }
+        if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
+            command = command.strike(QUESTION, point::strike());
+        }
+        self.cell.answer.given(command)
+    }
+
+    /// Whether a run ended as expected and said what it has to.
+    fn expect_run(&mut self, transcript: &Transcript, expected: &Expectation) {
+        if transcript.exit != expected.exit() {
+            self.fail(format!("the exit code is {}, not {}:\n{}", transcript.exit, expected.exit(), transcript.screen));
+        }
+        for words in expected.says.iter().filter(|words| !transcript.screen.contains(words.as_str())) {
+            self.fail(format!("the screen does not say {words:?}"));
+        }
+    }
+
+    fn fail(&mut self, failure: String) {
+        self.record.failures.push(failure);
+    }
+
+    /// Notes something that was looked at.
+    fn look(&mut self, (what, findings): Check) {
+        if findings.is_empty() {
+            self.record.checked.push(what.to_owned());
+        } else {
+            self.fail(format!("not true: {what}:\n  {}", findings.join("\n  ")));
+        }
+    }
+
+    /// The fault ends, and the admin does what has to be done.
+    fn mend(&mut self) -> Result<()> {
+        if let Some(strike) = &self.cell.strike {
+            point::disarm(&self.world.machine)?;
+            self.world.machine.sh(strike.mend()).context("it cannot be mended")?;
+        }
+        Ok(())
+    }
+
+    /// The run after one that did not upgrade the machine. Nothing of that one is in its way.
+    fn again(&mut self) -> Result<()> {
+        self.mend()?;
+        let expected = self.cell.expectation_again();
+        let transcript = self.world.upgrade(&["--yes"]).run()?;
+        self.expect_run(&transcript, &expected);
+        let end = transcript.screen.trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned();
+        let _ = write!(
+            self.document,
+            "\nAnd when it is started again:\n{}\n[exit code {}]\n",
+            self.world.redacted(&end),
+            transcript.exit
+        );
+        self.look_at_the_upgraded(&expected)
+    }
+
+    fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
+        let installed = Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader)?;
+        let upgraded = Upgraded {
+            machine: &self.world.machine,
+            release: &self.release,
+            upgrader: &self.upgrader,
+            expect: expected,
+            installed: &installed,
+        };
+        for check in upgraded.checks()? {
+            self.look(check);
+        }
+        if !self.cell.state.respected.is_empty() {
+            let transcript = self.world.machine.command(&["sh", "-euxc", &self.cell.state.respected]).run()?;
+            let findings = if transcript.exit == 0 { Vec::new() } else { vec![transcript.screen] };
+            self.look(("what belongs to the admin was respected", findings));
+        }
+        Ok(())
+    }
+
+    fn keep_logs(&mut self) -> Result<()> {
+        let directory = self.cell.kept_in();
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        for (name, command) in LOGS {
+            let log = self.world.machine.command(&["sh", "-c", command]).run()?.screen;
+            fs::write(directory.join(name), log)?;
+            self.record.logs.push(name.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What can be compared afterwards, where it is expected that nothing changes.
+struct Before(Option<(String, Portrait, SystemState)>);
+
+impl Before {
+    fn of(machine: &Machine, expected: &Expectation) -> Result<Self> {
+        if expected.end() != End::Unchanged {
+            return Ok(Self(None));
+        }
+        Ok(Self(Some((fingerprint(machine)?, Portrait::of(machine)?, SystemState::of(machine, &SERVICES)?))))
+    }
+
+    /// What has changed since; if the machine has booted in between, processes and times have in any case.
+    fn changes(&self, machine: &Machine, booted: bool) -> Result<Vec<String>> {
+        let Some((print, portrait, state)) = &self.0 else { return Ok(Vec::new()) };
+        let mut changes = Portrait::of(machine)?.differences(portrait);
+        if booted {
+            return Ok(changes);
+        }
+        if changes.is_empty() && fingerprint(machine)? != *print {
+            changes.push("something was written below /etc or /usr, though it looks the same".to_owned());
+        }
+        let now = SystemState::of(machine, &SERVICES)?;
+        if now != *state {
+            changes.push(format!("packages or services changed: {state:?} became {now:?}"));
+        }
+        Ok(changes)
+    }
+}
+
+/// Lets a fault strike when its step comes.
+fn arm(strike: &Strike, world: &World) -> Result<()> {
+    let machine = &world.machine;
+    for script in [&strike.fault.prepare, &strike.at().prepare] {
+        machine.sh(script).context("the fault cannot be prepared")?;
+    }
+    if strike.strikes() {
+        let cut = format!("touch {POWER_CUT}; sleep infinity");
+        let deed = if strike.fault.power_cut { &cut } else { &strike.fault.strike };
+        point::arm(machine, strike.step, deed, strike.fault.persists)?;
+    }
+    Ok(())
+}
+
+fn without_exit(transcript: &Transcript) -> String {
+    format!("$ {}\n{}\n[the power was cut]\n", transcript.command, transcript.screen.trim_end())
+}
+
+fn not(wanted: bool, otherwise: &str) -> Vec<String> {
+    if wanted { Vec::new() } else { vec![otherwise.to_owned()] }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Finds the cell with this name.
+pub fn find(name: &str) -> Result<Cell> {
+    let cells = super::scenario::matrix()?;
+    let found: Vec<Cell> = cells.into_iter().filter(|cell| cell.name().contains(name)).collect();
+    ensure!(!found.is_empty(), "the matrix has no cell with {name:?} in its name: `harness list` shows them");
+    let exact = found.iter().find(|cell| cell.name() == name).cloned();
+    exact.or_else(|| (found.len() == 1).then(|| found[0].clone())).with_context(|| {
+        let names: Vec<String> = found.iter().map(Cell::name).collect();
+        format!("several cells have {name:?} in their names:\n  {}", names.join("\n  "))
+    })
+}

@@ -1,0 +1,189 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum as _;
+use serde::Deserialize;
+use toml::Spanned;
+use upgrader::dpkg::is_newer;
+use upgrader::step::Step;
+use upgrader::strict::line_at;
+
+use super::answer::Answer;
+use super::cell::Cell;
+use super::expectation::Expectation;
+use super::fault::{Fault, Strike, key};
+use super::state::State;
+use crate::data;
+use crate::image::Debian;
+use crate::release::Release;
+
+/// A part of the matrix: a file in `scenarios/`. It has a cell for each combination of what it lists.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Scenario {
+    /// What a user would lose if it did not hold.
+    description: String,
+    /// The releases that machines have.
+    from: Vec<Spanned<String>>,
+    /// The releases that are published for them. A release is not combined with itself, nor with one that is older.
+    to: Vec<Spanned<String>>,
+    /// The releases of Debian.
+    on: Vec<Spanned<String>>,
+    /// The states of the machines; `*` is all of them.
+    #[serde(default)]
+    states: Vec<Spanned<String>>,
+    /// What goes wrong, everywhere it can (`hook-fails`) or at one step (`hook-fails@pre-upgrade-hooks`); `*` is everything
+    /// everywhere.
+    #[serde(default)]
+    faults: Vec<Spanned<String>>,
+    /// What the person does.
+    #[serde(default)]
+    answers: Vec<Answer>,
+    /// What is expected, whatever the states, faults and answers say.
+    #[serde(default)]
+    expect: Expectation,
+    /// Those cells that every run of the tests has a look at: parts of their names.
+    #[serde(default)]
+    chosen: Vec<Spanned<String>>,
+}
+
+/// What scenarios are made of.
+struct Parts {
+    states: BTreeMap<String, State>,
+    faults: BTreeMap<String, Fault>,
+}
+
+/// The state of a machine that nobody did anything to.
+pub const FRESH: &str = "fresh";
+
+/// The whole matrix, in the order of the scenarios' names.
+///
+/// # Errors
+/// One line that names the file, and the line and the key or the name that nothing has.
+pub fn matrix() -> Result<Vec<Cell>> {
+    let states = data::files("states")?.into_iter().map(|(name, path)| Ok((name, data::read(&path)?)));
+    let faults = data::files("faults")?.into_iter().map(|(name, path)| Ok((name, Fault::read(&path)?)));
+    let parts = Parts { states: states.collect::<Result<_>>()?, faults: faults.collect::<Result<_>>()? };
+    let mut cells = Vec::new();
+    for (name, path) in data::files("scenarios")? {
+        cells.extend(read(&name, &path, &parts)?);
+    }
+    let names: BTreeSet<String> = cells.iter().map(Cell::name).collect();
+    ensure!(names.len() == cells.len(), "two cells have the same name");
+    Ok(cells)
+}
+
+fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let scenario: Scenario = data::parse(path, &text)?;
+    let at = |spanned: &Spanned<String>| format!("{}:{}", path.display(), line_at(&text, spanned.span().start));
+    let releases = |names: &[Spanned<String>]| {
+        let read = |name: &Spanned<String>| Release::named(name.get_ref()).with_context(|| at(name));
+        names.iter().map(read).collect::<Result<Vec<_>>>()
+    };
+    let mut cells = Vec::new();
+    let (from, to) = (releases(&scenario.from)?, releases(&scenario.to)?);
+    let debians = scenario
+        .on
+        .iter()
+        .map(|name| Debian::from_str(name.get_ref(), false).map_err(anyhow::Error::msg).with_context(|| at(name)));
+    let debians = debians.collect::<Result<Vec<_>>>()?;
+    let states = states(&scenario, parts, &at)?;
+    let strikes = strikes(&scenario, parts, &at)?;
+    let answers = if scenario.answers.is_empty() { vec![Answer::default()] } else { scenario.answers.clone() };
+    for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
+        if !is_newer(&to.version, &from.version)? {
+            continue;
+        }
+        for &debian in &debians {
+            for (state_name, state) in &states {
+                for strike in &strikes {
+                    for &answer in &answers {
+                        // Where nobody is asked, nothing can happen at the question.
+                        let asked = strike.as_ref().is_some_and(|strike| strike.step == Step::Confirm);
+                        let answer = if asked && answer == Answer::Unasked { Answer::Yes } else { answer };
+                        cells.push(Cell {
+                            scenario: name.to_owned(),
+                            promise: scenario.description.clone(),
+                            from: from.version.clone(),
+                            to: to.version.clone(),
+                            debian,
+                            state_name: state_name.clone(),
+                            state: state.clone(),
+                            strike: strike.clone(),
+                            answer,
+                            expect: scenario.expect.clone(),
+                            chosen: false,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    ensure!(!cells.is_empty(), "{}: no cell comes of it", path.display());
+    for chosen in &scenario.chosen {
+        let mut found = false;
+        for cell in cells.iter_mut().filter(|cell| cell.name().contains(chosen.get_ref().as_str())) {
+            (cell.chosen, found) = (true, true);
+        }
+        ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(chosen), chosen.get_ref());
+    }
+    Ok(cells)
+}
+
+type Where<'a> = &'a dyn Fn(&Spanned<String>) -> String;
+
+fn states(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<(String, State)>> {
+    let fresh = || (FRESH.to_owned(), State::default());
+    if scenario.states.is_empty() {
+        return Ok(vec![fresh()]);
+    }
+    let mut states = Vec::new();
+    for name in &scenario.states {
+        match (name.get_ref().as_str(), parts.states.get(name.get_ref())) {
+            ("*", _) => states.extend(parts.states.iter().map(|(name, state)| (name.clone(), state.clone()))),
+            (FRESH, _) => states.push(fresh()),
+            (known, Some(state)) => states.push((known.to_owned(), state.clone())),
+            (unknown, None) => bail!("{}: there is no states/{unknown}.toml", at(name)),
+        }
+    }
+    Ok(states)
+}
+
+fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Option<Strike>>> {
+    if scenario.faults.is_empty() {
+        return Ok(vec![None]);
+    }
+    let everywhere = |name: &String, fault: &Fault| -> Vec<Option<Strike>> {
+        let strike = |step| Some(Strike { name: name.clone(), fault: fault.clone(), step });
+        fault.at.keys().copied().map(strike).collect()
+    };
+    let mut strikes = Vec::new();
+    for written in &scenario.faults {
+        let (name, step) = written
+            .get_ref()
+            .split_once('@')
+            .map_or((written.get_ref().as_str(), None), |(name, step)| (name, Some(step)));
+        if name == "*" {
+            strikes.extend(parts.faults.iter().flat_map(|(name, fault)| everywhere(name, fault)));
+            continue;
+        }
+        let fault =
+            parts.faults.get(name).with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?;
+        let here = everywhere(&name.to_owned(), fault);
+        let before = strikes.len();
+        strikes
+            .extend(here.into_iter().filter(|strike| {
+                strike.as_ref().is_none_or(|strike| step.is_none_or(|step| key(strike.step) == step))
+            }));
+        ensure!(strikes.len() > before, "{}: {name} does not strike there", at(written));
+    }
+    Ok(strikes)
+}
+
+/// Where a scenario is.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
+}
