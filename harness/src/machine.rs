@@ -1,5 +1,7 @@
 /// A command that runs on a machine.
 mod command;
+/// A shell for a person.
+mod shell;
 
 use std::time::Duration;
 
@@ -139,6 +141,11 @@ impl Machine {
         block_on(self.docker.commit_container(options, ContainerConfig::default()))
             .with_context(|| image.to_string())?;
         Ok(())
+    }
+
+    /// What the engine calls its container.
+    pub fn name(&self) -> Result<String> {
+        Ok(self.id()?.chars().take(12).collect())
     }
 
     fn id(&self) -> Result<&str> {

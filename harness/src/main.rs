@@ -10,7 +10,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
+use harness::matrix::{explore, fault};
 use harness::{bench, binaries, command, deb, demo, lintian, shipped};
+use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
 #[derive(Debug, Parser)]
@@ -26,6 +28,38 @@ enum Verb {
     ///
     /// Prints the value that `DOCKER_HOST` needs; empty where it needs none.
     Setup,
+    /// List the cells of the matrix
+    List {
+        /// Only those that have this in their names
+        part: Option<String>,
+        /// Only those that every run of the tests has a look at
+        #[arg(long)]
+        chosen: bool,
+    },
+    /// Say in words what a cell of the matrix does
+    Explain {
+        /// Its name, or a part of it that no other has
+        name: String,
+    },
+    /// Run a cell of the matrix, and show what came of it
+    Run {
+        /// Its name, or a part of it that no other has
+        name: String,
+        /// Keep its machine until Enter is pressed
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Get a shell on the machine of a cell, in the middle of a run
+    Shell {
+        /// Its name, or a part of it that no other has
+        name: String,
+        /// Stop the run in this step, where faults strike; without it the run is not yet started
+        #[arg(long, value_name = "STEP", value_parser = step)]
+        at: Option<Step>,
+        /// Stop it after that step: in the next one in which it can be stopped
+        #[arg(long, requires = "at")]
+        after: bool,
+    },
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
     /// Build the upgrader's Debian package
@@ -75,6 +109,10 @@ fn run(verb: Verb) -> Result<()> {
     let mut out = stdout();
     match verb {
         Verb::Setup => writeln!(out, "{}", setup()?)?,
+        Verb::List { part, chosen } => explore::list(part.as_deref().unwrap_or_default(), chosen, &mut out)?,
+        Verb::Explain { name } => explore::explain(&name, &mut out)?,
+        Verb::Run { name, keep } => explore::run(&name, keep, &mut out)?,
+        Verb::Shell { name, at, after } => explore::shell(&name, at, after, &mut out)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
         Verb::Deb { directory } => {
             let package = shipped::XIVO.upgrader()?;
@@ -93,6 +131,13 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Clean => clean()?,
     }
     Ok(())
+}
+
+/// A step as it is written in data.
+fn step(text: &str) -> Result<Step> {
+    let steps = fault::steps();
+    let known = || steps.iter().map(|step| fault::key(*step)).collect::<Vec<_>>().join(", ");
+    steps.iter().find(|step| fault::key(**step) == text).copied().with_context(|| format!("the steps are {}", known()))
 }
 
 /// Prepares the host and gives the value for `DOCKER_HOST`.

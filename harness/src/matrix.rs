@@ -6,6 +6,8 @@ pub mod cell;
 pub mod check;
 /// What is expected of a run.
 pub mod expectation;
+/// What a person does with the matrix.
+pub mod explore;
 /// What goes wrong: the files in `faults/`.
 pub mod fault;
 /// Where something can strike in the middle of a step.

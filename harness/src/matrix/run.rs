@@ -1,9 +1,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use upgrader::step::Step;
 
 use super::answer::QUESTION;
@@ -11,9 +12,10 @@ use super::cell::Cell;
 use super::check::{Check, Upgraded};
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
+use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
-use super::{point, timeline};
+use super::timeline;
 use crate::appliance;
 use crate::binaries;
 use crate::machine::{Command, Machine};
@@ -44,6 +46,9 @@ pub struct Ran {
     pub document: String,
 }
 
+/// What somebody does on a machine.
+pub type Visit<'a> = &'a mut dyn FnMut(&Machine) -> Result<()>;
+
 /// A cell under way.
 struct Running<'a> {
     cell: &'a Cell,
@@ -61,15 +66,48 @@ impl Cell {
     /// # Errors
     /// If it could not be found out.
     pub fn run(&self) -> Result<Ran> {
+        self.run_then(&mut |_| Ok(()))
+    }
+
+    /// The same, and then a visit of the machine before it is gone.
+    pub fn run_then(&self, visit: Visit<'_>) -> Result<Ran> {
         let start = Instant::now();
-        let mut running = Running::start(self)?;
+        let mut running = Running::start(self, None)?;
         if let Err(error) = running.go() {
             running.record.failures.push(format!("{error:#}"));
         }
         running.keep_logs()?;
+        visit(&running.world.machine)?;
         let Running { mut record, document, .. } = running;
         record.took = millis(start.elapsed());
         Ok(Ran { record, document })
+    }
+
+    /// Stops its machine in the middle of a step, where faults strike, or before the run if none is named; then comes a visit, and then
+    /// the machine is gone.
+    ///
+    /// # Errors
+    /// If the run ends before it comes there, or cannot be stopped there.
+    pub fn stop_at(&self, step: Option<Step>, visit: Visit<'_>) -> Result<()> {
+        let Some(step) = step else { return visit(&Running::start(self, None)?.world.machine) };
+        ensure!(can_stop_at(step), "a run cannot be stopped in the step {step}; it can in those before and after it");
+        let point = Point { name: "stop", step };
+        let running = Running::start(self, Some(point))?;
+        let machine = &running.world.machine;
+        point.arm(machine, "touch /run/stopped; sleep infinity", false)?;
+        std::thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let tell_end = tell.clone();
+            scope.spawn(move || tell.send(machine.sh("until test -e /run/stopped; do sleep 0.05; done").map(drop)));
+            let running = &running;
+            scope.spawn(move || {
+                let ended = running.command().run().map(|run| format!("the run ended before it came there:\n{run}"));
+                tell_end.send(Err(anyhow!(ended.unwrap_or_else(|error| error.to_string()))))
+            });
+            let visited = told.recv().context("nobody waits")?.and_then(|()| visit(machine));
+            machine.cut_the_power()?;
+            visited
+        })
     }
 
     /// Where its record and its logs are.
@@ -89,10 +127,14 @@ impl Record {
 
 impl<'a> Running<'a> {
     /// A machine as it is in the field, and the new release published for it.
-    fn start(cell: &'a Cell) -> Result<Self> {
+    fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
         let upgrader = appliance::upgrader()?;
         let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
-        let installed = if at(Step::SelfUpdate) { &appliance::old_upgrader()? } else { &upgrader };
+        let installed = if at(Step::SelfUpdate) || stop.is_some_and(|stop| stop.step == Step::SelfUpdate) {
+            &appliance::old_upgrader()?
+        } else {
+            &upgrader
+        };
         let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
         if !cell.state.packages.is_empty() {
             world.publish(&cell.state.packages)?;
@@ -103,7 +145,10 @@ impl<'a> Running<'a> {
         }
         let mut release = Release::named(&cell.to)?;
         if at(Step::Packages) {
-            point::let_maintainer_script_strike(&mut release.packages)?;
+            strike_point(Step::Packages).arm_package(&mut release.packages)?;
+        }
+        if let Some(stop) = stop.filter(|stop| stop.step == Step::Packages) {
+            stop.arm_package(&mut release.packages)?;
         }
         world.publish(release.packages.iter().chain([&upgrader]))?;
         if let Some(strike) = &cell.strike {
@@ -159,7 +204,10 @@ impl<'a> Running<'a> {
         if let Some(strike) = &self.cell.strike
             && strike.strikes()
         {
-            self.look(("what goes wrong went wrong", not(point::has_struck(&self.world.machine)?, "it never did")));
+            self.look((
+                "what goes wrong went wrong",
+                not(strike_point(strike.step).is_done(&self.world.machine)?, "it never did"),
+            ));
         }
         match expected.end() {
             End::Upgraded => {
@@ -191,7 +239,7 @@ impl<'a> Running<'a> {
             let run = scope.spawn(|| self.command().run_while_the_power_lasts());
             machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
             machine.cut_the_power()?;
-            let transcript = run.join().map_err(|_| anyhow::anyhow!("the run could not be followed"))??;
+            let transcript = run.join().map_err(|_| anyhow!("the run could not be followed"))??;
             machine.power_on()?;
             Ok(transcript)
         })
@@ -204,7 +252,7 @@ impl<'a> Running<'a> {
             command = command.env(name, value);
         }
         if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
-            command = command.strike(QUESTION, point::strike());
+            command = command.strike(QUESTION, &strike_point(Step::Confirm).program());
         }
         self.cell.answer.given(command)
     }
@@ -235,7 +283,7 @@ impl<'a> Running<'a> {
     /// The fault ends, and the admin does what has to be done.
     fn mend(&mut self) -> Result<()> {
         if let Some(strike) = &self.cell.strike {
-            point::disarm(&self.world.machine)?;
+            strike_point(strike.step).disarm(&self.world.machine)?;
             self.world.machine.sh(strike.mend()).context("it cannot be mended")?;
         }
         Ok(())
@@ -328,9 +376,20 @@ fn arm(strike: &Strike, world: &World) -> Result<()> {
     if strike.strikes() {
         let cut = format!("touch {POWER_CUT}; sleep infinity");
         let deed = if strike.fault.power_cut { &cut } else { &strike.fault.strike };
-        point::arm(machine, strike.step, deed, strike.fault.persists)?;
+        strike_point(strike.step).arm(machine, deed, strike.fault.persists)?;
     }
     Ok(())
+}
+
+/// True if a run can be stopped in a step: not where nothing on the machine can hold it.
+#[must_use]
+pub fn can_stop_at(step: Step) -> bool {
+    !matches!(step, Step::Plan | Step::Confirm | Step::Repair | Step::Download | Step::Migrate)
+}
+
+/// Where a fault strikes.
+fn strike_point(step: Step) -> Point {
+    Point { name: "strike", step }
 }
 
 fn without_exit(transcript: &Transcript) -> String {
@@ -343,16 +402,4 @@ fn not(wanted: bool, otherwise: &str) -> Vec<String> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Finds the cell with this name.
-pub fn find(name: &str) -> Result<Cell> {
-    let cells = super::scenario::matrix()?;
-    let found: Vec<Cell> = cells.into_iter().filter(|cell| cell.name().contains(name)).collect();
-    ensure!(!found.is_empty(), "the matrix has no cell with {name:?} in its name: `harness list` shows them");
-    let exact = found.iter().find(|cell| cell.name() == name).cloned();
-    exact.or_else(|| (found.len() == 1).then(|| found[0].clone())).with_context(|| {
-        let names: Vec<String> = found.iter().map(Cell::name).collect();
-        format!("several cells have {name:?} in their names:\n  {}", names.join("\n  "))
-    })
 }

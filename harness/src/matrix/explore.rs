@@ -1,0 +1,96 @@
+use std::io::{BufRead as _, Write};
+
+use anyhow::{Context as _, Result, ensure};
+use upgrader::step::Step;
+
+use super::cell::Cell;
+use super::fault::steps;
+use super::scenario::matrix;
+use crate::machine::Machine;
+
+/// Lists the cells that have a text in their names.
+pub fn list(part: &str, chosen: bool, out: &mut dyn Write) -> Result<()> {
+    let cells = matrix()?;
+    let listed = cells.iter().filter(|cell| cell.name().contains(part) && (cell.chosen || !chosen));
+    let mut count = 0;
+    for cell in listed {
+        writeln!(out, "{}", cell.name())?;
+        count += 1;
+    }
+    ensure!(count > 0, "no cell of {} has {part:?} in its name", cells.len());
+    Ok(())
+}
+
+/// Says in words what a cell does.
+pub fn explain(name: &str, out: &mut dyn Write) -> Result<()> {
+    let cell = find(name)?;
+    writeln!(out, "{}\n", cell.name())?;
+    for paragraph in cell.explanation() {
+        writeln!(out, "{paragraph}")?;
+    }
+    Ok(())
+}
+
+/// Runs a cell and shows what came of it; its machine can be kept until somebody has seen enough of it.
+///
+/// # Errors
+/// If something is not as expected.
+pub fn run(name: &str, keep: bool, out: &mut dyn Write) -> Result<()> {
+    let cell = find(name)?;
+    explain(&cell.name(), out)?;
+    let ran = cell.run_then(&mut |machine| if keep { wait(machine) } else { Ok(()) })?;
+    let (_, seen) = ran.document.split_once("\n\n").unwrap_or_default();
+    writeln!(out, "\n{}\n", seen.trim_end())?;
+    for checked in &ran.record.checked {
+        writeln!(out, "seen: {checked}")?;
+    }
+    for failure in &ran.record.failures {
+        writeln!(out, "FAILED: {failure}")?;
+    }
+    ran.record.keep(&cell.kept_in())?;
+    writeln!(out, "\nIts logs: {}", cell.kept_in().display())?;
+    ensure!(ran.record.passed(), "{} failed", cell.name());
+    Ok(())
+}
+
+/// Gives a person a shell on a cell's machine in the middle of a run.
+pub fn shell(name: &str, at: Option<Step>, after: bool, out: &mut dyn Write) -> Result<()> {
+    let cell = find(name)?;
+    explain(&cell.name(), out)?;
+    let at = match at {
+        Some(step) if after => {
+            let later = || steps().into_iter().skip_while(|other| *other <= step);
+            Some(later().find(|step| super::run::can_stop_at(*step)).context("nothing comes after that step")?)
+        }
+        at => at,
+    };
+    cell.stop_at(at, &mut |machine| {
+        match at {
+            Some(step) => {
+                writeln!(out, "\nThe run is stopped in the step {step}. When you leave, the machine is gone.")?;
+            }
+            None => writeln!(out, "\nThe run is not yet started. When you leave, the machine is gone.")?,
+        }
+        machine.shell()
+    })
+}
+
+/// Waits for a person.
+fn wait(machine: &Machine) -> Result<()> {
+    let name = machine.name()?;
+    let mut out = std::io::stdout();
+    writeln!(out, "\nThe machine is there until you press Enter. A shell on it: docker exec -it {name} bash")?;
+    std::io::stdin().lock().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// Finds the cell with this name, or the only one that has it in its name.
+fn find(name: &str) -> Result<Cell> {
+    let mut found: Vec<Cell> = matrix()?.into_iter().filter(|cell| cell.name().contains(name)).collect();
+    if let Some(exact) = found.iter().position(|cell| cell.name() == name) {
+        return Ok(found.swap_remove(exact));
+    }
+    let names = || found.iter().map(Cell::name).collect::<Vec<_>>().join("\n  ");
+    ensure!(found.len() < 2, "several cells have {name:?} in their names:\n  {}", names());
+    found.pop().with_context(|| format!("no cell has {name:?} in its name: `harness list` shows them all"))
+}
