@@ -65,7 +65,7 @@ pub fn upgradable(debian: Debian) -> Result<World> {
 fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image> {
     let machine = debian.machine();
     let packages = release.packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
-    let ingredients = packages.iter().map(Vec::as_slice).chain([machine.tag.as_bytes(), INSTALLATION.as_bytes()]);
+    let ingredients = packages.iter().map(AsRef::as_ref).chain([machine.tag.as_bytes(), INSTALLATION.as_bytes()]);
     let image = Image::of(&format!("{debian}-{}-{}", release.product, release.version), ingredients);
     if image.exists(engine) {
         return Ok(image);

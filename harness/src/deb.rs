@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use flate2::{Compression, GzBuilder};
 use md5::{Digest as _, Md5};
 use tar::{EntryType, Header};
@@ -19,7 +20,7 @@ const MAINTAINER: &str = "XiVO upgrade team <upgrade@xivo.example>";
 #[derive(Debug, Clone)]
 pub struct Deb {
     /// The archive as deb(5) describes it: `debian-binary`, `control.tar.gz`, `data.tar.gz`.
-    pub bytes: Vec<u8>,
+    pub bytes: Bytes,
     /// Its control paragraph, one `Field: value` a line, without an empty line at its end.
     pub control: String,
 }
@@ -42,7 +43,7 @@ pub fn build(package: &Package) -> Result<Deb> {
         header.set_mtime(u64::from(MTIME));
         archive.append(&header, content.as_slice())?;
     }
-    Ok(Deb { bytes: archive.into_inner()?, control })
+    Ok(Deb { bytes: archive.into_inner()?.into(), control })
 }
 
 /// The control paragraph (deb-control(5)).

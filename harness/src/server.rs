@@ -1,97 +1,198 @@
-use std::convert::Infallible;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, PoisonError, RwLock};
+/// What can be wrong with a repository.
+pub mod fault;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{Response, StatusCode, Uri, header};
-use futures_util::stream;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
 use percent_encoding::percent_decode_str;
-use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
+use self::fault::{Affected, Fault, RepositoryFault};
 use crate::engine::block_on;
-use crate::repository::Files;
+use crate::repository::Published;
 
-/// How many pieces a second a throttled file comes in.
-const PIECES: u64 = 50;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// How many pieces a second a slow file comes in.
+const PIECES: u32 = 50;
+
+/// How many bytes of a file come before it stalls.
+const BEFORE_STALL: usize = 100;
+
+/// What a network says in which nobody has logged in.
+const PORTAL: &[u8] = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body>Please log in.</body></html>\n";
 
 /// An HTTP server for the files of one repository, gone when dropped.
 #[derive(Debug)]
 pub struct Server {
-    port: u16,
-    served: Arc<Served>,
-    task: JoinHandle<()>,
+    address: SocketAddr,
+    door: Mutex<Door>,
+    served: Arc<Mutex<Served>>,
+}
+
+/// The port, open or shut.
+#[derive(Debug, Default)]
+struct Door {
+    /// Accepts connections.
+    open: Option<JoinHandle<()>>,
+    /// Bound and not listening: the port stays ours, and connections are refused.
+    shut: Option<TcpSocket>,
 }
 
 /// What is served, and how.
 #[derive(Debug, Default)]
 struct Served {
-    files: RwLock<Files>,
-    /// Bytes a second for packages; `None` does not slow them down.
-    rate: RwLock<Option<u64>>,
+    published: Published,
+    fault: Option<RepositoryFault>,
     /// Held by the piece that is on its way: all who fetch share one line.
-    line: Arc<Mutex<()>>,
+    line: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Server {
     /// Starts a server without files, on a free port of `address`; where this host does not have that address (a bridge that
     /// is only made for the first container), on all of them.
     pub fn start(address: IpAddr) -> Result<Self> {
-        let served = Arc::new(Served::default());
-        let serving = Arc::clone(&served);
-        block_on(async move {
-            let listener = match TcpListener::bind((address, 0)).await {
-                Ok(listener) => listener,
-                Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).await.context("no port to listen on")?,
-            };
-            let port = listener.local_addr()?.port();
-            let router = Router::new().fallback(async move |uri: Uri| serving.answer(&decoded(uri.path())));
-            let task = tokio::spawn(async move {
-                let _ = axum::serve(listener, router).await;
-            });
-            Ok(Self { port, served, task })
-        })
+        let socket = match bind((address, 0).into()) {
+            Ok(socket) => socket,
+            Err(_) => bind((Ipv4Addr::UNSPECIFIED, 0).into()).context("no port to listen on")?,
+        };
+        let server = Self { address: socket.local_addr()?, door: Mutex::default(), served: Arc::default() };
+        lock(&server.door).open = Some(server.listen(socket)?);
+        Ok(server)
     }
 
     /// The port it listens on.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// Serves these files from now on, and no others.
-    pub fn serve(&self, files: Files) {
-        *self.served.files.write().unwrap_or_else(PoisonError::into_inner) = files;
+    pub fn serve(&self, published: Published) {
+        lock(&self.served).published = published;
     }
 
-    /// Serves packages, which lie below `pool/`, at this many bytes a second from now on; as quickly as can be with `None`.
-    pub fn throttle(&self, bytes_per_second: Option<u64>) {
-        *self.served.rate.write().unwrap_or_else(PoisonError::into_inner) = bytes_per_second;
+    /// What is wrong with it.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        lock(&self.served).fault.map(|fault| fault.fault)
+    }
+
+    /// From now on this is wrong with it, and nothing else.
+    pub fn misbehave(&self, fault: Option<RepositoryFault>) -> Result<()> {
+        lock(&self.served).fault = fault;
+        let mut door = lock(&self.door);
+        if fault.is_some_and(|fault| fault.fault == Fault::Unreachable) {
+            if let Some(task) = door.open.take() {
+                task.abort();
+                // Its end is the listener's.
+                let _ = block_on(task);
+                door.shut = Some(bind(self.address).context("the port is gone")?);
+            }
+        } else if let Some(socket) = door.shut.take() {
+            door.open = Some(self.listen(socket)?);
+        }
+        Ok(())
+    }
+
+    fn listen(&self, socket: TcpSocket) -> Result<JoinHandle<()>> {
+        let served = Arc::clone(&self.served);
+        let router = Router::new().fallback(async move |uri: Uri| lock(&served).answer(&decoded(uri.path())));
+        block_on(async {
+            let listener = socket.listen(BACKLOG)?;
+            Ok(tokio::spawn(async move {
+                let _ = axum::serve(listener, router).await;
+            }))
+        })
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(task) = &self.open {
+            task.abort();
+        }
     }
 }
 
 impl Served {
-    fn answer(&self, path: &str) -> Result<Response<Body>, StatusCode> {
-        let content = self.files.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        let content = Bytes::from(content.ok_or(StatusCode::NOT_FOUND)?);
+    fn answer(&mut self, path: &str) -> Result<Response<Body>, StatusCode> {
+        if Affected::Packages.include(path)
+            && let Some(next) = self.published.next.take()
+        {
+            self.published.files = next;
+        }
+        let fault = self.fault.as_mut().and_then(|fault| fault.hit(path));
+        if let Some(Fault::Error(status)) = fault {
+            return Err(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        let content = match fault {
+            Some(Fault::Html) => Bytes::from_static(PORTAL),
+            _ => self.published.files.get(path).cloned().ok_or(StatusCode::NOT_FOUND)?,
+        };
         let length = content.len();
-        let rate = *self.rate.read().unwrap_or_else(PoisonError::into_inner);
-        let body = match rate.filter(|_| path.starts_with("pool/")) {
-            Some(rate) => slowly(content, rate.max(1), Arc::clone(&self.line)),
-            None => Body::from(content),
+        let first = |bytes: usize| content.slice(..bytes.min(length));
+        let (length, body) = match fault {
+            Some(Fault::Truncated) => (length / 2, first(length / 2).into()),
+            Some(Fault::WrongHash) => (length, with_another_end(&content).into()),
+            Some(Fault::Stall) => (length, begun(first(BEFORE_STALL.min(length / 2)), stream::pending())),
+            Some(Fault::Cut(bytes)) => (length, begun(first(bytes), cut())),
+            Some(Fault::Slow(rate)) => (length, slowly(content, rate.max(1), Arc::clone(&self.line))),
+            _ => (length, content.into()),
         };
         let response = Response::builder().header(header::CONTENT_LENGTH, length).body(body);
         response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
     }
 }
 
+/// A socket at an address where nobody listens.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Old connections may still have the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same number of bytes, of which the last one is another.
+fn with_another_end(content: &[u8]) -> Bytes {
+    let mut changed = BytesMut::from(content);
+    if let Some(last) = changed.last_mut() {
+        *last ^= 1;
+    }
+    changed.freeze()
+}
+
+/// The beginning of some content, and what comes instead of the rest.
+fn begun(beginning: Bytes, rest: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    Body::from_stream(stream::iter([Ok(beginning)]).chain(rest))
+}
+
+/// The end of a connection, once all before it is sent.
+fn cut() -> impl Stream<Item = io::Result<Bytes>> {
+    stream::once(async {
+        tokio::task::yield_now().await;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    })
+}
+
 /// Content that takes its time on a line of this many bytes a second.
-fn slowly(content: Bytes, rate: u64, line: Arc<Mutex<()>>) -> Body {
-    let size = usize::try_from(rate.div_ceil(PIECES)).unwrap_or(usize::MAX);
+fn slowly(content: Bytes, rate: u32, line: Arc<tokio::sync::Mutex<()>>) -> Body {
+    let size = rate.div_ceil(PIECES) as usize;
     Body::from_stream(stream::unfold(content, move |mut rest| {
         let line = Arc::clone(&line);
         async move {
@@ -100,16 +201,10 @@ fn slowly(content: Bytes, rate: u64, line: Arc<Mutex<()>>) -> Body {
             }
             let piece = rest.split_to(size.min(rest.len()));
             let _on_its_way = line.lock().await;
-            tokio::time::sleep(Duration::from_secs(piece.len() as u64) / u32::try_from(rate).unwrap_or(u32::MAX)).await;
-            Some((Ok::<_, Infallible>(piece), rest))
+            tokio::time::sleep(Duration::from_secs(piece.len() as u64) / rate).await;
+            Some((io::Result::Ok(piece), rest))
         }
     }))
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A path as it was before apt encoded it: `%2b` is a plus.
@@ -125,25 +220,125 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn packages_take_their_time_at_a_throttled_server_and_indices_do_not() {
+    const CONTENT: [u8; 20_000] = [7; 20_000];
+
+    /// A server with a package, and something wrong with it.
+    fn server(fault: RepositoryFault) -> Server {
         let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
-        let package = vec![7; 20_000];
-        server.serve([("pool/a.deb".to_owned(), package.clone()), ("dists/a".to_owned(), package.clone())].into());
-        let fetch = |path: &str| {
+        let files = ["pool/a.deb", "dists/a"].map(|path| (path.to_owned(), Bytes::from_static(&CONTENT)));
+        server.serve(Published { files: files.into(), next: None });
+        server.misbehave(Some(fault)).unwrap();
+        server
+    }
+
+    /// Asks for a file, and gives head and body of the answer as soon as the connection is closed, or `enough` bytes are here.
+    fn ask(server: &Server, path: &str, enough: usize) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let size = stream.read(&mut piece).unwrap();
+            answer.extend_from_slice(&piece[..size]);
+            let end = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
+            if let Some(end) = end.filter(|end| size == 0 || answer.len() - end >= enough) {
+                // Nothing more is on its way.
+                stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                assert!(
+                    size == 0 || stream.read(&mut piece).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+                );
+                return (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end..].to_vec());
+            }
+            assert!(size > 0, "no answer");
+        }
+    }
+
+    fn fetch(server: &Server, path: &str) -> (String, Vec<u8>) {
+        ask(server, path, usize::MAX)
+    }
+
+    #[test]
+    fn files_come_as_slowly_as_they_should_and_others_do_not() {
+        let server = server(RepositoryFault::new(Fault::Slow(25_000), Affected::Packages));
+        let time = |path| {
             let start = Instant::now();
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
-            write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).unwrap();
-            assert!(answer.ends_with(&package) && answer.windows(21).any(|part| part == b"content-length: 20000"));
+            assert_eq!(fetch(&server, path).1, CONTENT);
             start.elapsed()
         };
-        server.throttle(Some(25_000));
-        assert!(fetch("pool/a.deb") >= Duration::from_millis(800));
-        assert!(fetch("dists/a") < Duration::from_millis(800));
-        server.throttle(None);
-        assert!(fetch("pool/a.deb") < Duration::from_millis(800));
+        assert!(time("pool/a.deb") >= Duration::from_millis(800));
+        assert!(time("dists/a") < Duration::from_millis(800));
+        server.misbehave(None).unwrap();
+        assert!(time("pool/a.deb") < Duration::from_millis(800));
+    }
+
+    #[test]
+    fn a_status_is_all_that_comes_for_as_many_requests_as_it_should() {
+        let server = server(RepositoryFault::new(Fault::Error(503), Affected::Packages).times(2));
+        assert_eq!(fetch(&server, "dists/a").1, CONTENT);
+        for _ in 0..2 {
+            let (head, body) = fetch(&server, "pool/a.deb");
+            assert!(head.starts_with("HTTP/1.1 503 ") && body.is_empty(), "{head}");
+        }
+        assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);
+    }
+
+    #[test]
+    fn a_stalled_file_begins_and_then_nothing_comes_over_an_open_connection() {
+        let (head, body) = ask(&server(Fault::Stall.into()), "pool/a.deb", BEFORE_STALL);
+        assert!(head.contains("content-length: 20000"), "{head}");
+        assert_eq!(body, CONTENT[..BEFORE_STALL]);
+    }
+
+    #[test]
+    fn a_cut_file_ends_where_it_should_and_before_its_length() {
+        for bytes in [0, 100, 19_999] {
+            let (head, body) = fetch(&server(Fault::Cut(bytes).into()), "pool/a.deb");
+            assert!(head.contains("content-length: 20000"), "{head}");
+            assert_eq!(body, CONTENT[..bytes]);
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_wrong_hash_has_the_right_length() {
+        let (head, body) = fetch(&server(Fault::WrongHash.into()), "pool/a.deb");
+        assert!(head.contains("content-length: 20000") && body.len() == CONTENT.len() && body != CONTENT, "{head}");
+    }
+
+    #[test]
+    fn a_truncated_file_has_the_length_that_is_announced() {
+        let (head, body) = fetch(&server(Fault::Truncated.into()), "pool/a.deb");
+        assert!(head.contains("content-length: 10000"), "{head}");
+        assert_eq!(body, CONTENT[..10_000]);
+    }
+
+    #[test]
+    fn a_captive_portal_answers_whatever_it_is_asked() {
+        let (head, body) = fetch(&server(Fault::Html.into()), "whatever/there/is/not");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(body, PORTAL);
+    }
+
+    #[test]
+    fn an_unreachable_server_refuses_connections_until_it_behaves_again() {
+        let server = server(Fault::Unreachable.into());
+        for _ in 0..2 {
+            let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            server.misbehave(Some(Fault::Unreachable.into())).unwrap();
+        }
+        server.misbehave(None).unwrap();
+        assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);
+    }
+
+    #[test]
+    fn a_repository_moves_on_when_a_package_is_asked_for() {
+        let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let files = |content: &'static str| ("dists/a".to_owned(), Bytes::from(content));
+        server.serve(Published { files: [files("old")].into(), next: Some([files("new")].into()) });
+        for (path, then) in [("dists/a", "old"), ("pool/xivo-upgrade_1_all.deb", "old"), ("pool/a_1_all.deb", "new")] {
+            fetch(&server, path);
+            assert_eq!(fetch(&server, "dists/a").1, then.as_bytes(), "after {path}");
+        }
     }
 
     #[test]

@@ -1,5 +1,4 @@
 use anyhow::{Context, Result};
-use jiff::SignedDuration;
 
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
@@ -7,6 +6,7 @@ use crate::machine::{Command, Machine, TESTER};
 use crate::package::Package;
 use crate::repository::{Repository, SUITE};
 use crate::server::Server;
+use crate::server::fault::RepositoryFault;
 
 /// One booted machine and the repository that it installs from. It shares nothing with any other world, and it is gone
 /// when dropped, whatever happened.
@@ -41,34 +41,27 @@ impl World {
         Ok(Self { machine, repository, server })
     }
 
-    /// Publishes packages in the repository, beside those that are there.
+    /// Publishes packages in the repository, beside those that are there. What is wrong with it stays so.
     pub fn publish<'a>(&mut self, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
-        for package in packages {
-            self.repository.add(package)?;
-        }
-        self.server.serve(self.repository.publish()?);
+        self.repository.add(packages)?;
+        self.serve()
+    }
+
+    /// From now on this is wrong with the repository, and nothing else.
+    pub fn misbehave(&self, fault: impl Into<RepositoryFault>) -> Result<()> {
+        self.server.misbehave(Some(fault.into()))?;
+        self.serve()
+    }
+
+    /// From now on nothing is wrong with the repository.
+    pub fn behave(&self) -> Result<()> {
+        self.server.misbehave(None)?;
+        self.serve()
+    }
+
+    fn serve(&self) -> Result<()> {
+        self.server.serve(self.repository.publish(self.server.fault())?);
         Ok(())
-    }
-
-    /// Publishes what is there as if that had happened this long ago; in the future if that is negative. apt refuses what comes
-    /// from the future and what is older than a day.
-    pub fn publish_dated(&mut self, age: SignedDuration) -> Result<()> {
-        self.repository.set_age(age);
-        self.publish([])
-    }
-
-    /// Serves the indices of the repository from now on, but none of its packages.
-    pub fn withdraw_packages(&self) -> Result<()> {
-        let mut files = self.repository.publish()?;
-        files.retain(|path, _| !path.starts_with("pool/"));
-        self.server.serve(files);
-        Ok(())
-    }
-
-    /// Serves packages at this many bytes a second from now on, all of them together; as quickly as can be with `None`. Indices
-    /// are not slowed down.
-    pub fn throttle(&self, bytes_per_second: Option<u64>) {
-        self.server.throttle(bytes_per_second);
     }
 
     /// Installs packages as an admin would.

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::exchange::Exchange;
 use super::{Sheet, median};
 use crate::image::Debian;
+use crate::server::fault::{Affected, Fault, RepositoryFault};
 
 /// In an upgrade the services are away at most this many times as long as in a bare restart.
 const LIMIT: f64 = 1.2;
@@ -13,7 +14,7 @@ const LIMIT: f64 = 1.2;
 const RUNS: usize = 9;
 
 /// A slow mirror, in bytes a second.
-const SLOW: u64 = 50_000;
+const SLOW: u32 = 50_000;
 
 /// What the slow mirror has to bring beside the small packages, in bytes: four seconds.
 const BALLAST: usize = 200_000;
@@ -24,7 +25,10 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         sheet.title(&format!(
             "Outage on {debian}: all services together in an upgrade{mirror}, beside a bare ordered systemctl restart"
         ))?;
-        exchange.world.throttle(rate);
+        exchange.world.behave()?;
+        if let Some(rate) = rate {
+            exchange.world.misbehave(RepositoryFault::new(Fault::Slow(rate), Affected::Packages))?;
+        }
         let mut runs: Vec<Duration> = Vec::new();
         let mut pairs = Vec::new();
         for _ in 0..RUNS {

@@ -5,6 +5,7 @@ use harness::appliance::upgradable;
 use harness::image::Debian;
 use harness::observation::SystemState;
 use harness::package::Package;
+use harness::server::fault::{Affected, Fault, RepositoryFault};
 use harness::shipped::SERVICES;
 use harness::transcript::{HUNG_UP, Transcript};
 use harness::world::World;
@@ -188,9 +189,9 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<Option<String>> {
     };
     unharmed(&world.upgrade(&[]).answer("[Y/n] ", "\u{3}").run()?)?;
 
-    world.throttle(Some(500));
+    world.misbehave(RepositoryFault::new(Fault::Slow(500), Affected::Packages))?;
     unharmed(&world.upgrade(&["--download-only"]).answer("Downloading packages\n", "\u{3}").run()?)?;
-    world.throttle(None);
+    world.behave()?;
 
     // A source that accepts connections and never says a word.
     world.machine.sh("systemd-run --quiet --unit=mute perl -MIO::Socket::INET -e '

@@ -2,6 +2,7 @@ use anyhow::{Result, ensure};
 use harness::appliance::upgradable;
 use harness::image::Debian;
 use harness::observation::{Happened, Mark, SystemState};
+use harness::server::fault::{Affected, Fault, RepositoryFault};
 use harness::shipped::SERVICES;
 use harness::transcript::Transcript;
 use harness::world::World;
@@ -83,7 +84,7 @@ fn killed_in_a_hook(debian: Debian, phase: &str) -> Result<(Transcript, Transcri
 fn killed_while_downloading(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
     let mark = Mark::set(&world.machine)?;
-    world.throttle(Some(3000));
+    world.misbehave(RepositoryFault::new(Fault::Slow(3000), Affected::Packages))?;
     let (transcript, ()) = while_running(
         || world.upgrade(&["--yes"]).run(),
         || {
@@ -95,7 +96,7 @@ fn killed_while_downloading(debian: Debian) -> Result<Option<String>> {
         },
     )?;
     cut_short(&world, &transcript)?;
-    world.throttle(None);
+    world.behave()?;
     next_start(&world, &mark)?;
     Ok(None)
 }

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use harness::appliance::upgradable;
 use harness::image::Debian;
 use harness::observation::{HOOK_MARKS, SystemState};
+use harness::server::fault::{Affected, Fault, RepositoryFault};
 use harness::shipped::SERVICES;
 use libtest_mimic::Failed;
 
@@ -36,7 +37,7 @@ pub(crate) const STORIES: &[Story] = &[
 fn slow_mirror_is_no_outage(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
-    world.throttle(Some(4000));
+    world.misbehave(RepositoryFault::new(Fault::Slow(4000), Affected::Packages))?;
     let (transcript, ()) = while_running(
         || world.upgrade(&["--yes"]).run(),
         || {

@@ -6,9 +6,9 @@ use harness::appliance::{self, upgradable};
 use harness::image::Debian;
 use harness::observation::SystemState;
 use harness::package::Package;
+use harness::server::fault::Fault;
 use harness::shipped::SERVICES;
 use harness::world::World;
-use jiff::SignedDuration;
 
 use crate::story::Story;
 use crate::unchanged::unchanged;
@@ -200,10 +200,10 @@ fn without_dates(screen: &str) -> String {
 }
 
 fn wrong_clock(debian: Debian) -> Result<Option<String>> {
-    let mut world = upgradable(debian)?;
+    let world = upgradable(debian)?;
     let mut shown = String::new();
-    for (what, days) in [("A clock that is behind", -2), ("A clock that is ahead", 3)] {
-        world.publish_dated(SignedDuration::from_hours(24 * days))?;
+    for (what, fault) in [("A clock that is behind", Fault::NotYetValid), ("A clock that is ahead", Fault::Expired)] {
+        world.misbehave(fault)?;
         let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
         let now = world.machine.sh("date -u +%Y-%m-%d")?;
         ensure!(screen.contains(&format!("shows {}", now.trim())), "{screen}");
@@ -211,12 +211,12 @@ fn wrong_clock(debian: Debian) -> Result<Option<String>> {
     }
     // An admin who told apt not to look at dates has a reason to: that is only said.
     world.machine.write("/etc/apt/apt.conf.d/90dates", b"Acquire::Check-Date \"false\";\n", 0o644)?;
-    world.publish_dated(SignedDuration::from_hours(-48))?;
+    world.misbehave(Fault::NotYetValid)?;
     let noted = world.upgrade(&["--dry-run"]).run()?;
     ensure!(noted.exit == 0 && noted.screen.contains("Note: this machine's clock shows"), "{noted}");
     world.machine.sh("rm /etc/apt/apt.conf.d/90dates")?;
     // The clock is right, in so far as it and the source agree.
-    world.publish_dated(SignedDuration::from_secs(1))?;
+    world.behave()?;
     world.machine.sh("rm -r /var/lib/apt/lists/*")?;
     goes_through(&world, 0)?;
     Ok(Some(shown))

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::appliance::{self, OLD_UPGRADER, upgradable};
 use harness::image::Debian;
 use harness::observation::{SystemState, fingerprint};
+use harness::server::fault::{Affected, Fault, RepositoryFault};
 use harness::shipped::SERVICES;
 use harness::transcript::Transcript;
 use harness::world::World;
@@ -118,7 +119,7 @@ fn download_only(debian: Debian) -> Result<Option<String>> {
     let shown = unchanged(&world, 0, || world.upgrade(&["-d"]).run())?;
     let fetched = world.machine.sh("ls /var/cache/apt/archives/*1.2.2*.deb | wc -l")?;
     ensure!(fetched.trim() == "10", "{fetched} packages are in the cache");
-    world.withdraw_packages()?;
+    world.misbehave(RepositoryFault::new(Fault::Error(404), Affected::Packages))?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "the packages were fetched again: {transcript}");
     Ok(Some(shown))
