@@ -39,6 +39,9 @@ pub struct Package {
     /// True if it ships a service of its name: see [`crate::service`].
     #[serde(default)]
     pub service: bool,
+    /// The unit of the service that it ships, without `.service`, if that has another name than the package.
+    #[serde(default, deserialize_with = "unit")]
+    pub unit: Option<String>,
 }
 
 /// A file that a package installs.
@@ -74,6 +77,7 @@ impl Package {
             directories: Vec::new(),
             scripts: BTreeMap::new(),
             service: false,
+            unit: None,
         }
     }
 
@@ -115,6 +119,16 @@ impl File {
     fn readable() -> u32 {
         0o644
     }
+}
+
+fn unit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name.is_empty() || name.contains(['/', '.']) {
+        return Err(serde::de::Error::custom(format!(
+            "unit: {name:?} is not the name of a service's unit without .service"
+        )));
+    }
+    Ok(Some(name))
 }
 
 #[derive(Deserialize)]

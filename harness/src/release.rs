@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use upgrader::database::is_migration;
 
 use crate::data;
 use crate::package::Package;
@@ -22,6 +23,20 @@ pub struct Release {
     /// Its packages.
     #[serde(rename = "package")]
     pub packages: Vec<Package>,
+    /// The migrations of the product's database, those of the releases before it included.
+    #[serde(default, rename = "migration")]
+    pub migrations: Vec<Migration>,
+}
+
+/// A migration of the product's database: a file of the upgrader that is published with the release.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migration {
+    /// Its name without `.sql`: `001-call-log`.
+    #[serde(deserialize_with = "migration_name")]
+    pub name: String,
+    /// What it does.
+    pub sql: String,
 }
 
 impl Release {
@@ -39,6 +54,15 @@ impl Release {
     #[must_use]
     pub fn path(&self) -> PathBuf {
         path(&self.product, &self.version)
+    }
+
+    /// The product's upgrader as it is published with this release: with the release's migrations.
+    #[must_use]
+    pub fn with_migrations(&self, upgrader: Package) -> Package {
+        self.migrations.iter().fold(upgrader, |upgrader, Migration { name, sql }| {
+            let path = format!("/usr/share/{}/migrations/{name}.sql", upgrader.name);
+            upgrader.file(&path, sql.as_str(), 0o644)
+        })
     }
 
     fn xivo() -> String {
@@ -72,12 +96,22 @@ impl Release {
                     script.insert_str(0, "#!/bin/sh\nset -e\n");
                 }
             }
-            if package.service {
+            if package.service || package.unit.is_some() {
                 add_service(package);
             }
         }
         Ok(release)
     }
+}
+
+fn migration_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if !is_migration(&format!("{name}.sql")) {
+        return Err(serde::de::Error::custom(format!(
+            "name: {name:?} is not the name of a migration, such as 003-call-log"
+        )));
+    }
+    Ok(name)
 }
 
 fn path(product: &str, version: &str) -> PathBuf {
@@ -110,11 +144,15 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_release_is_said_with_its_line_and_key() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("bad.toml");
-        std::fs::write(&path, "description = \"x\"\nversion = \"1\"\n[[package]]\nname = \"a\"\ndepend = []\n")
-            .unwrap();
-        let error = Release::read(&path).unwrap_err().to_string();
-        assert!(error.contains("bad.toml:5: unknown field `depend`"), "{error}");
+        for (table, expected) in [
+            ("package]]\nname = \"a\"\ndepend = []", "5: unknown field `depend`"),
+            ("package]]\nname = \"a\"\nunit = \"a.service\"", "5: unit: \"a.service\" is not"),
+            ("migration]]\nname = \"1-a\"\nsql = \"\"", "4: name: \"1-a\" is not"),
+            ("migration]]\nname = \"001-a\"", "3: missing field `sql`"),
+        ] {
+            let text = format!("description = \"x\"\nversion = \"1\"\n[[{table}\n");
+            let error = Release::parse(Path::new("bad.toml"), &text).unwrap_err().to_string();
+            assert!(error.contains(&format!("bad.toml:{expected}")), "{error}");
+        }
     }
 }

@@ -78,11 +78,12 @@ if [ "$1" = "purge" ]; then
 fi
 "#;
 
-/// Gives a package a service of its name: program, unit, and the maintainer scripts that debhelper would write.
-/// Scripts that the package has of its own run first. A program or unit of its own stays, with its name and version filled in
-/// for `@NAME@` and `@VERSION@`; a unit of its own runs a program of its own.
+/// Gives a package a service, named after its unit or else after itself: program, unit, and the maintainer scripts that
+/// debhelper would write. Scripts that the package has of its own run first. A program or unit of its own stays, with the
+/// service's name and its version filled in for `@NAME@` and `@VERSION@`; a unit of its own runs a program of its own.
 pub fn add_service(package: &mut Package) {
-    let filled = |text: &str| text.replace("@NAME@", &package.name).replace("@VERSION@", &package.version);
+    let name = package.unit.as_ref().unwrap_or(&package.name).clone();
+    let filled = |text: &str| text.replace("@NAME@", &name).replace("@VERSION@", &package.version);
     let program = filled(PROGRAM);
     let unit = filled(UNIT);
     for (name, script) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
@@ -94,11 +95,10 @@ pub fn add_service(package: &mut Package) {
             file.content = filled(text).into_bytes();
         }
     }
-    let name = package.name.clone();
     let (program_path, unit_path) = (format!("/usr/libexec/{name}"), format!("/usr/lib/systemd/system/{name}.service"));
     let has = |path: &str| package.files.iter().any(|file| file.path == path);
     let (has_program, has_unit) = (has(&program_path), has(&unit_path));
-    let mut filled_in = std::mem::replace(package, Package::new(&name, ""));
+    let mut filled_in = std::mem::replace(package, Package::new("", ""));
     if !has_program && !has_unit {
         filled_in = filled_in.file(&program_path, program, 0o755);
     }
@@ -124,5 +124,16 @@ mod tests {
         add_service(&mut unit);
         assert_eq!(paths(&unit), ["/usr/lib/systemd/system/x.service"]);
         assert_eq!(unit.files[0].content, b"[Service]\n");
+    }
+
+    #[test]
+    fn a_unit_may_have_another_name_than_its_package() {
+        let mut package = Package::new("x", "1");
+        package.unit = Some("y".to_owned());
+        add_service(&mut package);
+        assert_eq!(package.name, "x");
+        assert_eq!(package.files[1].path, "/usr/lib/systemd/system/y.service");
+        assert!(str::from_utf8(&package.files[1].content).unwrap().contains("ExecStart=/usr/libexec/y\n"));
+        assert!(package.scripts["prerm"].contains("deb-systemd-invoke stop 'y.service'"));
     }
 }

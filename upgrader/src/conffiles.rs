@@ -27,8 +27,9 @@ const OTHERS: [&str; 5] = [OLD, ".dpkg-dist", ".dpkg-bak", ".ucf-old", ".ucf-dis
 const OLD: &str = ".dpkg-old";
 
 /// What dpkg leaves beside a link that replaces a conffile and leads to another directory: it looks for its new version there,
-/// does not find it, and goes on. Beside anything else this is only the work of a dpkg that is not done.
-const BESIDE_LINK: &str = ".dpkg-new";
+/// does not find it, and goes on. dpkg-maintscript-helper(1) leaves it beside a conffile that it has moved with the admin's edits.
+/// Beside anything else this is only the work of a dpkg that is not done.
+const UNPACKED: &str = ".dpkg-new";
 
 /// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +160,26 @@ impl Ledger {
             }
             entries.push(entry);
         }
+        self.follow_moves(&mut entries);
         Ok(entries)
+    }
+
+    /// An edited file that its package has moved is gone from one place and new in another: there it is still the admin's.
+    fn follow_moves(&self, entries: &mut [Entry]) {
+        let is_edited = |path: &Path| self.files.get(path).is_some_and(|before| before.edited);
+        for from in 0..entries.len() {
+            let Entry { path, fate, other, sha256_before, .. } = &entries[from];
+            if *fate != Fate::Removed || other.is_some() || !is_edited(path) {
+                continue;
+            }
+            let sum = sha256_before.clone();
+            let Some(to) = entries.iter_mut().find(|to| to.fate == Fate::New && to.sha256_after == sum) else {
+                continue;
+            };
+            to.fate = Fate::Kept;
+            to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
+            entries[from].other = Some(to.path.clone());
+        }
     }
 }
 
@@ -172,9 +192,7 @@ impl Content {
     /// Writes it beside the file that it was in.
     fn put_beside(&self, path: &Path) -> Result<PathBuf> {
         use std::io::Write as _;
-        let mut old = path.as_os_str().to_owned();
-        old.push(OLD);
-        let old = PathBuf::from(old);
+        let old = beside(path, OLD);
         let write = || {
             // Anew, so that nobody reads it before its mode and owner are right, and no link leads elsewhere.
             match fs::remove_file(&old) {
@@ -285,17 +303,23 @@ fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
 fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let beside_link = path.is_symlink().then_some(BESIDE_LINK);
+    let beside_link = path.is_symlink().then_some(UNPACKED);
     for place in BTreeSet::from([path.to_owned(), target]) {
         for suffix in OTHERS.into_iter().chain(beside_link) {
-            let mut other = place.clone().into_os_string();
-            other.push(suffix);
+            let other = beside(&place, suffix);
             if let Ok(content) = fs::read(&other) {
-                found.insert(PathBuf::from(other), hex_of::<Sha256>(&content));
+                found.insert(other, hex_of::<Sha256>(&content));
             }
         }
     }
     found
+}
+
+/// The path of another version of a file.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut other = path.as_os_str().to_owned();
+    other.push(suffix);
+    PathBuf::from(other)
 }
 
 fn hex_of<D: Digest>(content: &[u8]) -> String {
@@ -382,6 +406,36 @@ mod tests {
         assert_eq!(fs::read(&path).expect("there"), b"theirs");
         assert_eq!(fs::read(&old).expect("there"), b"mine");
         assert_eq!(old.symlink_metadata().expect("there").mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn an_edited_file_that_was_moved_is_still_the_admins() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let entry = |name: &str, fate: Fate, before: Option<&str>, after: Option<&str>| Entry {
+            path: path(name),
+            fate,
+            other: None,
+            sha256_before: before.map(str::to_owned),
+            sha256_after: after.map(str::to_owned),
+        };
+        put(&path("to.conf"), UNPACKED, "theirs");
+        let edited = |name: &str, edited: bool| (path(name), Before { edited, ..Before::default() });
+        let files = BTreeMap::from([edited("from.conf", true), edited("same.conf", false)]);
+        let mut entries = [
+            entry("from.conf", Fate::Removed, Some("mine"), None),
+            entry("other.conf", Fate::New, None, Some("same")),
+            entry("same.conf", Fate::Removed, Some("same"), None),
+            entry("to.conf", Fate::New, None, Some("mine")),
+        ];
+        Ledger { files, packages: Vec::new() }.follow_moves(&mut entries);
+        let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
+        insta::assert_snapshot!(told.join("\n"), @r"
+        /etc/from.conf is gone; yours is /etc/to.conf
+        /etc/other.conf is new
+        /etc/same.conf is gone
+        /etc/to.conf is yours; the package's is /etc/to.conf.dpkg-new
+        ");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use harness::appliance::{self, OLD_UPGRADER};
 use harness::image::Debian;
 use harness::observation::HOOK_MARKS;
 use harness::package::Package;
+use harness::release::Release;
 use harness::transcript::Transcript;
 use harness::world::World;
 
@@ -18,6 +19,12 @@ pub(crate) const STORIES: &[Story] = &[
                   before can be restored.",
         tell: database,
         has_snapshot: true,
+    },
+    Story {
+        name: "release_with_a_migration",
+        promise: "A release that changes the schema brings its migration with it, in the upgrader that is published with it.",
+        tell: release_with_a_migration,
+        has_snapshot: false,
     },
     Story {
         name: "failing_migration",
@@ -81,7 +88,7 @@ fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
 fn upgrader(product: &str, migrations: &[(&str, &str)]) -> Result<Package> {
     let mut package = appliance::upgrader()?;
     for file in &mut package.files {
-        if file.path == "/usr/share/xivo-upgrade/product.toml" {
+        if file.path == appliance::PRODUCT {
             file.content = product.as_bytes().to_vec();
         }
     }
@@ -186,6 +193,32 @@ fn database(debian: Debian) -> Result<Option<String>> {
     let third = world.upgrade(&["--yes"]).run()?;
     ensure!(third.exit == 0 && third.screen.contains("Nothing to upgrade"), "{third}");
     Ok(Some(format!("{}\n{}", shown(&world, &first), shown(&world, &second))))
+}
+
+fn release_with_a_migration(debian: Debian) -> Result<Option<String>> {
+    const DATABASE_TABLE: &[u8] = b"\n[database]\nkind = \"postgresql\"\nname = \"asterisk\"\nowner = \"asterisk\"\n";
+    let with_database = |mut upgrader: Package| {
+        for file in upgrader.files.iter_mut().filter(|file| file.path == appliance::PRODUCT) {
+            file.content.extend_from_slice(DATABASE_TABLE);
+        }
+        upgrader
+    };
+    let (old, new) = (Release::named("1.2.2")?, Release::named("1.2.3")?);
+    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], DATABASE)?;
+    world.publish(old.packages.iter().chain([&with_database(appliance::old_upgrader()?)]))?;
+    world.install(&["xivo", "xivo-upgrade"])?;
+    let upgrader = with_database(new.with_migrations(appliance::upgrader()?));
+    world.publish(new.packages.iter().chain([&upgrader]))?;
+    world.machine.sh("until pg_isready --quiet; do sleep 0.1; done")?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(
+        transcript.exit == 0 && transcript.screen.contains("Database migrations (1): 001-voicemail\n"),
+        "{transcript}"
+    );
+    ensure!(recorded(&world)? == "001-voicemail\n", "{transcript}");
+    let boxes = ask(&world, "asterisk", "SELECT count(*), min(language) FROM voicemail")?;
+    ensure!(boxes == "1000|en\n", "{boxes}");
+    Ok(None)
 }
 
 fn failing_migration(debian: Debian) -> Result<Option<String>> {

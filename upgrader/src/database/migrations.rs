@@ -199,7 +199,7 @@ fn list(directory: &Path) -> Result<Vec<PathBuf>> {
 
 /// The number of a migration and its name without `.sql`: `003-call-log.sql` has three to nine digits, a dash, and then
 /// letters, digits, `_` and `-`.
-fn parse_name(file: &str) -> Option<(u32, String)> {
+pub(super) fn parse_name(file: &str) -> Option<(u32, String)> {
     let stem = file.strip_suffix(".sql")?;
     let (digits, rest) = stem.split_once('-')?;
     let good = (3..=9).contains(&digits.len())

@@ -33,6 +33,12 @@ pub struct Survey {
     pub skipped: Vec<(String, String)>,
 }
 
+/// True if this is the name of a migration file: `003-call-log.sql`.
+#[must_use]
+pub fn is_migration(file: &str) -> bool {
+    migrations::parse_name(file).is_some()
+}
+
 /// Looks what a database needs. `packages_change` says whether packages are going to change, which may bring migrations
 /// that a product's own command does not know of yet.
 ///

@@ -1,0 +1,165 @@
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::appliance;
+use harness::image::Debian;
+use harness::observation::{Happened, Mark, SystemState};
+use harness::release::Release;
+use harness::shipped::SERVICES;
+use harness::world::World;
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "release_by_release",
+        promise: "Packages and units are renamed, packages are dropped and split, a library's soname and a conffile's name change: a \
+                  machine that takes every release in turn has all of it done to it, and the admin's edits and services with it.",
+        tell: release_by_release,
+        has_snapshot: true,
+    },
+    Story {
+        name: "oldest_to_newest",
+        promise: "A machine that goes from the oldest release to the newest in one upgrade is, to the last file, the one that \
+                  took every release between them.",
+        tell: oldest_to_newest,
+        has_snapshot: true,
+    },
+];
+
+const OLDEST: &str = "1.1";
+const NEWEST: &str = "1.2.3";
+
+/// The upgrader's settings.
+const SETTINGS: &str = "/etc/xivo-upgrade/config.toml";
+/// The conffile that the newest release moves, and where to.
+const MOVED: (&str, &str) = ("/etc/xivo/xivo.conf", "/etc/xivo/general.conf");
+/// What the admin has made of it.
+const EDITED: &str = "# ours\nlanguage = de\n";
+
+fn release_by_release(debian: Debian) -> Result<Option<String>> {
+    let (world, shown) = one_after_the_other(debian)?;
+    ensure_newest(&world)?;
+    Ok(Some(shown))
+}
+
+fn oldest_to_newest(debian: Debian) -> Result<Option<String>> {
+    let (jumped, walked) = std::thread::scope(|scope| {
+        let walked = scope.spawn(|| one_after_the_other(debian));
+        let jumped = oldest(debian).and_then(|mut world| Ok((upgrade_to(&mut world, NEWEST)?, world)));
+        (jumped, walked.join())
+    });
+    let ((shown, jumped), (walked, _)) = (jumped?, walked.map_err(|_| anyhow!("the other machine's story panicked"))??);
+    ensure_newest(&jumped)?;
+    ensure_newest(&walked)?;
+    let (jumped, walked) = (portrait(&jumped)?, portrait(&walked)?);
+    let only = |one: &BTreeSet<String>, other| one.difference(other).map(String::as_str).collect::<Vec<_>>().join("\n");
+    ensure!(
+        jumped == walked,
+        "after one upgrade, and not after many:\n{}\nafter many, and not after one:\n{}",
+        only(&jumped, &walked),
+        only(&walked, &jumped)
+    );
+    Ok(Some(shown))
+}
+
+/// A machine at the oldest release, with all that later ones have no more. Its admin has edited a conffile and wants to keep that.
+fn oldest(debian: Debian) -> Result<World> {
+    let world = appliance::at_release(debian, OLDEST, &appliance::upgrader()?)?;
+    world.machine.sh("systemctl is-active --quiet xivo-config && systemctl is-active --quiet xivo-agi")?;
+    world.machine.sh("grep -q libxivo.so.0 /proc/$(systemctl show --property=MainPID --value xivo-ctid)/maps")?;
+    world.machine.write(MOVED.0, EDITED.as_bytes(), 0o644)?;
+    world.machine.write(SETTINGS, b"conffiles = \"keep\"\n", 0o644)?;
+    Ok(world)
+}
+
+/// A machine that took every release in turn, and what its admin saw.
+fn one_after_the_other(debian: Debian) -> Result<(World, String)> {
+    let mut world = oldest(debian)?;
+    let mut shown = String::new();
+    for release in ["1.2.0", "1.2.1", "1.2.2", NEWEST] {
+        let upgrade = upgrade_to(&mut world, release)?;
+        // The admin looks at the other version of the conffile, and has no use for it.
+        if release == "1.2.2" {
+            let other = format!("{}.dpkg-dist", MOVED.0);
+            ensure!(upgrade.contains(&format!("{} is yours; the package's is {other}", MOVED.0)), "{upgrade}");
+            world.machine.sh(&format!("rm {other}"))?;
+        }
+        shown.push_str(&upgrade);
+        shown.push('\n');
+    }
+    Ok((world, shown))
+}
+
+/// Publishes a release and upgrades a machine to it: what the admin saw, and what happened.
+fn upgrade_to(world: &mut World, release: &str) -> Result<String> {
+    world.publish(&Release::named(release)?.packages)?;
+    let mark = Mark::set(&world.machine)?;
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == release, "{state:?}\n{transcript}");
+    for (name, service) in &state.services {
+        ensure!(service.state == "active" && service.version == release, "{name}: {service:?}\n{transcript}");
+    }
+    Ok(format!("{transcript}\n{}", Happened::since(&mark, &world.machine, &SERVICES)?))
+}
+
+/// Looks whether a machine at the newest release has everything as that release has it, and nothing else of an older one.
+fn ensure_newest(world: &World) -> Result<()> {
+    let machine = &world.machine;
+    let packages = SystemState::of(machine, &SERVICES)?.packages;
+    for gone in ["xivo-config", "xivo-sip-legacy"] {
+        ensure!(!packages.contains_key(gone), "{gone} is still installed");
+    }
+    for package in Release::named(NEWEST)?.packages {
+        ensure!(packages.get(&package.name) == Some(&package.version), "{} is not {NEWEST}", package.name);
+    }
+    let units = machine.sh("systemctl show --property=LoadState,ActiveState xivo-config xivo-agi")?;
+    let gone = "LoadState=not-found\nActiveState=inactive\n";
+    ensure!(units == format!("{gone}\n{gone}"), "{units}");
+    let left = machine.sh("find /etc/systemd /var/lib/systemd -name 'xivo-config*' -o -name 'xivo-agi.*'")?;
+    ensure!(left.is_empty(), "something is left of old units:\n{left}");
+    let enabled = machine.sh("systemctl is-enabled xivo-confgend xivo-agid")?;
+    ensure!(enabled == "enabled\nenabled\n", "{enabled}");
+
+    let owners =
+        machine.sh("dpkg-query --search /usr/share/asterisk/sounds/hello.txt /usr/share/xivo-sounds/hello.txt")?;
+    ensure!(
+        owners.lines().count() == 2 && owners.lines().all(|line| line.starts_with("asterisk-sounds: ")),
+        "{owners}"
+    );
+    let general = machine.sh(&format!("test ! -e {}; cat {}", MOVED.0, MOVED.1))?;
+    ensure!(general == EDITED, "the admin's edit became:\n{general}");
+    // Besides what the admin has edited: dpkg remembers that there was a conffile where nothing is now.
+    let verified = machine.sh("dpkg --verify | sed 's/.* //' | sort")?;
+    ensure!(verified == format!("{SETTINGS}\n{}\n{}\n", MOVED.1, MOVED.0), "{verified}");
+
+    // Nobody needs the old library, and only that: an admin who says so is rid of it.
+    let removed = machine.sh("apt-get --quiet=2 --simulate autoremove")?;
+    ensure!(removed == format!("Remv libxivo0 [{OLDEST}]\n"), "{removed}");
+    machine.sh("apt-get --quiet=2 --yes autoremove")?;
+    let library = machine
+        .sh("grep -o '/usr/lib/xivo/.*' /proc/$(systemctl show --property=MainPID --value xivo-ctid)/maps | sort -u")?;
+    ensure!(library == "/usr/lib/xivo/libxivo.so.1\n", "{library}");
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0 && again.screen.contains("Nothing to upgrade"), "{again}");
+    Ok(())
+}
+
+/// Everything that a machine is, a line each: packages, what dpkg verifies, units and whether they are enabled, what is in
+/// /etc, and what lies in /usr. The machine's identity, and where its repository is, are its own.
+fn portrait(world: &World) -> Result<BTreeSet<String>> {
+    let seen = world.machine.sh("dpkg-query --show --showformat='${db:Status-Abbrev} ${Package} ${Version}\\n'
+        apt-mark showmanual
+        dpkg --verify || :
+        systemctl list-unit-files --no-legend
+        find /var/lib/systemd/deb-systemd-helper* -printf '%p %y %l\\n'
+        find /etc /usr -printf '%p %y %m %u:%g %l\\n'
+        find /etc -type f ! -path /etc/machine-id ! -path /etc/hosts ! -path /etc/apt/sources.list.d/xivo.sources \
+            -exec sha256sum {} +")?;
+    Some(seen.lines().map(str::to_owned).collect::<BTreeSet<_>>())
+        .filter(|lines| lines.len() > 1000)
+        .context("the machine said too little")
+}
