@@ -38,6 +38,8 @@ pub mod observation;
 pub mod package;
 /// Releases as data: the files in `releases/`.
 pub mod release;
+/// What became of the matrix: a page, JUnit, JSON.
+pub mod report;
 /// A signed apt repository in memory.
 pub mod repository;
 /// The HTTP server of a repository.

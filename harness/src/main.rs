@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
-use harness::{bench, binaries, command, deb, demo, lintian, shipped};
+use harness::{bench, binaries, command, deb, demo, lintian, report, shipped};
 
 /// Boot Debian machines, upgrade them, and see what happens.
 #[derive(Debug, Parser)]
@@ -44,6 +44,14 @@ enum Verb {
     Lintian {
         /// The .deb
         file: PathBuf,
+    },
+    /// Make a report of the matrix after it ran: a page for people, `JUnit`, JSON; fails if a cell failed
+    Report {
+        /// Where the cells left their records
+        #[arg(default_value = "target/matrix/cells")]
+        directory: PathBuf,
+        #[command(flatten)]
+        files: report::Files,
     },
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
     Bench {
@@ -85,6 +93,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
+        Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
