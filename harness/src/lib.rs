@@ -38,7 +38,7 @@ pub mod observation;
 pub mod package;
 /// Releases as data: the files in `releases/`.
 pub mod release;
-/// What became of the matrix: a page, JUnit, JSON.
+/// What became of the matrix, for people and for CI servers.
 pub mod report;
 /// A signed apt repository in memory.
 pub mod repository;

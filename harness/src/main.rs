@@ -45,7 +45,7 @@ enum Verb {
         /// The .deb
         file: PathBuf,
     },
-    /// Make a report of the matrix after it ran: a page for people, `JUnit`, JSON; fails if a cell failed
+    /// Make a report of the matrix after it ran: for people, for CI servers, and as data; fails if a cell failed
     Report {
         /// Where the cells left their records
         #[arg(default_value = "target/matrix/cells")]

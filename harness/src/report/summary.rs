@@ -3,18 +3,18 @@ use serde::Serialize;
 
 use super::{CUT_SHORT, Report};
 
-/// What came of the matrix. `docs/matrix.md` describes it.
+/// What came of the matrix. `docs/matrix-summary.md` describes it.
 #[derive(Serialize)]
 struct Summary<'a> {
     schema: u32,
     total: usize,
     passed: usize,
     failed: usize,
-    cells: Vec<Cell<'a>>,
+    cells: Vec<Outcome<'a>>,
 }
 
 #[derive(Serialize)]
-struct Cell<'a> {
+struct Outcome<'a> {
     cell: &'a str,
     passed: bool,
     failures: Vec<&'a str>,
@@ -24,14 +24,14 @@ struct Cell<'a> {
 /// The summary as JSON.
 pub(super) fn document(report: &Report) -> Result<String> {
     let (total, failed) = (report.total(), report.failed());
-    let recorded = report.cells.iter().map(|cell| Cell {
+    let recorded = report.cells.iter().map(|cell| Outcome {
         cell: &cell.record.cell,
         passed: cell.record.passed(),
         failures: cell.record.failures.iter().map(String::as_str).collect(),
         took: Some(cell.record.took),
     });
     let cut_short =
-        report.cut_short.iter().map(|cell| Cell { cell, passed: false, failures: vec![CUT_SHORT], took: None });
+        report.cut_short.iter().map(|cell| Outcome { cell, passed: false, failures: vec![CUT_SHORT], took: None });
     let summary =
         Summary { schema: 1, total, passed: total - failed, failed, cells: recorded.chain(cut_short).collect() };
     Ok(serde_json::to_string_pretty(&summary)? + "\n")

@@ -52,7 +52,6 @@ fn the_page_does_what_it_says_in_a_real_browser() -> Result<()> {
     machine.write("/root/page/large.html", &page(&many, 100_000)?, 0o644)?;
     machine.write("/root/page/page.py", TESTS.as_bytes(), 0o644)?;
     let tests = machine.command(&["python3", "-B", "/root/page/page.py"]).run()?;
-    println!("{}", tests.screen);
     ensure!(tests.exit == 0, "the page is not as it should be:\n{}", tests.screen);
     fs::create_dir_all(PICTURES)?;
     for name in ["light.png", "light-cell.png", "dark.png", "dark-cell.png"] {

@@ -43,7 +43,7 @@ pub(super) fn details(cell: &Cell) -> Markup {
                 @if let Some(difference) = &record.difference { (changed(difference)) }
                 @if !record.timeline.is_empty() { h4 { "Timeline" } (timeline(record)) }
                 h4 { "Screen" }
-                (text("screen", "Screen", html! { (record.screen) }))
+                (text("screen", "Screen", &html! { (record.screen) }))
                 @if !record.checked.is_empty() {
                     h4 { "Checked" }
                     ul.checked { @for checked in &record.checked { li { (checked) } } }
@@ -55,7 +55,7 @@ pub(super) fn details(cell: &Cell) -> Markup {
 }
 
 /// A text in which every character counts. It may be wide, so the keyboard reaches it.
-fn text(class: &str, label: &str, content: Markup) -> Markup {
+fn text(class: &str, label: &str, content: &Markup) -> Markup {
     html! { pre class=(class) role="region" aria-label=(label) tabindex="0" { (content) } }
 }
 
@@ -71,7 +71,7 @@ fn changed(difference: &str) -> Markup {
     });
     html! {
         h4 { "Difference to the snapshot" }
-        (text("difference", "Difference to the snapshot", html! { @for line in lines { (line) } }))
+        (text("difference", "Difference to the snapshot", &html! { @for line in lines { (line) } }))
     }
 }
 
@@ -81,7 +81,7 @@ fn logs(cell: &Cell) -> Markup {
             details.log {
                 summary { (log.name) " " span { (log.text.len().div_ceil(1024)) " KiB" } }
                 @let (begin, left_out, end) = shortened(&log.text, limit);
-                (text("log", &log.name, html! {
+                (text("log", &log.name, &html! {
                     (begin)
                     @if left_out > 0 {
                         b { "\n[" (left_out) " bytes are left out here; all of it is in " (cell.directory) "/" (log.name) "]\n" }

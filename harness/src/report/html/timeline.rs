@@ -15,7 +15,7 @@ pub(super) fn timeline(record: &Record) -> Markup {
     let total = ends.chain([record.run, 1]).max().unwrap_or(1);
     let ticks = ticks(total);
     html! {
-        table.timeline {
+        div.wide role="region" aria-label="Timeline" tabindex="0" { table.timeline {
             caption.unseen { "What happened when, in seconds since the upgrader was started" }
             thead { tr {
                 th scope="col" { "What" }
@@ -39,7 +39,7 @@ pub(super) fn timeline(record: &Record) -> Markup {
                     }
                 }
             }
-        }
+        } }
     }
 }
 
