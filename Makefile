@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test snapshots check lint bench deb images setup clean
+.PHONY: help demo test report snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -26,6 +26,9 @@ test: ## all tests: units, and upgrades of real machines (FILTER=name for some o
 	else $(CARGO) test $(FILTER); fi; result=$$?; \
 	$(HARNESS) sweep --check && exit $$result
 
+report: ## the report of the matrix that ran: target/matrix/report.html
+	@$(CARGO) build --package harness && $(HARNESS) report
+
 snapshots: ## write the snapshots anew; review them with git diff
 	@INSTA_UPDATE=always $(MAKE) --no-print-directory test
 
@@ -36,7 +39,7 @@ check: lint ## what needs no machine: format, lints, unit tests, licences, shell
 	@command -v shellcheck >/dev/null || { echo "shellcheck is missing: apt-get install shellcheck"; exit 1; }
 	shellcheck images/*.sh .ci/run $$(find hooks -type f -perm -u+x -exec grep --files-with-matches '^#!/bin/.*sh' {} +)
 	@command -v pyflakes3 >/dev/null || { echo "pyflakes3 is missing: apt-get install pyflakes3"; exit 1; }
-	pyflakes3 hooks/lib hooks/tests harness/products/exchange $$(find hooks -type f -perm -u+x -exec grep --files-with-matches '^#!/usr/bin/python3' {} +)
+	pyflakes3 hooks/lib hooks/tests harness/products/exchange harness/tests/report $$(find hooks -type f -perm -u+x -exec grep --files-with-matches '^#!/usr/bin/python3' {} +)
 
 lint: ## format and lints
 	$(CARGO) fmt --all --check

@@ -40,6 +40,8 @@ pub mod observation;
 pub mod package;
 /// Releases as data: the files in `releases/`.
 pub mod release;
+/// What became of the matrix, for people and for CI servers.
+pub mod report;
 /// A signed apt repository in memory.
 pub mod repository;
 /// The HTTP server of a repository.

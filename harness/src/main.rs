@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{explore, fault};
-use harness::{bench, binaries, command, deb, demo, lintian, shipped};
+use harness::{bench, binaries, command, deb, demo, lintian, report, shipped};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -79,6 +79,14 @@ enum Verb {
         /// The .deb
         file: PathBuf,
     },
+    /// Make a report of the matrix after it ran: for people, for CI servers, and as data; fails if a cell failed
+    Report {
+        /// Where the cells left their records
+        #[arg(default_value = "target/matrix/cells")]
+        directory: PathBuf,
+        #[command(flatten)]
+        files: report::Files,
+    },
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
     Bench {
         /// Only these
@@ -123,6 +131,7 @@ fn run(verb: Verb) -> Result<()> {
         }
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
+        Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;

@@ -1,0 +1,116 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use maud::{Markup, html};
+
+use super::{address, seconds, verdict};
+use crate::report::{Cell, Report};
+
+/// A row of the table: all that the cells in it have in common.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Row<'a> {
+    from: &'a str,
+    to: &'a str,
+    state: &'a str,
+    fault: &'a str,
+    answer: &'a str,
+}
+
+/// The cells of a scenario, by row and Debian release. Usually one each.
+type Rows<'a> = BTreeMap<Row<'a>, BTreeMap<&'a str, Vec<&'a Cell>>>;
+
+/// The matrix as a table: a row for what a machine goes through, a column for each Debian release.
+pub(super) fn table(report: &Report) -> Markup {
+    let debians: BTreeSet<&str> = report.cells.iter().map(|cell| cell.record.place.debian.as_str()).collect();
+    let mut scenarios: BTreeMap<&str, Rows> = BTreeMap::new();
+    for cell in &report.cells {
+        let place = &cell.record.place;
+        let row =
+            Row { from: &place.from, to: &place.to, state: &place.state, fault: &place.fault, answer: &place.answer };
+        let rows = scenarios.entry(&place.scenario).or_default();
+        rows.entry(row).or_default().entry(&place.debian).or_default().push(cell);
+    }
+    html! {
+        div.scroll role="region" aria-labelledby="matrix-caption" tabindex="0" {
+            table #matrix {
+                caption #matrix-caption { "What became of each cell" span.script { ". Arrow keys go from cell to cell, Enter opens one." } }
+                thead { tr {
+                    th scope="col" { "From → to" }
+                    th scope="col" { "State" }
+                    th scope="col" { "Fault" }
+                    th scope="col" { "Answer" }
+                    @for debian in &debians { th scope="col" data-debian=(debian) { (debian) } }
+                } }
+                @for (scenario, rows) in &scenarios { (group(scenario, rows, &debians)) }
+            }
+        }
+    }
+}
+
+/// The rows of a scenario.
+fn group(scenario: &str, rows: &Rows, debians: &BTreeSet<&str>) -> Markup {
+    let cells: Vec<&Cell> = rows.values().flat_map(BTreeMap::values).flatten().copied().collect();
+    let failed = cells.iter().filter(|cell| !cell.record.passed()).count();
+    html! {
+        tbody data-scenario=(scenario) {
+            tr.group {
+                th scope="rowgroup" colspan="4" { (scenario) }
+                td colspan=(debians.len()) {
+                    (cells.len()) (if cells.len() == 1 { " cell" } else { " cells" })
+                    @if failed > 0 { ", " b { (failed) " failed" } }
+                }
+            }
+            @for (row, fields) in rows {
+                tr data-state=(row.state) data-fault=(row.fault) {
+                    th scope="row" { (row.from) " → " (row.to) }
+                    td.usual[row.state == "fresh"] { (row.state) }
+                    td.usual[row.fault == "none"] { (row.fault) }
+                    td.usual[row.answer == "yes"] { (row.answer) }
+                    @for debian in debians {
+                        td.field data-debian=(debian) {
+                            @for cell in fields.get(debian).into_iter().flatten() { (link(cell)) }
+                            @if !fields.contains_key(debian) { span.missing { "missing" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn link(cell: &Cell) -> Markup {
+    let record = &cell.record;
+    html! {
+        a href=(address(cell)) data-verdict=(verdict(record)) data-name=(record.cell) {
+            b { (verdict(record)) } " " span { (seconds(record.took)) }
+            span.unseen { ", " (record.cell) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{cell, report};
+
+    #[test]
+    fn a_place_without_a_cell_is_missing() {
+        let mut report = report();
+        report.cells.push(cell("rollback", "bookworm", &[]));
+        let table = table(&report).into_string();
+        assert_eq!(table.matches("<span class=\"missing\">missing</span>").count(), 1);
+        let row = table.split("<tr data-").nth(1).unwrap();
+        let (bookworm, trixie) = row.split_once("data-debian=\"trixie\"").unwrap();
+        assert!(bookworm.contains("#cell-rollback--bookworm") && trixie.contains("missing"), "{row}");
+    }
+
+    #[test]
+    fn cells_at_the_same_place_share_a_field() {
+        let mut report = report();
+        let mut twin = cell("upgrade", "bookworm", &["asterisk is down."]);
+        twin.directory.push_str("-again");
+        report.cells.push(twin);
+        let table = table(&report).into_string();
+        assert_eq!(table.matches("<tr data-").count(), 1);
+        assert_eq!(table.matches("<a href").count(), 3);
+    }
+}
