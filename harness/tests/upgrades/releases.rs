@@ -106,7 +106,8 @@ fn upgrade_to(world: &mut World, release: &str) -> Result<String> {
     Ok(format!("{transcript}\n{}", Happened::since(&mark, &world.machine, &SERVICES)?))
 }
 
-/// Looks whether a machine at the newest release has everything as that release has it, and nothing else of an older one.
+/// Looks whether a machine at the newest release has everything as that release has it, and nothing else of an older one, once its
+/// admin has let apt remove what nobody needs any more.
 fn ensure_newest(world: &World) -> Result<()> {
     let machine = &world.machine;
     let packages = SystemState::of(machine, &SERVICES)?.packages;
@@ -136,7 +137,7 @@ fn ensure_newest(world: &World) -> Result<()> {
     let verified = machine.sh("dpkg --verify | sed 's/.* //' | sort")?;
     ensure!(verified == format!("{SETTINGS}\n{}\n{}\n", MOVED.1, MOVED.0), "{verified}");
 
-    // Nobody needs the old library, and only that: an admin who says so is rid of it.
+    // Libraries with different sonames live side by side, so the old one stays until the admin has it removed.
     let removed = machine.sh("apt-get --quiet=2 --simulate autoremove")?;
     ensure!(removed == format!("Remv libxivo0 [{OLDEST}]\n"), "{removed}");
     machine.sh("apt-get --quiet=2 --yes autoremove")?;
