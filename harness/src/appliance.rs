@@ -1,5 +1,3 @@
-use std::fs::File;
-
 use anyhow::{Context as _, Result};
 
 use crate::deb;
@@ -42,9 +40,14 @@ pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader:
     let engine = Engine::connect()?;
     engine.sweep()?;
     let release = Release::of(product, release)?;
-    let mut world = World::boot_image(&engine, &installed(&engine, debian, &release)?)?;
+    let ready = *upgrader == upgrader_of(product)?;
+    let image =
+        if ready { ready_made(&engine, debian, &release, upgrader)? } else { installed(&engine, debian, &release)? };
+    let mut world = World::boot_image(&engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
-    world.install(&[&upgrader.name])?;
+    if !ready {
+        world.install(&[&upgrader.name])?;
+    }
     Ok(world)
 }
 
@@ -61,26 +64,30 @@ pub fn upgradable(debian: Debian) -> Result<World> {
     upgradable_with(debian, &upgrader, &upgrader)
 }
 
-/// The image of a machine on which a release is installed; made now if there is none.
+/// The image of a machine on which a release is installed.
 fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image> {
-    let machine = debian.machine();
-    let packages = release.packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
-    let ingredients = packages.iter().map(AsRef::as_ref).chain([machine.tag.as_bytes(), INSTALLATION.as_bytes()]);
-    let image = Image::of(&format!("{debian}-{}-{}", release.product, release.version), ingredients);
-    if image.exists(engine) {
-        return Ok(image);
-    }
-    // Others who need the same wait here instead of making it as well.
-    let lock = File::open(release.path()).context("the release")?;
-    lock.lock()?;
-    if !image.exists(engine) {
-        let mut world = World::boot_image(engine, &machine)?;
-        world.publish(&release.packages)?;
-        world.install(&[&release.product])?;
+    let name = format!("{debian}-{}-{}", release.product, release.version);
+    kept(engine, &name, &debian.machine(), &release.packages, &release.product)
+}
+
+/// The same with today's upgrader, which most worlds want.
+fn ready_made(engine: &Engine, debian: Debian, release: &Release, upgrader: &Package) -> Result<Image> {
+    let name = format!("{debian}-{}-{}-ready", release.product, release.version);
+    let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
+    kept(engine, &name, &installed(engine, debian, release)?, &packages, &upgrader.name)
+}
+
+/// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
+fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
+    let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
+    let image = Image::of(name, debs.iter().map(AsRef::as_ref).chain([base.tag.as_bytes(), INSTALLATION.as_bytes()]));
+    image.make_once(engine, || {
+        let mut world = World::boot_image(engine, base)?;
+        world.publish(packages)?;
+        world.install(&[wanted])?;
         world.machine.sh(INSTALLATION)?;
-        world.machine.save(&image)?;
-        image.remove_older(engine)?;
-    }
+        world.machine.save(&image)
+    })?;
     Ok(image)
 }
 
@@ -98,19 +105,13 @@ pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepa
     );
     let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
-    if !image.exists(&engine) {
-        // Others who need the same wait here instead of making it as well.
-        let lock = File::open(env!("CARGO_MANIFEST_DIR")).context("the harness")?;
-        lock.lock()?;
-        if !image.exists(&engine) {
-            let machine = Machine::boot(&engine, &machine)?;
-            for script in [install.as_str(), prepare, INSTALLATION] {
-                machine.sh(script)?;
-            }
-            machine.save(&image)?;
-            image.remove_older(&engine)?;
+    image.make_once(&engine, || {
+        let machine = Machine::boot(&engine, &machine)?;
+        for script in [install.as_str(), prepare, INSTALLATION] {
+            machine.sh(script)?;
         }
-    }
+        machine.save(&image)
+    })?;
     World::boot_image(&engine, &image)
 }
 

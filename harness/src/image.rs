@@ -1,7 +1,8 @@
 use std::collections::HashMap;
 use std::fmt;
+use std::fs::{self, File};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -12,6 +13,7 @@ use testcontainers::bollard::query_parameters::{
 };
 use testcontainers::bollard::{Docker, body_full};
 
+use crate::binaries;
 use crate::command::output;
 use crate::engine::{Engine, block_on};
 
@@ -25,6 +27,9 @@ const OURS: &str = "xivo-upgrade/";
 
 /// What the repositories of bootstrapped base images begin with; they live only as long as a machine is built from them.
 const BASE: &str = "xivo-upgrade/base";
+
+/// For how long older images of a name are kept.
+const KEPT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How long a registry may take to say its first word.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(15);
@@ -84,9 +89,26 @@ impl Image {
         block_on(engine.docker().inspect_image(&self.to_string())).is_ok()
     }
 
-    /// Removes older images of the same name. One that is in use stays.
+    /// Makes it if the engine does not have it. Others on this host who need it too wait for it instead of making it as well.
+    pub fn make_once(&self, engine: &Engine, make: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.exists(engine) {
+            return Ok(());
+        }
+        let directory = binaries::target().join("images");
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let lock = File::create(directory.join(format!("{}.lock", self.repository.replace('/', "-"))))?;
+        lock.lock()?;
+        if !self.exists(engine) {
+            make()?;
+            self.remove_older(engine)?;
+        }
+        Ok(())
+    }
+
+    /// Removes older images of the same name. One that is in use stays, and so does one that was made lately: another branch of
+    /// the same tree may need it.
     pub fn remove_older(&self, engine: &Engine) -> Result<()> {
-        remove(engine, |repository, tag| repository.ends_with(&self.repository) && tag != self.tag)
+        remove(engine, |repository, tag| repository.ends_with(&self.repository) && tag != self.tag, KEPT)
     }
 }
 
@@ -127,13 +149,18 @@ pub fn ensure(engine: &Engine, debian: Debian, say: &dyn Fn(&str)) -> Result<()>
 
 /// Removes every image of ours.
 pub fn remove_all(engine: &Engine) -> Result<()> {
-    remove(engine, |_, _| true)
+    remove(engine, |_, _| true, Duration::ZERO)
 }
 
-fn remove(engine: &Engine, unwanted: impl Fn(&str, &str) -> bool) -> Result<()> {
+/// Removes images of ours that are unwanted and at least this old.
+fn remove(engine: &Engine, unwanted: impl Fn(&str, &str) -> bool, age: Duration) -> Result<()> {
+    let made_by = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age).as_secs();
     let filters = HashMap::from([("reference".to_owned(), vec![format!("{OURS}*")])]);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     for image in block_on(engine.docker().list_images(Some(options)))? {
+        if !u64::try_from(image.created).is_ok_and(|created| created <= made_by) {
+            continue;
+        }
         for name in image.repo_tags {
             if name.rsplit_once(':').is_some_and(|(repository, tag)| unwanted(repository, tag)) {
                 let _ = block_on(engine.docker().remove_image(&name, None::<RemoveImageOptions>, None));

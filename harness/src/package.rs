@@ -124,9 +124,7 @@ impl File {
 fn unit<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let name = String::deserialize(deserializer)?;
     if name.is_empty() || name.contains(['/', '.']) {
-        return Err(serde::de::Error::custom(format!(
-            "unit: {name:?} is not the name of a service's unit without .service"
-        )));
+        return Err(serde::de::Error::custom(format!("{name:?} is not the name of a service's unit without .service")));
     }
     Ok(Some(name))
 }

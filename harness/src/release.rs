@@ -107,9 +107,7 @@ impl Release {
 fn migration_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if !is_migration(&format!("{name}.sql")) {
-        return Err(serde::de::Error::custom(format!(
-            "name: {name:?} is not the name of a migration, such as 003-call-log"
-        )));
+        return Err(serde::de::Error::custom(format!("{name:?} is not the name of a migration, such as 003-call-log")));
     }
     Ok(name)
 }

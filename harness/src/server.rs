@@ -3,6 +3,7 @@ pub mod fault;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::fault::{Affected, Fault, RepositoryFault};
@@ -22,6 +24,9 @@ use crate::repository::Published;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// How long to wait for somebody who asks for a package.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many pieces a second a slow file comes in.
 const PIECES: u32 = 50;
@@ -54,6 +59,8 @@ struct Door {
 struct Served {
     published: Published,
     fault: Option<RepositoryFault>,
+    /// Who holds back the next package that is asked for.
+    holder: Option<Holder>,
     /// Held by the piece that is on its way: all who fetch share one line.
     line: Arc<tokio::sync::Mutex<()>>,
 }
@@ -105,9 +112,26 @@ impl Server {
         Ok(())
     }
 
+    /// Holds back the next package that is asked for (the upgrader's own aside), until what this gives is dropped.
+    pub fn hold(&self) -> Hold {
+        let (asked, told) = mpsc::channel();
+        let (release, released) = oneshot::channel();
+        lock(&self.served).holder = Some(Holder { asked, released });
+        Hold { told, _release: release }
+    }
+
     fn listen(&self, socket: TcpSocket) -> Result<JoinHandle<()>> {
         let served = Arc::clone(&self.served);
-        let router = Router::new().fallback(async move |uri: Uri| lock(&served).answer(&decoded(uri.path())));
+        let router = Router::new().fallback(async move |uri: Uri| {
+            let path = decoded(uri.path());
+            let holder = if Affected::Packages.include(&path) { lock(&served).holder.take() } else { None };
+            if let Some(holder) = holder {
+                let _ = holder.asked.send(());
+                // The end of whoever holds it is the end of that.
+                let _ = holder.released.await;
+            }
+            lock(&served).answer(&path)
+        });
         block_on(async {
             let listener = socket.listen(BACKLOG)?;
             Ok(tokio::spawn(async move {
@@ -115,6 +139,27 @@ impl Server {
             }))
         })
     }
+}
+
+/// A package that is held back, or will be as soon as it is asked for.
+#[derive(Debug)]
+pub struct Hold {
+    told: mpsc::Receiver<()>,
+    _release: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// Waits until it is asked for.
+    pub fn asked(&self) -> Result<()> {
+        self.told.recv_timeout(PATIENCE).context("nobody asked for a package")
+    }
+}
+
+/// The other side of a [`Hold`].
+#[derive(Debug)]
+struct Holder {
+    asked: mpsc::Sender<()>,
+    released: oneshot::Receiver<()>,
 }
 
 impl Drop for Door {
@@ -220,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    const CONTENT: [u8; 20_000] = [7; 20_000];
+    static CONTENT: [u8; 20_000] = [7; 20_000];
 
     /// A server with a package, and something wrong with it.
     fn server(fault: RepositoryFault) -> Server {

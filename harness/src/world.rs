@@ -5,8 +5,8 @@ use crate::image::{Debian, Image};
 use crate::machine::{Command, Machine, TESTER};
 use crate::package::Package;
 use crate::repository::{Repository, SUITE};
-use crate::server::Server;
 use crate::server::fault::RepositoryFault;
+use crate::server::{Hold, Server};
 
 /// One booted machine and the repository that it installs from. It shares nothing with any other world, and it is gone
 /// when dropped, whatever happened.
@@ -57,6 +57,12 @@ impl World {
     pub fn behave(&self) -> Result<()> {
         self.server.misbehave(None)?;
         self.serve()
+    }
+
+    /// Holds back the next package that is asked for (the upgrader's own aside), until what this gives is dropped.
+    #[must_use]
+    pub fn hold_packages(&self) -> Hold {
+        self.server.hold()
     }
 
     fn serve(&self) -> Result<()> {

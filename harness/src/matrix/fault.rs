@@ -7,6 +7,8 @@ use upgrader::step::{Mode, Next, Outcome, Step};
 
 use super::expectation::Expectation;
 use crate::data;
+use crate::server;
+use crate::server::fault::{Affected, RepositoryFault};
 
 /// Something that goes wrong, from outside the upgrader: a file in `faults/`. It says of every step of a run what happens if it
 /// strikes there, or why it cannot.
@@ -15,6 +17,8 @@ use crate::data;
 pub struct Fault {
     /// What goes wrong, for a person.
     pub description: String,
+    /// What is wrong with the repository; which files that is about comes from the step.
+    pub repository: Option<server::fault::Fault>,
     /// Shell commands that run on the machine before the upgrader is started.
     #[serde(default)]
     pub prepare: String,
@@ -110,6 +114,23 @@ impl Strike {
     #[must_use]
     pub fn strikes(&self) -> bool {
         self.fault.power_cut || !self.fault.strike.is_empty()
+    }
+
+    /// What is wrong with the repository when the step comes to it.
+    #[must_use]
+    pub fn repository(&self) -> Option<RepositoryFault> {
+        let fault = self.fault.repository?;
+        if fault.is_of_the_whole() {
+            return Some(fault.into());
+        }
+        Some(RepositoryFault::new(
+            fault,
+            match self.step {
+                Step::SelfUpdate => Affected::Upgrader,
+                Step::Download => Affected::Packages,
+                _ => Affected::Indices,
+            },
+        ))
     }
 
     /// What the admin does about it.

@@ -2,12 +2,16 @@ use anyhow::{Context as _, Result};
 use upgrader::step::Step;
 
 use super::fault::key;
+use crate::deb;
 use crate::machine::Machine;
 use crate::package::Package;
 use crate::shipped::XIVO;
 
 /// The package of the new release in whose configuration something can happen: there are others before and after it.
 const PACKAGE: &str = "dahdi";
+
+/// The package that is left half-done for a run to finish.
+const UNFINISHED: &str = "unfinished";
 
 /// The service before whose start something can happen: there are others before and after it.
 const SERVICE: &str = "xivo-provd";
@@ -75,8 +79,17 @@ impl Point {
                     &format!("ExecStartPost=systemd-run --quiet --collect --no-block {program}.later"),
                 )
             }
+            Step::Repair => {
+                let mut package = Package::new(UNFINISHED, "1.0");
+                package.scripts.insert(
+                    "postinst".to_owned(),
+                    format!("#!/bin/sh\nset -e\nif [ -x {program} ]; then {program}; fi\n"),
+                );
+                machine.write("/root/unfinished.deb", &deb::build(&package)?.bytes, 0o644)?;
+                machine.sh("dpkg --unpack /root/unfinished.deb 2>&1").map(drop)
+            }
             // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
-            Step::Plan | Step::Confirm | Step::Repair | Step::Download | Step::Packages | Step::Migrate => Ok(()),
+            Step::Plan | Step::Confirm | Step::Download | Step::Packages | Step::Migrate => Ok(()),
         }
     }
 
@@ -99,6 +112,7 @@ impl Point {
              for service in {SERVICE} {LAST_SERVICE}; do
                  if rm $service.service.d/{name}.conf 2>/dev/null; then rmdir --ignore-fail-on-non-empty $service.service.d; fi
              done
+             if dpkg-query --show {UNFINISHED} >/dev/null 2>&1; then dpkg --purge {UNFINISHED} 2>&1; fi
              sed -i 's/^settle = .*/settle = \"0s\"/' /usr/share/xivo-upgrade/product.toml
              systemctl daemon-reload"
         ))?;

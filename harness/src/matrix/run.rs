@@ -203,6 +203,7 @@ impl<'a> Running<'a> {
         };
         if let Some(strike) = &self.cell.strike
             && strike.strikes()
+            && !(strike.step == Step::Download && strike.fault.power_cut)
         {
             self.look((
                 "what goes wrong went wrong",
@@ -232,15 +233,29 @@ impl<'a> Running<'a> {
             machine.sh("systemd-run --quiet --collect --unit=beside /root/beside
                  timeout 20 sh -c 'until test -e /run/beside.ready; do sleep 0.02; done'")?;
         }
-        if !self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut) {
+        let Some(strike) = self.cell.strike.as_ref().filter(|strike| strike.strikes()) else {
             return self.command().run();
-        }
+        };
+        let cut = strike.fault.power_cut;
+        let hold = (strike.step == Step::Download).then(|| self.world.hold_packages());
         std::thread::scope(|scope| {
-            let run = scope.spawn(|| self.command().run_while_the_power_lasts());
-            machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
-            machine.cut_the_power()?;
+            let run =
+                scope.spawn(|| if cut { self.command().run_while_the_power_lasts() } else { self.command().run() });
+            if let Some(hold) = hold {
+                hold.asked()?;
+                if !cut {
+                    machine.command(&[&strike_point(strike.step).program()]).run()?;
+                }
+            } else if cut {
+                machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
+            }
+            if cut {
+                machine.cut_the_power()?;
+            }
             let transcript = run.join().map_err(|_| anyhow!("the run could not be followed"))??;
-            machine.power_on()?;
+            if cut {
+                machine.power_on()?;
+            }
             Ok(transcript)
         })
     }
@@ -283,6 +298,7 @@ impl<'a> Running<'a> {
     /// The fault ends, and the admin does what has to be done.
     fn mend(&mut self) -> Result<()> {
         if let Some(strike) = &self.cell.strike {
+            self.world.behave()?;
             strike_point(strike.step).disarm(&self.world.machine)?;
             self.world.machine.sh(strike.mend()).context("it cannot be mended")?;
         }
@@ -372,6 +388,9 @@ fn arm(strike: &Strike, world: &World) -> Result<()> {
     let machine = &world.machine;
     for script in [&strike.fault.prepare, &strike.at().prepare] {
         machine.sh(script).context("the fault cannot be prepared")?;
+    }
+    if let Some(fault) = strike.repository() {
+        world.misbehave(fault)?;
     }
     if strike.strikes() {
         let cut = format!("touch {POWER_CUT}; sleep infinity");

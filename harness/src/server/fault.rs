@@ -116,7 +116,7 @@ impl TryFrom<Written> for RepositoryFault {
     fn try_from(Written { fault, files, times }: Written) -> Result<Self, Self::Error> {
         match fault {
             Fault::Error(status) => {
-                ensure!((400..600).contains(&status), "error = {status}: no status from 400 to 599")
+                ensure!((400..600).contains(&status), "error = {status}: no status from 400 to 599");
             }
             Fault::Slow(rate) => ensure!(rate > 0, "slow = 0: that would be `stall`"),
             _ => {}
@@ -131,7 +131,8 @@ impl TryFrom<Written> for RepositoryFault {
 
 impl Fault {
     /// True if it is in what is published, or in that nobody listens, and not in single answers.
-    fn is_of_the_whole(self) -> bool {
+    #[must_use]
+    pub fn is_of_the_whole(self) -> bool {
         match self {
             Self::Error(_)
             | Self::Stall

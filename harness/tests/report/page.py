@@ -248,6 +248,8 @@ class Page(unittest.TestCase):
         self.emulate(media="print")
         self.assertEqual(self.seen("form, button"), [])
         self.assertEqual(len(self.seen(".list article h3")), 2)
+        # Ten steps, three hooks, eight packages with two scripts each, eight services.
+        self.assertEqual(len(self.seen(".list article rect")), 2 * 37)
         self.open("#" + FAILED)
         self.assertEqual(len(self.seen("article h3")), 1)
         self.assertEqual(self.seen("#matrix"), [])
@@ -269,8 +271,11 @@ class WithoutScript(unittest.TestCase):
             self.assertEqual(len(seen("#matrix td.field a")), 39)
             self.assertEqual(len(seen(".list > details > summary")), 39)
             self.assertEqual(seen("form, button, article"), [])
-            seen(".list summary")[0].click()
+            seen("#matrix a")[0].click()
             self.assertEqual(len(seen("article")), 1)
+            self.assertEqual(len(seen("details[open] article rect")), 37)
+            seen(".list > details:not([open]) > summary")[0].click()
+            self.assertEqual(len(seen("article")), 2)
         finally:
             without.quit()
 

@@ -37,7 +37,7 @@ pub(super) fn details(cell: &Cell) -> Markup {
                 @for paragraph in &record.explanation { p.explanation { (paragraph) } }
                 p.again {
                     code { (record.again) }
-                    button.script type="button" data-copy=(record.again) { "Copy" }
+                    button.interactive type="button" data-copy=(record.again) { "Copy" }
                     output aria-live="polite" {}
                 }
                 @if let Some(difference) = &record.difference { (changed(difference)) }
@@ -48,7 +48,7 @@ pub(super) fn details(cell: &Cell) -> Markup {
                     h4 { "Checked" }
                     ul.checked { @for checked in &record.checked { li { (checked) } } }
                 }
-                @if !cell.logs.is_empty() { h4 { "Logs" } (logs(cell)) }
+                @if !cell.logs.is_empty() { section.logs { h4 { "Logs" } (logs(cell)) } }
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn table(report: &Report) -> Markup {
     html! {
         div.scroll role="region" aria-labelledby="matrix-caption" tabindex="0" {
             table #matrix {
-                caption #matrix-caption { "What became of each cell" span.script { ". Arrow keys go from cell to cell, Enter opens one." } }
+                caption #matrix-caption { "What became of each cell" span.interactive { ". Arrow keys go from cell to cell, Enter opens one." } }
                 thead { tr {
                     th scope="col" { "From → to" }
                     th scope="col" { "State" }
