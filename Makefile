@@ -13,24 +13,35 @@ export INSTA_UPDATE ?= no
 SET_UP = $(CARGO) build --package harness || exit; address=$$($(HARNESS) setup) || exit; if [ -n "$$address" ]; then export DOCKER_HOST="$$address"; fi; \
 	UPGRADER_BINARIES=$$($(HARNESS) binaries) || exit; export UPGRADER_BINARIES
 
+# Runs tests with nextest or, where that is not installed, with cargo: $(call RUN,selection,options of nextest,options of cargo test).
+# Then looks whether they left anything. Their result is in $$result.
+RUN = if $(CARGO) nextest --version >/dev/null 2>&1; \
+	then $(CARGO) nextest run $${CI:+--profile ci} $(1) $(2) $(FILTER); \
+	else $(CARGO) test $(1) $(FILTER) $(3); fi; result=$$?; \
+	$(HARNESS) sweep --check || exit
+
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## watch a Debian machine go from XiVO 1.2.1 to 1.2.2 (DEBIAN=trixie for another release)
 	@$(SET_UP); $(HARNESS) demo $(DEBIAN)
 
-test: ## all tests: units, and upgrades of real machines (FILTER=name for some of them)
-	@$(SET_UP); \
-	if $(CARGO) nextest --version >/dev/null 2>&1; \
-	then $(CARGO) nextest run $${CI:+--profile ci} $(FILTER); \
-	else $(CARGO) test $(FILTER); fi; result=$$?; \
-	$(HARNESS) sweep --check && exit $$result
+test: ## tests: units, and upgrades of real machines, a chosen part of the matrix among them (FILTER=name for some of them)
+	@$(SET_UP); $(call RUN); exit $$result
+
+matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a part of them)
+	@$(SET_UP); rm -rf target/matrix/cells; \
+	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
+	$(HARNESS) report && exit $$result
+
+stories: ## every story on every release of Debian, where `make test` tells most on one of them
+	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result
 
 report: ## the report of the matrix that ran: target/matrix/report.html
 	@$(CARGO) build --package harness && $(HARNESS) report
 
 snapshots: ## write the snapshots anew; review them with git diff
-	@INSTA_UPDATE=always $(MAKE) --no-print-directory test
+	@INSTA_UPDATE=always $(MAKE) --no-print-directory test matrix
 
 check: lint ## what needs no machine: format, lints, unit tests, licences, shell scripts, hooks
 	$(CARGO) test --quiet --workspace --lib --bins --test cli --test hooks

@@ -72,11 +72,15 @@ impl Cell {
     /// The same, and then a visit of the machine before it is gone.
     pub fn run_then(&self, visit: Visit<'_>) -> Result<Ran> {
         let start = Instant::now();
+        // From here on it is known that the cell was begun, even if it is killed.
+        let directory = self.kept_in();
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let mut running = Running::start(self, None)?;
         if let Err(error) = running.go() {
             running.record.failures.push(format!("{error:#}"));
         }
-        running.keep_logs()?;
+        running.keep_logs(&directory)?;
         visit(&running.world.machine)?;
         let Running { mut record, document, .. } = running;
         record.took = millis(start.elapsed());
@@ -341,10 +345,7 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
-    fn keep_logs(&mut self) -> Result<()> {
-        let directory = self.cell.kept_in();
-        let _ = fs::remove_dir_all(&directory);
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    fn keep_logs(&mut self, directory: &Path) -> Result<()> {
         for (name, command) in LOGS {
             let log = self.world.machine.command(&["sh", "-c", command]).run()?.screen;
             fs::write(directory.join(name), log)?;

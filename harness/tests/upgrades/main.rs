@@ -65,6 +65,8 @@ fn main() {
     ]
     .concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
+    let unknown = story::ON_ALL.iter().find(|name| !stories.iter().any(|story| story.name == **name));
+    assert!(unknown.is_none(), "there is no story {unknown:?}");
     let known = stories.clone();
     trials.push(Trial::test("field_notes_are_answered", move || field_notes::field_notes_are_answered(&known)));
     trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));

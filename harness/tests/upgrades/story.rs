@@ -22,13 +22,33 @@ pub(crate) struct Story {
 /// Where the snapshots are.
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots");
 
-/// A story as tests, one for each Debian release.
+/// Stories of what differs between releases of Debian: apt and what it checks signatures with, systemd and its helpers,
+/// PostgreSQL, the libraries that everything maps.
+pub(crate) const ON_ALL: [&str; 11] = [
+    "the_machine_is_real",
+    "signatures_are_checked",
+    "upgrade",
+    "own_policy",
+    "nobody_is_asked",
+    "killed_in_the_middle",
+    "replaced_library",
+    "database",
+    "exchange",
+    "versions_are_opaque",
+    "oldest_to_newest",
+];
+
+/// A story as tests, one for each Debian release. Every run has a look at each story: on all releases at those of what differs
+/// between them, on one of them at the others, some here and some there. The rest counts as ignored; `make matrix` runs all.
 pub(crate) fn trials(story: &Story) -> Vec<Trial> {
     let story = *story;
-    Debian::ALL
-        .into_iter()
-        .map(|debian| Trial::test(format!("{}::{debian}", story.name), move || test(story, debian)))
-        .collect()
+    let turn = story.name.bytes().map(usize::from).sum::<usize>() % Debian::ALL.len();
+    let trial = |(index, debian)| {
+        let chosen = index == turn || ON_ALL.contains(&story.name);
+        let trial = Trial::test(format!("{}::{debian}", story.name), move || test(story, debian));
+        trial.with_ignored_flag(!chosen)
+    };
+    Debian::ALL.into_iter().enumerate().map(trial).collect()
 }
 
 fn test(story: Story, debian: Debian) -> Result<(), Failed> {
