@@ -26,6 +26,8 @@ mod package;
 mod preflight;
 /// Stories of XiVO's own hooks, on machines where services behave like the real ones.
 mod provd;
+/// Stories of repositories that misbehave.
+mod repository;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// Stories of what is shown where.
@@ -55,6 +57,7 @@ fn main() {
         package::STORIES,
         preflight::STORIES,
         provd::STORIES,
+        repository::STORIES,
         restarts::STORIES,
         screens::STORIES,
         terminal::STORIES,

@@ -1,0 +1,180 @@
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use harness::appliance::{self, upgradable};
+use harness::image::Debian;
+use harness::observation::SystemState;
+use harness::server::fault::{Affected, Fault, RepositoryFault};
+use harness::shipped::SERVICES;
+use harness::world::World;
+
+use crate::story::Story;
+use crate::unchanged::unchanged;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "lists_that_fail",
+        promise: "Package lists that cannot be read or trusted stop the run before anything is touched, with the source's name.",
+        tell: lists_that_fail,
+        has_snapshot: true,
+    },
+    Story {
+        name: "packages_that_fail",
+        promise: "Packages that do not come, or not as they should, stop the run before anything is touched, with the source's name.",
+        tell: packages_that_fail,
+        has_snapshot: true,
+    },
+    Story {
+        name: "upgrader_that_fails",
+        promise: "An upgrader whose own package does not come says so, changes nothing, and does not wait for ever.",
+        tell: upgrader_that_fails,
+        has_snapshot: true,
+    },
+    Story {
+        name: "mirror_that_recovers",
+        promise: "A mirror that is short of something needs nobody; after one that moved on meanwhile, a second start is enough.",
+        tell: mirror_that_recovers,
+        has_snapshot: true,
+    },
+];
+
+fn lists_that_fail(debian: Debian) -> Result<Option<String>> {
+    let indices = |fault| RepositoryFault::new(fault, Affected::Indices);
+    misbehaving(
+        debian,
+        &[
+            ("nothing listens", Fault::Unreachable.into()),
+            ("the server is out of order", indices(Fault::Error(503))),
+            ("nothing more comes", indices(Fault::Stall)),
+            ("connections end early", indices(Fault::Cut(100))),
+            ("the lists are not what was signed", indices(Fault::WrongHash)),
+            ("the lists are too short", indices(Fault::Truncated)),
+            ("the mirror is in the middle of a sync", Fault::HalfSynced.into()),
+            ("nobody has signed it", Fault::Unsigned.into()),
+            ("somebody else has signed it", Fault::OtherKey.into()),
+            ("the network wants somebody to log in", Fault::Html.into()),
+        ],
+    )
+}
+
+fn packages_that_fail(debian: Debian) -> Result<Option<String>> {
+    let packages = |fault| RepositoryFault::new(fault, Affected::Packages);
+    misbehaving(
+        debian,
+        &[
+            ("they are gone", packages(Fault::Error(404))),
+            ("nothing more comes", packages(Fault::Stall)),
+            ("connections end early", packages(Fault::Cut(100))),
+            ("they are not what the list says", packages(Fault::WrongHash)),
+            ("they are too short", packages(Fault::Truncated)),
+            ("the network wants somebody to log in", packages(Fault::Html)),
+        ],
+    )
+}
+
+/// Runs the upgrader with each of these faults on one machine, and shows what it said. In the end all is well.
+fn misbehaving(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    impatient(&world)?;
+    let mut shown = String::new();
+    for (what, fault) in faults {
+        world.misbehave(*fault)?;
+        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        writeln!(shown, "{what}:\n{}", without_details(ending(&screen)))?;
+        forget_what_was_fetched(&world)?;
+    }
+    world.behave()?;
+    upgraded(&world, "1.2.2")?;
+    Ok(Some(shown))
+}
+
+fn upgrader_that_fails(debian: Debian) -> Result<Option<String>> {
+    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    impatient(&world)?;
+    let mut shown = String::new();
+    for (what, fault) in [("it is gone", Fault::Error(404)), ("nothing more comes", Fault::Stall)] {
+        world.misbehave(RepositoryFault::new(fault, Affected::Upgrader))?;
+        writeln!(shown, "{what}:\n{}", unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?)?;
+    }
+    world.behave()?;
+    upgraded(&world, "1.2.2")?;
+    Ok(Some(shown))
+}
+
+fn mirror_that_recovers(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    impatient(&world)?;
+    // A mirror without by-hash, and one that breaks off once: apt finds its way.
+    for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1)] {
+        world.misbehave(fault)?;
+        unchanged(&world, 0, || world.upgrade(&["--download-only"]).run())?;
+        forget_what_was_fetched(&world)?;
+    }
+    // One that is out of order for a moment: apt does not ask it again.
+    world.misbehave(RepositoryFault::from(Fault::Error(503)).times(1))?;
+    unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    // The next release is published while this one is downloaded.
+    world.misbehave(Fault::IndexChanges)?;
+    let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    upgraded(&world, "1.2.2+1")?;
+    Ok(Some(ending(&screen).to_owned()))
+}
+
+/// A screen from the first step on that failed.
+fn ending(screen: &str) -> &str {
+    screen.find("Downloading packages").map_or(screen, |at| &screen[at..])
+}
+
+/// A text without what differs from world to world and from Debian to Debian: hashes, sizes, the address of this host, and how it is
+/// said that a key is missing.
+fn without_details(text: &str) -> String {
+    let mut shown = String::new();
+    for line in text.lines() {
+        let (line, end) = match line.split_once(" InRelease: ") {
+            Some((before, _)) if line.contains("GPG error") => (before, " InRelease: …"),
+            _ => (line, ""),
+        };
+        for word in line.split_inclusive(|character: char| !character.is_ascii_alphanumeric() && character != '.') {
+            let core = word.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
+            let is_hash = core.len() == 64 && core.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let is_address = core.parse::<std::net::Ipv4Addr>().is_ok();
+            shown.push_str(&if is_hash || is_address { word.replace(core, "…") } else { word.to_owned() });
+        }
+        shown.push_str(end);
+        shown.push('\n');
+    }
+    let sizes = shown.split("unexpected size (").enumerate();
+    sizes
+        .map(|(index, part)| {
+            if index == 0 {
+                part.to_owned()
+            } else {
+                format!("unexpected size (…{}", part.trim_start_matches(|c| c != ')'))
+            }
+        })
+        .collect()
+}
+
+/// Lets neither apt nor the upgrader wait for long.
+fn impatient(world: &World) -> Result<()> {
+    world.machine.write(
+        "/etc/apt/apt.conf.d/90impatient",
+        b"Acquire::http::Timeout \"2\";\nAcquire::Retries \"1\";\n",
+        0o644,
+    )?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nsource = \"6s\"\n", 0o644)
+}
+
+/// As if nothing had been fetched yet.
+fn forget_what_was_fetched(world: &World) -> Result<()> {
+    world.machine.sh("apt-get clean; rm -rf /var/lib/apt/lists/*").map(drop)
+}
+
+/// Upgrades to this version.
+fn upgraded(world: &World, version: &str) -> Result<()> {
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
+    Ok(())
+}
