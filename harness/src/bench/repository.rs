@@ -21,7 +21,7 @@ const RUNS: usize = 3;
 const LIMIT: f64 = 2.0;
 
 /// What Debian has for the same.
-const TOOLS: [&str; 2] = ["apt-utils", "gpg"];
+const TOOLS: [&str; 3] = ["apt-utils", "gpg", "gpg-agent"];
 
 /// Unpacks the packages, so that the others build them from the same files, and makes a key.
 const PREPARE: &str = "

@@ -81,6 +81,7 @@ fn misbehaving(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<Opt
     for (what, fault) in faults {
         world.misbehave(*fault)?;
         let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        ensure!(screen.contains("http://repository.test"), "no source is named: {screen}");
         writeln!(shown, "{what}:\n{}", without_details(ending(&screen)))?;
         forget_what_was_fetched(&world)?;
     }
@@ -126,34 +127,30 @@ fn ending(screen: &str) -> &str {
     screen.find("Downloading packages").map_or(screen, |at| &screen[at..])
 }
 
-/// A text without what differs from world to world and from Debian to Debian: hashes, sizes, the address of this host, and how it is
-/// said that a key is missing.
+/// A text without what differs from world to world and from one apt to the next: hashes, sizes, and in which words it says that a
+/// connection was refused or a key is missing.
 fn without_details(text: &str) -> String {
+    const ENDINGS: [(&str, &str); 4] = [
+        ("  Could not connect to ", "  (no connection)"),
+        ("  Unable to connect to ", "  (no connection)"),
+        ("GPG error: ", "(wrong signature)"),
+        ("OpenPGP signature verification failed: ", "(wrong signature)"),
+    ];
     let mut shown = String::new();
     for line in text.lines() {
-        let (line, end) = match line.split_once(" InRelease: ") {
-            Some((before, _)) if line.contains("GPG error") => (before, " InRelease: …"),
-            _ => (line, ""),
-        };
-        for word in line.split_inclusive(|character: char| !character.is_ascii_alphanumeric() && character != '.') {
-            let core = word.trim_end_matches(|character: char| !character.is_ascii_alphanumeric());
-            let is_hash = core.len() == 64 && core.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let is_address = core.parse::<std::net::Ipv4Addr>().is_ok();
-            shown.push_str(&if is_hash || is_address { word.replace(core, "…") } else { word.to_owned() });
+        let ending = ENDINGS.iter().find_map(|(words, instead)| Some((line.split_once(words)?.0, *instead)));
+        let (line, ending) = ending.unwrap_or((line, ""));
+        for word in line.split_inclusive(['/', ' ']) {
+            let is_hash = word.len() == 65 && word.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit());
+            shown.push_str(if is_hash { "… " } else { word });
         }
-        shown.push_str(end);
+        shown.push_str(ending);
         shown.push('\n');
     }
-    let sizes = shown.split("unexpected size (").enumerate();
-    sizes
-        .map(|(index, part)| {
-            if index == 0 {
-                part.to_owned()
-            } else {
-                format!("unexpected size (…{}", part.trim_start_matches(|c| c != ')'))
-            }
-        })
-        .collect()
+    match shown.split_once("unexpected size (").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1))) {
+        Some((before, after)) => format!("{before}unexpected size (…){after}"),
+        None => shown,
+    }
 }
 
 /// Lets neither apt nor the upgrader wait for long.

@@ -24,7 +24,7 @@ impl Complaints {
     pub(super) fn listen(&mut self, line: &str, marks: &[&str]) {
         let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
         if let Some(said) = apt {
-            let said = without_address(said.trim_end());
+            let said = without_address(said.trim_end()).trim_end_matches(':');
             if !self.follows(said) {
                 self.heard.push(said.to_owned());
             }

@@ -1,11 +1,12 @@
 /// What apt says of a source that fails, in parts, and what to do about it.
-const REMEDIES: [(&str, &str); 6] = [
+const REMEDIES: [(&str, &str); 7] = [
     (
         "require authentication",
         "Something else answers in place of the source: a network that wants somebody to log in, or a proxy. See to that, then start \
          again.",
     ),
     ("GPG error: ", KEY),
+    ("OpenPGP signature verification failed", KEY),
     (" is not signed", KEY),
     ("Hash Sum mismatch", MIRROR),
     ("File has unexpected size", MIRROR),
