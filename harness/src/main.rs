@@ -46,6 +46,8 @@ enum Verb {
         file: PathBuf,
     },
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
+    ///
+    /// The figures are also written to target/bench/results.json.
     Bench {
         /// Only these
         #[arg(value_enum)]

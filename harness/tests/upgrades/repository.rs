@@ -106,8 +106,9 @@ fn upgrader_that_fails(debian: Debian) -> Result<Option<String>> {
 fn mirror_that_recovers(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
     impatient(&world)?;
-    // A mirror without by-hash, and one that breaks off once: apt finds its way.
-    for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1)] {
+    // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
+    let slow = RepositoryFault::new(Fault::Slow(200), Affected::Indices);
+    for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1), slow] {
         world.misbehave(fault)?;
         unchanged(&world, 0, || world.upgrade(&["--download-only"]).run())?;
         forget_what_was_fetched(&world)?;
@@ -153,14 +154,10 @@ fn without_details(text: &str) -> String {
     }
 }
 
-/// Lets neither apt nor the upgrader wait for long.
+/// Lets the upgrader wait for less long than apt does (30 seconds a time), and apt try again only once.
 fn impatient(world: &World) -> Result<()> {
-    world.machine.write(
-        "/etc/apt/apt.conf.d/90impatient",
-        b"Acquire::http::Timeout \"2\";\nAcquire::Retries \"1\";\n",
-        0o644,
-    )?;
-    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nsource = \"6s\"\n", 0o644)
+    world.machine.write("/etc/apt/apt.conf.d/90impatient", b"Acquire::Retries \"1\";\n", 0o644)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nsource = \"5s\"\n", 0o644)
 }
 
 /// As if nothing had been fetched yet.

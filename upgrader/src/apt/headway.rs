@@ -1,13 +1,26 @@
+use std::fs;
+use std::path::PathBuf;
+
 use crate::command::Said;
 
 /// Whether apt gets on with what it fetches. It prints a line whenever it tries a file again; what counts is that more comes of
 /// all files together than ever before.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Headway {
-    /// The most that apt ever had of what it fetches, in percent.
+    /// The most that apt ever had of what it fetches, in percent. That stays 0 until it has every source's `InRelease`.
     most: f64,
+    /// The most that it ever had of lists before that, in bytes.
+    lists: u64,
+    /// Where it has them.
+    partial: PathBuf,
     /// What it tried last: `http://deb.debian.org/debian bookworm InRelease`.
     last: String,
+}
+
+impl Default for Headway {
+    fn default() -> Self {
+        Self { most: 0.0, lists: 0, partial: PathBuf::from("/var/lib/apt/lists/partial"), last: String::new() }
+    }
 }
 
 impl Headway {
@@ -21,12 +34,20 @@ impl Headway {
                 false
             }
             Said::Status(line) => {
-                let percent = percent(line).unwrap_or_default();
-                let more = percent > self.most;
+                let Some(percent) = percent(line) else { return false };
+                let lists = if self.most > 0.0 { 0 } else { self.size_of_lists() };
+                let more = percent > self.most || lists > self.lists;
                 self.most = self.most.max(percent);
+                self.lists = self.lists.max(lists);
                 more
             }
         }
+    }
+
+    /// How much there is of lists that apt still fetches, in bytes.
+    fn size_of_lists(&self) -> u64 {
+        let files = fs::read_dir(&self.partial).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
     /// What to say when it is not made for too long.
@@ -57,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_comes_again_after_a_retry_is_no_headway() {
-        let mut headway = Headway::default();
+        let mut headway = Headway { partial: PathBuf::new(), ..Headway::default() };
         for (percent, more) in
             [("0.0000", false), ("0.2500", true), ("0.2500", false), ("0.0000", false), ("0.2501", true)]
         {
@@ -67,6 +88,22 @@ mod tests {
         for line in ["dlstatus", "dlstatus:1", "dlstatus:1:NaN:x", "pmstatus:x:90.0:x"] {
             assert!(!headway.is_made(Said::Status(line)), "{line}");
         }
+    }
+
+    #[test]
+    fn as_long_as_there_are_no_percent_lists_that_grow_are_headway() {
+        let partial = tempfile::tempdir().unwrap();
+        let mut headway = Headway { partial: partial.path().to_owned(), ..Headway::default() };
+        let mut with = |text: &str, percent: &str| {
+            fs::write(partial.path().join("InRelease"), text).unwrap();
+            headway.is_made(Said::Status(&format!("dlstatus:1:{percent}:Retrieving file 1 of 1")))
+        };
+        assert!(with("ab", "0.0000"));
+        assert!(!with("ab", "0.0000"));
+        assert!(!with("a", "0.0000"), "a file that begins anew");
+        assert!(with("abc", "0.0000"));
+        assert!(with("abc", "1.0000"));
+        assert!(!with("abcd", "1.0000"));
     }
 
     #[test]

@@ -238,7 +238,9 @@ mod tests {
     fn what_follows_from_another_complaint_is_not_repeated() {
         let text = |lines: &[&str]| {
             let mut complaints = Complaints::default();
-            lines.iter().for_each(|line| complaints.listen(line, &["E: "]));
+            for line in lines {
+                complaints.listen(line, &["E: "]);
+            }
             complaints.text()
         };
         assert_eq!(
