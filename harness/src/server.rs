@@ -220,7 +220,7 @@ mod tests {
 
     use super::*;
 
-    const CONTENT: [u8; 20_000] = [7; 20_000];
+    static CONTENT: [u8; 20_000] = [7; 20_000];
 
     /// A server with a package, and something wrong with it.
     fn server(fault: RepositoryFault) -> Server {
