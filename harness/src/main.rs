@@ -88,6 +88,8 @@ enum Verb {
         files: report::Files,
     },
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
+    ///
+    /// The figures are also written to target/bench/results.json.
     Bench {
         /// Only these
         #[arg(value_enum)]

@@ -30,6 +30,9 @@ pub struct TimeLimits {
     /// For somebody else who works with packages.
     #[serde(deserialize_with = "strict::duration")]
     pub lock: Duration,
+    /// For a package source from which nothing comes.
+    #[serde(deserialize_with = "strict::duration")]
+    pub source: Duration,
     /// For a hook.
     #[serde(deserialize_with = "strict::duration")]
     pub hook: Duration,
@@ -55,7 +58,7 @@ pub struct Notify {
 
 impl Default for TimeLimits {
     fn default() -> Self {
-        Self { lock: Duration::from_secs(120), hook: Duration::from_secs(600) }
+        Self { lock: Duration::from_secs(120), source: Duration::from_secs(120), hook: Duration::from_secs(600) }
     }
 }
 
@@ -93,6 +96,13 @@ pub const SETTINGS: &[Setting] = &[
         key: "lock",
         default: "\"2m\"",
         meaning: "How long to wait for somebody else who works with packages.",
+    },
+    Setting {
+        table: "time-limits",
+        key: "source",
+        default: "\"2m\"",
+        meaning: "How long to wait for package sources while nothing more comes from any of them, apt's own retries included. A slow \
+                  source is waited for as long as something comes.",
     },
     Setting {
         table: "time-limits",

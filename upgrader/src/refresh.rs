@@ -29,7 +29,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     run::drive(Step::Refresh, ours, mode, events, |step, events| {
         if step == Step::Refresh {
             package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
-            apt::update(&mut events.news_of_apt())?;
+            apt::update(context.config.time_limits.source, &mut events.news_of_apt())?;
         } else {
             self_update(context, events)?;
         }
@@ -56,13 +56,15 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     };
     events.tell(Event::SelfUpdate { package: package.clone(), from, to, fate });
     if fate == Fate::Installed {
+        let failure = || {
+            Failure::new(format!("{package} could not update itself"))
+                .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
+        };
+        apt::download_only(&package, context.config.time_limits.source, &mut events.news_of_apt()).explain(failure)?;
         // dpkg must not lose the reader of what it says; it takes a moment.
         signals::shield()?;
         // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
-        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(|| {
-            Failure::new(format!("{package} could not update itself"))
-                .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
-        })?;
+        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(failure)?;
     }
     Ok(())
 }

@@ -70,12 +70,7 @@ fn compare(machine: &Machine, what: &str, sheet: &mut Sheet<'_>) -> Result<()> {
             sheet.line(&format!("  named by {who} alone: {}", only.join(" ")))?;
         }
     }
-    sheet.line(&format!(
-        "  needrestart {:.1} ms, ours {:.2} ms: {:.0} times as fast",
-        milli(their_time),
-        milli(our_time),
-        their_time.as_secs_f64() / our_time.as_secs_f64()
-    ))
+    sheet.compared(&format!("{what} replaced, ours beside needrestart"), milli(our_time), milli(their_time), "ms")
 }
 
 /// The names of services in a listing, in order.

@@ -47,6 +47,6 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         ensure!(kilo > 0.0, "the watcher saw nothing");
         peaks.push(kilo * 1024.0 / 1e6);
     }
-    sheet.limited(&format!("median of {RUNS} runs"), median(peaks.clone(), f64::total_cmp), LIMIT, " MB")?;
-    sheet.limited("largest", peaks.into_iter().fold(0.0, f64::max), LIMIT, " MB")
+    sheet.limited(&format!("median of {RUNS} runs"), median(peaks.clone(), f64::total_cmp), LIMIT, "MB")?;
+    sheet.limited("largest", peaks.into_iter().fold(0.0, f64::max), LIMIT, "MB")
 }

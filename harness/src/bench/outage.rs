@@ -43,7 +43,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
             pairs.push([(before + after) / 2, ours]);
         }
         sheet.pairs(["bare restart", "upgrade"], &pairs, LIMIT)?;
-        sheet.line(&format!("a whole run took {:.2} s (median)", median(runs, Duration::cmp).as_secs_f64()))?;
+        sheet.figure("a whole run", median(runs, Duration::cmp).as_secs_f64(), "s")?;
     }
     Ok(())
 }

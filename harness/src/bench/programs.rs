@@ -23,8 +23,8 @@ pub(super) fn measure(sheet: &mut Sheet<'_>) -> Result<()> {
             command::silently(&path, [OsStr::new("--version")])?;
         }
         let each = (start.elapsed() / STARTS).as_secs_f64() * 1e3;
-        sheet.limited(program, mega(size), LIMIT, " MB")?;
-        sheet.line(&format!("{program} --version: {each:.2} ms (mean of {STARTS})"))?;
+        sheet.limited(program, mega(size), LIMIT, "MB")?;
+        sheet.figure(&format!("{program} --version (mean of {STARTS})"), each, "ms")?;
     }
     Ok(())
 }

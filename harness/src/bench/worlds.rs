@@ -23,7 +23,8 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     let of = |part: fn(&Life) -> Duration| median(lives.iter().map(part).collect(), Duration::cmp).as_secs_f64();
     let (whole, upgrade) = (of(|life| life.whole), of(|life| life.upgrade));
     sheet.title(&format!("A warm world on {debian}, XiVO 1.2.1 to 1.2.2, eight services (medians of {RUNS})"))?;
-    sheet.line(&format!("the whole world: {whole:.2} s, of which the upgrade: {upgrade:.2} s"))
+    sheet.figure("the whole world", whole, "s")?;
+    sheet.figure("the upgrade in it", upgrade, "s")
 }
 
 fn live(debian: Debian) -> Result<Life> {

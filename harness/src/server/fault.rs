@@ -114,13 +114,10 @@ impl TryFrom<Written> for RepositoryFault {
     type Error = anyhow::Error;
 
     fn try_from(Written { fault, files, times }: Written) -> Result<Self, Self::Error> {
-        match fault {
-            Fault::Error(status) => {
-                ensure!((400..600).contains(&status), "error = {status}: no status from 400 to 599");
-            }
-            Fault::Slow(rate) => ensure!(rate > 0, "slow = 0: that would be `stall`"),
-            _ => {}
+        if let Fault::Error(status) = fault {
+            ensure!((400..600).contains(&status), "error = {status}: no status from 400 to 599");
         }
+        ensure!(fault != Fault::Slow(0), "slow = 0: that would be `stall`");
         ensure!(times != Some(0), "times = 0: then nothing is wrong");
         let whole = fault.is_of_the_whole();
         ensure!(!whole || files.is_none(), "files: this fault is the whole repository's");

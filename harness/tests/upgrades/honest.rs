@@ -5,8 +5,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::engine::Engine;
 use harness::image::Debian;
 use harness::observation::fingerprint;
-use harness::package::Package;
-use harness::repository::Repository;
 use harness::world::World;
 
 use crate::story::Story;
@@ -23,12 +21,6 @@ pub(crate) const STORIES: &[Story] = &[
         name: "a_changed_file_is_seen",
         promise: "\"Nothing was changed\" means something: one touched file below /usr or /etc is noticed.",
         tell: a_changed_file_is_seen,
-        has_snapshot: false,
-    },
-    Story {
-        name: "signatures_are_checked",
-        promise: "apt on the machine trusts the repository's own key and no other.",
-        tell: signatures_are_checked,
         has_snapshot: false,
     },
     Story {
@@ -64,18 +56,6 @@ fn a_changed_file_is_seen(debian: Debian) -> Result<Option<String>> {
         ensure!(!seen.contains(&now), "`{change}` was not seen");
         seen.push(now);
     }
-    Ok(None)
-}
-
-fn signatures_are_checked(debian: Debian) -> Result<Option<String>> {
-    let mut world = World::boot(debian)?;
-    world.publish([&Package::new("xivo", "1")])?;
-    world.machine.sh("apt-get -qq update")?;
-    let stranger = Repository::new()?.public_key()?;
-    world.machine.write("/usr/share/keyrings/xivo.pgp", &stranger, 0o644)?;
-    world.machine.sh("rm -rf /var/lib/apt/lists/*")?;
-    let transcript = world.machine.command(&["apt-get", "update", "--error-on=any"]).run()?;
-    ensure!(transcript.exit == 100 && transcript.screen.contains("is not signed"), "{transcript}");
     Ok(None)
 }
 

@@ -28,6 +28,8 @@ mod preflight;
 mod provd;
 /// Stories of machines that go through many releases.
 mod releases;
+/// Stories of repositories that misbehave.
+mod repository;
 /// Stories of what is restarted after an upgrade and what is not.
 mod restarts;
 /// Stories of what is shown where.
@@ -58,6 +60,7 @@ fn main() {
         preflight::STORIES,
         provd::STORIES,
         releases::STORIES,
+        repository::STORIES,
         restarts::STORIES,
         screens::STORIES,
         terminal::STORIES,

@@ -1,14 +1,20 @@
+/// Whether apt gets on with what it fetches.
+mod headway;
 /// What apt prints, read.
 mod read;
+/// What to do about a source that fails.
+mod remedy;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
+use self::headway::Headway;
 use self::read::{
     Complaints, parse_candidate, parse_conflicts, parse_simulation, parse_sources, parse_status, parse_uris,
 };
-use crate::command::{Program, Said};
+use crate::command::{Failed, Program, Said};
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::plan::{Change, ChangeKind};
 use crate::product::ConffilePolicy;
@@ -45,28 +51,15 @@ pub enum News<'a> {
 /// Reads the package lists of every source.
 ///
 /// # Errors
-/// If a single source cannot be read; apt's own words name it.
-pub fn update(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    let result = run_listening(apt_get().args(["update", "--error-on=any"]), &["E: ", "W: "], tell);
-    let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
-    result.explain(|| {
-        // apt compares the dates in the Release file with this machine's clock.
-        let otherwise = if said.contains("is not valid yet") {
-            Some("the clock of whoever publishes the source is")
-        } else {
-            said.contains("is expired").then_some("the source has not been published anew in time")
-        };
-        let remedy = if let Some(otherwise) = otherwise {
-            format!(
-                "If this machine's clock is wrong (it shows {}), set it; otherwise {otherwise}.",
-                jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
-            )
-        } else {
-            "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program."
-                .to_owned()
-        };
-        Failure::new("a package source cannot be read").remedy(remedy)
-    })
+/// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
+pub fn update(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["update", "--error-on=any"]).time_limit(patience);
+    let result = run_listening(program, &["E: ", "W: "], tell);
+    explained(
+        result,
+        "a package source cannot be read",
+        "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
+    )
 }
 
 /// The version of a package that apt would install, if there is one.
@@ -74,9 +67,18 @@ pub fn candidate(package: &str) -> Result<Option<String>> {
     Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
 }
 
-/// Brings one installed package to its candidate version. Never removes another.
+/// What brings one installed package to its candidate version and never removes another.
+const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
+
+/// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
+pub fn download_only(package: &str, patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
+    run(program.time_limit(patience), tell)
+}
+
+/// Brings one installed package to its candidate version, from what [`download_only`] fetched.
 pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run(change(conffiles).args(["--only-upgrade", "--no-remove", "install", package]), tell)
+    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), tell)
 }
 
 /// What a dist-upgrade would do.
@@ -149,14 +151,25 @@ pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
     Ok(parse_conflicts(&text))
 }
 
-/// Fetches and verifies everything a dist-upgrade needs, and changes nothing.
-pub fn download(tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
-    run(apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]), tell)
+/// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
+pub fn download(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
+    explained(
+        run(program.time_limit(patience), tell),
+        "the packages could not be downloaded",
+        "Check the network and the space in /var/cache/apt, then start again.",
+    )
 }
 
 /// Upgrades all packages, from what [`download`] fetched, without ever asking.
 pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
+}
+
+/// Says what could not be done, and what to do about what apt said.
+fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
+    let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    result.explain(|| Failure::new(what).remedy(remedy::of(&said).unwrap_or_else(|| otherwise.to_owned())))
 }
 
 /// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
@@ -170,21 +183,28 @@ fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
 /// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
 fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
+    let mut headway = Headway::default();
     let mut dpkg_began = false;
-    let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| match said {
-        Said::Line(text) => {
-            complaints.listen(text, marks);
-            tell(News::Line(text));
-        }
-        Said::Status(text) => {
-            dpkg_began |= text.starts_with("pmstatus:");
-            if let Some(news) = parse_status(text) {
-                tell(news);
+    let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| {
+        match said {
+            Said::Line(text) => {
+                complaints.listen(text, marks);
+                tell(News::Line(text));
+            }
+            Said::Status(text) => {
+                dpkg_began |= text.starts_with("pmstatus:");
+                if let Some(news) = parse_status(text) {
+                    tell(news);
+                }
             }
         }
+        headway.is_made(said)
     });
     let Err(error) = result else { return Ok(()) };
-    let heard = complaints.heard.join("; ");
+    if error.downcast_ref::<Failed>().is_some_and(|failed| failed.timed_out) {
+        return Err(anyhow!(headway.lacking()));
+    }
+    let heard = complaints.text();
     // A maintainer script may run apt itself, and complain of the lock that this one holds.
     if heard.contains("Could not get lock") && !dpkg_began {
         return Err(Failure::new(heard)

@@ -3,6 +3,14 @@ use std::collections::BTreeSet;
 use super::{News, Simulation, Source};
 use crate::plan::{Change, ChangeKind};
 
+/// What apt says after other complaints, and what they have said already.
+const SUMMARIES: [&str; 4] = [
+    "Sub-process ",
+    "Some index files failed to download",
+    "Some files failed to download",
+    "Unable to fetch some archives",
+];
+
 /// What apt and dpkg complain of, without the complaints that follow from others.
 #[derive(Default)]
 pub(super) struct Complaints {
@@ -15,9 +23,11 @@ impl Complaints {
     /// Takes note of a line; these marks stand before what apt complains of.
     pub(super) fn listen(&mut self, line: &str, marks: &[&str]) {
         let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
-        let follows = line.starts_with("E: Sub-process ") && !self.heard.is_empty();
-        if let Some(said) = apt.filter(|_| !follows) {
-            self.heard.push(said.trim_end().to_owned());
+        if let Some(said) = apt {
+            let said = without_address(said.trim_end()).trim_end_matches(':');
+            if !self.follows(said) {
+                self.heard.push(said.to_owned());
+            }
         } else if self.goes_on && line.starts_with(' ') {
             // dpkg says what it was about on one line and what happened on the next.
             if line.contains("dependency problems") {
@@ -32,6 +42,33 @@ impl Complaints {
             self.heard.push(line.trim_end().to_owned());
         }
     }
+
+    /// True if it follows from what was heard before. A repository of which something could not be read or verified is also said not
+    /// to be signed.
+    fn follows(&self, said: &str) -> bool {
+        let unsigned = said.strip_prefix("The repository '").filter(|rest| rest.ends_with(" is not signed."));
+        let of_known = |address: &str| self.heard.iter().any(|heard| heard.contains(address));
+        let summary = SUMMARIES.iter().any(|summary| said.starts_with(summary));
+        (summary && !self.heard.is_empty()) || unsigned.and_then(|rest| rest.split(' ').next()).is_some_and(of_known)
+    }
+
+    /// All of them. Of packages that could not be fetched, the first one stands for the others.
+    pub(super) fn text(&self) -> String {
+        let is_package = |heard: &&str| heard.starts_with("Failed to fetch ") && heard.contains(".deb  ");
+        let heard = self.heard.iter().map(String::as_str);
+        let packages: Vec<&str> = heard.clone().filter(is_package).skip(1).collect();
+        let more = match packages.len() {
+            0 => String::new(),
+            1 => "; one more package could not be fetched either".to_owned(),
+            count => format!("; {count} more packages could not be fetched either"),
+        };
+        heard.filter(|heard| !packages.contains(heard)).collect::<Vec<_>>().join("; ") + &more
+    }
+}
+
+/// A complaint without the address at its end, of which nobody has any use: `[IP: 192.0.2.1 80]`.
+fn without_address(said: &str) -> &str {
+    said.rsplit_once(" [IP: ").filter(|(_, address)| address.ends_with(']')).map_or(said, |(said, _)| said)
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
@@ -195,6 +232,36 @@ mod tests {
         for line in ["Inst", "Inst x", "Inst x [1", "Inst x ()", "Remv x", "Remv x (1)", "Inst  ", "", "Inst x [1] 2"] {
             assert_eq!(parse_change(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn what_follows_from_another_complaint_is_not_repeated() {
+        let text = |lines: &[&str]| {
+            let mut complaints = Complaints::default();
+            for line in lines {
+                complaints.listen(line, &["E: "]);
+            }
+            complaints.text()
+        };
+        assert_eq!(
+            text(&[
+                "E: Failed to fetch http://a/dists/x/InRelease  503  Service Unavailable [IP: 192.0.2.1 80]",
+                "E: The repository 'http://a x InRelease' is not signed.",
+                "E: The repository 'http://b x Release' is not signed.",
+                "E: Some index files failed to download. They have been ignored, or old ones used instead.",
+            ]),
+            "Failed to fetch http://a/dists/x/InRelease  503  Service Unavailable; \
+             The repository 'http://b x Release' is not signed."
+        );
+        let packages =
+            ["a", "b", "c"].map(|name| format!("E: Failed to fetch http://a/pool/{name}_1_all.deb  404  Not Found"));
+        let [a, b, c] = packages.each_ref().map(String::as_str);
+        let end = "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?";
+        let first = "Failed to fetch http://a/pool/a_1_all.deb  404  Not Found";
+        assert_eq!(text(&[a, end]), first);
+        assert_eq!(text(&[a, b, end]), format!("{first}; one more package could not be fetched either"));
+        assert_eq!(text(&[a, b, c, end]), format!("{first}; 2 more packages could not be fetched either"));
+        assert_eq!(text(&[end]), end[3..]);
     }
 
     #[test]

@@ -26,13 +26,14 @@ pub(super) enum Ended {
     TimedOut(Duration),
 }
 
-/// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting.
+/// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting. Whoever hears a line says
+/// whether the child gets on: then its time limit begins anew.
 pub(super) fn follow(
     child: &mut Child,
     mut output: PipeReader,
     mut status: Option<PipeReader>,
-    deadline: Option<(Instant, Duration)>,
-    said: &mut dyn FnMut(Said<'_>),
+    mut deadline: Option<(Instant, Duration)>,
+    said: &mut dyn FnMut(Said<'_>) -> bool,
 ) -> Result<Ended> {
     let pidfd = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let (mut lines, mut progress) = (Lines::default(), Lines::default());
@@ -63,18 +64,24 @@ pub(super) fn follow(
         drop(ready);
         drop(waiting);
         if child_ended && (!readable || reads_left == 0) {
-            lines.finish(&mut |line| said(Said::Line(line)));
+            lines.finish(&mut |line| {
+                said(Said::Line(line));
+            });
             return Ok(Ended::Status(child.wait()?));
         }
+        let mut gets_on = false;
         if readable {
-            output_open = lines.read(&mut output, &mut |line| said(Said::Line(line)))?;
+            output_open = lines.read(&mut output, &mut |line| gets_on |= said(Said::Line(line)))?;
             reads_left -= usize::from(child_ended);
         }
         if progressed
             && let Some(open) = &mut status
-            && !progress.read(open, &mut |line| said(Said::Status(line)))?
+            && !progress.read(open, &mut |line| gets_on |= said(Said::Status(line)))?
         {
             status = None;
+        }
+        if let Some((at, limit)) = deadline.as_mut().filter(|_| gets_on) {
+            *at = Instant::now() + *limit;
         }
     }
 }

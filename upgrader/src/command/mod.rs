@@ -50,6 +50,8 @@ pub struct Failed {
     pub how: String,
     /// Its exit code, unless a signal or the time limit ended it.
     pub code: Option<i32>,
+    /// True if its time limit ended it.
+    pub timed_out: bool,
 }
 
 impl fmt::Display for Failed {
@@ -147,7 +149,7 @@ impl Program {
 
     /// Runs a question whose answer is its exit status.
     pub fn succeeds(mut self) -> Result<bool> {
-        match self.run(&mut |_| ())? {
+        match self.run(&mut |_| false)? {
             Ended::Status(status) => Ok(status.success()),
             Ended::TimedOut(_) => Ok(false),
         }
@@ -162,10 +164,11 @@ impl Program {
             if let Said::Line(text) = said {
                 line(text);
             }
+            false
         })
     }
 
-    fn follow_lines(mut self, said: &mut dyn FnMut(Said<'_>)) -> Result<()> {
+    fn follow_lines(mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
         let mut tail: Vec<String> = Vec::new();
         let ended = self.run(&mut |news| {
             if let Said::Line(text) = news
@@ -181,12 +184,15 @@ impl Program {
                     text.clone_into(last);
                 }
             }
-            said(news);
+            said(news)
         })?;
         match ended {
             Ended::Status(status) if status.success() => Ok(()),
             Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
-            Ended::TimedOut(limit) => Err(self.became(format!("(killed after {limit:?}, its time limit)"), None)),
+            Ended::TimedOut(limit) => {
+                let how = format!("(killed after {limit:?}, its time limit)");
+                Err(Failed { program: self.shown, how, code: None, timed_out: true }.into())
+            }
         }
     }
 
@@ -197,11 +203,12 @@ impl Program {
         self.command.spawn().with_context(|| self.not_started())
     }
 
-    /// The same for a program that also reports on its progress, to a file descriptor whose number it is told with this option.
+    /// The same for a program that also reports on its progress, to a file descriptor whose number it is told with this option. Whoever
+    /// hears it says whether the program gets on: then its time limit begins anew.
     ///
     /// # Errors
     /// As for [`Program::lines`].
-    pub fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>)) -> Result<()> {
+    pub fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         // What is inherited keeps its number.
         fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
@@ -234,7 +241,7 @@ impl Program {
         Command::new(program).args(arguments).envs(variables).exec()
     }
 
-    fn run(&mut self, said: &mut dyn FnMut(Said<'_>)) -> Result<Ended> {
+    fn run(&mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<Ended> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
         let started = Instant::now();
@@ -260,11 +267,8 @@ impl Program {
         let mut lines: Vec<&str> = last_lines.filter(|text| !text.trim().is_empty()).rev().take(TAIL).collect();
         lines.reverse();
         let said = if lines.is_empty() { String::from("it printed nothing") } else { lines.join(" / ") };
-        self.became(format!("({status}): {said}"), status.code())
-    }
-
-    fn became(&self, how: String, code: Option<i32>) -> anyhow::Error {
-        Failed { program: self.shown.clone(), how, code }.into()
+        let how = format!("({status}): {said}");
+        Failed { program: self.shown.clone(), how, code: status.code(), timed_out: false }.into()
     }
 }
 

@@ -3,6 +3,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::{Run, owed};
+use crate::cli::Context;
 use crate::conffiles::Ledger;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Explain as _, Failure, code_of};
@@ -170,10 +171,7 @@ impl Run<'_> {
 }
 
 /// Fetches and verifies every package that is needed.
-pub(super) fn download(events: &mut Events<'_>) -> Result<Outcome> {
-    apt::download(&mut events.news_of_apt()).explain(|| {
-        Failure::new("the packages could not be downloaded")
-            .remedy("Check the network and the space in /var/cache/apt, then start again.")
-    })?;
+pub(super) fn download(context: &Context<'_>, events: &mut Events<'_>) -> Result<Outcome> {
+    apt::download(context.config.time_limits.source, &mut events.news_of_apt())?;
     Ok(Outcome::Done)
 }

@@ -1,0 +1,174 @@
+use std::fmt::Write as _;
+
+use anyhow::{Result, ensure};
+use harness::appliance::{self, upgradable};
+use harness::image::Debian;
+use harness::observation::SystemState;
+use harness::server::fault::{Affected, Fault, RepositoryFault};
+use harness::shipped::SERVICES;
+use harness::world::World;
+
+use crate::story::Story;
+use crate::unchanged::unchanged;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "lists_that_fail",
+        promise: "Package lists that cannot be read or trusted stop the run before anything is touched, with the source's name.",
+        tell: lists_that_fail,
+        has_snapshot: true,
+    },
+    Story {
+        name: "packages_that_fail",
+        promise: "Packages that do not come, or not as they should, stop the run before anything is touched, with the source's name.",
+        tell: packages_that_fail,
+        has_snapshot: true,
+    },
+    Story {
+        name: "upgrader_that_fails",
+        promise: "An upgrader whose own package does not come says so, changes nothing, and does not wait for ever.",
+        tell: upgrader_that_fails,
+        has_snapshot: true,
+    },
+    Story {
+        name: "mirror_that_recovers",
+        promise: "A mirror that is short of something needs nobody; after one that moved on meanwhile, a second start is enough.",
+        tell: mirror_that_recovers,
+        has_snapshot: true,
+    },
+];
+
+fn lists_that_fail(debian: Debian) -> Result<Option<String>> {
+    let indices = |fault| RepositoryFault::new(fault, Affected::Indices);
+    misbehaving(
+        debian,
+        &[
+            ("nothing listens", Fault::Unreachable.into()),
+            ("the server is out of order", indices(Fault::Error(503))),
+            ("nothing more comes", indices(Fault::Stall)),
+            ("connections end early", indices(Fault::Cut(100))),
+            ("the lists are not what was signed", indices(Fault::WrongHash)),
+            ("the lists are too short", indices(Fault::Truncated)),
+            ("the mirror is in the middle of a sync", Fault::HalfSynced.into()),
+            ("nobody has signed it", Fault::Unsigned.into()),
+            ("somebody else has signed it", Fault::OtherKey.into()),
+            ("the network wants somebody to log in", Fault::Html.into()),
+        ],
+    )
+}
+
+fn packages_that_fail(debian: Debian) -> Result<Option<String>> {
+    let packages = |fault| RepositoryFault::new(fault, Affected::Packages);
+    misbehaving(
+        debian,
+        &[
+            ("they are gone", packages(Fault::Error(404))),
+            ("nothing more comes", packages(Fault::Stall)),
+            ("connections end early", packages(Fault::Cut(100))),
+            ("they are not what the list says", packages(Fault::WrongHash)),
+            ("they are too short", packages(Fault::Truncated)),
+            ("the network wants somebody to log in", packages(Fault::Html)),
+        ],
+    )
+}
+
+/// Runs the upgrader with each of these faults on one machine, and shows what it said. In the end all is well.
+fn misbehaving(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    impatient(&world)?;
+    let mut shown = String::new();
+    for (what, fault) in faults {
+        world.misbehave(*fault)?;
+        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        ensure!(screen.contains("http://repository.test"), "no source is named: {screen}");
+        writeln!(shown, "{what}:\n{}", without_details(ending(&screen)))?;
+        forget_what_was_fetched(&world)?;
+    }
+    world.behave()?;
+    upgraded(&world, "1.2.2")?;
+    Ok(Some(shown))
+}
+
+fn upgrader_that_fails(debian: Debian) -> Result<Option<String>> {
+    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    impatient(&world)?;
+    let mut shown = String::new();
+    for (what, fault) in [("it is gone", Fault::Error(404)), ("nothing more comes", Fault::Stall)] {
+        world.misbehave(RepositoryFault::new(fault, Affected::Upgrader))?;
+        writeln!(shown, "{what}:\n{}", unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?)?;
+    }
+    world.behave()?;
+    upgraded(&world, "1.2.2")?;
+    Ok(Some(shown))
+}
+
+fn mirror_that_recovers(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    impatient(&world)?;
+    // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
+    let slow = RepositoryFault::new(Fault::Slow(200), Affected::Indices);
+    for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1), slow] {
+        world.misbehave(fault)?;
+        unchanged(&world, 0, || world.upgrade(&["--download-only"]).run())?;
+        forget_what_was_fetched(&world)?;
+    }
+    // One that is out of order for a moment: apt does not ask it again.
+    world.misbehave(RepositoryFault::from(Fault::Error(503)).times(1))?;
+    unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    // The next release is published while this one is downloaded.
+    world.misbehave(Fault::IndexChanges)?;
+    let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    upgraded(&world, "1.2.2+1")?;
+    Ok(Some(ending(&screen).to_owned()))
+}
+
+/// A screen from the first step on that failed.
+fn ending(screen: &str) -> &str {
+    screen.find("Downloading packages").map_or(screen, |at| &screen[at..])
+}
+
+/// A text without what differs from world to world and from one apt to the next: hashes, sizes, and in which words it says that a
+/// connection was refused or a key is missing.
+fn without_details(text: &str) -> String {
+    const ENDINGS: [(&str, &str); 4] = [
+        ("  Could not connect to ", "  (no connection)"),
+        ("  Unable to connect to ", "  (no connection)"),
+        ("GPG error: ", "(wrong signature)"),
+        ("OpenPGP signature verification failed: ", "(wrong signature)"),
+    ];
+    let mut shown = String::new();
+    for line in text.lines() {
+        let ending = ENDINGS.iter().find_map(|(words, instead)| Some((line.split_once(words)?.0, *instead)));
+        let (line, ending) = ending.unwrap_or((line, ""));
+        for word in line.split_inclusive(['/', ' ']) {
+            let is_hash = word.len() == 65 && word.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit());
+            shown.push_str(if is_hash { "… " } else { word });
+        }
+        shown.push_str(ending);
+        shown.push('\n');
+    }
+    match shown.split_once("unexpected size (").and_then(|(before, rest)| Some((before, rest.split_once(')')?.1))) {
+        Some((before, after)) => format!("{before}unexpected size (…){after}"),
+        None => shown,
+    }
+}
+
+/// Lets the upgrader wait for less long than apt does (30 seconds a time), and apt try again only once.
+fn impatient(world: &World) -> Result<()> {
+    world.machine.write("/etc/apt/apt.conf.d/90impatient", b"Acquire::Retries \"1\";\n", 0o644)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nsource = \"5s\"\n", 0o644)
+}
+
+/// As if nothing had been fetched yet.
+fn forget_what_was_fetched(world: &World) -> Result<()> {
+    world.machine.sh("apt-get clean; rm -rf /var/lib/apt/lists/*").map(drop)
+}
+
+/// Upgrades to this version.
+fn upgraded(world: &World, version: &str) -> Result<()> {
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
+    Ok(())
+}
