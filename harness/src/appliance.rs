@@ -77,6 +77,14 @@ fn ready_made(engine: &Engine, debian: Debian, release: &Release, upgrader: &Pac
     kept(engine, &name, &installed(engine, debian, release)?, &packages, &upgrader.name)
 }
 
+/// Forgets the machines on which a release is installed, so that the next who needs one has to install it.
+pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
+    let release = Release::named(release)?;
+    ready_made(engine, debian, &release, &upgrader()?)?.remove(engine);
+    installed(engine, debian, &release)?.remove(engine);
+    Ok(())
+}
+
 /// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
 fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
     let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;

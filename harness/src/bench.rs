@@ -2,10 +2,14 @@
 mod exchange;
 /// How quick the scan for services that run replaced files is.
 mod libraries;
+/// What a cell of the matrix costs.
+mod matrix;
 /// How much memory a run needs.
 mod memory;
 /// How long services are away.
 mod outage;
+/// What others take who test upgrades.
+mod peers;
 /// How small and how quick to start the programs are.
 mod programs;
 /// How long a repository takes to be built, indexed and signed.
@@ -45,6 +49,10 @@ pub enum Subject {
     Outage,
     /// What a world costs around a run
     Worlds,
+    /// What a cell of the matrix costs beside bare apt, and how many run in a minute
+    Matrix,
+    /// A cell beside piuparts on the same packages; needs Debian's mirror
+    Peers,
     /// A repository of 1,000 packages beside Debian's own tools; needs Debian's mirror
     Repository,
     /// The scan for services that run replaced files beside needrestart's; needs Debian's mirror
@@ -59,7 +67,8 @@ pub enum Subject {
 pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
     let mut subjects = subjects.to_vec();
     if subjects.is_empty() {
-        let needs_mirror = |subject: &&Subject| matches!(subject, Subject::Repository | Subject::Libraries);
+        let needs_mirror =
+            |subject: &&Subject| matches!(subject, Subject::Peers | Subject::Repository | Subject::Libraries);
         subjects.extend(Subject::value_variants().iter().filter(|subject| !needs_mirror(subject)));
     }
     let mut sheet = Sheet { out, subject: String::new(), debian: None, title: String::new(), figures: Vec::new() };
@@ -77,6 +86,8 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
                     Subject::Speed => speed::measure(debian, &mut sheet)?,
                     Subject::Outage => outage::measure(debian, &mut sheet)?,
                     Subject::Worlds => worlds::measure(debian, &mut sheet)?,
+                    Subject::Matrix => matrix::measure(debian, &mut sheet)?,
+                    Subject::Peers => peers::measure(debian, &mut sheet)?,
                     Subject::Repository => repository::measure(debian, &mut sheet)?,
                     Subject::Libraries => libraries::measure(debian, &mut sheet)?,
                 }

@@ -79,6 +79,11 @@ impl World {
         Ok(())
     }
 
+    /// The address of the repository, for those who do not know the machine's names.
+    pub fn url(&self) -> Result<String> {
+        Ok(format!("http://{}:{}/", Engine::connect()?.this_host()?, self.server.port()))
+    }
+
     /// A text without what differs from world to world: the port of the repository.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
