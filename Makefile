@@ -8,6 +8,11 @@ HARNESS := $(CARGO) run --quiet --package harness --
 # A snapshot changes when somebody means it to: `make snapshots`, then `git diff`.
 export INSTA_UPDATE ?= no
 
+# A machine waits for its disk and its services about half of the time, and takes up to half a gigabyte.
+export NEXTEST_TEST_THREADS ?= $(shell awk -v cores=$$(nproc) '/^MemAvailable/ { fit = int($$2 / 524288); most = 2 * cores; \
+	print fit < 1 ? 1 : fit < most ? fit : most }' /proc/meminfo)
+export RUST_TEST_THREADS ?= $(NEXTEST_TEST_THREADS)
+
 # Sets this host up (an engine, the machines, the upgrader's programs) and goes on in the same shell. Cargo may be heard here:
 # the first time it has something to do.
 SET_UP = $(CARGO) build --package harness || exit; address=$$($(HARNESS) setup) || exit; if [ -n "$$address" ]; then export DOCKER_HOST="$$address"; fi; \
