@@ -1,4 +1,6 @@
-use anyhow::{Context as _, Result};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 
 use crate::deb;
 use crate::engine::Engine;
@@ -115,13 +117,18 @@ pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepa
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
     image.make_once(&engine, || {
         let machine = Machine::boot(&engine, &machine)?;
-        for script in [install.as_str(), prepare, INSTALLATION] {
+        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_PATIENCE).run()?;
+        ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
+        for script in [prepare, INSTALLATION] {
             machine.sh(script)?;
         }
         machine.save(&image)
     })?;
     World::boot_image(&engine, &image)
 }
+
+/// How long packages of Debian's own may take to be fetched from a mirror and installed.
+const MIRROR_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a
 /// machine's own.
