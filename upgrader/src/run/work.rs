@@ -90,6 +90,16 @@ impl Run<'_> {
         Ok(outcome)
     }
 
+    /// Fetches and verifies every package that is needed.
+    pub(super) fn download(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
+        apt::download(&mut events.news_of_apt()).explain(|| {
+            Failure::new("the packages could not be downloaded")
+                .remedy("Check the network and the space in /var/cache/apt, then start again.")
+        })?;
+        Ok(Outcome::Done)
+    }
+
     /// Upgrades the packages, and keeps the ledger of their conffiles.
     pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
@@ -167,13 +177,4 @@ impl Run<'_> {
         }
         result.map(|()| Outcome::Done)
     }
-}
-
-/// Fetches and verifies every package that is needed.
-pub(super) fn download(events: &mut Events<'_>) -> Result<Outcome> {
-    apt::download(&mut events.news_of_apt()).explain(|| {
-        Failure::new("the packages could not be downloaded")
-            .remedy("Check the network and the space in /var/cache/apt, then start again.")
-    })?;
-    Ok(Outcome::Done)
 }
