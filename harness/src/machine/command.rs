@@ -176,8 +176,7 @@ impl<'a> Command<'a> {
                         let words = ["sh", "-c", &command].map(str::to_owned).to_vec();
                         Self::new(self.machine, &[]).start(words, false).await?.exit_code().await?;
                     }
-                    // Where nobody asks any more, nobody hears the answer.
-                    (Deed::Type(answer), _) => drop(exec.send(&answer).await),
+                    (Deed::Type(answer), _) => exec.send(&answer).await?,
                     (Deed::HangUp, Some(holder)) => {
                         hung_up = true;
                         let kill = in_shell("kill -KILL $(cat \"$1\"); rm \"$1\"", [holder.clone()], &[]);

@@ -34,6 +34,9 @@ const LOGS: [(&str, &str); 4] = [
     ("journal.log", "journalctl --no-pager --output=short-precise"),
 ];
 
+/// Above this an exit code says which signal ended a program, as shells tell it.
+const SIGNALLED: i64 = 128;
+
 /// There once a machine is about to lose its power.
 const POWER_CUT: &str = "/run/power-cut";
 
@@ -262,6 +265,10 @@ impl<'a> Running<'a> {
         }
         if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
             command = command.strike(QUESTION, &strike_point(Step::Confirm).program());
+            // Whom a signal has ended nobody answers.
+            if self.cell.expectation().exit() > SIGNALLED {
+                return command;
+            }
         }
         self.cell.answer.given(command)
     }

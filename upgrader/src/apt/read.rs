@@ -3,6 +3,10 @@ use std::collections::BTreeSet;
 use super::{News, Simulation, Source};
 use crate::plan::{Change, ChangeKind};
 
+/// What apt complains of because of what it complained of before.
+const FOLLOWING: [&str; 3] =
+    ["E: Sub-process ", "E: Some files failed to download", "E: Unable to fetch some archives"];
+
 /// What apt and dpkg complain of, without the complaints that follow from others.
 #[derive(Default)]
 pub(super) struct Complaints {
@@ -15,9 +19,9 @@ impl Complaints {
     /// Takes note of a line; these marks stand before what apt complains of.
     pub(super) fn listen(&mut self, line: &str, marks: &[&str]) {
         let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
-        let follows = line.starts_with("E: Sub-process ") && !self.heard.is_empty();
+        let follows = FOLLOWING.iter().any(|beginning| line.starts_with(beginning)) && !self.heard.is_empty();
         if let Some(said) = apt.filter(|_| !follows) {
-            self.heard.push(said.trim_end().to_owned());
+            self.push(said.trim_end());
         } else if self.goes_on && line.starts_with(' ') {
             // dpkg says what it was about on one line and what happened on the next.
             if line.contains("dependency problems") {
@@ -32,6 +36,20 @@ impl Complaints {
             self.heard.push(line.trim_end().to_owned());
         }
     }
+
+    /// Takes note of what apt complains of: of a hundred packages that cannot be fetched for the same reason, the first is enough.
+    fn push(&mut self, said: &str) {
+        let reason = reason_not_fetched(said);
+        if reason.is_none() || !self.heard.iter().any(|heard| reason_not_fetched(heard) == reason) {
+            self.heard.push(said.to_owned());
+        }
+    }
+}
+
+/// Why a package could not be fetched: what apt says after its URL (`apt-pkg/acquire-item.cc`).
+fn reason_not_fetched(said: &str) -> Option<&str> {
+    let (url, reason) = said.strip_prefix("Failed to fetch ")?.split_once(' ')?;
+    url.ends_with(".deb").then(|| reason.trim_start())
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
@@ -220,6 +238,28 @@ mod tests {
             complaints.heard,
             ["dpkg: error processing package dahdi (--configure): installed dahdi package post-installation script \
               subprocess returned error exit status 1"]
+        );
+    }
+
+    #[test]
+    fn packages_that_cannot_be_fetched_for_one_reason_are_one_complaint() {
+        let mut complaints = Complaints::default();
+        for line in [
+            "E: Failed to fetch http://d/a.deb  503  Service Unavailable [IP: 1 80]",
+            "E: Failed to fetch http://d/b.deb  503  Service Unavailable [IP: 1 80]",
+            "E: Failed to fetch http://d/c.deb  404  Not Found [IP: 1 80]",
+            "E: Failed to fetch http://d/InRelease  404  Not Found [IP: 1 80]",
+            "E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?",
+        ] {
+            complaints.listen(line, &["E: "]);
+        }
+        assert_eq!(
+            complaints.heard,
+            [
+                "Failed to fetch http://d/a.deb  503  Service Unavailable [IP: 1 80]",
+                "Failed to fetch http://d/c.deb  404  Not Found [IP: 1 80]",
+                "Failed to fetch http://d/InRelease  404  Not Found [IP: 1 80]",
+            ]
         );
     }
 
