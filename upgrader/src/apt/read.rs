@@ -48,8 +48,7 @@ impl Complaints {
 
 /// Why a package could not be fetched: what apt says after its URL (`apt-pkg/acquire-item.cc`).
 fn reason_not_fetched(said: &str) -> Option<&str> {
-    let (url, reason) = said.strip_prefix("Failed to fetch ")?.split_once(' ')?;
-    url.ends_with(".deb").then(|| reason.trim_start())
+    said.strip_prefix("Failed to fetch ")?.split_once(".deb ").map(|(_, reason)| reason.trim_start())
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
