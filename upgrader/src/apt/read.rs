@@ -46,9 +46,11 @@ impl Complaints {
     }
 }
 
-/// Why a package could not be fetched: what apt says after its URL (`apt-pkg/acquire-item.cc`).
-fn reason_not_fetched(said: &str) -> Option<&str> {
-    said.strip_prefix("Failed to fetch ")?.split_once(".deb ").map(|(_, reason)| reason.trim_start())
+/// Why a package could not be fetched: what apt says after its URL (`apt-pkg/acquire-item.cc`), without sizes and other numbers,
+/// which are each package's own.
+fn reason_not_fetched(said: &str) -> Option<String> {
+    let (_, reason) = said.strip_prefix("Failed to fetch ")?.split_once(".deb ")?;
+    Some(reason.replace(|character: char| character.is_ascii_digit(), ""))
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.
