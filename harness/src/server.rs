@@ -59,6 +59,8 @@ struct Door {
 struct Served {
     published: Published,
     fault: Option<RepositoryFault>,
+    /// True once somebody got an answer that was not as it should be.
+    struck: bool,
     /// Who holds back the next package that is asked for.
     holder: Option<Holder>,
     /// Held by the piece that is on its way: all who fetch share one line.
@@ -93,6 +95,12 @@ impl Server {
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         lock(&self.served).fault.map(|fault| fault.fault)
+    }
+
+    /// True if somebody has got an answer that was not as it should be.
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        lock(&self.served).struck
     }
 
     /// From now on this is wrong with it, and nothing else.
@@ -178,6 +186,7 @@ impl Served {
             self.published.files = next;
         }
         let fault = self.fault.as_mut().and_then(|fault| fault.hit(path));
+        self.struck |= fault.is_some();
         if let Some(Fault::Error(status)) = fault {
             return Err(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         }
@@ -312,6 +321,7 @@ mod tests {
         };
         assert!(time("pool/a.deb") >= Duration::from_millis(800));
         assert!(time("dists/a") < Duration::from_millis(800));
+        assert!(server.has_struck());
         server.misbehave(None).unwrap();
         assert!(time("pool/a.deb") < Duration::from_millis(800));
     }
@@ -320,6 +330,7 @@ mod tests {
     fn a_status_is_all_that_comes_for_as_many_requests_as_it_should() {
         let server = server(RepositoryFault::new(Fault::Error(503), Affected::Packages).times(2));
         assert_eq!(fetch(&server, "dists/a").1, CONTENT);
+        assert!(!server.has_struck());
         for _ in 0..2 {
             let (head, body) = fetch(&server, "pool/a.deb");
             assert!(head.starts_with("HTTP/1.1 503 ") && body.is_empty(), "{head}");

@@ -18,6 +18,39 @@ pub struct World {
     server: Server,
 }
 
+/// What is never the same twice lies between these.
+const VARYING: [(&str, &str); 11] = [
+    // Who holds a lock, as the upgrader names it, and as apt does.
+    ("(process ", ")"),
+    ("held by process ", " "),
+    // Where apt got an answer from, or none.
+    ("[IP: ", "]"),
+    ("repository.test (", ")"),
+    // What is wrong with a signature, by whom apt asks: gpgv and sqv have words of their own.
+    ("cannot be read: ", " http://repository.test stable InRelease: "),
+    ("stable InRelease: ", "; The repository"),
+    // An index has hashes in it, and hashes do not compress.
+    ("unexpected size (", ")"),
+    // Where apt puts packages for dpkg.
+    ("/tmp/apt-dpkg-install-", "/"),
+    // How long ago or ahead the repository's day is, and what the clock shows.
+    ("(invalid since ", ")"),
+    ("(invalid for another ", ")"),
+    ("(it shows ", ")"),
+];
+
+/// A text with dots instead of what lies between these, wherever they are on a line.
+fn without(text: &str, before: &str, after: &str) -> String {
+    let mut pieces = text.split(before);
+    let mut redacted = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        redacted.push_str(before);
+        let rest = piece.find(after).filter(|end| !piece[..*end].contains('\n')).map(|end| &piece[end..]);
+        redacted.push_str(&rest.map_or_else(|| piece.to_owned(), |rest| format!("…{rest}")));
+    }
+    redacted
+}
+
 impl World {
     /// Boots a machine whose only package source is an empty repository of its own.
     pub fn boot(debian: Debian) -> Result<Self> {
@@ -53,6 +86,12 @@ impl World {
         self.serve()
     }
 
+    /// True if somebody has got an answer of the repository's server that was not as it should be.
+    #[must_use]
+    pub fn has_misbehaved(&self) -> bool {
+        self.server.has_struck()
+    }
+
     /// From now on nothing is wrong with the repository.
     pub fn behave(&self) -> Result<()> {
         self.server.misbehave(None)?;
@@ -84,10 +123,11 @@ impl World {
         Ok(format!("http://{}:{}/", Engine::connect()?.this_host()?, self.server.port()))
     }
 
-    /// A text without what differs from world to world: the port of the repository.
+    /// A text without what differs from world to world: the address of the repository, and what [`VARYING`] names.
     #[must_use]
     pub fn redacted(&self, text: &str) -> String {
-        text.replace(&format!("{TESTER}:{}", self.server.port()), TESTER)
+        let text = text.replace(&format!("{TESTER}:{}", self.server.port()), TESTER);
+        VARYING.iter().fold(text, |text, (before, after)| without(&text, before, after))
     }
 
     /// The upgrader, about to run with these arguments.
@@ -95,5 +135,16 @@ impl World {
     pub fn upgrade<'a>(&'a self, arguments: &[&str]) -> Command<'a> {
         let command: Vec<&str> = std::iter::once("xivo-upgrade").chain(arguments.iter().copied()).collect();
         self.machine.command(&command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_varies_is_left_out_wherever_it_is_on_a_line() {
+        let text = "a (process 1) and b (process 22)\nc (process 3\n)";
+        assert_eq!(without(text, "(process ", ")"), "a (process …) and b (process …)\nc (process 3\n)");
     }
 }

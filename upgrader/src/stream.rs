@@ -66,17 +66,24 @@ pub struct Follower {
     reader: BufReader<File>,
     /// The beginning of a line whose end is not written yet.
     unfinished: Vec<u8>,
-    changes: OwnedFd,
+    /// Tells when more is recorded. None where others have used up what the kernel has of this: then one looks every [`GLANCE`].
+    changes: Option<OwnedFd>,
+}
+
+/// How often to look for more where nothing tells.
+const GLANCE: Duration = Duration::from_millis(100);
+
+fn watch(path: &Path) -> rustix::io::Result<OwnedFd> {
+    let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&changes, path, WatchFlags::MODIFY)?;
+    Ok(changes)
 }
 
 impl Follower {
     /// Opens a recording at its beginning.
     pub fn open(path: &Path) -> Result<Self> {
-        let cannot = || format!("{}: cannot be followed", path.display());
-        let file = File::open(path).with_context(cannot)?;
-        let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).with_context(cannot)?;
-        inotify::add_watch(&changes, path, WatchFlags::MODIFY).with_context(cannot)?;
-        Ok(Self { reader: BufReader::new(file), unfinished: Vec::new(), changes })
+        let file = File::open(path).with_context(|| format!("{}: cannot be followed", path.display()))?;
+        Ok(Self { reader: BufReader::new(file), unfinished: Vec::new(), changes: watch(path).ok() })
     }
 
     /// The next event that is there already. Lines that are no event this program knows are passed over.
@@ -106,9 +113,10 @@ impl Follower {
 
     /// Waits until more is recorded, a signal arrives, or this much time has passed.
     pub fn wait(&self, patience: Duration) {
+        let Some(changes) = &self.changes else { return std::thread::sleep(patience.min(GLANCE)) };
         let Ok(patience) = Timespec::try_from(patience) else { return };
-        let _ = poll(&mut [PollFd::new(&self.changes, PollFlags::IN)], Some(&patience));
-        let _ = rustix::io::read(&self.changes, &mut [0_u8; 4096]);
+        let _ = poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&patience));
+        let _ = rustix::io::read(changes, &mut [0_u8; 4096]);
     }
 }
 
@@ -137,6 +145,17 @@ mod tests {
         writeln!(recorder.file, "ered\": false}}").expect("written");
         follower.wait(Duration::from_secs(10));
         assert_eq!(follower.read(), Some(Event::Answered(false)));
+    }
+
+    #[test]
+    fn without_inotify_a_recording_is_followed_all_the_same() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("events");
+        let mut recorder = Recorder::begin(&path).expect("writable");
+        let mut follower = Follower { changes: None, ..Follower::open(&path).expect("there") };
+        recorder.read(&Event::Repairing);
+        follower.wait(Duration::from_secs(10));
+        assert_eq!(follower.read(), Some(Event::Repairing));
     }
 
     #[test]

@@ -94,14 +94,14 @@ impl Cell {
     /// What is expected of the run: what the scenario says counts before what the answer, the fault and the state say.
     #[must_use]
     pub fn expectation(&self) -> Expectation {
-        let fault = self.strike.as_ref().map(|strike| strike.at().expect.clone()).unwrap_or_default();
+        let fault = self.strike.as_ref().map(|strike| strike.at.expect.clone()).unwrap_or_default();
         self.expect.or(&self.answer.expectation()).or(&fault).or(&self.state.expect)
     }
 
     /// What is expected of the run after it, if that one did not upgrade the machine.
     #[must_use]
     pub fn expectation_again(&self) -> Expectation {
-        let fault = self.strike.as_ref().map(|strike| strike.at().again.clone()).unwrap_or_default();
+        let fault = self.strike.as_ref().map(|strike| strike.at.again.clone()).unwrap_or_default();
         fault.or(&self.state.expect)
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
@@ -35,16 +35,18 @@ pub struct Fault {
     #[serde(default)]
     pub mend: String,
     /// At which steps it can strike, and what is different there.
-    pub at: BTreeMap<Step, At>,
+    pub at: Vec<At>,
     /// At which it cannot, and why.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
 }
 
-/// What happens if a fault strikes at a step.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+/// What happens if a fault strikes at one of these steps.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct At {
+    /// Which.
+    pub steps: Vec<Step>,
     /// More shell commands that run before the upgrader is started.
     #[serde(default)]
     pub prepare: String,
@@ -77,6 +79,8 @@ pub struct Strike {
     pub fault: Fault,
     /// Where.
     pub step: Step,
+    /// What happens there.
+    pub at: At,
 }
 
 impl Fault {
@@ -86,14 +90,24 @@ impl Fault {
     /// One line that names the file, and the line and the key or the step that is not spoken of.
     pub fn read(path: &Path) -> Result<Self> {
         let fault: Self = data::read(path)?;
-        let mut spoken_of: BTreeSet<Step> = fault.at.keys().copied().collect();
-        for step in fault.not_applicable.iter().flat_map(|other| &other.steps) {
+        let mut spoken_of = BTreeSet::new();
+        let others = fault.not_applicable.iter().flat_map(|other| &other.steps);
+        for step in fault.at.iter().flat_map(|at| &at.steps).chain(others) {
             ensure!(spoken_of.insert(*step), "{}: the step {step} is spoken of twice", path.display());
         }
         for step in steps() {
             ensure!(spoken_of.contains(&step), "{}: nothing is said of the step {step}", path.display());
         }
         Ok(fault)
+    }
+
+    /// Everywhere it strikes, in the order of the steps.
+    #[must_use]
+    pub fn strikes(&self, name: &str) -> Vec<Strike> {
+        let strike =
+            |(step, at): (Step, &At)| Strike { name: name.to_owned(), fault: self.clone(), step, at: at.clone() };
+        let at = |step| self.at.iter().find(|at| at.steps.contains(&step)).map(|at| (step, at));
+        steps().into_iter().filter_map(at).map(strike).collect()
     }
 }
 
@@ -102,12 +116,6 @@ impl Strike {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}@{}", self.name, key(self.step))
-    }
-
-    /// What happens there.
-    #[must_use]
-    pub fn at(&self) -> &At {
-        &self.fault.at[&self.step]
     }
 
     /// Whether something runs on the machine in the middle of the step.
@@ -136,7 +144,7 @@ impl Strike {
     /// What the admin does about it.
     #[must_use]
     pub fn mend(&self) -> &str {
-        self.at().mend.as_deref().unwrap_or(&self.fault.mend)
+        self.at.mend.as_deref().unwrap_or(&self.fault.mend)
     }
 }
 
@@ -171,11 +179,13 @@ mod tests {
     #[test]
     fn a_fault_speaks_of_every_step_once() {
         let of = |steps: &str| {
-            format!("description = \"\"\n[at.refresh]\n[[not-applicable]]\nreason = \"\"\nsteps = {steps}\n")
+            format!(
+                "description = \"\"\n[[at]]\nsteps = [\"refresh\"]\n[[not-applicable]]\nreason = \"\"\nsteps = {steps}\n"
+            )
         };
         assert_eq!(complaint(&of("[]")), "bad.toml: nothing is said of the step self-update");
         assert_eq!(complaint(&of("[\"refresh\"]")), "bad.toml: the step refresh is spoken of twice");
-        assert!(complaint(&of("[\"lunch\"]")).starts_with("bad.toml:5: steps: unknown variant `lunch`"));
+        assert!(complaint(&of("[\"lunch\"]")).starts_with("bad.toml:6: steps: unknown variant `lunch`"));
         assert_eq!(steps().len(), 13);
         assert!(steps().iter().all(|step| toml::Value::try_from(step).unwrap().as_str() == Some(key(*step).as_str())));
     }

@@ -86,7 +86,13 @@ impl Point {
                     format!("#!/bin/sh\nset -e\nif [ -x {program} ]; then {program}; fi\n"),
                 );
                 machine.write("/root/unfinished.deb", &deb::build(&package)?.bytes, 0o644)?;
-                machine.sh("dpkg --unpack /root/unfinished.deb 2>&1").map(drop)
+                // What dpkg had not yet written into its database when it was killed: the same once more.
+                machine
+                    .sh(&format!(
+                        "dpkg --unpack /root/unfinished.deb 2>&1
+                     dpkg-query --status {UNFINISHED} >/var/lib/dpkg/updates/0000"
+                    ))
+                    .map(drop)
             }
             // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
             Step::Plan | Step::Confirm | Step::Download | Step::Packages | Step::Migrate => Ok(()),

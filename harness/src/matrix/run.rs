@@ -34,6 +34,9 @@ const LOGS: [(&str, &str); 4] = [
     ("journal.log", "journalctl --no-pager --output=short-precise"),
 ];
 
+/// Above this an exit code says which signal ended a program, as shells tell it.
+const SIGNALLED: i64 = 128;
+
 /// There once a machine is about to lose its power.
 const POWER_CUT: &str = "/run/power-cut";
 
@@ -205,14 +208,8 @@ impl<'a> Running<'a> {
         } else {
             write!(self.document, "{happened}")
         };
-        if let Some(strike) = &self.cell.strike
-            && strike.strikes()
-            && !(strike.step == Step::Download && strike.fault.power_cut)
-        {
-            self.look((
-                "what goes wrong went wrong",
-                not(strike_point(strike.step).is_done(&self.world.machine)?, "it never did"),
-            ));
+        if let Some(went_wrong) = self.went_wrong()? {
+            self.look(("what goes wrong went wrong", not(went_wrong, "it never did")));
         }
         match expected.end() {
             End::Upgraded => {
@@ -272,6 +269,10 @@ impl<'a> Running<'a> {
         }
         if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
             command = command.strike(QUESTION, &strike_point(Step::Confirm).program());
+            // Whom a signal has ended nobody answers.
+            if self.cell.expectation().exit() > SIGNALLED {
+                return command;
+            }
         }
         self.cell.answer.given(command)
     }
@@ -297,6 +298,16 @@ impl<'a> Running<'a> {
         } else {
             self.fail(format!("not true: {what}:\n  {}", findings.join("\n  ")));
         }
+    }
+
+    /// Whether what goes wrong went wrong; `None` if only what is expected of the run can tell.
+    fn went_wrong(&self) -> Result<Option<bool>> {
+        let Some(strike) = &self.cell.strike else { return Ok(None) };
+        if strike.strikes() && !(strike.step == Step::Download && strike.fault.power_cut) {
+            return strike_point(strike.step).is_done(&self.world.machine).map(Some);
+        }
+        let of_answers = strike.fault.repository.is_some_and(|fault| !fault.is_of_the_whole());
+        Ok(of_answers.then(|| self.world.has_misbehaved()))
     }
 
     /// The fault ends, and the admin does what has to be done.
@@ -387,7 +398,7 @@ impl Before {
 /// Lets a fault strike when its step comes.
 fn arm(strike: &Strike, world: &World) -> Result<()> {
     let machine = &world.machine;
-    for script in [&strike.fault.prepare, &strike.at().prepare] {
+    for script in [&strike.fault.prepare, &strike.at.prepare] {
         machine.sh(script).context("the fault cannot be prepared")?;
     }
     if let Some(fault) = strike.repository() {

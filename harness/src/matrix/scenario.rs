@@ -155,10 +155,6 @@ fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Opti
     if scenario.faults.is_empty() {
         return Ok(vec![None]);
     }
-    let everywhere = |name: &String, fault: &Fault| -> Vec<Option<Strike>> {
-        let strike = |step| Some(Strike { name: name.clone(), fault: fault.clone(), step });
-        fault.at.keys().copied().map(strike).collect()
-    };
     let mut strikes = Vec::new();
     for written in &scenario.faults {
         let (name, step) = written
@@ -166,20 +162,17 @@ fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Opti
             .split_once('@')
             .map_or((written.get_ref().as_str(), None), |(name, step)| (name, Some(step)));
         if name == "*" {
-            strikes.extend(parts.faults.iter().flat_map(|(name, fault)| everywhere(name, fault)));
+            strikes.extend(parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name)));
             continue;
         }
         let fault =
             parts.faults.get(name).with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?;
-        let here = everywhere(&name.to_owned(), fault);
         let before = strikes.len();
-        strikes
-            .extend(here.into_iter().filter(|strike| {
-                strike.as_ref().is_none_or(|strike| step.is_none_or(|step| key(strike.step) == step))
-            }));
+        let is_meant = |strike: &Strike| step.is_none_or(|step| key(strike.step) == step);
+        strikes.extend(fault.strikes(name).into_iter().filter(is_meant));
         ensure!(strikes.len() > before, "{}: {name} does not strike there", at(written));
     }
-    Ok(strikes)
+    Ok(strikes.into_iter().map(Some).collect())
 }
 
 /// Where a scenario is.

@@ -171,7 +171,7 @@ impl Run<'_> {
             Step::Plan => self.show_plan(events),
             Step::Confirm => self.confirm(events),
             Step::Repair => self.repair(events),
-            Step::Download => work::download(self.context, events),
+            Step::Download => self.download(events),
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
             Step::Migrate => self.migrate(events),

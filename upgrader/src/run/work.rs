@@ -3,7 +3,6 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::{Run, owed};
-use crate::cli::Context;
 use crate::conffiles::Ledger;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Explain as _, Failure, code_of};
@@ -91,6 +90,13 @@ impl Run<'_> {
         Ok(outcome)
     }
 
+    /// Fetches and verifies every package that is needed.
+    pub(super) fn download(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
+        apt::download(self.context.config.time_limits.source, &mut events.news_of_apt())?;
+        Ok(Outcome::Done)
+    }
+
     /// Upgrades the packages, and keeps the ledger of their conffiles.
     pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
@@ -168,10 +174,4 @@ impl Run<'_> {
         }
         result.map(|()| Outcome::Done)
     }
-}
-
-/// Fetches and verifies every package that is needed.
-pub(super) fn download(context: &Context<'_>, events: &mut Events<'_>) -> Result<Outcome> {
-    apt::download(context.config.time_limits.source, &mut events.news_of_apt())?;
-    Ok(Outcome::Done)
 }

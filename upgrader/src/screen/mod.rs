@@ -71,8 +71,7 @@ impl<W: Write> Screen<W> {
         }
         if matches!(event, Event::Ended(_)) {
             // Whoever writes here next, another program perhaps, knows of no bar.
-            self.remove_bar()?;
-            return self.writer.flush();
+            return self.remove_bar();
         }
         if let Event::Progress { percent, what } = event {
             return self.show_bar(&format!("{} {percent:>3} %  {what}", style::bar(*percent)));
@@ -113,9 +112,11 @@ impl<W: Write> Screen<W> {
         self.writer.flush()
     }
 
+    /// Removes the bar at once: what comes next may be written by somebody else, to stderr.
     fn remove_bar(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.ends_with_bar) {
             write!(self.writer, "\r\x1b[K")?;
+            self.writer.flush()?;
         }
         Ok(())
     }
@@ -452,6 +453,15 @@ mod tests {
              asterisk                 ^[[32mOK^[[0m\n"
         );
         assert!(!seen(plain(), &events).contains('%'), "elsewhere there are no bars");
+    }
+
+    #[test]
+    fn the_bar_is_gone_before_an_error_is_written_by_somebody_else() {
+        let narrow = Style::Terminal { width: 40, colour: false };
+        let mut screen = Screen::new(std::io::LineWriter::new(Vec::new()), narrow);
+        screen.read(&Event::Waiting { who: "apt".to_owned(), seconds: 1 });
+        screen.read(&Event::Failed("error".to_owned()));
+        assert!(screen.writer.get_ref().ends_with(b"\r\x1b[K"));
     }
 
     #[test]
