@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{explore, fault};
-use harness::{bench, binaries, command, deb, demo, lintian, report, shipped};
+use harness::{bench, binaries, command, deb, demo, gate, lintian, report, shipped};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -87,6 +87,10 @@ enum Verb {
         #[command(flatten)]
         files: report::Files,
     },
+    /// Upgrade machines from a vendor's old versions to a candidate repository, and say whether that may be released: docs/gate.md
+    ///
+    /// Exit code: 0 if every upgrade passed, 1 if one did not or could not be tried, 2 for a wrong command line.
+    Gate(Box<gate::Options>),
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
     Bench {
         /// Only these
@@ -132,6 +136,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
         Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
+        Verb::Gate(options) => gate::run(&options, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;

@@ -35,6 +35,7 @@ pub struct Command<'a> {
     environment: Vec<String>,
     person: Option<Person>,
     live: Option<&'a mut dyn Write>,
+    patience: Duration,
 }
 
 /// What the person before a terminal does, each as soon as its prompt comes.
@@ -50,7 +51,7 @@ impl<'a> Command<'a> {
     /// As root and without a terminal.
     pub(super) fn new(machine: &'a Machine, words: &[&str]) -> Self {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        Self { machine, words, user: None, environment: Vec::new(), person: None, live: None }
+        Self { machine, words, user: None, environment: Vec::new(), person: None, live: None, patience: PATIENCE }
     }
 
     /// As another user than root.
@@ -99,6 +100,13 @@ impl<'a> Command<'a> {
         self
     }
 
+    /// With this much time to end, instead of the usual.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
     /// With its screen copied to `live` as it comes, escape sequences included.
     #[must_use]
     pub fn live(mut self, live: &'a mut dyn Write) -> Self {
@@ -111,9 +119,9 @@ impl<'a> Command<'a> {
     /// # Errors
     /// If it does not end, or never prints a prompt that somebody waits for.
     pub fn run(self) -> Result<Transcript> {
-        let typed = self.words.join(" ");
-        let (screen, exit) = block_on(async { tokio::time::timeout(PATIENCE, self.follow()).await })
-            .with_context(|| format!("`{typed}` did not end within {PATIENCE:?}"))?
+        let (typed, patience) = (self.words.join(" "), self.patience);
+        let (screen, exit) = block_on(async { tokio::time::timeout(patience, self.follow()).await })
+            .with_context(|| format!("`{typed}` did not end within {patience:?}"))?
             .with_context(|| format!("`{typed}` on the machine"))?;
         Ok(Transcript { command: typed, screen, exit })
     }
@@ -122,8 +130,8 @@ impl<'a> Command<'a> {
     pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
         let command = self.words.join(" ");
         let mut seen = Vec::new();
-        let Self { machine, words, user, environment, person, .. } = self;
-        let ended = Command { machine, words, user, environment, person, live: Some(&mut seen) }.run();
+        let Self { machine, words, user, environment, person, patience, .. } = self;
+        let ended = Command { machine, words, user, environment, person, live: Some(&mut seen), patience }.run();
         if let Ok(Transcript { exit: 0, .. }) = &ended {
             bail!("`{command}` ended although the power was cut: {ended:?}");
         }
