@@ -81,9 +81,10 @@ impl<'a> Machines<'a> {
 
     /// Installs the candidate on two new machines.
     pub(super) fn installed(&self, debian: Debian) -> Result<Installed> {
+        let offer = self.options.candidate();
         let install = || {
-            let offer = self.options.candidate();
-            let world = self.made(debian, "candidate", &offer, |world| self.install(world, debian, &offer, None))?;
+            let world = self.boot(&debian.machine(), &offer)?;
+            self.install(&world, debian, &offer, None)?;
             Portrait::of(&world.machine)
         };
         let (one, other) = std::thread::scope(|scope| {
@@ -103,10 +104,23 @@ impl<'a> Machines<'a> {
     pub(super) fn old(&self, debian: Debian, from: &str) -> Result<(World, String)> {
         let offer = self.options.old();
         let wanted = (from != super::OFFERED).then_some(from);
-        let world = self.made(debian, from, &offer, |world| {
-            let version = self.find(world, debian, &offer, wanted)?;
-            self.install(world, debian, &offer, Some(&version))
-        })?;
+        let make = || {
+            let world = self.boot(&debian.machine(), &offer)?;
+            let version = self.find(&world, debian, &offer, wanted)?;
+            self.install(&world, debian, &offer, Some(&version))?;
+            anyhow::Ok(world)
+        };
+        let world = match self.image(debian, from, offer.origin)? {
+            None => make()?,
+            Some(image) => {
+                image.make_once(&self.engine, || {
+                    let world = make()?;
+                    world.machine.sh(INSTALLATION)?;
+                    world.machine.save(&image)
+                })?;
+                self.boot(&image, &offer)?
+            }
+        };
         let version =
             world.machine.sh(&format!("dpkg-query --show --showformat='${{Version}}' {}", self.version_package()))?;
         Ok((world, version))
@@ -123,37 +137,23 @@ impl<'a> Machines<'a> {
         &self.options.product.definition.version_package
     }
 
-    /// A machine that is made in some way from what is offered. Where that is all in a directory, the machine is kept as an image,
-    /// named after all that went into it; what a repository on the network offers is another thing tomorrow.
-    fn made(&self, debian: Debian, what: &str, offer: &Offer, make: impl Fn(&World) -> Result<()>) -> Result<World> {
-        let boot = |image: &Image| {
-            let mut world = World::boot_image(&self.engine, image)?;
-            world.publish([&self.upgrader])?;
-            world.publish_built(offer.origin.debs())?;
-            anyhow::Ok(world)
-        };
-        let base = debian.machine();
-        let Some(image) = self.image(debian, what, offer.origin)? else {
-            let world = boot(&base)?;
-            make(&world)?;
-            return Ok(world);
-        };
-        image.make_once(&self.engine, || {
-            let world = boot(&base)?;
-            make(&world)?;
-            world.machine.sh(INSTALLATION)?;
-            world.machine.save(&image)
-        })?;
-        boot(&image)
+    /// Boots a machine that reaches what is offered in a directory, and the upgrader.
+    fn boot(&self, image: &Image, offer: &Offer) -> Result<World> {
+        let mut world = World::boot_image(&self.engine, image)?;
+        world.publish([&self.upgrader])?;
+        world.publish_built(offer.origin.debs())?;
+        Ok(world)
     }
 
-    fn image(&self, debian: Debian, what: &str, origin: &Origin) -> Result<Option<Image>> {
+    /// The image in which a machine with an old version is kept, if all that goes into it is in a directory: it is named after that.
+    /// What a repository on the network has is another thing tomorrow.
+    fn image(&self, debian: Debian, from: &str, origin: &Origin) -> Result<Option<Image>> {
         let Origin::Directory(_, debs) = origin else { return Ok(None) };
         if self.options.debian_sources {
             return Ok(None);
         }
         let (upgrader, wanted, base) = (deb::build(&self.upgrader)?.bytes, self.wanted(), debian.machine().tag);
-        let texts = [what, &wanted, &base, INSTALL, PREFER, INSTALLATION].map(str::as_bytes);
+        let texts = [from, &wanted, &base, INSTALL, PREFER, INSTALLATION].map(str::as_bytes);
         let debs = debs.iter().map(|deb| deb.bytes.as_ref());
         let ingredients = texts.into_iter().chain([upgrader.as_ref()]).chain(debs);
         Ok(Some(Image::of(&format!("{debian}-gate"), ingredients)))

@@ -104,14 +104,28 @@ impl Upgraded<'_> {
     }
 
     /// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
-    /// maps its interpreter: that its script was replaced is seen by the version that it says it is.
+    /// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
+    /// machine that is in use may run on, if the upgrader has said so.
     fn replaced_files(&self) -> Result<Vec<String>> {
-        self.lines(
+        let mut found = self.lines(
             "for process in /proc/[0-9]*; do
                  { readlink $process/exe; grep -s ' /usr.* (deleted)$' $process/maps; } 2>/dev/null | grep '(deleted)$' |
-                     sed \"s|^|$(cat $process/comm 2>/dev/null): |\" | sort -u
+                     sed \"s|^[^/]*|$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' $process/cgroup 2>/dev/null): |\" | sort -u
              done || :",
-        )
+        )?;
+        let reports = self.reports()?;
+        let named: Vec<(String, String)> = match reports.first() {
+            Some(last) => serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?,
+            None => Vec::new(),
+        };
+        found.retain(|line| !named.iter().any(|(name, _)| line.starts_with(&format!("{name}: "))));
+        Ok(found)
+    }
+
+    /// What the upgrader remembers of its runs, the last one first.
+    fn reports(&self) -> Result<Vec<Value>> {
+        let reports = self.machine.sh(&format!("{} history --json", self.upgrader))?;
+        serde_json::from_str(&reports).context("the history")
     }
 
     fn leftovers(&self) -> Result<Vec<String>> {
@@ -127,13 +141,12 @@ impl Upgraded<'_> {
     }
 
     fn ledger(&self) -> Result<Vec<String>> {
-        let reports = self.machine.sh(&format!("{} history --json", self.upgrader))?;
-        let reports: Value = serde_json::from_str(&reports).context("the history")?;
+        let reports = self.reports()?;
         let mut conffiles = Vec::new();
         let mut findings = Vec::new();
         // What the last run that changed it says of a file is how it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
-        for report in reports.as_array().context("the history is not a list")?.iter().rev() {
+        for report in reports.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
                 let conffile: Conffile = serde_json::from_value(conffile.clone()).context("a conffile of a report")?;
                 last.insert(conffile.path.clone(), conffile);
