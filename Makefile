@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test report snapshots check lint bench deb images setup clean
+.PHONY: help demo test report gate-example snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -26,7 +26,7 @@ RUN = if $(CARGO) nextest --version >/dev/null 2>&1; \
 	$(HARNESS) sweep --check || exit
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: ## watch a Debian machine go from XiVO 1.2.1 to 1.2.2 (DEBIAN=trixie for another release)
 	@$(SET_UP); $(HARNESS) demo $(DEBIAN)
@@ -44,6 +44,12 @@ stories: ## every story on every release of Debian, where `make test` tells most
 
 report: ## the report of the matrix that ran: target/matrix/report.html
 	@$(CARGO) build --package harness && $(HARNESS) report
+
+# What the new postgresql.conf of a new cluster has in it is another thing than what the old one has: see docs/gate.md.
+gate-example: ## gate Debian's security suite: nginx and PostgreSQL of the last point release are upgraded to it
+	@$(SET_UP); $(HARNESS) gate --candidate http://deb.debian.org/debian-security --suite '{debian}-security' \
+		--from-repo http://deb.debian.org/debian --debian-sources --product docs/examples/debian-web/product.toml \
+		--metapackage nginx,postgresql --differs 'content /etc/postgresql/15/main/postgresql.conf'
 
 snapshots: ## write the snapshots anew; review them with git diff
 	@INSTA_UPDATE=always $(MAKE) --no-print-directory test matrix

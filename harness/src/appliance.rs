@@ -132,7 +132,7 @@ const MIRROR_PATIENCE: Duration = Duration::from_secs(1200);
 
 /// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a
 /// machine's own.
-const INSTALLATION: &str =
+pub(crate) const INSTALLATION: &str =
     "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
 
 /// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own: those need a provd to speak

@@ -1,3 +1,6 @@
+/// Reading packages that were built elsewhere.
+mod read;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;

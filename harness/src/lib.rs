@@ -22,6 +22,8 @@ pub mod demo;
 pub mod engine;
 /// Machines on which services behave like the real ones.
 pub mod exchange;
+/// Upgrades from a vendor's old repository to a candidate: what gates a release.
+pub mod gate;
 /// The machines' images.
 pub mod image;
 /// A repository's signing key.

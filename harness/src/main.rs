@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{explore, fault};
-use harness::{bench, binaries, command, deb, demo, lintian, report, shipped};
+use harness::{bench, binaries, command, deb, demo, gate, lintian, report, shipped};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -87,6 +87,10 @@ enum Verb {
         #[command(flatten)]
         files: report::Files,
     },
+    /// Upgrade machines from a vendor's old versions to a candidate repository, and say whether that may be released: docs/gate.md
+    ///
+    /// Exit code: 0 if every upgrade passed, 1 if one did not or could not be tried, 2 for a wrong command line.
+    Gate(Box<gate::Options>),
     /// Measure what a world and the upgrader cost; fails if a limit is exceeded
     ///
     /// The figures are also written to target/bench/results.json.
@@ -138,6 +142,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
         Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
+        Verb::Gate(options) => gate::run(&options, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
@@ -187,4 +192,77 @@ fn clean() -> Result<()> {
 /// Tells a person what takes time. Not on stdout: that is for what scripts read.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "images: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use yaml_rust2::{Yaml, YamlLoader};
+
+    use super::*;
+
+    fn tree(path: &str) -> String {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
+    }
+
+    /// Every text in a YAML document.
+    fn texts(yaml: &Yaml) -> Vec<String> {
+        match yaml {
+            Yaml::String(text) => vec![text.clone()],
+            Yaml::Array(items) => items.iter().flat_map(texts).collect(),
+            Yaml::Hash(map) => map.values().flat_map(texts).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What is wrong with the options of a command, if it runs the gate.
+    fn complaint(command: &str) -> Option<String> {
+        let (_, options) = command.split_once(" gate ").filter(|(program, _)| program.ends_with("--"))?;
+        let harness = Arguments::command();
+        let gate = harness.find_subcommand("gate").unwrap();
+        let words = shlex::split(options).unwrap();
+        let mut words = words.iter().peekable();
+        while let Some(word) = words.next() {
+            let known = gate.get_arguments().find(|known| known.get_long() == word.strip_prefix("--"));
+            let Some(known) = known else { return Some(format!("{word} is no option")) };
+            if known.get_action().takes_values() && words.next_if(|value| !value.starts_with("--")).is_none() {
+                return Some(format!("{word} has no value"));
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn the_ci_definitions_are_yaml_and_their_commands_fit_the_command_line() {
+        for (file, script) in [("github", "jobs"), ("gitlab", "gate")] {
+            let text = tree(&format!("docs/ci/{file}.yml"));
+            let documents = YamlLoader::load_from_str(&text).unwrap();
+            let commands = texts(&documents[0][script]);
+            assert!(commands.iter().any(|command| command.contains("-p harness -- gate --candidate ")), "{commands:?}");
+            for command in &commands {
+                assert_eq!(complaint(command), None, "{file}: {command}");
+                if let Some(target) = command.strip_prefix("make -C gate ") {
+                    assert!(tree("Makefile").contains(&format!("\n{target}: ")), "{file}: {command}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_documentation_fit_the_command_line() {
+        for file in ["docs/gate.md", "Makefile"] {
+            let text = tree(file).replace("\\\n", " ").replace("$(HARNESS) gate", "-- gate");
+            let commands: Vec<&str> = text.lines().filter(|line| line.contains("-- gate ")).collect();
+            assert!(!commands.is_empty(), "{file} runs no gate");
+            for command in commands {
+                assert_eq!(complaint(command), None, "{file}: {command}");
+            }
+        }
+        assert_eq!(complaint("harness -- gate --candidat x"), Some("--candidat is no option".to_owned()));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -23,4 +23,4 @@ pub mod scenario;
 /// The states of machines: the files in `states/`.
 pub mod state;
 /// What happened when.
-mod timeline;
+pub(crate) mod timeline;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use jiff::{SignedDuration, Timestamp};
 use md5::Md5;
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+use rayon::iter::{IntoParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
 use sha2::{Digest, Sha256};
 
 use crate::deb::{self, Deb, gzip};
@@ -39,7 +39,9 @@ type Pool = BTreeMap<String, Pooled>;
 /// A package in the pool.
 #[derive(Debug)]
 struct Pooled {
-    package: Package,
+    /// What it was built of; `None` for one that was built elsewhere.
+    package: Option<Package>,
+    architecture: String,
     deb: Bytes,
     /// Its paragraph in `Packages`, with an empty line at its end.
     paragraph: String,
@@ -72,10 +74,26 @@ impl Repository {
     pub fn add<'a>(&mut self, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
         let is_new = |package: &&Package| {
             let there = self.pool.get(&path(package));
-            there.is_none_or(|there| there.package != **package)
+            there.is_none_or(|there| there.package.as_ref() != Some(*package))
         };
         let new: Vec<Package> = packages.into_iter().filter(is_new).cloned().collect();
         self.pool.extend(build(new)?);
+        Ok(())
+    }
+
+    /// Takes packages that were built elsewhere, in place of all such packages that it has.
+    ///
+    /// # Errors
+    /// If one lacks a field that every package has.
+    pub fn take(&mut self, debs: &[Deb]) -> Result<()> {
+        self.pool.retain(|_, pooled| pooled.package.is_some());
+        let taken = debs.par_iter().map(|deb| {
+            let [name, version, architecture] = ["Package", "Version", "Architecture"].map(|name| deb.field(name));
+            let architecture = architecture?.to_owned();
+            let path = format!("pool/{}_{}_{architecture}.deb", name?, version?.replace(':', "%3a"));
+            Ok((path.clone(), Pooled::new(&path, architecture, deb, None)))
+        });
+        self.pool.extend(taken.collect::<Result<Pool>>()?);
         Ok(())
     }
 
@@ -109,10 +127,10 @@ impl Repository {
     /// What the publisher publishes next: a newer version of every package, and none of these.
     fn next(&self) -> Result<Files> {
         let newer = |version: &str| format!("{version}+1");
-        let mut packages: Vec<Package> = self.pool.values().map(|pooled| pooled.package.clone()).collect();
+        let ours = || self.pool.values().filter_map(|pooled| pooled.package.as_ref());
+        let mut packages: Vec<Package> = ours().cloned().collect();
         for package in &mut packages {
-            for pooled in self.pool.values() {
-                let version = &pooled.package.version;
+            for Package { version, .. } in ours() {
                 for relation in package.control.values_mut() {
                     *relation = relation.replace(&format!("(= {version})"), &format!("(= {})", newer(version)));
                 }
@@ -134,12 +152,19 @@ fn build(packages: Vec<Package>) -> Result<Pool> {
         .into_par_iter()
         .map(|package| {
             let path = path(&package);
-            let Deb { bytes: deb, control } = deb::build(&package)?;
-            let Sums { size, md5, sha256 } = Sums::of(&deb);
-            let paragraph = format!("{control}\nFilename: {path}\nSize: {size}\nMD5sum: {md5}\nSHA256: {sha256}\n\n");
-            Ok((path, Pooled { package, deb, paragraph }))
+            let built = deb::build(&package)?;
+            let architecture = package.architecture.clone();
+            Ok((path.clone(), Pooled::new(&path, architecture, &built, Some(package))))
         })
         .collect()
+}
+
+impl Pooled {
+    fn new(path: &str, architecture: String, Deb { bytes, control }: &Deb, package: Option<Package>) -> Self {
+        let Sums { size, md5, sha256 } = Sums::of(bytes);
+        let paragraph = format!("{control}\nFilename: {path}\nSize: {size}\nMD5sum: {md5}\nSHA256: {sha256}\n\n");
+        Self { package, architecture, deb: bytes.clone(), paragraph }
+    }
 }
 
 /// The files of a repository with these packages, signed with this key, as if it had been published this long ago.
@@ -173,7 +198,7 @@ fn without(mut files: Files, these: &[&str]) -> Files {
 
 /// The `Packages` index of an architecture.
 fn index(pool: &Pool, architecture: &str) -> String {
-    let fits = |pooled: &&Pooled| pooled.package.architecture == "all" || pooled.package.architecture == architecture;
+    let fits = |pooled: &&Pooled| pooled.architecture == "all" || pooled.architecture == architecture;
     pool.values().filter(fits).map(|pooled| pooled.paragraph.as_str()).collect()
 }
 

@@ -20,42 +20,42 @@ pub const SERVICES: [&str; 8] =
 
 /// A product that the upgrader is packaged for: the same programs under another name, with its own product.toml and hooks.
 #[derive(Debug, Clone, Copy)]
-pub struct Product {
+pub struct Product<'a> {
     /// NAME of the package and command `NAME-upgrade`; also the metapackage of its releases.
-    pub name: &'static str,
+    pub name: &'a str,
     /// What people call it.
-    pub title: &'static str,
+    pub title: &'a str,
     /// Who packages it.
-    pub vendor: &'static str,
+    pub vendor: &'a str,
     /// The vendor's page about upgrades.
-    pub homepage: &'static str,
-    /// Its product.toml in this tree.
-    definition: &'static str,
-    /// The directory in this tree in which its hooks' directories are.
-    hooks: &'static str,
+    pub homepage: &'a str,
+    /// Its product.toml: an absolute path, or one in this tree.
+    pub definition: &'a str,
+    /// The directory in which its hooks' directories are, in the same way; `None` if it has no hooks.
+    pub hooks: Option<&'a str>,
 }
 
 /// The product that this tree is for.
-pub const XIVO: Product = Product {
+pub const XIVO: Product<'static> = Product {
     name: "xivo",
     title: "XiVO",
     vendor: "XiVO upgrade team <upgrade@xivo.example>",
     homepage: "https://xivo.example/upgrade",
     definition: "upgrader/package/product.toml",
-    hooks: "hooks",
+    hooks: Some("hooks"),
 };
 
 /// The same on a machine with a database, and with services that behave like the real ones: see [`crate::exchange`].
-pub const EXCHANGE: Product = Product { definition: "harness/products/exchange/product.toml", ..XIVO };
+pub const EXCHANGE: Product<'static> = Product { definition: "harness/products/exchange/product.toml", ..XIVO };
 
 /// A product that shares nothing with XiVO but the programs.
-pub const ACME: Product = Product {
+pub const ACME: Product<'static> = Product {
     name: "acme",
     title: "Acme Gateway",
     vendor: "Acme <upgrade@acme.example>",
     homepage: "https://acme.example/upgrade",
     definition: "harness/products/acme/product.toml",
-    hooks: "harness/products/acme/hooks",
+    hooks: Some("harness/products/acme/hooks"),
 };
 
 /// What hooks in Python need: tomllib came with 3.11.
@@ -66,7 +66,7 @@ installed and the candidate version and everything that would change, asks
 once, runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade
 hooks and restarts every service in the right order.";
 
-impl Product {
+impl Product<'_> {
     /// The package that its upgrader is shipped in, and the command that admins type: `xivo-upgrade`.
     #[must_use]
     pub fn package(&self) -> String {
@@ -105,7 +105,10 @@ impl Product {
         for phase in ["pre-upgrade.d", "post-upgrade.d"] {
             package.directories.push(format!("/usr/share/{name}/{phase}"));
             package.directories.push(format!("/etc/{name}/{phase}"));
-            for (hook, content, mode) in files(&tree(self.hooks).join(phase))? {
+            let Some(hooks) = self.hooks.map(|hooks| tree(hooks).join(phase)).filter(|hooks| hooks.exists()) else {
+                continue;
+            };
+            for (hook, content, mode) in files(&hooks)? {
                 if content.starts_with(b"#!/usr/bin/python3") && !depends.contains(&PYTHON) {
                     depends.push(PYTHON);
                 }
@@ -113,14 +116,16 @@ impl Product {
             }
         }
         // What the hooks share, and their settings; not every product's have that.
-        let (shared, settings) = (tree(self.hooks).join("lib"), tree(self.hooks).join("hooks.toml"));
-        if shared.exists() {
-            for (file, content, _) in files(&shared)? {
-                package = package.file(&format!("/usr/share/{name}/lib/{file}"), content, 0o644);
+        if let Some(hooks) = self.hooks.map(tree) {
+            let (shared, settings) = (hooks.join("lib"), hooks.join("hooks.toml"));
+            if shared.exists() {
+                for (file, content, _) in files(&shared)? {
+                    package = package.file(&format!("/usr/share/{name}/lib/{file}"), content, 0o644);
+                }
             }
-        }
-        if settings.exists() {
-            package = package.conffile(&format!("/etc/{name}/hooks.toml"), fs::read(settings)?);
+            if settings.exists() {
+                package = package.conffile(&format!("/etc/{name}/hooks.toml"), fs::read(settings)?);
+            }
         }
         architecture().clone_into(&mut package.architecture);
         "admin".clone_into(&mut package.section);
@@ -148,7 +153,7 @@ impl Product {
     }
 }
 
-/// A path in this tree.
+/// A path in this tree, unless it is absolute.
 fn tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }

@@ -1,5 +1,6 @@
 use anyhow::{Context, Result};
 
+use crate::deb::Deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
 use crate::machine::{Command, Machine, TESTER};
@@ -77,6 +78,12 @@ impl World {
     /// Publishes packages in the repository, beside those that are there. What is wrong with it stays so.
     pub fn publish<'a>(&mut self, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
         self.repository.add(packages)?;
+        self.serve()
+    }
+
+    /// Publishes packages that were built elsewhere, in place of all such packages that were published before.
+    pub fn publish_built(&mut self, debs: &[Deb]) -> Result<()> {
+        self.repository.take(debs)?;
         self.serve()
     }
 

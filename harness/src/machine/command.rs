@@ -100,7 +100,7 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// With more time to end than commands have here.
+    /// With this much time to end, instead of the usual.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

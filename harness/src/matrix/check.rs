@@ -8,22 +8,23 @@ use super::expectation::Expectation;
 use super::portrait::Portrait;
 use crate::machine::Machine;
 use crate::observation::SystemState;
-use crate::package::Package;
-use crate::release::Release;
-use crate::shipped::{SERVICES, XIVO};
 
 /// What is looked at on a machine that has the new release.
 pub struct Upgraded<'a> {
     /// The machine.
     pub machine: &'a Machine,
-    /// The release.
-    pub release: &'a Release,
-    /// What else was published with it.
-    pub upgrader: &'a Package,
+    /// What the upgrader's package and command are called: `xivo-upgrade`.
+    pub upgrader: &'a str,
+    /// The packages of the release and their versions.
+    pub packages: &'a BTreeMap<String, String>,
+    /// The product's services, each with the version that it has to say it is, if it says one.
+    pub services: &'a [(&'a str, Option<&'a str>)],
     /// What is expected.
     pub expect: &'a Expectation,
     /// A machine on which the release was installed.
     pub installed: &'a Portrait,
+    /// What of it is each machine's own: beginnings of the lines that name it.
+    pub own: &'a [String],
 }
 
 /// Something that was looked at: what it is in a few words, and what is wrong with it.
@@ -32,7 +33,8 @@ pub type Check = (&'static str, Vec<String>);
 impl Upgraded<'_> {
     /// Looks at everything.
     pub fn checks(&self) -> Result<Vec<Check>> {
-        let state = SystemState::of(self.machine, &SERVICES)?;
+        let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
+        let state = SystemState::of(self.machine, &services)?;
         Ok(vec![
             ("dpkg is done with everything", self.dpkg(&state)?),
             ("every package of the release is there", self.packages(&state)),
@@ -62,10 +64,10 @@ impl Upgraded<'_> {
 
     fn packages(&self, state: &SystemState) -> Vec<String> {
         let mut findings = Vec::new();
-        for package in self.release.packages.iter().chain([self.upgrader]) {
-            let installed = state.packages.get(&package.name);
-            if (installed == Some(&package.version)) == self.keeps(&package.name) {
-                findings.push(format!("{} is {}", package.name, installed.map_or("not installed", String::as_str)));
+        for (name, version) in self.packages {
+            let installed = state.packages.get(name);
+            if (installed == Some(version)) == self.keeps(name) {
+                findings.push(format!("{name} is {}", installed.map_or("not installed", String::as_str)));
             }
         }
         findings
@@ -73,12 +75,12 @@ impl Upgraded<'_> {
 
     fn services(&self, state: &SystemState) -> Vec<String> {
         let mut findings = Vec::new();
-        for (name, service) in &state.services {
-            let down = self.expect.down.contains(name);
-            let package = self.release.packages.iter().find(|package| package.name == *name);
+        for (name, version) in self.services {
+            let Some(service) = state.services.get(*name) else { continue };
+            let down = self.expect.down.iter().any(|down| down == name);
             if down == (service.state == "active") {
                 findings.push(format!("{name} is {}", service.state));
-            } else if !down && !self.keeps(name) && package.is_some_and(|package| package.version != service.version) {
+            } else if !down && !self.keeps(name) && version.is_some_and(|version| version != service.version) {
                 findings.push(format!("{name} runs version {:?}", service.version));
             }
         }
@@ -93,27 +95,41 @@ impl Upgraded<'_> {
 
     /// `dpkg --verify` marks conffiles with a `c`; those have a ledger.
     fn shipped_files(&self) -> Result<Vec<String>> {
-        let names: Vec<&str> = self.release.packages.iter().map(|package| package.name.as_str()).collect();
-        let mut modified = self.lines(&format!("dpkg --verify {} {} || :", names.join(" "), self.upgrader.name))?;
+        let names: Vec<&str> = self.packages.keys().map(String::as_str).collect();
+        let mut modified = self.lines(&format!("dpkg --verify {} || :", names.join(" ")))?;
         modified.retain(|line| !line.contains(" c /"));
         // Not the fault of whoever upgrades: the harness itself lets nobody wait for services to settle.
-        modified.retain(|line| !line.ends_with(&format!("/usr/share/{}/product.toml", XIVO.package())));
+        modified.retain(|line| !line.ends_with(&format!("/usr/share/{}/product.toml", self.upgrader)));
         Ok(modified)
     }
 
     /// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
-    /// maps its interpreter: that its script was replaced is seen by the version that it says it is.
+    /// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
+    /// machine that is in use may run on, if the upgrader has said so.
     fn replaced_files(&self) -> Result<Vec<String>> {
-        self.lines(
+        let mut found = self.lines(
             "for process in /proc/[0-9]*; do
                  { readlink $process/exe; grep -s ' /usr.* (deleted)$' $process/maps; } 2>/dev/null | grep '(deleted)$' |
-                     sed \"s|^|$(cat $process/comm 2>/dev/null): |\" | sort -u
+                     sed \"s|^[^/]*|$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' $process/cgroup 2>/dev/null): |\" | sort -u
              done || :",
-        )
+        )?;
+        let reports = self.reports()?;
+        let named: Vec<(String, String)> = match reports.first() {
+            Some(last) => serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?,
+            None => Vec::new(),
+        };
+        found.retain(|line| !named.iter().any(|(name, _)| line.starts_with(&format!("{name}: "))));
+        Ok(found)
+    }
+
+    /// What the upgrader remembers of its runs, the last one first.
+    fn reports(&self) -> Result<Vec<Value>> {
+        let reports = self.machine.sh(&format!("{} history --json", self.upgrader))?;
+        serde_json::from_str(&reports).context("the history")
     }
 
     fn leftovers(&self) -> Result<Vec<String>> {
-        let name = XIVO.package();
+        let name = self.upgrader;
         self.lines(&format!(
             "if [ -e /usr/sbin/policy-rc.d ]; then echo /usr/sbin/policy-rc.d; fi
              ls -d /run/systemd/transient/{name}* /run/systemd/system/{name}* /tmp/*{name}* /etc/apt/apt.conf.d/*{name}* 2>/dev/null || :
@@ -125,13 +141,12 @@ impl Upgraded<'_> {
     }
 
     fn ledger(&self) -> Result<Vec<String>> {
-        let reports = self.machine.sh(&format!("{} history --json", XIVO.package()))?;
-        let reports: Value = serde_json::from_str(&reports).context("the history")?;
+        let reports = self.reports()?;
         let mut conffiles = Vec::new();
         let mut findings = Vec::new();
         // What the last run that changed it says of a file is how it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
-        for report in reports.as_array().context("the history is not a list")?.iter().rev() {
+        for report in reports.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
                 let conffile: Conffile = serde_json::from_value(conffile.clone()).context("a conffile of a report")?;
                 last.insert(conffile.path.clone(), conffile);
@@ -155,7 +170,8 @@ impl Upgraded<'_> {
     }
 
     fn drift(&self) -> Result<Vec<String>> {
-        let differences = Portrait::of(self.machine)?.differences(self.installed);
+        let mut differences = Portrait::of(self.machine)?.differences(self.installed);
+        differences.retain(|line| !self.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         let mut findings = Vec::new();
         let excepted =
             |line: &String| self.expect.differs.iter().find(|beginning| line[2..].starts_with(beginning.as_str()));

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -87,6 +87,14 @@ impl Portrait {
                 && !FLEETING.iter().any(|fleeting| line.starts_with(fleeting))
         };
         Self(lines().filter(counts).map(str::to_owned).collect())
+    }
+
+    /// The packages that are installed, and their versions.
+    #[must_use]
+    pub fn packages(&self) -> BTreeMap<String, String> {
+        let fields = self.0.iter().filter_map(|line| line.strip_prefix("package ")?.split_once(' '));
+        let version = |rest: &str| rest.split(' ').next().unwrap_or_default().to_owned();
+        fields.map(|(name, rest)| (name.to_owned(), version(rest))).collect()
     }
 
     /// What is different here from what it is in another: lines that begin with `-` are only there, with `+` only here.

@@ -1,4 +1,21 @@
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+use super::check::Check;
+use super::expectation::Expectation;
+use crate::machine::Machine;
+use crate::transcript::Transcript;
+
+/// The machine's logs that are kept: what they are called, and what prints them; `@UPGRADER@` is `xivo-upgrade`.
+const LOGS: [(&str, &str); 4] = [
+    ("upgrader.log", "cat /var/log/@UPGRADER@.log"),
+    ("dpkg.log", "cat /var/log/dpkg.log"),
+    ("apt.log", "cat /var/log/apt/term.log"),
+    ("journal.log", "journalctl --no-pager --output=short-precise"),
+];
 
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +100,62 @@ pub enum Kind {
 }
 
 impl Record {
+    /// Of a cell that is about to run.
+    #[must_use]
+    pub fn new(cell: String, place: Place, explanation: Vec<String>, again: String) -> Self {
+        Self {
+            cell,
+            place,
+            explanation,
+            failures: Vec::new(),
+            checked: Vec::new(),
+            took: 0,
+            run: 0,
+            exit: None,
+            screen: String::new(),
+            timeline: Vec::new(),
+            difference: None,
+            logs: Vec::new(),
+            again,
+        }
+    }
+
+    /// Notes whether a run ended as expected and said what it has to.
+    pub fn expect(&mut self, transcript: &Transcript, expected: &Expectation) {
+        if transcript.exit != expected.exit() {
+            let Transcript { exit, screen, .. } = transcript;
+            self.failures.push(format!("the exit code is {exit}, not {}:\n{screen}", expected.exit()));
+        }
+        for words in expected.says.iter().filter(|words| !transcript.screen.contains(words.as_str())) {
+            self.failures.push(format!("the screen does not say {words:?}"));
+        }
+    }
+
+    /// Notes something that was looked at.
+    pub fn look(&mut self, (what, findings): Check) {
+        if findings.is_empty() {
+            self.checked.push(what.to_owned());
+        } else {
+            self.failures.push(format!("not true: {what}:\n  {}", findings.join("\n  ")));
+        }
+    }
+
+    /// Keeps the logs of a machine, whose upgrader's command has this name, in a directory.
+    pub fn keep_logs(&mut self, machine: &Machine, upgrader: &str, directory: &Path) -> Result<()> {
+        for (name, command) in LOGS {
+            let log = machine.command(&["sh", "-c", &command.replace("@UPGRADER@", upgrader)]).run()?.screen;
+            fs::write(directory.join(name), log)?;
+            self.logs.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Writes it down beside the logs.
+    pub fn keep(&self, directory: &Path) -> Result<()> {
+        let path = directory.join("record.json");
+        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| path.display().to_string())
+    }
+
     /// True if everything was as expected.
     #[must_use]
     pub fn passed(&self) -> bool {

@@ -1,6 +1,7 @@
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use upgrader::step::Step;
 
 use super::answer::QUESTION;
 use super::cell::Cell;
-use super::check::{Check, Upgraded};
+use super::check::Upgraded;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
 use super::point::Point;
@@ -22,17 +23,9 @@ use crate::machine::{Command, Machine};
 use crate::observation::{Happened, Mark, SystemState, fingerprint};
 use crate::package::Package;
 use crate::release::Release;
-use crate::shipped::SERVICES;
+use crate::shipped::{SERVICES, XIVO};
 use crate::transcript::Transcript;
 use crate::world::World;
-
-/// The machine's logs that are kept, and what they are called.
-const LOGS: [(&str, &str); 4] = [
-    ("upgrader.log", "cat /var/log/xivo-upgrade.log"),
-    ("dpkg.log", "cat /var/log/dpkg.log"),
-    ("apt.log", "cat /var/log/apt/term.log"),
-    ("journal.log", "journalctl --no-pager --output=short-precise"),
-];
 
 /// Above this an exit code says which signal ended a program, as shells tell it.
 const SIGNALLED: i64 = 128;
@@ -83,7 +76,7 @@ impl Cell {
         if let Err(error) = running.go() {
             running.record.failures.push(format!("{error:#}"));
         }
-        running.keep_logs(&directory)?;
+        running.record.keep_logs(&running.world.machine, &XIVO.package(), &directory)?;
         visit(&running.world.machine)?;
         let Running { mut record, document, .. } = running;
         record.took = millis(start.elapsed());
@@ -124,14 +117,6 @@ impl Cell {
     }
 }
 
-impl Record {
-    /// Writes it down beside the cell's logs.
-    pub fn keep(&self, directory: &Path) -> Result<()> {
-        let path = directory.join("record.json");
-        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| path.display().to_string())
-    }
-}
-
 impl<'a> Running<'a> {
     /// A machine as it is in the field, and the new release published for it.
     fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
@@ -143,13 +128,7 @@ impl<'a> Running<'a> {
             &upgrader
         };
         let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
-        if !cell.state.packages.is_empty() {
-            world.publish(&cell.state.packages)?;
-        }
-        if !cell.state.prepare.is_empty() {
-            world.machine.sh("apt-get -qq update")?;
-            world.machine.sh(&cell.state.prepare).context("the machine does not come into its state")?;
-        }
+        cell.state.bring_about(&mut world)?;
         let mut release = Release::named(&cell.to)?;
         if at(Step::Packages) {
             strike_point(Step::Packages).arm_package(&mut release.packages)?;
@@ -161,21 +140,7 @@ impl<'a> Running<'a> {
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
-        let record = Record {
-            cell: cell.name(),
-            place: cell.place(),
-            explanation: cell.explanation(),
-            failures: Vec::new(),
-            checked: Vec::new(),
-            took: 0,
-            run: 0,
-            exit: None,
-            screen: String::new(),
-            timeline: Vec::new(),
-            difference: None,
-            logs: Vec::new(),
-            again: cell.again(),
-        };
+        let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
         Ok(Self { cell, world, release, upgrader, document: String::new(), record })
     }
 
@@ -184,7 +149,7 @@ impl<'a> Running<'a> {
             let _ = writeln!(self.document, "{}", paragraph.replace(&format!(" with Debian {}", self.cell.debian), ""));
         }
         let expected = self.cell.expectation();
-        let before = Before::of(&self.world.machine, &expected)?;
+        let before = Before::of(&self.world.machine, &SERVICES, &expected)?;
         let mark = Mark::set(&self.world.machine)?;
         let begin = Instant::now();
         let transcript = self.first_run()?;
@@ -193,7 +158,7 @@ impl<'a> Running<'a> {
         let cut = self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut);
         if !cut {
             self.record.exit = Some(transcript.exit);
-            self.expect_run(&transcript, &expected);
+            self.record.expect(&transcript, &expected);
         }
         let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
         let log = self.world.machine.sh("cat /var/log/xivo-upgrade.log 2>/dev/null || :")?;
@@ -209,7 +174,7 @@ impl<'a> Running<'a> {
             write!(self.document, "{happened}")
         };
         if let Some(went_wrong) = self.went_wrong()? {
-            self.look(("what goes wrong went wrong", not(went_wrong, "it never did")));
+            self.record.look(("what goes wrong went wrong", not(went_wrong, "it never did")));
         }
         match expected.end() {
             End::Upgraded => {
@@ -218,7 +183,7 @@ impl<'a> Running<'a> {
             }
             End::Unchanged => {
                 let changed = before.changes(&self.world.machine, cut)?;
-                self.look(("nothing was changed", changed));
+                self.record.look(("nothing was changed", changed));
                 self.again()
             }
             End::Stuck => self.again(),
@@ -228,12 +193,7 @@ impl<'a> Running<'a> {
     /// The run that everything is about.
     fn first_run(&self) -> Result<Transcript> {
         let machine = &self.world.machine;
-        if !self.cell.state.beside.is_empty() {
-            let script = format!("#!/bin/sh\nset -e\n{}\n", self.cell.state.beside);
-            machine.write("/root/beside", script.as_bytes(), 0o755)?;
-            machine.sh("systemd-run --quiet --collect --unit=beside /root/beside
-                 timeout 20 sh -c 'until test -e /run/beside.ready; do sleep 0.02; done'")?;
-        }
+        self.cell.state.start_beside(machine)?;
         let Some(strike) = self.cell.strike.as_ref().filter(|strike| strike.strikes()) else {
             return self.command().run();
         };
@@ -277,29 +237,6 @@ impl<'a> Running<'a> {
         self.cell.answer.given(command)
     }
 
-    /// Whether a run ended as expected and said what it has to.
-    fn expect_run(&mut self, transcript: &Transcript, expected: &Expectation) {
-        if transcript.exit != expected.exit() {
-            self.fail(format!("the exit code is {}, not {}:\n{}", transcript.exit, expected.exit(), transcript.screen));
-        }
-        for words in expected.says.iter().filter(|words| !transcript.screen.contains(words.as_str())) {
-            self.fail(format!("the screen does not say {words:?}"));
-        }
-    }
-
-    fn fail(&mut self, failure: String) {
-        self.record.failures.push(failure);
-    }
-
-    /// Notes something that was looked at.
-    fn look(&mut self, (what, findings): Check) {
-        if findings.is_empty() {
-            self.record.checked.push(what.to_owned());
-        } else {
-            self.fail(format!("not true: {what}:\n  {}", findings.join("\n  ")));
-        }
-    }
-
     /// Whether what goes wrong went wrong; `None` if only what is expected of the run can tell.
     fn went_wrong(&self) -> Result<Option<bool>> {
         let Some(strike) = &self.cell.strike else { return Ok(None) };
@@ -325,7 +262,7 @@ impl<'a> Running<'a> {
         self.mend()?;
         let expected = self.cell.expectation_again();
         let transcript = self.world.upgrade(&["--yes"]).run()?;
-        self.expect_run(&transcript, &expected);
+        self.record.expect(&transcript, &expected);
         let end = transcript.screen.trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned();
         let _ = write!(
             self.document,
@@ -338,47 +275,42 @@ impl<'a> Running<'a> {
 
     fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
         let installed = Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader)?;
+        let published = self.release.packages.iter().chain([&self.upgrader]);
+        let packages: BTreeMap<_, _> =
+            published.map(|package| (package.name.clone(), package.version.clone())).collect();
+        let services = SERVICES.map(|name| (name, packages.get(name).map(String::as_str)));
         let upgraded = Upgraded {
             machine: &self.world.machine,
-            release: &self.release,
-            upgrader: &self.upgrader,
+            upgrader: &self.upgrader.name,
+            packages: &packages,
+            services: &services,
             expect: expected,
             installed: &installed,
+            own: &[],
         };
         for check in upgraded.checks()? {
-            self.look(check);
+            self.record.look(check);
         }
-        if !self.cell.state.respected.is_empty() {
-            let transcript = self.world.machine.command(&["sh", "-euxc", &self.cell.state.respected]).run()?;
-            let findings = if transcript.exit == 0 { Vec::new() } else { vec![transcript.screen] };
-            self.look(("what belongs to the admin was respected", findings));
-        }
-        Ok(())
-    }
-
-    fn keep_logs(&mut self, directory: &Path) -> Result<()> {
-        for (name, command) in LOGS {
-            let log = self.world.machine.command(&["sh", "-c", command]).run()?.screen;
-            fs::write(directory.join(name), log)?;
-            self.record.logs.push(name.to_owned());
+        if let Some(check) = self.cell.state.check(&self.world.machine)? {
+            self.record.look(check);
         }
         Ok(())
     }
 }
 
 /// What can be compared afterwards, where it is expected that nothing changes.
-struct Before(Option<(String, Portrait, SystemState)>);
+pub(crate) struct Before(Option<(String, Portrait, SystemState)>);
 
 impl Before {
-    fn of(machine: &Machine, expected: &Expectation) -> Result<Self> {
+    pub(crate) fn of(machine: &Machine, services: &[&str], expected: &Expectation) -> Result<Self> {
         if expected.end() != End::Unchanged {
             return Ok(Self(None));
         }
-        Ok(Self(Some((fingerprint(machine)?, Portrait::of(machine)?, SystemState::of(machine, &SERVICES)?))))
+        Ok(Self(Some((fingerprint(machine)?, Portrait::of(machine)?, SystemState::of(machine, services)?))))
     }
 
     /// What has changed since; if the machine has booted in between, processes and times have in any case.
-    fn changes(&self, machine: &Machine, booted: bool) -> Result<Vec<String>> {
+    pub(crate) fn changes(&self, machine: &Machine, booted: bool) -> Result<Vec<String>> {
         let Some((print, portrait, state)) = &self.0 else { return Ok(Vec::new()) };
         let mut changes = Portrait::of(machine)?.differences(portrait);
         if booted {
@@ -387,7 +319,8 @@ impl Before {
         if changes.is_empty() && fingerprint(machine)? != *print {
             changes.push("something was written below /etc or /usr, though it looks the same".to_owned());
         }
-        let now = SystemState::of(machine, &SERVICES)?;
+        let services: Vec<&str> = state.services.keys().map(String::as_str).collect();
+        let now = SystemState::of(machine, &services)?;
         if now != *state {
             changes.push(format!("packages or services changed: {state:?} became {now:?}"));
         }
@@ -431,6 +364,6 @@ fn not(wanted: bool, otherwise: &str) -> Vec<String> {
     if wanted { Vec::new() } else { vec![otherwise.to_owned()] }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,12 @@
 use std::collections::BTreeMap;
 
+use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::check::Check;
 use super::expectation::Expectation;
+use crate::machine::Machine;
+use crate::world::World;
 
 /// A state that a machine in the field can be in: a file in `states/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -29,4 +33,39 @@ pub struct State {
     /// What is expected of an upgrade of such a machine.
     #[serde(default)]
     pub expect: Expectation,
+}
+
+impl State {
+    /// Brings a machine into it, on which the old release is installed.
+    pub fn bring_about(&self, world: &mut World) -> Result<()> {
+        if !self.packages.is_empty() {
+            world.publish(&self.packages)?;
+        }
+        if !self.prepare.is_empty() {
+            world.machine.sh("apt-get -qq update")?;
+            world.machine.sh(&self.prepare).context("the machine does not come into its state")?;
+        }
+        Ok(())
+    }
+
+    /// Starts what runs beside the upgrader, if anything does, and waits until it is ready.
+    pub fn start_beside(&self, machine: &Machine) -> Result<()> {
+        if self.beside.is_empty() {
+            return Ok(());
+        }
+        machine.write("/root/beside", format!("#!/bin/sh\nset -e\n{}\n", self.beside).as_bytes(), 0o755)?;
+        machine.sh("systemd-run --quiet --collect --unit=beside /root/beside
+             timeout 20 sh -c 'until test -e /run/beside.ready; do sleep 0.02; done'")?;
+        Ok(())
+    }
+
+    /// Whether what belongs to the admin was respected; `None` if nobody asks.
+    pub fn check(&self, machine: &Machine) -> Result<Option<Check>> {
+        if self.respected.is_empty() {
+            return Ok(None);
+        }
+        let transcript = machine.command(&["sh", "-euxc", &self.respected]).run()?;
+        let findings = if transcript.exit == 0 { Vec::new() } else { vec![transcript.screen] };
+        Ok(Some(("what belongs to the admin was respected", findings)))
+    }
 }

@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::observation::{Mark, STARTED, STOPPING};
 
 /// What happened when in the runs since a mark: steps, hooks and packages as the log tells it, outages as systemd does.
-pub(super) fn since(mark: &Mark, log: &str, machine: &Machine, services: &[&str]) -> Result<Vec<Span>> {
+pub(crate) fn since(mark: &Mark, log: &str, machine: &Machine, services: &[&str]) -> Result<Vec<Span>> {
     let journal = machine.sh(&format!(
         "journalctl --quiet --after-cursor='{}' --output=json --output-fields=MESSAGE_ID,UNIT _PID=1",
         mark.cursor()

@@ -1,0 +1,236 @@
+/// One upgrade.
+mod cell;
+/// The machines: with an old version, and with the candidate.
+mod machines;
+/// The repositories.
+mod offer;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use upgrader::product::Product as Definition;
+
+use self::machines::Machines;
+use self::offer::{Offer, Origin};
+use crate::data;
+use crate::image::Debian;
+use crate::matrix::record::Record;
+use crate::matrix::scenario::FRESH;
+use crate::matrix::state::State;
+use crate::report::{self, Files};
+
+/// What `--from` calls the version that the old repository offers.
+const OFFERED: &str = "installed";
+
+/// What is upgraded to what.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The candidate: the URL of an apt repository, or a directory with .debs in it
+    #[arg(long, value_name = "URL|DIRECTORY", value_parser = Origin::parse)]
+    candidate: Origin,
+    /// Its suite; `{debian}` is the name of the machine's Debian. A directory has none
+    #[arg(long, default_value = "{debian}")]
+    suite: String,
+    /// Its components
+    #[arg(long, default_value = "main", value_delimiter = ',')]
+    component: Vec<String>,
+    /// Its public key; without one those of Debian count
+    #[arg(long, value_name = "FILE", value_parser = file)]
+    key: Option<PathBuf>,
+    /// The old versions, as the version package has them; `installed` is the one that the old repository offers
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', default_value = OFFERED, required_unless_present = "from_repo")]
+    from: Vec<String>,
+    /// Where the old versions are, if not in the candidate's repository: URL or directory
+    #[arg(long, value_name = "URL|DIRECTORY", value_parser = Origin::parse)]
+    from_repo: Option<Origin>,
+    /// The suite of that repository
+    #[arg(long, value_name = "SUITE", default_value = "{debian}", requires = "from_repo")]
+    from_suite: String,
+    /// Its public key
+    #[arg(long, value_name = "FILE", value_parser = file, requires = "from_repo")]
+    from_key: Option<PathBuf>,
+    /// The releases of Debian
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bookworm")]
+    on: Vec<Debian>,
+    /// The product.toml, as it is to be shipped
+    #[arg(long, value_name = "FILE", value_parser = Described::parse)]
+    product: Described,
+    /// The NAME of `NAME-upgrade`, if it is not the product's name in small letters
+    #[arg(long)]
+    name: Option<String>,
+    /// The directory of the product's hooks: pre-upgrade.d and post-upgrade.d
+    #[arg(long, value_name = "DIRECTORY", value_parser = directory)]
+    hooks: Option<PathBuf>,
+    /// What is installed, and brings all else with it, if not the version package alone
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    metapackage: Vec<String>,
+    /// Let machines install from Debian's own repositories as well
+    #[arg(long)]
+    debian_sources: bool,
+    /// Also upgrade machines in this state: files as those in harness/states/
+    #[arg(long, value_name = "FILE", value_parser = NamedState::parse)]
+    state: Vec<NamedState>,
+    /// What may differ from a machine on which the candidate was installed: the beginning of a line that says so. It has to differ
+    #[arg(long, value_name = "BEGINNING")]
+    differs: Vec<String>,
+    /// Where reports and logs go
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
+    output: PathBuf,
+}
+
+/// A product.toml, and where it is.
+#[derive(Debug, Clone)]
+struct Described {
+    path: PathBuf,
+    definition: Definition,
+}
+
+impl Described {
+    fn parse(text: &str) -> Result<Self, String> {
+        let definition = Definition::read(Path::new(text)).map_err(|error| error.to_string())?;
+        Ok(Self { path: file(text)?, definition })
+    }
+}
+
+/// A state, and what it is called.
+#[derive(Debug, Clone)]
+struct NamedState {
+    name: String,
+    path: Option<PathBuf>,
+    state: State,
+}
+
+impl NamedState {
+    fn parse(text: &str) -> Result<Self, String> {
+        let path = Path::new(text);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let state = data::read(path).map_err(|error| format!("{error:#}"))?;
+        Ok(Self { name, path: Some(path.to_owned()), state })
+    }
+
+    fn fresh() -> Self {
+        Self { name: FRESH.to_owned(), path: None, state: State::default() }
+    }
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    existing(text, Path::is_file, "there is no such file")
+}
+
+fn directory(text: &str) -> Result<PathBuf, String> {
+    existing(text, Path::is_dir, "there is no such directory")
+}
+
+/// An absolute path to something that is there.
+fn existing(text: &str, is_there: fn(&Path) -> bool, otherwise: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if !is_there(path) {
+        return Err(otherwise.to_owned());
+    }
+    path.canonicalize().map_err(|error| error.to_string())
+}
+
+impl Options {
+    fn candidate(&self) -> Offer<'_> {
+        let Self { candidate, suite, component, key, .. } = self;
+        Offer { origin: candidate, suite, components: component, key: key.as_deref() }
+    }
+
+    fn old(&self) -> Offer<'_> {
+        let Some(origin) = &self.from_repo else { return self.candidate() };
+        Offer { origin, suite: &self.from_suite, components: &self.component, key: self.from_key.as_deref() }
+    }
+
+    fn services(&self) -> Vec<&str> {
+        self.product.definition.services.order().iter().map(String::as_str).collect()
+    }
+
+    /// The states: a machine that nobody did anything to, and those that are named.
+    fn states(&self) -> Vec<NamedState> {
+        std::iter::once(NamedState::fresh()).chain(self.state.iter().cloned()).collect()
+    }
+
+    /// The command that does one upgrade of this again.
+    fn again(&self, from: &str, debian: Debian, state: &NamedState) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let mut words = vec!["harness".to_owned(), "gate".to_owned()];
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+        };
+        option("candidate", Some(self.candidate.to_string()));
+        option("suite", Some(self.suite.clone()));
+        option("component", Some(self.component.join(",")));
+        option("key", self.key.as_ref().map(path));
+        option("from", Some(from.to_owned()));
+        if let Some(origin) = &self.from_repo {
+            option("from-repo", Some(origin.to_string()));
+            option("from-suite", Some(self.from_suite.clone()));
+            option("from-key", self.from_key.as_ref().map(path));
+        }
+        option("on", Some(debian.to_string()));
+        option("product", Some(path(&self.product.path)));
+        option("name", self.name.clone());
+        option("hooks", self.hooks.as_ref().map(path));
+        option("metapackage", (!self.metapackage.is_empty()).then(|| self.metapackage.join(",")));
+        option("state", state.path.as_ref().map(path));
+        for beginning in &self.differs {
+            option("differs", Some(beginning.clone()));
+        }
+        if self.debian_sources {
+            words.push("--debian-sources".to_owned());
+        }
+        shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+    }
+}
+
+/// Does every upgrade, writes the reports, and prints a line for each and a table of all.
+///
+/// # Errors
+/// If one did not pass: then the reports are written first.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    let machines = Machines::new(options)?;
+    let cells = options.output.join("cells");
+    if cells.exists() {
+        fs::remove_dir_all(&cells).with_context(|| cells.display().to_string())?;
+    }
+    let mut records = Vec::new();
+    for &debian in &options.on {
+        writeln!(out, "{debian}: installing the candidate on new machines, to compare with")?;
+        let installed = machines.installed(debian);
+        let to = installed.as_ref().map_or("candidate", |installed| &installed.version);
+        writeln!(out, "{debian}: {to}")?;
+        for from in &options.from {
+            for state in options.states() {
+                let record = machines.upgrade(debian, from, &state, &installed, &cells)?;
+                writeln!(out, "{}", line(&record))?;
+                records.push(record);
+            }
+        }
+    }
+    table(&records, out)?;
+    let [html, junit, json] = ["report.html", "junit.xml", "summary.json"].map(|name| options.output.join(name));
+    report::run(&cells, &Files { html, junit, json }, out)
+}
+
+/// A line for an upgrade that was tried.
+fn line(record: &Record) -> String {
+    let verdict = if record.passed() { "passed" } else { "FAILED" };
+    format!("{}: {verdict}, {} s", record.cell, record.took / 1000)
+}
+
+/// What came of each upgrade: its name, the verdict, seconds, and what failed first.
+fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
+    let width = records.iter().map(|record| record.cell.len()).max().unwrap_or_default();
+    writeln!(out)?;
+    for record in records {
+        let verdict = if record.passed() { "passed" } else { "FAILED" };
+        let failure = record.failures.first().and_then(|failure| failure.lines().next()).unwrap_or_default();
+        let row = format!("{:width$}  {verdict}  {:>4} s  {failure}", record.cell, record.took / 1000);
+        writeln!(out, "{}", row.trim_end())?;
+    }
+    writeln!(out)?;
+    Ok(())
+}

@@ -1,0 +1,231 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use super::Options;
+use super::offer::{Offer, Origin, version};
+use crate::appliance::INSTALLATION;
+use crate::deb;
+use crate::engine::Engine;
+use crate::image::{Debian, Image};
+use crate::machine::Machine;
+use crate::matrix::portrait::Portrait;
+use crate::package::Package;
+use crate::shipped::Product;
+use crate::world::World;
+
+/// How long a vendor's packages may take to be installed or upgraded.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// How many lines of what apt said are shown when it failed.
+const TAIL: usize = 25;
+
+/// Brings a machine to what its sources offer, and installs packages on it as an admin would.
+const INSTALL: &str = "export DEBIAN_FRONTEND=noninteractive
+apt-get -qq -o APT::Update::Error-Mode=any update
+apt-get -q -y -o Dpkg::Use-Pty=0 --allow-downgrades dist-upgrade
+apt-get -q -y -o Dpkg::Use-Pty=0 --allow-downgrades install";
+
+/// Makes Debian's own repositories sources of a machine.
+const DEBIAN_SOURCES: &str = "for source in /etc/apt/debian-sources/*; do
+    case $source in
+        */sources.list) cp \"$source\" /etc/apt/ ;;
+        *) cp \"$source\" /etc/apt/sources.list.d/ ;;
+    esac
+done";
+
+/// Prefers the repositories that a machine knows now to all that it will know, even where those have something newer: then it has
+/// what it had on the day of the old version.
+const PREFER: &str =
+    "apt-cache policy | sed -n 's/^ *release //p' | grep -v 'a=now' | sort -u | while read -r release; do
+    printf 'Package: *\\nPin: release %s\\nPin-Priority: 1001\\n\\n' \"$release\"
+done >/etc/apt/preferences.d/gate";
+
+/// Where machines come from, and what all of them have.
+pub(super) struct Machines<'a> {
+    pub(super) options: &'a Options,
+    engine: Engine,
+    /// The upgrader, packaged for the vendor's product.
+    pub(super) upgrader: Package,
+}
+
+/// What a machine is like on which the candidate was installed.
+pub(super) struct Installed {
+    /// The version of the version package.
+    pub(super) version: String,
+    pub(super) packages: BTreeMap<String, String>,
+    pub(super) portrait: Portrait,
+    /// Beginnings of the lines in which two such machines differ: what is there is each machine's own.
+    pub(super) own: Vec<String>,
+}
+
+impl<'a> Machines<'a> {
+    pub(super) fn new(options: &'a Options) -> Result<Self> {
+        let definition = &options.product.definition;
+        let name = options.name.clone().unwrap_or_else(|| short(&definition.name));
+        let path = options.product.path.to_str().context("the path of product.toml is not UTF-8")?;
+        let hooks = options.hooks.as_ref().map(|hooks| hooks.to_str().context("the path of the hooks is not UTF-8"));
+        let product = Product {
+            name: &name,
+            title: &definition.name,
+            vendor: "Release gate <gate@localhost>",
+            homepage: "https://localhost/",
+            definition: path,
+            hooks: hooks.transpose()?,
+        };
+        let engine = Engine::connect()?;
+        engine.sweep()?;
+        Ok(Self { options, engine, upgrader: product.upgrader()? })
+    }
+
+    /// Installs the candidate on two new machines.
+    pub(super) fn installed(&self, debian: Debian) -> Result<Installed> {
+        let offer = self.options.candidate();
+        let install = || {
+            let world = self.boot(&debian.machine(), &offer)?;
+            self.install(&world, debian, &offer, None)?;
+            Portrait::of(&world.machine)
+        };
+        let (one, other) = std::thread::scope(|scope| {
+            let other = scope.spawn(install);
+            (install(), other.join().map_err(|_| anyhow!("a thread panicked")))
+        });
+        let (portrait, other) = (one?, other??);
+        let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
+        let own = portrait.differences(&other).into_iter().map(named).collect();
+        let packages = portrait.packages();
+        let package = self.version_package();
+        let version = packages.get(package).with_context(|| format!("the candidate does not bring {package}"))?.clone();
+        Ok(Installed { version, packages, portrait, own })
+    }
+
+    /// A machine with an old version, and that version. Its sources are still the old ones.
+    pub(super) fn old(&self, debian: Debian, from: &str) -> Result<(World, String)> {
+        let offer = self.options.old();
+        let wanted = (from != super::OFFERED).then_some(from);
+        let make = || {
+            let world = self.boot(&debian.machine(), &offer)?;
+            let version = self.find(&world, debian, &offer, wanted)?;
+            self.install(&world, debian, &offer, Some(&version))?;
+            anyhow::Ok(world)
+        };
+        let world = match self.image(debian, from, offer.origin)? {
+            None => make()?,
+            Some(image) => {
+                image.make_once(&self.engine, || {
+                    let world = make()?;
+                    world.machine.sh(INSTALLATION)?;
+                    world.machine.save(&image)
+                })?;
+                self.boot(&image, &offer)?
+            }
+        };
+        let version =
+            world.machine.sh(&format!("dpkg-query --show --showformat='${{Version}}' {}", self.version_package()))?;
+        Ok((world, version))
+    }
+
+    /// Replaces the old repository by the candidate's.
+    pub(super) fn publish_candidate(&self, world: &mut World, debian: Debian) -> Result<()> {
+        let offer = self.options.candidate();
+        world.publish_built(offer.origin.debs())?;
+        offer.add_to(&world.machine, debian)
+    }
+
+    pub(super) fn version_package(&self) -> &str {
+        &self.options.product.definition.version_package
+    }
+
+    /// Boots a machine that reaches what is offered in a directory, and the upgrader.
+    fn boot(&self, image: &Image, offer: &Offer) -> Result<World> {
+        let mut world = World::boot_image(&self.engine, image)?;
+        world.publish([&self.upgrader])?;
+        world.publish_built(offer.origin.debs())?;
+        Ok(world)
+    }
+
+    /// The image in which a machine with an old version is kept, if all that goes into it is in a directory: it is named after that.
+    /// What a repository on the network has is another thing tomorrow.
+    fn image(&self, debian: Debian, from: &str, origin: &Origin) -> Result<Option<Image>> {
+        let Origin::Directory(_, debs) = origin else { return Ok(None) };
+        if self.options.debian_sources {
+            return Ok(None);
+        }
+        let (upgrader, wanted, base) = (deb::build(&self.upgrader)?.bytes, self.wanted(), debian.machine().tag);
+        let texts = [from, &wanted, &base, INSTALL, PREFER, INSTALLATION].map(str::as_bytes);
+        let debs = debs.iter().map(|deb| deb.bytes.as_ref());
+        let ingredients = texts.into_iter().chain([upgrader.as_ref()]).chain(debs);
+        Ok(Some(Image::of(&format!("{debian}-gate"), ingredients)))
+    }
+
+    /// What is installed, as apt-get takes it.
+    fn wanted(&self) -> String {
+        let Options { metapackage, .. } = self.options;
+        let packages =
+            metapackage.iter().map(String::as_str).chain([self.version_package(), self.upgrader.name.as_str()]);
+        packages.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Makes the old repository a source, and finds the version in it that is meant. What it has is preferred from then on, and of
+    /// several versions that one.
+    fn find(&self, world: &World, debian: Debian, offer: &Offer, wanted: Option<&str>) -> Result<String> {
+        let (machine, package) = (&world.machine, self.version_package());
+        offer.add_to(machine, debian)?;
+        say(machine, "apt-get -qq -o APT::Update::Error-Mode=any update")
+            .context("the old repository cannot be read")?;
+        let versions = say(machine, &format!("apt-cache madison {package} | cut -d'|' -f2"))?;
+        let versions: Vec<String> = versions.lines().map(|version| version.trim().to_owned()).collect();
+        let version = version(package, wanted, &versions)?.to_owned();
+        say(machine, PREFER)?;
+        if wanted.is_some() {
+            let pin = format!("Package: *\nPin: version {version}\nPin-Priority: 1002\n");
+            machine.write("/etc/apt/preferences.d/gate-version", pin.as_bytes(), 0o644)?;
+        }
+        Ok(version)
+    }
+
+    /// Installs the product and its upgrader.
+    fn install(&self, world: &World, debian: Debian, offer: &Offer, version: Option<&str>) -> Result<()> {
+        let machine = &world.machine;
+        offer.add_to(machine, debian)?;
+        if self.options.debian_sources {
+            say(machine, DEBIAN_SOURCES)?;
+        }
+        let version = version.map(|version| format!(" {}={version}", self.version_package())).unwrap_or_default();
+        say(machine, &format!("{INSTALL} {}{version}\nrm -f /etc/apt/preferences.d/gate*", self.wanted()))
+            .with_context(|| format!("{} cannot be installed from {}", self.wanted(), offer.origin))?;
+        Ok(())
+    }
+}
+
+/// The name of a product as a package could have it: `Acme Gateway` is `acme-gateway`.
+fn short(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let parts = lower.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-")
+}
+
+/// Runs a script that may take its time, and gives what it printed.
+///
+/// # Errors
+/// If it fails, with the end of what it printed.
+fn say(machine: &Machine, script: &str) -> Result<String> {
+    let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").patience(PATIENCE).run()?;
+    if transcript.exit != 0 {
+        let lines: Vec<&str> = transcript.screen.lines().collect();
+        bail!("{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+    }
+    Ok(transcript.screen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_of_what_people_call_the_product() {
+        assert_eq!(short("XiVO"), "xivo");
+        assert_eq!(short("Acme Gateway (2)"), "acme-gateway-2");
+    }
+}

@@ -1,0 +1,146 @@
+//! The gate on repositories of ours: what may be released passes, what may not is held back, and bad input is named.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use assert_cmd::Command;
+use harness::deb;
+use harness::release::Release;
+use harness::shipped::SERVICES;
+use quick_junit::Report;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A vendor's files: a directory of .debs for each release, and a product.toml.
+struct Vendor(TempDir);
+
+/// What a gate came to.
+struct Outcome {
+    exit: Option<i32>,
+    /// What it printed, its errors included.
+    screen: String,
+}
+
+impl Vendor {
+    fn new(releases: &[&Release]) -> Result<Self> {
+        let vendor = Self(tempfile::tempdir()?);
+        for release in releases {
+            let directory = vendor.path().join(&release.version);
+            fs::create_dir(&directory)?;
+            for package in &release.packages {
+                fs::write(directory.join(package.file_name()), deb::build(package)?.bytes)?;
+            }
+        }
+        let services = SERVICES.map(|service| format!("{service:?}")).join(", ");
+        let product =
+            format!("name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\norder = [{services}]\nsettle = \"0s\"\n");
+        fs::write(vendor.path().join("product.toml"), product)?;
+        Ok(vendor)
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// `harness gate`, with these arguments after those that are always needed; a later one counts.
+    fn gate(&self, arguments: &[&str]) -> Result<Outcome> {
+        let output = Command::new(env!("CARGO_BIN_EXE_harness"))
+            .current_dir(self.path())
+            .args(["gate", "--product", "product.toml", "--output", "out"])
+            .args(arguments)
+            .output()?;
+        let screen = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        Ok(Outcome { exit: output.status.code(), screen })
+    }
+
+    fn summary(&self) -> Result<Value> {
+        Ok(serde_json::from_slice(&fs::read(self.path().join("out/summary.json"))?)?)
+    }
+}
+
+#[test]
+fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
+    let vendor = Vendor::new(&[&Release::named("1.2.1")?, &Release::named("1.2.2")?])?;
+    let outcome =
+        vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1", "--from", "1.2.1", "--on", "bookworm,trixie"])?;
+    ensure!(outcome.exit == Some(0), "{}", outcome.screen);
+    for debian in ["bookworm", "trixie"] {
+        let row = format!("gate::1.2.1-to-1.2.2::{debian}");
+        ensure!(
+            outcome.screen.lines().any(|line| line.starts_with(&row) && line.contains("  passed  ")),
+            "{outcome:?}"
+        );
+    }
+    let junit = fs::read_to_string(vendor.path().join("out/junit.xml"))?;
+    let junit = Report::deserialize_from_str(&junit)?;
+    ensure!((junit.tests, junit.failures, junit.errors) == (2, 0, 0), "{junit:?}");
+    let page = fs::read_to_string(vendor.path().join("out/report.html"))?;
+    ensure!(page.contains("gate::1.2.1-to-1.2.2::trixie"), "the page lacks an upgrade");
+    ensure!(vendor.summary()?["passed"] == 2, "{}", vendor.summary()?);
+    let record = fs::read(vendor.path().join("out/cells/gate--1.2.1-to-1.2.2--bookworm/record.json"))?;
+    let record: Value = serde_json::from_slice(&record)?;
+    let checked = record["checked"].as_array().context("a record without checks")?;
+    ensure!(checked.iter().any(|check| check == "there is something to upgrade"), "{checked:?}");
+    ensure!(checked.len() == 11, "{checked:?}");
+    Ok(())
+}
+
+#[test]
+fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
+    let mut broken = Release::named("1.2.2")?;
+    let package = broken.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
+    // Only who comes from 1.2.1 gets into trouble: a new machine does not.
+    let script = package.scripts.get_mut("postinst").context("no postinst")?;
+    script.push_str("\nif [ -n \"$2\" ]; then echo 'the schema is older than I thought' >&2; exit 3; fi\n");
+    let vendor = Vendor::new(&[&Release::named("1.2.1")?, &broken])?;
+    let outcome = vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1"])?;
+    ensure!(outcome.exit == Some(1), "{outcome:?}");
+    ensure!(outcome.screen.contains("FAILED") && outcome.screen.contains("1 of 1 cells failed"), "{outcome:?}");
+    let summary = vendor.summary()?;
+    let failures = summary["cells"][0]["failures"].to_string();
+    ensure!(failures.contains("the exit code is 5, not 0") && failures.contains("dahdi"), "{failures}");
+    Ok(())
+}
+
+#[test]
+fn a_candidate_that_is_not_newer_or_a_version_that_is_nowhere_is_named() -> Result<()> {
+    let vendor = Vendor::new(&[&Release::named("1.2.1")?])?;
+    let outcome = vendor.gate(&["--candidate", "1.2.1", "--from", "1.2.1,0.7"])?;
+    ensure!(outcome.exit == Some(1), "{outcome:?}");
+    let summary = vendor.summary()?["cells"].to_string();
+    ensure!(summary.contains("not true: there is something to upgrade"), "{summary}");
+    ensure!(summary.contains("the old repository has no xivo 0.7; it has 1.2.1"), "{summary}");
+    Ok(())
+}
+
+#[test]
+fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
+    let vendor = Vendor::new(&[&Release::named("1.2.1")?])?;
+    fs::create_dir(vendor.path().join("empty"))?;
+    fs::write(vendor.path().join("bad.toml"), "name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\nordr = []\n")?;
+    fs::write(vendor.path().join("state.toml"), "description = \"x\"\nprepared = \"\"\n")?;
+    let good = ["--candidate", "1.2.1", "--from", "1.2.1"];
+    for (arguments, said) in [
+        (&["--candidate", "nowhere", "--from", "1"][..], "there is no such directory"),
+        (&["--candidate", "empty", "--from", "1"][..], "empty: there is no .deb in this directory"),
+        (&[&good[..], &["--from-repo", "nowhere"][..]].concat(), "there is no such directory"),
+        (&[&good[..], &["--on", "woody"][..]].concat(), "invalid value 'woody' for '--on"),
+        (&[&good[..], &["--state", "state.toml"][..]].concat(), "state.toml:2: unknown field `prepared`"),
+        (&[&good[..], &["--key", "nowhere"][..]].concat(), "there is no such file"),
+        (&["--candidate", "1.2.1"][..], "--from"),
+    ] {
+        let outcome = vendor.gate(arguments)?;
+        ensure!(outcome.exit == Some(2) && outcome.screen.contains(said), "{arguments:?}: {outcome:?}");
+    }
+    fs::rename(vendor.path().join("bad.toml"), vendor.path().join("product.toml"))?;
+    let outcome = vendor.gate(&good)?;
+    ensure!(outcome.exit == Some(2) && outcome.screen.contains("product.toml:4: unknown field `ordr`"), "{outcome:?}");
+    Ok(())
+}
+
+impl std::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {:?}:\n{}", self.exit, self.screen)
+    }
+}
