@@ -11,6 +11,7 @@ use crate::image::{Debian, Image};
 use crate::machine::Machine;
 use crate::package::Package;
 use crate::release::Release;
+use crate::world::World;
 
 /// Prints what two machines with the same release have in common, a line each: what it is, its name, and what there is to say of it.
 ///
@@ -33,10 +34,18 @@ dpkg-divert --list | sed 's/^/divert /'
 dpkg-statoverride --list | sed 's/^\([^ ]* [^ ]* [^ ]*\) \(.*\)/override \2 \1/'
 systemctl list-unit-files --no-legend --plain --type=service,socket,timer,path,target | sed 's/^\([^ ]*\)  *\([^ ]*\).*/unit \1 \2/'
 systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\)  *\([^ ]*\).*/service \1 \2 \3/p'
+systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\).*/trigger \1 \2/p'
 "#;
 
 /// Services that are there or not as it comes: systemd's own, of moments long past.
-const FLEETING: [&str; 4] = ["service systemd-", "service user@", "service user-runtime-dir@", "service run-"];
+const FLEETING: [&str; 6] = [
+    "service systemd-",
+    "service user@",
+    "service user-runtime-dir@",
+    "service run-",
+    "trigger systemd-",
+    "trigger syslog.socket",
+];
 
 /// What a machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +83,17 @@ impl Portrait {
         fs::write(&new, lines.join("\n"))?;
         fs::rename(&new, &path)?;
         Ok(portrait)
+    }
+
+    /// Of a new machine on which somebody installs a release that no other machine has.
+    ///
+    /// # Errors
+    /// If it cannot be installed.
+    pub fn of_new(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
+        let mut world = World::boot(debian)?;
+        world.publish(release.packages.iter().chain([upgrader]))?;
+        world.install(&[&release.product, &upgrader.name]).context("no new machine can be installed with the release")?;
+        Self::of(&world.machine)
     }
 
     /// Reads what the script printed, or what was kept of that.

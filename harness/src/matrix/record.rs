@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use super::cell::Cell;
+
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +85,26 @@ pub enum Kind {
 }
 
 impl Record {
+    /// Of a cell that has not yet begun.
+    #[must_use]
+    pub fn of(cell: &Cell) -> Self {
+        Self {
+            cell: cell.name(),
+            place: cell.place(),
+            explanation: cell.explanation(),
+            failures: Vec::new(),
+            checked: Vec::new(),
+            took: 0,
+            run: 0,
+            exit: None,
+            screen: String::new(),
+            timeline: Vec::new(),
+            difference: None,
+            logs: Vec::new(),
+            again: cell.again(),
+        }
+    }
+
     /// True if everything was as expected.
     #[must_use]
     pub fn passed(&self) -> bool {

@@ -10,8 +10,10 @@ use upgrader::step::Step;
 use super::answer::QUESTION;
 use super::cell::Cell;
 use super::check::{Check, Upgraded};
+use super::course;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
+use super::own::Own;
 use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
@@ -53,6 +55,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Machine) -> Result<()>;
 struct Running<'a> {
     cell: &'a Cell,
     world: World,
+    own: Own,
     /// The new release as it is published.
     release: Release,
     upgrader: Package,
@@ -117,7 +120,8 @@ impl Cell {
     /// Where its record and its logs are.
     #[must_use]
     pub fn kept_in(&self) -> PathBuf {
-        binaries::target().join("matrix/cells").join(self.directory())
+        let cells = if self.defect.is_some() { "defects" } else { "matrix/cells" };
+        binaries::target().join(cells).join(self.directory())
     }
 }
 
@@ -140,6 +144,9 @@ impl<'a> Running<'a> {
             &upgrader
         };
         let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
+        if let Some(defect) = &cell.defect {
+            defect.install_old(&mut world)?;
+        }
         if !cell.state.packages.is_empty() {
             world.publish(&cell.state.packages)?;
         }
@@ -147,7 +154,10 @@ impl<'a> Running<'a> {
             world.machine.sh("apt-get -qq update")?;
             world.machine.sh(&cell.state.prepare).context("the machine does not come into its state")?;
         }
-        let mut release = Release::named(&cell.to)?;
+        let (mut release, upgrader) = match &cell.defect {
+            Some(defect) => (defect.candidate.clone(), defect.upgrader(upgrader)?),
+            None => (Release::named(&cell.to)?, upgrader),
+        };
         if at(Step::Packages) {
             strike_point(Step::Packages).arm_package(&mut release.packages)?;
         }
@@ -155,25 +165,15 @@ impl<'a> Running<'a> {
             stop.arm_package(&mut release.packages)?;
         }
         world.publish(release.packages.iter().chain([&upgrader]))?;
+        if let Some(defect) = &cell.defect {
+            defect.misbehave(&world)?;
+        }
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
-        let record = Record {
-            cell: cell.name(),
-            place: cell.place(),
-            explanation: cell.explanation(),
-            failures: Vec::new(),
-            checked: Vec::new(),
-            took: 0,
-            run: 0,
-            exit: None,
-            screen: String::new(),
-            timeline: Vec::new(),
-            difference: None,
-            logs: Vec::new(),
-            again: cell.again(),
-        };
-        Ok(Self { cell, world, release, upgrader, document: String::new(), record })
+        let own = Own::of(&world.machine)?;
+        let record = Record::of(cell);
+        Ok(Self { cell, world, own, release, upgrader, document: String::new(), record })
     }
 
     fn go(&mut self) -> Result<()> {
@@ -214,8 +214,18 @@ impl<'a> Running<'a> {
                 not(strike_point(strike.step).is_done(&self.world.machine)?, "it never did"),
             ));
         }
+        if self.cell.defect.is_some() && !self.record.passed() {
+            // What comes of a run that failed is no news.
+            return Ok(());
+        }
         match expected.end() {
             End::Upgraded => {
+                if self.cell.strike.is_none() {
+                    let restarts = course::restarts(&happened, &self.world.machine)?;
+                    self.look(("every service had one turn, after those that it needs", restarts));
+                    let left_out = course::hooks_left_out(&self.upgrader, &self.record.timeline);
+                    self.look(("every hook that is shipped ran", left_out));
+                }
                 self.mend()?;
                 self.look_at_the_upgraded(&expected)
             }
@@ -326,7 +336,10 @@ impl<'a> Running<'a> {
     }
 
     fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
-        let installed = Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader)?;
+        let installed = match &self.cell.defect {
+            Some(defect) => Portrait::of_new(self.cell.debian, &defect.candidate, &self.upgrader),
+            None => Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader),
+        }?;
         let upgraded = Upgraded {
             machine: &self.world.machine,
             release: &self.release,
@@ -334,7 +347,7 @@ impl<'a> Running<'a> {
             expect: expected,
             installed: &installed,
         };
-        for check in upgraded.checks()? {
+        for check in upgraded.checks()?.into_iter().chain(self.own.checks(&self.world.machine)?) {
             self.look(check);
         }
         if !self.cell.state.respected.is_empty() {
