@@ -34,6 +34,9 @@ matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
 	$(HARNESS) report && exit $$result
 
+defects: ## upgrades to what vendors do wrong, each of which has to be caught (PART=name for some)
+	@$(SET_UP); $(HARNESS) defects $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result
+
 stories: ## every story on every release of Debian, where `make test` tells most on one of them
 	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result
 

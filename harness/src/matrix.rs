@@ -1,5 +1,7 @@
 /// What the person does who is asked.
 pub mod answer;
+/// Whether what vendors do wrong is caught.
+pub mod catalogue;
 /// One upgrade of the matrix.
 pub mod cell;
 /// What is looked at on a machine that was upgraded.
@@ -8,8 +10,6 @@ pub mod check;
 mod course;
 /// What vendors do wrong: the files in `defects/`.
 pub mod defect;
-/// Whether what vendors do wrong is caught.
-pub mod catalogue;
 /// What is expected of a run.
 pub mod expectation;
 /// What a person does with the matrix.

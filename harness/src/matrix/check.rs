@@ -92,7 +92,8 @@ impl Upgraded<'_> {
     /// whether it stays up.
     fn undeclared_services(&self) -> Vec<String> {
         let files = self.release.packages.iter().flat_map(|package| &package.files);
-        let enabled = files.filter(|file| String::from_utf8_lossy(&file.content).contains("WantedBy=multi-user.target"));
+        let enabled =
+            files.filter(|file| String::from_utf8_lossy(&file.content).contains("WantedBy=multi-user.target"));
         let names = enabled.filter_map(|file| {
             file.path.strip_prefix("/usr/lib/systemd/system/")?.strip_suffix(".service").map(str::to_owned)
         });

@@ -10,9 +10,10 @@ use upgrader::strict::line_at;
 use super::answer::Answer;
 use super::cell::Cell;
 use super::expectation::Expectation;
+use super::portrait::Portrait;
 use super::record::Record;
 use super::state::State;
-use crate::appliance::PRODUCT;
+use crate::appliance::{self, PRODUCT};
 use crate::data;
 use crate::image::Debian;
 use crate::package::{File, Package};
@@ -31,10 +32,10 @@ pub struct Defect {
     pub caught_by: Vec<String>,
     /// Whether every run of the tests has a look at it.
     pub chosen: bool,
-    /// What is different about the old release: the packages that are.
-    old: Vec<Package>,
     /// The new release as it is published.
     pub(super) candidate: Release,
+    old: Different,
+    new: Different,
     hooks: Vec<Hook>,
     replaced: Vec<Replaced>,
     repository: Option<RepositoryFault>,
@@ -119,6 +120,13 @@ struct Change {
     service: Option<bool>,
 }
 
+/// What is different about a release, as it is published.
+#[derive(Debug, Clone)]
+struct Different {
+    packages: Vec<Package>,
+    dropped: Vec<String>,
+}
+
 /// A hook of the upgrader's.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,8 +175,8 @@ fn read(name: &str, path: &Path) -> Result<Cell> {
             edition.apply(release).map_err(|(offset, what)| anyhow::anyhow!("{}: {what}", at(offset)))
         })
     };
-    let mut old = release(&written.from, &written.old)?.packages;
-    old.retain(|package| written.old.concerns(&package.name));
+    let old = release(&written.from, &written.old)?;
+    let candidate = release(&written.to, &written.new)?;
     let replaced = |replace: &Spanned<(String, String)>| {
         let (text, by) = replace.get_ref().clone();
         Replaced { place: at(replace.span().start), text, by }
@@ -178,8 +186,9 @@ fn read(name: &str, path: &Path) -> Result<Cell> {
         description: written.description,
         caught_by: written.caught_by,
         chosen: written.chosen,
-        old,
-        candidate: release(&written.to, &written.new)?,
+        old: written.old.different(&old),
+        new: written.new.different(&candidate),
+        candidate,
         hooks: written.hooks,
         replaced: written.product.replace.iter().map(replaced).collect(),
         repository: written.repository,
@@ -217,9 +226,16 @@ impl Hook {
 }
 
 impl Edition {
-    fn concerns(&self, name: &str) -> bool {
-        self.changes.iter().any(|change| change.name.get_ref() == name)
-            || self.packages.iter().any(|package| package.name == name)
+    /// What is different about a release that it was applied to.
+    fn different(&self, release: &Release) -> Different {
+        let concerns = |name: &str| {
+            self.changes.iter().any(|change| change.name.get_ref() == name)
+                || self.packages.iter().any(|package| package.name == name)
+        };
+        Different {
+            packages: release.packages.iter().filter(|package| concerns(&package.name)).cloned().collect(),
+            dropped: self.drop.iter().map(|name| name.get_ref().clone()).collect(),
+        }
     }
 
     fn apply(&self, release: &mut Release) -> Result<(), Complaint> {
@@ -265,23 +281,40 @@ impl Change {
     }
 }
 
+impl Different {
+    /// Lets a machine that has the release as it is otherwise have what is different, as if it had been installed so.
+    fn install(&self, world: &mut World, product: &str) -> Result<()> {
+        let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
+        let names = [names, self.dropped.iter().map(String::as_str).collect()].concat().join(" ");
+        if names.is_empty() {
+            return Ok(());
+        }
+        world.publish(&self.packages)?;
+        // The metapackage goes as well, so that nothing is broken and apt brings all of it back, the way it came.
+        let script = format!(
+            "dpkg --purge --force-depends {product} {names} 2>&1
+             apt-get -qq update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {product} 2>&1"
+        );
+        world.machine.sh(&script).map(drop)
+    }
+}
+
 impl Defect {
     /// Lets the machine have what is different about the old release, as if it had been installed so.
     pub(super) fn install_old(&self, world: &mut World) -> Result<()> {
-        if self.old.is_empty() {
-            return Ok(());
-        }
-        world.publish(&self.old)?;
-        let names: Vec<&str> = self.old.iter().map(|package| package.name.as_str()).collect();
-        let script = format!(
-            "dpkg --purge --force-depends {} 2>&1
-             apt-get -qq update
-             DEBIAN_FRONTEND=noninteractive apt-get -qq -y --fix-broken install {} 2>&1",
-            names.join(" "),
-            self.candidate.product
-        );
-        world.machine.sh(&script).context("the old release cannot be installed")?;
-        Ok(())
+        self.old.install(world, &self.candidate.product).context("the old release cannot be installed")
+    }
+
+    /// What there is to see on a machine on which the new release was installed.
+    ///
+    /// # Errors
+    /// If it cannot be installed.
+    pub(super) fn portrait_of_new(&self, debian: Debian, upgrader: &Package) -> Result<Portrait> {
+        let mut world = appliance::at_release(debian, &self.candidate.version, upgrader)?;
+        let installed = self.new.install(&mut world, &self.candidate.product);
+        installed.context("the new release cannot be installed where there was none")?;
+        Portrait::of(&world.machine)
     }
 
     /// The upgrader that is published with the new release: a newer one, if something about it is different.
@@ -298,7 +331,8 @@ impl Defect {
             upgrader.files.retain(|file| file.path != path);
             upgrader = upgrader.file(&path, content.as_str(), *mode);
         }
-        let product = upgrader.files.iter_mut().find(|file| file.path == PRODUCT).context("there is no product.toml")?;
+        let product =
+            upgrader.files.iter_mut().find(|file| file.path == PRODUCT).context("there is no product.toml")?;
         let mut text = String::from_utf8(std::mem::take(&mut product.content)).context("product.toml")?;
         for Replaced { place, text: old, by } in &self.replaced {
             ensure!(text.contains(old.as_str()), "{place}: replace: product.toml has no {old:?}");
@@ -352,10 +386,7 @@ mod tests {
             ("[new]\nremove = []", "bad.toml:5: unknown field `remove`"),
             ("[new]\ndrop = [\"x\"]", "bad.toml:5: the release has no package \"x\""),
             ("[[new.change]]\nname = \"x\"", "bad.toml:5: the release has no package \"x\""),
-            (
-                "[[new.change]]\nname = \"xivo\"\nwithout = [\"/x\"]",
-                "bad.toml:6: without: xivo has no file \"/x\"",
-            ),
+            ("[[new.change]]\nname = \"xivo\"\nwithout = [\"/x\"]", "bad.toml:6: without: xivo has no file \"/x\""),
             ("[[hook]]\nphase = \"x\"", "bad.toml:5: phase: unknown variant `x`"),
             ("[product]\nreplace = [\"a\"]", "bad.toml:5: replace: "),
             ("repository = { fault = { error = 200 } }", "bad.toml:4: repository: error = 200"),
@@ -372,7 +403,7 @@ mod tests {
         assert!(defects().filter(|defect| !defect.caught_by.is_empty()).count() >= 32);
         assert!(defects().any(|defect| defect.caught_by.is_empty()));
         for defect in defects() {
-            for package in defect.old.iter().chain(&defect.candidate.packages) {
+            for package in defect.old.packages.iter().chain(&defect.candidate.packages) {
                 crate::deb::build(package).unwrap();
             }
         }

@@ -11,7 +11,6 @@ use crate::image::{Debian, Image};
 use crate::machine::Machine;
 use crate::package::Package;
 use crate::release::Release;
-use crate::world::World;
 
 /// Prints what two machines with the same release have in common, a line each: what it is, its name, and what there is to say of it.
 ///
@@ -83,17 +82,6 @@ impl Portrait {
         fs::write(&new, lines.join("\n"))?;
         fs::rename(&new, &path)?;
         Ok(portrait)
-    }
-
-    /// Of a new machine on which somebody installs a release that no other machine has.
-    ///
-    /// # Errors
-    /// If it cannot be installed.
-    pub fn of_new(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
-        let mut world = World::boot(debian)?;
-        world.publish(release.packages.iter().chain([upgrader]))?;
-        world.install(&[&release.product, &upgrader.name]).context("no new machine can be installed with the release")?;
-        Self::of(&world.machine)
     }
 
     /// Reads what the script printed, or what was kept of that.

@@ -337,7 +337,7 @@ impl<'a> Running<'a> {
 
     fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
         let installed = match &self.cell.defect {
-            Some(defect) => Portrait::of_new(self.cell.debian, &defect.candidate, &self.upgrader),
+            Some(defect) => defect.portrait_of_new(self.cell.debian, &self.upgrader),
             None => Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader),
         }?;
         let upgraded = Upgraded {
