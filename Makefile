@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test report snapshots check lint bench deb images setup clean
+.PHONY: help demo test matrix defects stories report snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
