@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test report gate-example snapshots check lint bench deb images setup clean
+.PHONY: help demo test matrix defects stories report gate-example snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -38,6 +38,9 @@ matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/
 	@$(SET_UP); rm -rf target/matrix/cells; \
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
 	$(HARNESS) report && exit $$result
+
+defects: ## upgrades to what vendors do wrong, each of which has to be caught (PART=name for some)
+	@$(SET_UP); $(HARNESS) defects $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result
 
 stories: ## every story on every release of Debian, where `make test` tells most on one of them
 	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use futures_util::StreamExt as _;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use testcontainers::bollard::query_parameters::{
     BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions,
@@ -35,7 +36,8 @@ const KEPT: Duration = Duration::from_secs(6 * 60 * 60);
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(15);
 
 /// A Debian release that there is a machine of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Debian {
     /// Debian 12.
     Bookworm,

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
-use harness::matrix::{explore, fault};
+use harness::matrix::{catalogue, explore, fault};
 use harness::{bench, binaries, command, deb, demo, gate, lintian, report, shipped};
 use upgrader::step::Step;
 
@@ -59,6 +59,11 @@ enum Verb {
         /// Stop it after that step: in the next one in which it can be stopped
         #[arg(long, requires = "at")]
         after: bool,
+    },
+    /// Upgrade machines to what vendors do wrong; fails if something of that is not caught
+    Defects {
+        /// Only those that have this in their names
+        part: Option<String>,
     },
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
@@ -131,6 +136,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Explain { name } => explore::explain(&name, &mut out)?,
         Verb::Run { name, keep } => explore::run(&name, keep, &mut out)?,
         Verb::Shell { name, at, after } => explore::shell(&name, at, after, &mut out)?,
+        Verb::Defects { part } => catalogue::run(part.as_deref().unwrap_or_default(), &mut out)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
         Verb::Deb { directory } => {
             let package = shipped::XIVO.upgrader()?;

@@ -1,15 +1,23 @@
 /// What the person does who is asked.
 pub mod answer;
+/// Whether what vendors do wrong is caught.
+pub mod catalogue;
 /// One upgrade of the matrix.
 pub mod cell;
 /// What is looked at on a machine that was upgraded.
 pub mod check;
+/// How a run goes with nothing in its way.
+mod course;
+/// What vendors do wrong: the files in `defects/`.
+pub mod defect;
 /// What is expected of a run.
 pub mod expectation;
 /// What a person does with the matrix.
 pub mod explore;
 /// What goes wrong: the files in `faults/`.
 pub mod fault;
+/// What belongs to a machine and not to a release.
+pub mod own;
 /// Where something can strike in the middle of a step.
 mod point;
 /// What two machines with the same release have in common.

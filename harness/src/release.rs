@@ -85,11 +85,28 @@ impl Release {
         Self::parse(&path, &text.replace(version, other))
     }
 
+    /// One that comes with the harness, after somebody has changed what is written there.
+    ///
+    /// # Errors
+    /// As those of [`Self::named`], and those of the change.
+    pub fn changed(version: &str, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
+        let mut release: Self = data::read(&path(XIVO.name, version))?;
+        change(&mut release)?;
+        release.complete();
+        Ok(release)
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut release: Self = data::parse(path, text)?;
-        for package in &mut release.packages {
+        release.complete();
+        Ok(release)
+    }
+
+    /// Fills in what packages leave to the release, and what debhelper would write.
+    fn complete(&mut self) {
+        for package in &mut self.packages {
             if package.version.is_empty() {
-                package.version.clone_from(&release.version);
+                package.version.clone_from(&self.version);
             }
             for script in package.scripts.values_mut() {
                 if !script.starts_with("#!") {
@@ -100,7 +117,6 @@ impl Release {
                 add_service(package);
             }
         }
-        Ok(release)
     }
 }
 

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use upgrader::step::Step;
 
 use super::answer::Answer;
+use super::defect::Defect;
 use super::expectation::Expectation;
 use super::fault::Strike;
 use super::record::Place;
@@ -29,6 +30,8 @@ pub struct Cell {
     pub state: State,
     /// What goes wrong.
     pub strike: Option<Strike>,
+    /// What the vendor did wrong.
+    pub defect: Option<Defect>,
     /// What the person does.
     pub answer: Answer,
     /// What the scenario expects.
@@ -120,6 +123,9 @@ impl Cell {
             paragraphs.push(format!("Its state, {}: {}", self.state_name, sentence(&self.state.description)));
         }
         paragraphs.push(self.answer.explained().to_owned());
+        if let Some(defect) = &self.defect {
+            paragraphs.push(format!("What its vendor did wrong, {}: {}", defect.name, sentence(&defect.description)));
+        }
         if let Some(strike) = &self.strike {
             let description = sentence(&strike.fault.description);
             paragraphs.push(format!("What goes wrong at the step {}: {description}", strike.step));
@@ -131,6 +137,9 @@ impl Cell {
     /// The command that runs it again, and nothing else.
     #[must_use]
     pub fn again(&self) -> String {
-        format!("cargo run -p harness -- run {}", self.name())
+        match &self.defect {
+            Some(defect) => format!("cargo run -p harness -- defects {}", defect.name),
+            None => format!("cargo run -p harness -- run {}", self.name()),
+        }
     }
 }

@@ -33,10 +33,18 @@ dpkg-divert --list | sed 's/^/divert /'
 dpkg-statoverride --list | sed 's/^\([^ ]* [^ ]* [^ ]*\) \(.*\)/override \2 \1/'
 systemctl list-unit-files --no-legend --plain --type=service,socket,timer,path,target | sed 's/^\([^ ]*\)  *\([^ ]*\).*/unit \1 \2/'
 systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\)  *\([^ ]*\).*/service \1 \2 \3/p'
+systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\).*/trigger \1 \2/p'
 "#;
 
 /// Services that are there or not as it comes: systemd's own, of moments long past.
-const FLEETING: [&str; 4] = ["service systemd-", "service user@", "service user-runtime-dir@", "service run-"];
+const FLEETING: [&str; 6] = [
+    "service systemd-",
+    "service user@",
+    "service user-runtime-dir@",
+    "service run-",
+    "trigger systemd-",
+    "trigger syslog.socket",
+];
 
 /// What a machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,10 @@ use upgrader::step::Step;
 use super::answer::QUESTION;
 use super::cell::Cell;
 use super::check::Upgraded;
+use super::course;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
+use super::own::Own;
 use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
@@ -49,6 +51,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Machine) -> Result<()>;
 struct Running<'a> {
     cell: &'a Cell,
     world: World,
+    own: Own,
     /// The new release as it is published.
     release: Release,
     upgrader: Package,
@@ -113,7 +116,8 @@ impl Cell {
     /// Where its record and its logs are.
     #[must_use]
     pub fn kept_in(&self) -> PathBuf {
-        binaries::target().join("matrix/cells").join(self.directory())
+        let cells = if self.defect.is_some() { "defects" } else { "matrix/cells" };
+        binaries::target().join(cells).join(self.directory())
     }
 }
 
@@ -128,8 +132,14 @@ impl<'a> Running<'a> {
             &upgrader
         };
         let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
+        if let Some(defect) = &cell.defect {
+            defect.install_old(&mut world)?;
+        }
         cell.state.bring_about(&mut world)?;
-        let mut release = Release::named(&cell.to)?;
+        let (mut release, upgrader) = match &cell.defect {
+            Some(defect) => (defect.candidate.clone(), defect.upgrader(upgrader)?),
+            None => (Release::named(&cell.to)?, upgrader),
+        };
         if at(Step::Packages) {
             strike_point(Step::Packages).arm_package(&mut release.packages)?;
         }
@@ -137,11 +147,15 @@ impl<'a> Running<'a> {
             stop.arm_package(&mut release.packages)?;
         }
         world.publish(release.packages.iter().chain([&upgrader]))?;
+        if let Some(defect) = &cell.defect {
+            defect.misbehave(&world)?;
+        }
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
+        let own = Own::of(&world.machine)?;
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
-        Ok(Self { cell, world, release, upgrader, document: String::new(), record })
+        Ok(Self { cell, world, own, release, upgrader, document: String::new(), record })
     }
 
     fn go(&mut self) -> Result<()> {
@@ -176,8 +190,18 @@ impl<'a> Running<'a> {
         if let Some(went_wrong) = self.went_wrong()? {
             self.record.look(("what goes wrong went wrong", not(went_wrong, "it never did")));
         }
+        if self.cell.defect.is_some() && !self.record.passed() {
+            // What comes of a run that failed is no news.
+            return Ok(());
+        }
         match expected.end() {
             End::Upgraded => {
+                if self.cell.strike.is_none() {
+                    let restarts = course::restarts(&happened, &self.world.machine)?;
+                    self.record.look(("every service had one turn, after those that it needs", restarts));
+                    let left_out = course::hooks_left_out(&self.upgrader, &self.record.timeline);
+                    self.record.look(("every hook that is shipped ran", left_out));
+                }
                 self.mend()?;
                 self.look_at_the_upgraded(&expected)
             }
@@ -274,7 +298,10 @@ impl<'a> Running<'a> {
     }
 
     fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
-        let installed = Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader)?;
+        let installed = match &self.cell.defect {
+            Some(defect) => defect.portrait_of_new(self.cell.debian, &self.upgrader),
+            None => Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader),
+        }?;
         let published = self.release.packages.iter().chain([&self.upgrader]);
         let packages: BTreeMap<_, _> =
             published.map(|package| (package.name.clone(), package.version.clone())).collect();
@@ -288,7 +315,9 @@ impl<'a> Running<'a> {
             installed: &installed,
             own: &[],
         };
-        for check in upgraded.checks()? {
+        let undeclared = course::undeclared_services(&self.release);
+        self.record.look(("every service of the release is in the declared order", undeclared));
+        for check in upgraded.checks()?.into_iter().chain(self.own.checks(&self.world.machine)?) {
             self.record.look(check);
         }
         if let Some(check) = self.cell.state.check(&self.world.machine)? {

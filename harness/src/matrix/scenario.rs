@@ -112,6 +112,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                             state_name: state_name.clone(),
                             state: state.clone(),
                             strike: strike.clone(),
+                            defect: None,
                             answer,
                             expect: scenario.expect.clone(),
                             chosen: false,

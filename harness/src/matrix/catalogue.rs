@@ -1,0 +1,69 @@
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use super::cell::Cell;
+use super::defect::defects;
+use super::record::Record;
+
+/// How many machines run at once.
+const AT_ONCE: usize = 4;
+
+/// Upgrades machines to what vendors did wrong, shows what it was caught by, and counts.
+///
+/// # Errors
+/// If one is not caught, or something is found where there is nothing to find.
+pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
+    let mut cells = defects()?;
+    cells.retain(|cell| cell.state_name.contains(part));
+    ensure!(!cells.is_empty(), "no defect has {part:?} in its name");
+    let (mut seeded, mut caught, mut false_alarms) = (0, 0, 0);
+    let todo = Mutex::new(cells.into_iter());
+    let next = || todo.lock().ok()?.next();
+    std::thread::scope(|scope| -> Result<()> {
+        let (tell, told) = mpsc::channel();
+        for _ in 0..AT_ONCE {
+            let tell = tell.clone();
+            scope.spawn(move || {
+                while let Some(cell) = next() {
+                    let ran = examine(&cell);
+                    if tell.send((cell, ran)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(tell);
+        for (cell, ran) in told {
+            let defect = cell.defect.as_ref().context("a cell without a defect")?;
+            let is_control = defect.caught_by.is_empty();
+            let (record, verdict) = ran.with_context(|| cell.name())?;
+            seeded += usize::from(!is_control);
+            caught += usize::from(!is_control && verdict.is_ok());
+            false_alarms += usize::from(is_control && verdict.is_err());
+            let by = match &verdict {
+                Ok(()) if is_control => "(nothing is wrong, and nothing was found)".to_owned(),
+                Ok(()) => defect.caught_by.join("; "),
+                Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
+            };
+            let seconds = record.took.div_ceil(1000);
+            writeln!(out, "{:<34} {:<8} {seconds:>3} s  {by}", defect.name, cell.debian)?;
+        }
+        Ok(())
+    })?;
+    writeln!(out, "{caught} of {seeded} defects are caught")?;
+    ensure!(false_alarms == 0, "something was found where nothing is wrong");
+    ensure!(caught == seeded, "{} escaped", seeded - caught);
+    Ok(())
+}
+
+/// Runs the cell of a defect, and says whether what was found is what there is to find.
+pub fn examine(cell: &Cell) -> Result<(Record, Result<(), Vec<String>>)> {
+    let defect = cell.defect.as_ref().ok_or_else(|| anyhow!("{} has no defect", cell.name()))?;
+    let record = cell.run()?.record;
+    record.keep(&cell.kept_in())?;
+    let verdict = defect.verdict(&record);
+    Ok((record, verdict))
+}

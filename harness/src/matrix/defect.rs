@@ -1,0 +1,429 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use toml::Spanned;
+use upgrader::hooks::Phase;
+use upgrader::strict::line_at;
+
+use super::answer::Answer;
+use super::cell::Cell;
+use super::expectation::Expectation;
+use super::portrait::Portrait;
+use super::record::Record;
+use super::state::State;
+use crate::appliance::{self, PRODUCT};
+use crate::data;
+use crate::image::Debian;
+use crate::package::{File, Package};
+use crate::release::Release;
+use crate::server::fault::RepositoryFault;
+use crate::world::World;
+
+/// Something that a vendor does wrong: a file in `defects/`. An upgrade to it has to fail, for the reasons that the file gives.
+#[derive(Debug, Clone)]
+pub struct Defect {
+    /// The name of its file.
+    pub name: String,
+    /// What the vendor did wrong, and how it shows in the field.
+    pub description: String,
+    /// Parts of what is found wrong; nothing where nothing may be found.
+    pub caught_by: Vec<String>,
+    /// Whether every run of the tests has a look at it.
+    pub chosen: bool,
+    /// The new release as it is published.
+    pub(super) candidate: Release,
+    old: Different,
+    new: Different,
+    hooks: Vec<Hook>,
+    replaced: Vec<Replaced>,
+    repository: Option<RepositoryFault>,
+}
+
+/// A defect as it is written down.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Written {
+    description: String,
+    /// The release that the machine has.
+    #[serde(default = "Written::old_release")]
+    from: String,
+    /// The release that is published for it.
+    #[serde(default = "Written::new_release")]
+    to: String,
+    /// The machine's Debian.
+    on: Debian,
+    /// What the admin did before, in shell commands.
+    #[serde(default)]
+    prepare: String,
+    /// What is to be expected of an upgrade of such a machine.
+    #[serde(default)]
+    expect: Expectation,
+    /// What is different about the old release.
+    #[serde(default)]
+    old: Edition,
+    /// What is different about the new one.
+    #[serde(default)]
+    new: Edition,
+    /// Hooks that the upgrader of the new release ships.
+    #[serde(default, rename = "hook")]
+    hooks: Vec<Hook>,
+    /// What is different about its product.toml.
+    #[serde(default)]
+    product: Rewrite,
+    /// What is wrong with the repository.
+    repository: Option<RepositoryFault>,
+    caught_by: Vec<String>,
+    #[serde(default)]
+    chosen: bool,
+}
+
+/// What is different about a release.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edition {
+    /// Packages that are different.
+    #[serde(default, rename = "change")]
+    changes: Vec<Change>,
+    /// Packages that are not in it otherwise.
+    #[serde(default, rename = "package")]
+    packages: Vec<Package>,
+    /// Packages that are not in it.
+    #[serde(default)]
+    drop: Vec<Spanned<String>>,
+}
+
+/// What is different about a package.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    /// The package.
+    name: Spanned<String>,
+    version: Option<String>,
+    /// Control fields; an empty one is left out.
+    #[serde(default)]
+    control: BTreeMap<String, String>,
+    /// Files, beside those that it has or in place of them.
+    #[serde(default, rename = "file")]
+    files: Vec<File>,
+    /// Paths of files that it does not have.
+    #[serde(default)]
+    without: Vec<Spanned<String>>,
+    #[serde(default)]
+    links: BTreeMap<String, String>,
+    #[serde(default)]
+    directories: Vec<String>,
+    /// Maintainer scripts in place of its own; what debhelper writes for a service follows.
+    #[serde(default)]
+    scripts: BTreeMap<String, String>,
+    service: Option<bool>,
+}
+
+/// What is different about a release, as it is published.
+#[derive(Debug, Clone)]
+struct Different {
+    packages: Vec<Package>,
+    dropped: Vec<String>,
+}
+
+/// A hook of the upgrader's.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hook {
+    phase: Phase,
+    name: String,
+    content: String,
+    #[serde(default = "Hook::executable")]
+    mode: u32,
+}
+
+/// What is different about product.toml.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rewrite {
+    /// Texts, and what is there instead.
+    #[serde(default)]
+    replace: Vec<Spanned<(String, String)>>,
+}
+
+/// A text of product.toml, what is there instead, and where that is written.
+#[derive(Debug, Clone)]
+struct Replaced {
+    place: String,
+    text: String,
+    by: String,
+}
+
+/// What is wrong with a defect's file, and at which byte.
+type Complaint = (usize, String);
+
+/// Every defect there is, as a cell each, in the order of their names.
+///
+/// # Errors
+/// One line that names the file, the line and the key.
+pub fn defects() -> Result<Vec<Cell>> {
+    data::files("defects")?.into_iter().map(|(name, path)| read(&name, &path)).collect()
+}
+
+fn read(name: &str, path: &Path) -> Result<Cell> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let written: Written = data::parse(path, &text)?;
+    let at = |offset: usize| format!("{}:{}", path.display(), line_at(&text, offset));
+    let release = |version: &str, edition: &Edition| {
+        Release::changed(version, |release| {
+            edition.apply(release).map_err(|(offset, what)| anyhow::anyhow!("{}: {what}", at(offset)))
+        })
+    };
+    let old = release(&written.from, &written.old)?;
+    let candidate = release(&written.to, &written.new)?;
+    let replaced = |replace: &Spanned<(String, String)>| {
+        let (text, by) = replace.get_ref().clone();
+        Replaced { place: at(replace.span().start), text, by }
+    };
+    let defect = Defect {
+        name: name.to_owned(),
+        description: written.description,
+        caught_by: written.caught_by,
+        chosen: written.chosen,
+        old: written.old.different(&old),
+        new: written.new.different(&candidate),
+        candidate,
+        hooks: written.hooks,
+        replaced: written.product.replace.iter().map(replaced).collect(),
+        repository: written.repository,
+    };
+    Ok(Cell {
+        scenario: "defects".to_owned(),
+        promise: "What a vendor does wrong is found before a customer finds it.".to_owned(),
+        from: written.from,
+        to: written.to,
+        debian: written.on,
+        state_name: name.to_owned(),
+        state: State { prepare: written.prepare, ..State::default() },
+        strike: None,
+        answer: Answer::default(),
+        expect: written.expect,
+        chosen: defect.chosen,
+        defect: Some(defect),
+    })
+}
+
+impl Written {
+    fn old_release() -> String {
+        "1.2.1".to_owned()
+    }
+
+    fn new_release() -> String {
+        "1.2.2".to_owned()
+    }
+}
+
+impl Hook {
+    fn executable() -> u32 {
+        0o755
+    }
+}
+
+impl Edition {
+    /// What is different about a release that it was applied to.
+    fn different(&self, release: &Release) -> Different {
+        let concerns = |name: &str| {
+            self.changes.iter().any(|change| change.name.get_ref() == name)
+                || self.packages.iter().any(|package| package.name == name)
+        };
+        Different {
+            packages: release.packages.iter().filter(|package| concerns(&package.name)).cloned().collect(),
+            dropped: self.drop.iter().map(|name| name.get_ref().clone()).collect(),
+        }
+    }
+
+    fn apply(&self, release: &mut Release) -> Result<(), Complaint> {
+        for change in &self.changes {
+            change.apply(find(&mut release.packages, &change.name)?)?;
+        }
+        for name in &self.drop {
+            find(&mut release.packages, name)?;
+            release.packages.retain(|package| package.name != *name.get_ref());
+        }
+        release.packages.extend(self.packages.iter().cloned());
+        Ok(())
+    }
+}
+
+fn find<'a>(packages: &'a mut [Package], name: &Spanned<String>) -> Result<&'a mut Package, Complaint> {
+    let unknown = || (name.span().start, format!("the release has no package {:?}", name.get_ref()));
+    packages.iter_mut().find(|package| package.name == *name.get_ref()).ok_or_else(unknown)
+}
+
+impl Change {
+    fn apply(&self, package: &mut Package) -> Result<(), Complaint> {
+        if let Some(version) = &self.version {
+            package.version.clone_from(version);
+        }
+        package.control.extend(self.control.clone());
+        package.control.retain(|_, value| !value.is_empty());
+        for path in &self.without {
+            let count = package.files.len();
+            package.files.retain(|file| file.path != *path.get_ref());
+            if package.files.len() == count {
+                let what = format!("without: {} has no file {:?}", package.name, path.get_ref());
+                return Err((path.span().start, what));
+            }
+        }
+        package.files.retain(|file| self.files.iter().all(|new| new.path != file.path));
+        package.files.extend(self.files.iter().cloned());
+        package.links.extend(self.links.clone());
+        package.directories.extend(self.directories.iter().cloned());
+        package.scripts.extend(self.scripts.clone());
+        package.service = self.service.unwrap_or(package.service);
+        Ok(())
+    }
+}
+
+impl Different {
+    /// Lets a machine that has the release as it is otherwise have what is different, as if it had been installed so.
+    fn install(&self, world: &mut World, product: &str) -> Result<()> {
+        let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
+        let names = [names, self.dropped.iter().map(String::as_str).collect()].concat().join(" ");
+        if names.is_empty() {
+            return Ok(());
+        }
+        world.publish(&self.packages)?;
+        // The metapackage goes as well, so that nothing is broken and apt brings all of it back, the way it came.
+        let script = format!(
+            "dpkg --purge --force-depends {product} {names} 2>&1
+             apt-get -qq update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {product} 2>&1"
+        );
+        world.machine.sh(&script).map(drop)
+    }
+}
+
+impl Defect {
+    /// Lets the machine have what is different about the old release, as if it had been installed so.
+    pub(super) fn install_old(&self, world: &mut World) -> Result<()> {
+        self.old.install(world, &self.candidate.product).context("the old release cannot be installed")
+    }
+
+    /// What there is to see on a machine on which the new release was installed.
+    ///
+    /// # Errors
+    /// If it cannot be installed.
+    pub(super) fn portrait_of_new(&self, debian: Debian, upgrader: &Package) -> Result<Portrait> {
+        let mut world = appliance::at_release(debian, &self.candidate.version, upgrader)?;
+        let installed = self.new.install(&mut world, &self.candidate.product);
+        installed.context("the new release cannot be installed where there was none")?;
+        Portrait::of(&world.machine)
+    }
+
+    /// The upgrader that is published with the new release: a newer one, if something about it is different.
+    ///
+    /// # Errors
+    /// One line that names the file and the line, if product.toml has no such text.
+    pub(super) fn upgrader(&self, mut upgrader: Package) -> Result<Package> {
+        if self.hooks.is_empty() && self.replaced.is_empty() {
+            return Ok(upgrader);
+        }
+        upgrader.version.push_str("+1");
+        for Hook { phase, name, content, mode } in &self.hooks {
+            let path = format!("/usr/share/{}/{phase}.d/{name}", upgrader.name);
+            upgrader.files.retain(|file| file.path != path);
+            upgrader = upgrader.file(&path, content.as_str(), *mode);
+        }
+        let product =
+            upgrader.files.iter_mut().find(|file| file.path == PRODUCT).context("there is no product.toml")?;
+        let mut text = String::from_utf8(std::mem::take(&mut product.content)).context("product.toml")?;
+        for Replaced { place, text: old, by } in &self.replaced {
+            ensure!(text.contains(old.as_str()), "{place}: replace: product.toml has no {old:?}");
+            text = text.replace(old.as_str(), by);
+        }
+        product.content = text.into_bytes();
+        Ok(upgrader)
+    }
+
+    /// Lets the repository have what is wrong with it.
+    pub(super) fn misbehave(&self, world: &World) -> Result<()> {
+        self.repository.map_or(Ok(()), |fault| world.misbehave(fault))
+    }
+
+    /// Whether what was found is what there is to find. A run that failed is a reason of its own, and what came of it is not looked at;
+    /// after one that did not, there has to be a reason for each thing that is found wrong.
+    ///
+    /// # Errors
+    /// What was not found, and what was found beside it, each in a sentence.
+    pub fn verdict(&self, record: &Record) -> Result<(), Vec<String>> {
+        let mut escaped = Vec::new();
+        if record.passed() && !self.caught_by.is_empty() {
+            escaped.push("nothing was found wrong".to_owned());
+        } else {
+            let found = |part: &&String| record.failures.iter().any(|failure| failure.contains(part.as_str()));
+            let missed = self.caught_by.iter().filter(|part| !found(part));
+            escaped.extend(missed.map(|part| format!("it was not found that: {part}")));
+            let explained = |failure: &&String| self.caught_by.iter().any(|part| failure.contains(part.as_str()));
+            let beside = record.failures.iter().filter(|failure| !explained(failure));
+            escaped.extend(beside.map(|failure| format!("also found, and for no reason that is known: {failure}")));
+        }
+        if escaped.is_empty() { Ok(()) } else { Err(escaped) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaint(text: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bad.toml");
+        std::fs::write(&path, format!("description = \"\"\non = \"trixie\"\ncaught-by = []\n{text}\n")).unwrap();
+        let error = read("bad", &path).unwrap_err().to_string();
+        error[error.find("bad.toml").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_defect_is_said_with_its_line_and_key() {
+        for (text, said) in [
+            ("[new]\nremove = []", "bad.toml:5: unknown field `remove`"),
+            ("[new]\ndrop = [\"x\"]", "bad.toml:5: the release has no package \"x\""),
+            ("[[new.change]]\nname = \"x\"", "bad.toml:5: the release has no package \"x\""),
+            ("[[new.change]]\nname = \"xivo\"\nwithout = [\"/x\"]", "bad.toml:6: without: xivo has no file \"/x\""),
+            ("[[hook]]\nphase = \"x\"", "bad.toml:5: phase: unknown variant `x`"),
+            ("[product]\nreplace = [\"a\"]", "bad.toml:5: replace: "),
+            ("repository = { fault = { error = 200 } }", "bad.toml:4: repository: error = 200"),
+        ] {
+            let error = complaint(text);
+            assert!(error.starts_with(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_defect_is_good_and_there_are_controls() {
+        let cells = defects().unwrap();
+        let defects = || cells.iter().filter_map(|cell| cell.defect.as_ref());
+        assert!(defects().filter(|defect| !defect.caught_by.is_empty()).count() >= 32);
+        assert!(defects().any(|defect| defect.caught_by.is_empty()));
+        for defect in defects() {
+            for package in defect.old.packages.iter().chain(&defect.candidate.packages) {
+                crate::deb::build(package).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_defect_is_caught_for_its_reasons_and_for_no_others() {
+        let mut cell = defects().unwrap().remove(0);
+        let mut defect = cell.defect.take().unwrap();
+        defect.caught_by = vec!["a".to_owned(), "b".to_owned()];
+        let verdict = |failures: &[&str]| {
+            let mut record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
+            record.failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
+            defect.verdict(&record).map_err(|escaped| escaped.join("; "))
+        };
+        assert_eq!(verdict(&["is a", "is b"]), Ok(()));
+        assert_eq!(verdict(&["is a and b"]), Ok(()));
+        assert_eq!(verdict(&[]), Err("nothing was found wrong".to_owned()));
+        assert_eq!(verdict(&["is a"]), Err("it was not found that: b".to_owned()));
+        let beside = "also found, and for no reason that is known: c".to_owned();
+        assert_eq!(verdict(&["is a", "is b", "c"]), Err(beside));
+    }
+}

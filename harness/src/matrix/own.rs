@@ -1,0 +1,64 @@
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::check::Check;
+use crate::machine::Machine;
+
+/// Prints what a machine has that no release brings, a line each: `conffile SUM PATH` for one that is not as its package has it,
+/// `data PATH`, and `off UNIT`.
+///
+/// What programs of Debian's keep about themselves below /var/lib is not the machine's own, nor is what the upgrader keeps.
+const SCRIPT: &str = r"export LC_ALL=C
+dpkg-query --show --showformat='${Conffiles}\n' | sed -n 's/^ \(.*\) \([0-9a-f]\{32\}\)$/\2  \1/p' |
+    md5sum --check --quiet 2>/dev/null | sed -n 's/: FAILED$//p' | xargs --no-run-if-empty sha256sum | sed 's/^\([^ ]*\)  /conffile \1 /'
+find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
+    grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|xivo-upgrade)/'
+systemctl list-unit-files --no-legend --plain --state=disabled,masked --type=service,socket,timer,path | sed 's/^\([^ ]*\).*/off \1/'
+";
+
+/// What belongs to a machine and its admin, and not to the release: it outlives every upgrade.
+#[derive(Debug)]
+pub struct Own(BTreeSet<String>);
+
+impl Own {
+    /// Looks at a machine.
+    pub fn of(machine: &Machine) -> Result<Self> {
+        Ok(Self(machine.sh(SCRIPT)?.lines().map(str::to_owned).collect()))
+    }
+
+    /// Whether all of it is still there.
+    pub fn checks(&self, machine: &Machine) -> Result<Vec<Check>> {
+        let now = Self::of(machine)?;
+        let sums: BTreeSet<&str> = self.edited().map(|(sum, _)| sum).collect();
+        let there = machine.sh("find /etc -type f -exec sha256sum {} +")?;
+        let there: BTreeSet<&str> = there.lines().filter_map(|line| line.split(' ').next()).collect();
+        let lost = self.edited().filter(|(sum, _)| !there.contains(sum));
+        let foreign = now.edited().filter(|(sum, _)| !sums.contains(sum));
+        Ok(vec![
+            ("no edit of the admin's is lost", lost.map(|(_, path)| path.to_owned()).collect()),
+            ("nobody but the admin has edited a conffile", foreign.map(|(_, path)| path.to_owned()).collect()),
+            ("no data of the machine's is gone", self.lacking(&now, "data ")),
+            ("what was switched off stays off", self.switched_on(machine)?),
+        ])
+    }
+
+    /// Conffiles that are not as their packages have them: what they have instead, as a sum, and where.
+    fn edited(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|line| line.strip_prefix("conffile ")?.split_once(' '))
+    }
+
+    fn lacking(&self, now: &Self, kind: &str) -> Vec<String> {
+        self.0.difference(&now.0).filter_map(|line| line.strip_prefix(kind)).map(str::to_owned).collect()
+    }
+
+    /// A unit that is gone is not switched on.
+    fn switched_on(&self, machine: &Machine) -> Result<Vec<String>> {
+        let units: Vec<&str> = self.0.iter().filter_map(|line| line.strip_prefix("off ")).collect();
+        let on = machine.sh(&format!(
+            "for unit in {}; do if [ \"$(systemctl is-enabled $unit 2>/dev/null)\" = enabled ]; then echo $unit; fi; done",
+            units.join(" ")
+        ))?;
+        Ok(on.lines().map(str::to_owned).collect())
+    }
+}
