@@ -63,22 +63,17 @@ impl Vendor {
 fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let vendor = Vendor::new(&[&Release::named("1.2.1")?, &Release::named("1.2.2")?])?;
     let outcome =
-        vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1", "--from", "1.2.1", "--on", "bookworm,trixie"])?;
+        vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1", "--from", "1.2.1", "--on", "trixie"])?;
     ensure!(outcome.exit == Some(0), "{}", outcome.screen);
-    for debian in ["bookworm", "trixie"] {
-        let row = format!("gate::1.2.1-to-1.2.2::{debian}");
-        ensure!(
-            outcome.screen.lines().any(|line| line.starts_with(&row) && line.contains("  passed  ")),
-            "{outcome:?}"
-        );
-    }
+    let row = "gate::1.2.1-to-1.2.2::trixie  passed  ";
+    ensure!(outcome.screen.lines().any(|line| line.starts_with(row)), "{outcome:?}");
     let junit = fs::read_to_string(vendor.path().join("out/junit.xml"))?;
     let junit = Report::deserialize_from_str(&junit)?;
-    ensure!((junit.tests, junit.failures, junit.errors) == (2, 0, 0), "{junit:?}");
+    ensure!((junit.tests, junit.failures, junit.errors) == (1, 0, 0), "{junit:?}");
     let page = fs::read_to_string(vendor.path().join("out/report.html"))?;
     ensure!(page.contains("gate::1.2.1-to-1.2.2::trixie"), "the page lacks an upgrade");
-    ensure!(vendor.summary()?["passed"] == 2, "{}", vendor.summary()?);
-    let record = fs::read(vendor.path().join("out/cells/gate--1.2.1-to-1.2.2--bookworm/record.json"))?;
+    ensure!(vendor.summary()?["passed"] == 1, "{}", vendor.summary()?);
+    let record = fs::read(vendor.path().join("out/cells/gate--1.2.1-to-1.2.2--trixie/record.json"))?;
     let record: Value = serde_json::from_slice(&record)?;
     let checked = record["checked"].as_array().context("a record without checks")?;
     ensure!(checked.iter().any(|check| check == "there is something to upgrade"), "{checked:?}");

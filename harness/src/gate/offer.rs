@@ -77,19 +77,19 @@ impl Offer<'_> {
             machine.install_from_debian(&["ca-certificates"])?;
         }
         let suite = self.suite.replace("{debian}", &debian.to_string());
-        let mut source = format!("Types: deb\nURIs: {url}\nSuites: {suite}\n");
+        let mut source = vec![format!("Types: deb\nURIs: {url}\nSuites: {suite}")];
         // A suite that is a path has no components (sources.list(5)).
         if !suite.ends_with('/') {
-            source += &format!("Components: {}\n", self.components.join(" "));
+            source.push(format!("Components: {}", self.components.join(" ")));
         }
         if let Some(key) = self.key {
             let key = std::fs::read(key).with_context(|| key.display().to_string())?;
             // apt tells the two forms apart by the ending.
             let path = format!("{KEY}.{}", if key.starts_with(b"-----BEGIN PGP") { "asc" } else { "pgp" });
             machine.write(&path, &key, 0o644)?;
-            source += &format!("Signed-By: {path}\n");
+            source.push(format!("Signed-By: {path}"));
         }
-        machine.write(SOURCE, source.as_bytes(), 0o644)
+        machine.write(SOURCE, (source.join("\n") + "\n").as_bytes(), 0o644)
     }
 }
 
