@@ -49,6 +49,12 @@ impl Debian {
     /// All of them, oldest first.
     pub const ALL: [Self; 2] = [Self::Bookworm, Self::Trixie];
 
+    /// The one that comes after it.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        Self::ALL.into_iter().skip_while(|debian| *debian != self).nth(1)
+    }
+
     /// Its machine, freshly installed.
     #[must_use]
     pub fn machine(self) -> Image {

@@ -14,6 +14,9 @@ use crate::key::Key;
 use crate::package::Package;
 use crate::server::fault::Fault;
 
+/// Who publishes the repository.
+pub const ORIGIN: &str = "Vendor";
+
 /// The suite that the repository publishes.
 pub const SUITE: &str = "stable";
 
@@ -223,7 +226,7 @@ impl Sums {
 fn release(indices: &BTreeMap<String, Sums>, date: Timestamp) -> Result<String> {
     let rfc2822 = |time: Timestamp| time.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
     let mut release = format!(
-        "Origin: Vendor\nLabel: Vendor\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {}\nValid-Until: {}\n\
+        "Origin: {ORIGIN}\nLabel: {ORIGIN}\nSuite: {SUITE}\nCodename: {SUITE}\nDate: {}\nValid-Until: {}\n\
          Acquire-By-Hash: yes\nArchitectures: {}\nComponents: main\nDescription: test repository\n",
         rfc2822(date),
         rfc2822(date + VALID),

@@ -65,7 +65,8 @@ impl Processes {
         Self { proc: PathBuf::from("/proc"), root: PathBuf::from("/"), boot }
     }
 
-    /// Every process that runs files which were replaced or removed. Those of containers are left out, and this one.
+    /// Every process that runs files which were replaced or removed. Those of containers are left out, and this one
+    /// with the systemd-run that waits for its end.
     ///
     /// Only root sees those of others; processes that cannot be looked at, and those that end meanwhile, are passed over.
     ///
@@ -76,7 +77,7 @@ impl Processes {
         let entries = self.proc.read_dir().with_context(|| self.proc.display().to_string())?;
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         for id in ids.filter(|id| *id != std::process::id()) {
-            if let Some(file) = self.replaced_file(id).filter(|_| !self.is_contained(id)) {
+            if let Some(file) = self.replaced_file(id).filter(|_| !self.is_contained(id) && !self.has_started_us(id)) {
                 self.add(&mut found, id, file);
             }
         }
@@ -101,6 +102,17 @@ impl Processes {
             Owner::Service(unit) => Some(unit),
             _ => None,
         }
+    }
+
+    /// True for the program of systemd's that started this one as a service.
+    fn has_started_us(&self, process: u32) -> bool {
+        self.own_service().is_some_and(|own| self.starts(process, &own))
+    }
+
+    /// True if a process was told to start a unit of this name.
+    fn starts(&self, process: u32, unit: &str) -> bool {
+        let arguments = fs::read(self.file(process, "cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(unit.as_bytes()))
     }
 
     fn add(&self, found: &mut Obsolete, id: u32, file: String) {

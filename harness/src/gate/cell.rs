@@ -8,7 +8,7 @@ use super::machines::{Installed, Machines, PATIENCE};
 use crate::image::Debian;
 use crate::machine::Machine;
 use crate::matrix::answer::Answer;
-use crate::matrix::check::{Check, Upgraded};
+use crate::matrix::check::{Check, Upgraded, failed_units};
 use crate::matrix::expectation::{End, Expectation};
 use crate::matrix::record::{Place, Record};
 use crate::matrix::run::{Before, millis};
@@ -119,14 +119,12 @@ impl Machines<'_> {
             record.look(("there is something to upgrade", findings));
         }
         let before = Before::of(machine, &services, expected)?;
+        let failed_before = failed_units(machine)?;
         let mark = Mark::set(machine)?;
         let begin = Instant::now();
         state.start_beside(machine)?;
-        let mut command = machine.command(&[&self.upgrader.name, "--yes"]).patience(PATIENCE);
-        for (name, value) in &state.environment {
-            command = command.env(name, value);
-        }
-        let transcript = command.run()?;
+        let command = machine.command(&[&self.upgrader.name, "--yes"]);
+        let transcript = command.in_shell(&state.shell).patience(PATIENCE).run()?;
         record.run = millis(begin.elapsed());
         record.exit = Some(transcript.exit);
         record.screen = world.redacted(&transcript.screen);
@@ -134,7 +132,7 @@ impl Machines<'_> {
         let log = machine.sh(&format!("cat /var/log/{}.log 2>/dev/null || :", self.upgrader.name))?;
         record.timeline = timeline::since(&mark, &log, machine, &services)?;
         match (expected.end(), installed) {
-            (End::Upgraded, Some(installed)) => self.look(machine, installed, expected, record)?,
+            (End::Upgraded, Some(installed)) => self.look(machine, installed, expected, &failed_before, record)?,
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
             (End::Upgraded, None) | (End::Stuck, _) => {}
         }
@@ -145,7 +143,14 @@ impl Machines<'_> {
     }
 
     /// Looks at everything on a machine that has the candidate.
-    fn look(&self, machine: &Machine, installed: &Installed, expect: &Expectation, record: &mut Record) -> Result<()> {
+    fn look(
+        &self,
+        machine: &Machine,
+        installed: &Installed,
+        expect: &Expectation,
+        failed_before: &[String],
+        record: &mut Record,
+    ) -> Result<()> {
         // Services of the world outside do not say which version they are.
         let services: Vec<_> = self.options.services().into_iter().map(|name| (name, None)).collect();
         let upgraded = Upgraded {
@@ -156,6 +161,8 @@ impl Machines<'_> {
             expect,
             installed: &installed.portrait,
             own: &installed.own,
+            next_debian: None,
+            failed_before,
         };
         for check in upgraded.checks()? {
             record.look(check);

@@ -33,9 +33,10 @@ pub struct Command<'a> {
     words: Vec<String>,
     user: Option<String>,
     environment: Vec<String>,
+    shell: String,
+    patience: Duration,
     person: Option<Person>,
     live: Option<&'a mut dyn Write>,
-    patience: Duration,
 }
 
 /// What the person before a terminal does, each as soon as its prompt comes.
@@ -51,7 +52,16 @@ impl<'a> Command<'a> {
     /// As root and without a terminal.
     pub(super) fn new(machine: &'a Machine, words: &[&str]) -> Self {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        Self { machine, words, user: None, environment: Vec::new(), person: None, live: None, patience: PATIENCE }
+        Self {
+            machine,
+            words,
+            user: None,
+            environment: Vec::new(),
+            shell: String::new(),
+            patience: PATIENCE,
+            person: None,
+            live: None,
+        }
     }
 
     /// As another user than root.
@@ -65,6 +75,20 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push(format!("{name}={value}"));
+        self
+    }
+
+    /// From a shell that ran these commands before.
+    #[must_use]
+    pub fn in_shell(mut self, commands: &str) -> Self {
+        commands.clone_into(&mut self.shell);
+        self
+    }
+
+    /// With more time to end than others have.
+    #[must_use]
+    pub fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -130,8 +154,7 @@ impl<'a> Command<'a> {
     pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
         let command = self.words.join(" ");
         let mut seen = Vec::new();
-        let Self { machine, words, user, environment, person, patience, .. } = self;
-        let ended = Command { machine, words, user, environment, person, live: Some(&mut seen), patience }.run();
+        let ended = Command { live: Some(&mut seen), ..self }.run();
         if let Ok(Transcript { exit: 0, .. }) = &ended {
             bail!("`{command}` ended although the power was cut: {ended:?}");
         }
@@ -141,6 +164,9 @@ impl<'a> Command<'a> {
     }
 
     async fn follow(mut self) -> Result<(String, i64)> {
+        if !self.shell.is_empty() {
+            self.words = in_shell(&format!("{}\nexec \"$@\"", self.shell), [], &self.words);
+        }
         match self.person.take() {
             Some(person) => self.follow_at_terminal(person).await,
             None => self.follow_without_terminal().await,

@@ -24,6 +24,8 @@ pub struct Cell {
     pub to: String,
     /// The machine's Debian.
     pub debian: Debian,
+    /// The Debian that it goes to with the same run, if its sources have that.
+    pub next_debian: Option<Debian>,
     /// The name of the machine's state.
     pub state_name: String,
     /// The state.
@@ -36,6 +38,8 @@ pub struct Cell {
     pub answer: Answer,
     /// What the scenario expects.
     pub expect: Expectation,
+    /// Why something else is expected than of the scenario's other cells.
+    pub remarks: Vec<String>,
     /// Whether every run of the tests has a look at it.
     pub chosen: bool,
 }
@@ -48,7 +52,7 @@ impl Cell {
             scenario: self.scenario.clone(),
             from: self.from.clone(),
             to: self.to.clone(),
-            debian: self.debian.to_string(),
+            debian: self.debians(),
             state: self.state_name.clone(),
             fault: self.strike.as_ref().map_or_else(|| "none".to_owned(), Strike::name),
             answer: self.answer.key().to_owned(),
@@ -58,7 +62,12 @@ impl Cell {
     /// Its name, unique in the matrix: `faults::1.2.1-to-1.2.2::hook-fails@pre-upgrade-hooks::bookworm`. What is as usual is not in it.
     #[must_use]
     pub fn name(&self) -> String {
-        format!("{}::{}", self.name_anywhere(), self.debian)
+        format!("{}::{}", self.name_anywhere(), self.debians())
+    }
+
+    /// Its Debian, or the way from that to the next.
+    fn debians(&self) -> String {
+        self.next_debian.map_or_else(|| self.debian.to_string(), |next| format!("{}-to-{next}", self.debian))
     }
 
     /// The same without the release of Debian: what is seen is the same on every one.
@@ -84,7 +93,11 @@ impl Cell {
     /// The name of its snapshot, without dots and with nothing that a file system could mind.
     #[must_use]
     pub fn snapshot(&self) -> String {
-        let name = self.name_anywhere().replace("::", "__").replace('@', "_at_").replace('.', "-");
+        let mut name = self.name_anywhere();
+        if self.next_debian.is_some() {
+            let _ = write!(name, "::{}", self.debians());
+        }
+        let name = name.replace("::", "__").replace('@', "_at_").replace('.', "-");
         name.split_once("__").map_or(name.clone(), |(_, rest)| rest.to_owned())
     }
 
@@ -105,7 +118,7 @@ impl Cell {
     #[must_use]
     pub fn expectation_again(&self) -> Expectation {
         let fault = self.strike.as_ref().map(|strike| strike.at.again.clone()).unwrap_or_default();
-        fault.or(&self.state.expect)
+        fault.or(self.state.again.as_ref().unwrap_or(&self.state.expect))
     }
 
     /// What it does, in sentences.
@@ -119,6 +132,9 @@ impl Cell {
                 self.debian, self.from, self.to
             ),
         ];
+        if let Some(next) = self.next_debian {
+            paragraphs.push(format!("Its sources for Debian are those of {next}, so that it becomes one."));
+        }
         if !self.state.description.is_empty() {
             paragraphs.push(format!("Its state, {}: {}", self.state_name, sentence(&self.state.description)));
         }
@@ -131,6 +147,7 @@ impl Cell {
             paragraphs.push(format!("What goes wrong at the step {}: {description}", strike.step));
         }
         paragraphs.push(format!("Expected: {}.", self.expectation()));
+        paragraphs.extend(self.remarks.iter().map(|remark| sentence(remark)));
         paragraphs
     }
 

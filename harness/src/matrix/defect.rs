@@ -199,6 +199,8 @@ fn read(name: &str, path: &Path) -> Result<Cell> {
         from: written.from,
         to: written.to,
         debian: written.on,
+        next_debian: None,
+        remarks: Vec::new(),
         state_name: name.to_owned(),
         state: State { prepare: written.prepare, ..State::default() },
         strike: None,

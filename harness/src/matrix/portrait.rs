@@ -94,7 +94,8 @@ impl Portrait {
                 && !(remains.contains(path) && (line.starts_with("file ") || line.starts_with("content ")))
                 && !FLEETING.iter().any(|fleeting| line.starts_with(fleeting))
         };
-        Self(lines().filter(counts).map(str::to_owned).collect())
+        // Links that were made on an older Debian name units by another path to the same directory.
+        Self(lines().filter(counts).map(|line| line.replace(" /lib/", " /usr/lib/")).collect())
     }
 
     /// The packages that are installed, and their versions.

@@ -10,7 +10,7 @@ use upgrader::step::Step;
 
 use super::answer::QUESTION;
 use super::cell::Cell;
-use super::check::Upgraded;
+use super::check::{Upgraded, failed_units};
 use super::course;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
@@ -25,12 +25,19 @@ use crate::machine::{Command, Machine};
 use crate::observation::{Happened, Mark, SystemState, fingerprint};
 use crate::package::Package;
 use crate::release::Release;
+use crate::repository::ORIGIN;
 use crate::shipped::{SERVICES, XIVO};
 use crate::transcript::Transcript;
 use crate::world::World;
 
 /// Above this an exit code says which signal ended a program, as shells tell it.
 const SIGNALLED: i64 = 128;
+
+/// How long the way to the next Debian may take: a few hundred packages come from the mirror, and all are unpacked.
+const NEXT_DEBIAN: Duration = Duration::from_secs(20 * 60);
+
+/// Where a machine is told to prefer the packages of the product's vendor to Debian's.
+const PREFERENCES: &str = "/etc/apt/preferences.d/vendor";
 
 /// There once a machine is about to lose its power.
 const POWER_CUT: &str = "/run/power-cut";
@@ -55,6 +62,8 @@ struct Running<'a> {
     /// The new release as it is published.
     release: Release,
     upgrader: Package,
+    /// Units that have failed before the upgrader is started.
+    failed_before: Vec<String>,
     document: String,
     record: Record,
 }
@@ -126,7 +135,10 @@ impl<'a> Running<'a> {
     fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
         let upgrader = appliance::upgrader()?;
         let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
-        let installed = if at(Step::SelfUpdate) || stop.is_some_and(|stop| stop.step == Step::SelfUpdate) {
+        let installed = if cell.state.old_upgrader
+            || at(Step::SelfUpdate)
+            || stop.is_some_and(|stop| stop.step == Step::SelfUpdate)
+        {
             &appliance::old_upgrader()?
         } else {
             &upgrader
@@ -136,6 +148,14 @@ impl<'a> Running<'a> {
             defect.install_old(&mut world)?;
         }
         cell.state.bring_about(&mut world)?;
+        if let Some(next) = cell.next_debian {
+            // As vendors advise, the product's packages stay those of its vendor: Debian has some of the same names.
+            world.machine.sh(&format!(
+                "sed 's/{}/{next}/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
+                 printf 'Package: *\nPin: release o={ORIGIN}\nPin-Priority: 990\n' >{PREFERENCES}",
+                cell.debian
+            ))?;
+        }
         let (mut release, upgrader) = match &cell.defect {
             Some(defect) => (defect.candidate.clone(), defect.upgrader(upgrader)?),
             None => (Release::named(&cell.to)?, upgrader),
@@ -153,9 +173,13 @@ impl<'a> Running<'a> {
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
+        if let Some(fault) = cell.state.repository {
+            world.misbehave(fault)?;
+        }
+        let failed_before = failed_units(&world.machine)?;
         let own = Own::of(&world.machine)?;
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
-        Ok(Self { cell, world, own, release, upgrader, document: String::new(), record })
+        Ok(Self { cell, world, own, failed_before, release, upgrader, document: String::new(), record })
     }
 
     fn go(&mut self) -> Result<()> {
@@ -178,6 +202,7 @@ impl<'a> Running<'a> {
         let log = self.world.machine.sh("cat /var/log/xivo-upgrade.log 2>/dev/null || :")?;
         self.record.timeline = timeline::since(&mark, &log, &self.world.machine, &SERVICES)?;
         let shown = self.world.redacted(&if cut { without_exit(&transcript) } else { transcript.to_string() });
+        let shown = if self.cell.next_debian.is_some() { without_debians_packages(&shown) } else { shown };
         let _ = write!(self.document, "\n{shown}\n");
         // After a power cut services start as at every boot.
         let _ = if happened.hooks.is_empty() && (cut || happened.starts.is_empty()) {
@@ -247,9 +272,9 @@ impl<'a> Running<'a> {
 
     /// The upgrader, with the person before it.
     fn command(&self) -> Command<'_> {
-        let mut command = self.world.upgrade(self.cell.answer.arguments());
-        for (name, value) in &self.cell.state.environment {
-            command = command.env(name, value);
+        let mut command = self.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
+        if self.cell.next_debian.is_some() {
+            command = command.within(NEXT_DEBIAN);
         }
         if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
             command = command.strike(QUESTION, &strike_point(Step::Confirm).program());
@@ -284,8 +309,10 @@ impl<'a> Running<'a> {
     /// The run after one that did not upgrade the machine. Nothing of that one is in its way.
     fn again(&mut self) -> Result<()> {
         self.mend()?;
+        self.world.behave()?;
+        self.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
         let expected = self.cell.expectation_again();
-        let transcript = self.world.upgrade(&["--yes"]).run()?;
+        let transcript = self.world.upgrade(&["--yes"]).in_shell(&self.cell.state.shell).run()?;
         self.record.expect(&transcript, &expected);
         let end = transcript.screen.trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned();
         let _ = write!(
@@ -298,9 +325,10 @@ impl<'a> Running<'a> {
     }
 
     fn look_at_the_upgraded(&mut self, expected: &Expectation) -> Result<()> {
+        let debian = self.cell.next_debian.unwrap_or(self.cell.debian);
         let installed = match &self.cell.defect {
-            Some(defect) => defect.portrait_of_new(self.cell.debian, &self.upgrader),
-            None => Portrait::of_installed(self.cell.debian, &Release::named(&self.cell.to)?, &self.upgrader),
+            Some(defect) => defect.portrait_of_new(debian, &self.upgrader),
+            None => Portrait::of_installed(debian, &Release::named(&self.cell.to)?, &self.upgrader),
         }?;
         let published = self.release.packages.iter().chain([&self.upgrader]);
         let packages: BTreeMap<_, _> =
@@ -314,6 +342,8 @@ impl<'a> Running<'a> {
             expect: expected,
             installed: &installed,
             own: &[],
+            next_debian: self.cell.next_debian,
+            failed_before: &self.failed_before,
         };
         let undeclared = course::undeclared_services(&self.release);
         self.record.look(("every service of the release is in the declared order", undeclared));
@@ -383,6 +413,19 @@ pub fn can_stop_at(step: Step) -> bool {
 /// Where a fault strikes.
 fn strike_point(step: Step) -> Point {
     Point { name: "strike", step }
+}
+
+/// What was shown without the lists of Debian's own packages, of which there are newer ones every week.
+fn without_debians_packages(shown: &str) -> String {
+    const LISTS: [&str; 4] = ["System packages to upgrade", "New packages", "Packages to remove", "Download: "];
+    let paragraph = |paragraph: &str| {
+        let list = LISTS.iter().find(|list| paragraph.starts_with(**list));
+        let rest = paragraph
+            .split_once("\nServices to restart")
+            .map_or_else(String::new, |(_, rest)| format!("\nServices to restart{rest}"));
+        list.map_or_else(|| paragraph.to_owned(), |list| format!("{list}...{rest}"))
+    };
+    shown.split("\n\n").map(paragraph).collect::<Vec<_>>().join("\n\n")
 }
 
 fn without_exit(transcript: &Transcript) -> String {

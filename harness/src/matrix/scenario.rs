@@ -28,7 +28,7 @@ struct Scenario {
     from: Vec<Spanned<String>>,
     /// The releases that are published for them. A release is not combined with itself, nor with one that is older.
     to: Vec<Spanned<String>>,
-    /// The releases of Debian.
+    /// The releases of Debian; `bookworm-to-trixie` is a machine that goes from one to the next with the same run.
     on: Vec<Spanned<String>>,
     /// The states of the machines; `*` is all of them.
     #[serde(default)]
@@ -46,6 +46,21 @@ struct Scenario {
     /// Those cells that every run of the tests has a look at: parts of their names.
     #[serde(default)]
     chosen: Vec<Spanned<String>>,
+    /// Those cells of which something else is expected, or which are left out.
+    #[serde(default)]
+    except: Vec<Exception>,
+}
+
+/// Cells that are not like the others of their scenario.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Exception {
+    /// A part of their names.
+    of: Spanned<String>,
+    /// Why, for a person.
+    because: String,
+    /// What is expected of them besides; they are left out if that is not said.
+    expect: Option<Expectation>,
 }
 
 /// What scenarios are made of.
@@ -84,10 +99,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     };
     let mut cells = Vec::new();
     let (from, to) = (releases(&scenario.from)?, releases(&scenario.to)?);
-    let debians = scenario
-        .on
-        .iter()
-        .map(|name| Debian::from_str(name.get_ref(), false).map_err(anyhow::Error::msg).with_context(|| at(name)));
+    let debians = scenario.on.iter().map(|name| debians(name.get_ref()).with_context(|| at(name)));
     let debians = debians.collect::<Result<Vec<_>>>()?;
     let states = states(&scenario, parts, &at)?;
     let strikes = strikes(&scenario, parts, &at)?;
@@ -96,7 +108,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         if !is_newer(&to.version, &from.version)? {
             continue;
         }
-        for &debian in &debians {
+        for &(debian, next_debian) in &debians {
             for (state_name, state) in &states {
                 for strike in &strikes {
                     for &answer in &answers {
@@ -109,12 +121,14 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                             from: from.version.clone(),
                             to: to.version.clone(),
                             debian,
+                            next_debian,
                             state_name: state_name.clone(),
                             state: state.clone(),
                             strike: strike.clone(),
                             defect: None,
                             answer,
                             expect: scenario.expect.clone(),
+                            remarks: Vec::new(),
                             chosen: false,
                         });
                     }
@@ -122,15 +136,42 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
             }
         }
     }
+    for Exception { of, because, expect } in &scenario.except {
+        ensure_some(&cells, of, &at)?;
+        let concerned = |cell: &Cell| cell.name().contains(of.get_ref().as_str());
+        let Some(expect) = expect else {
+            cells.retain(|cell| !concerned(cell));
+            continue;
+        };
+        for cell in cells.iter_mut().filter(|cell| concerned(cell)) {
+            cell.expect = expect.or(&cell.expect);
+            cell.remarks.push(because.clone());
+        }
+    }
     ensure!(!cells.is_empty(), "{}: no cell comes of it", path.display());
     for chosen in &scenario.chosen {
-        let mut found = false;
-        for cell in cells.iter_mut().filter(|cell| cell.name().contains(chosen.get_ref().as_str())) {
-            (cell.chosen, found) = (true, true);
-        }
-        ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(chosen), chosen.get_ref());
+        ensure_some(&cells, chosen, &at)?;
+        cells
+            .iter_mut()
+            .filter(|cell| cell.name().contains(chosen.get_ref().as_str()))
+            .for_each(|cell| cell.chosen = true);
     }
     Ok(cells)
+}
+
+fn ensure_some(cells: &[Cell], part: &Spanned<String>, at: Where<'_>) -> Result<()> {
+    let found = cells.iter().any(|cell| cell.name().contains(part.get_ref().as_str()));
+    ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(part), part.get_ref());
+    Ok(())
+}
+
+/// A release of Debian, or the way from one to the next.
+fn debians(text: &str) -> Result<(Debian, Option<Debian>)> {
+    let read = |name| Debian::from_str(name, false).map_err(anyhow::Error::msg);
+    let Some((debian, next)) = text.split_once("-to-") else { return Ok((read(text)?, None)) };
+    let (debian, next) = (read(debian)?, read(next)?);
+    ensure!(debian.next() == Some(next), "{next} does not come after {debian}");
+    Ok((debian, Some(next)))
 }
 
 type Where<'a> = &'a dyn Fn(&Spanned<String>) -> String;

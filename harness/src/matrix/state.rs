@@ -1,11 +1,10 @@
-use std::collections::BTreeMap;
-
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::check::Check;
 use super::expectation::Expectation;
 use crate::machine::Machine;
+use crate::server::fault::Fault;
 use crate::world::World;
 
 /// A state that a machine in the field can be in: a file in `states/`.
@@ -21,9 +20,14 @@ pub struct State {
     /// `/run/beside.ready`.
     #[serde(default)]
     pub beside: String,
-    /// Variables of the admin's environment.
+    /// Shell commands of the shell in which the upgrader is started: `umask 077`.
     #[serde(default)]
-    pub environment: BTreeMap<String, String>,
+    pub shell: String,
+    /// Whether the upgrader is one of an earlier day, which has to update itself first.
+    #[serde(default)]
+    pub old_upgrader: bool,
+    /// How the repository looks to such a machine, until the state is mended.
+    pub repository: Option<Fault>,
     /// Shell commands that succeed if what belongs to the admin was respected.
     #[serde(default)]
     pub respected: String,
@@ -33,6 +37,11 @@ pub struct State {
     /// What is expected of an upgrade of such a machine.
     #[serde(default)]
     pub expect: Expectation,
+    /// What the admin does about it, in shell commands, after a run that did not upgrade the machine.
+    #[serde(default)]
+    pub mend: String,
+    /// What is expected of the run after that, if it is something else.
+    pub again: Option<Expectation>,
 }
 
 impl State {

@@ -12,7 +12,8 @@ use anyhow::{Result, anyhow};
 
 use self::headway::Headway;
 use self::read::{
-    Complaints, parse_candidate, parse_conflicts, parse_simulation, parse_sources, parse_status, parse_uris,
+    Complaints, parse_candidate, parse_conflicts, parse_passed_over, parse_simulation, parse_sources, parse_status,
+    parse_uris,
 };
 use crate::command::{Failed, Program, Said};
 use crate::exit::{Exit, Explain as _, Failure};
@@ -65,6 +66,11 @@ pub fn update(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> 
 /// The version of a package that apt would install, if there is one.
 pub fn candidate(package: &str) -> Result<Option<String>> {
     Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
+}
+
+/// The newest version of a package and its candidate version, if apt was told to prefer that one.
+pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
+    Ok(parse_passed_over(&Program::new("apt-cache").args(["policy", package]).output()?))
 }
 
 /// What brings one installed package to its candidate version and never removes another.

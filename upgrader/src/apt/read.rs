@@ -77,6 +77,14 @@ pub(super) fn parse_candidate(policy: &str) -> Option<String> {
     (version != "(none)" && !version.is_empty()).then(|| version.to_owned())
 }
 
+/// Reads `apt-cache policy`: the first version of its table, which begins with the newest, and the candidate, if that is another.
+pub(super) fn parse_passed_over(policy: &str) -> Option<(String, String)> {
+    let candidate = parse_candidate(policy)?;
+    let newest = policy.lines().skip_while(|line| line.trim() != "Version table:").nth(1)?;
+    let newest = newest.split_whitespace().find(|word| *word != "***")?;
+    (newest != candidate).then(|| (newest.to_owned(), candidate))
+}
+
 /// Reads `Inst`, `Conf`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
 pub(super) fn parse_simulation(text: &str) -> Simulation {
     let mut simulation = Simulation::default();
@@ -295,6 +303,22 @@ mod tests {
         assert_eq!(parse_candidate("xivo:\n  Installed: 1\n  Candidate: 1:2.0-rc1\n").as_deref(), Some("1:2.0-rc1"));
         assert_eq!(parse_candidate("xivo:\n  Installed: (none)\n  Candidate: (none)\n"), None);
         assert_eq!(parse_candidate(""), None);
+    }
+
+    #[test]
+    fn a_newer_version_that_apt_passes_over_is_read() {
+        let policy = |candidate| {
+            format!(
+                "xivo:\n  Installed: 1.2.1\n  Candidate: {candidate}\n  Version table:\n     1.2.2 500\n        500 http://a\n \
+                 *** 1.2.1 1001\n        100 /var/lib/dpkg/status\n"
+            )
+        };
+        assert_eq!(parse_passed_over(&policy("1.2.1")), Some(("1.2.2".to_owned(), "1.2.1".to_owned())));
+        assert_eq!(parse_passed_over(&policy("1.2.2")), None);
+        let newest =
+            "xivo:\n  Installed: 1\n  Candidate: 1\n  Version table:\n *** 1 100\n        100 /var/lib/dpkg/status\n";
+        assert_eq!(parse_passed_over(newest), None);
+        assert_eq!(parse_passed_over(""), None);
     }
 
     #[test]

@@ -19,6 +19,12 @@ pub(super) fn look(product: &Product) -> Result<Vec<Finding>> {
             format!("Add the source of {} to /etc/apt/sources.list.d, or mend it there.", product.name),
         ));
     }
+    if let Some((newest, candidate)) = apt::passed_over(package)? {
+        findings.push(Finding::note(
+            format!("there is {package} {newest}, but apt was told to prefer {candidate}"),
+            format!("If that is not meant, look for it in /etc/apt/preferences.d: `apt-cache policy {package}` shows the priorities."),
+        ));
+    }
     Ok(findings)
 }
 

@@ -60,6 +60,20 @@ impl Machine {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
+fn what_started_this_program_as_a_service_ends_with_it() {
+    let machine = Machine::new();
+    machine.process(std::process::id(), "system.slice/a-upgrade-run.service", "/usr/bin/real-a-upgrade", "");
+    for (id, unit) in [(2, "a-upgrade-run.service"), (3, "other.service")] {
+        machine.process(id, "", "/usr/bin/systemd-run", " (deleted)");
+        machine.write(&format!("proc/{id}/cmdline"), format!("systemd-run\0--pipe\0--unit={unit}\0--\0sleep\0"));
+    }
+    machine.write("proc/3/comm", "other\n");
+    let started_us = |id| machine.processes.has_started_us(id);
+    assert!(started_us(2) && !started_us(3));
+    assert_eq!(machine.processes.obsolete().expect("readable").others, BTreeSet::from(["other".to_owned()]));
+}
+
+#[test]
 fn processes_of_replaced_files_are_found_with_whom_they_belong_to() {
     let machine = Machine::new();
     for (id, group, program, mark) in [
