@@ -20,7 +20,7 @@ pub struct World {
 }
 
 /// What is never the same twice lies between these.
-const VARYING: [(&str, &str); 11] = [
+const VARYING: [(&str, &str); 12] = [
     // Who holds a lock, as the upgrader names it, and as apt does.
     ("(process ", ")"),
     ("held by process ", " "),
@@ -32,6 +32,7 @@ const VARYING: [(&str, &str); 11] = [
     ("stable InRelease: ", "; The repository"),
     // An index has hashes in it, and hashes do not compress.
     ("unexpected size (", ")"),
+    ("by-hash/SHA256/", " "),
     // Where apt puts packages for dpkg.
     ("/tmp/apt-dpkg-install-", "/"),
     // How long ago or ahead the repository's day is, and what the clock shows.
