@@ -36,7 +36,8 @@ systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ 
 "#;
 
 /// Services that are there or not as it comes: systemd's own, of moments long past.
-const FLEETING: [&str; 4] = ["service systemd-", "service user@", "service user-runtime-dir@", "service run-"];
+const FLEETING: [&str; 5] =
+    ["service systemd-", "service ldconfig.service", "service user@", "service user-runtime-dir@", "service run-"];
 
 /// What a machine is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
