@@ -37,8 +37,9 @@ systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n
 "#;
 
 /// Services that are there or not as it comes: systemd's own, of moments long past.
-const FLEETING: [&str; 6] = [
+const FLEETING: [&str; 7] = [
     "service systemd-",
+    "service ldconfig.service",
     "service user@",
     "service user-runtime-dir@",
     "service run-",
