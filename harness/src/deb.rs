@@ -92,7 +92,7 @@ fn control_archive(package: &Package, control: &str) -> Result<Vec<u8>> {
     }
     tar.file("./md5sums", sums.as_bytes(), 0o644)?;
     for (name, script) in &package.scripts {
-        let mode = if name == "triggers" { 0o644 } else { 0o755 };
+        let mode = if ["triggers", "templates"].contains(&name.as_str()) { 0o644 } else { 0o755 };
         tar.file(&format!("./{name}"), script.as_bytes(), mode)?;
     }
     tar.finish()

@@ -108,8 +108,8 @@ impl Release {
             if package.version.is_empty() {
                 package.version.clone_from(&self.version);
             }
-            for script in package.scripts.values_mut() {
-                if !script.starts_with("#!") {
+            for (name, script) in &mut package.scripts {
+                if !["triggers", "templates"].contains(&name.as_str()) && !script.starts_with("#!") {
                     script.insert_str(0, "#!/bin/sh\nset -e\n");
                 }
             }

@@ -9,7 +9,7 @@ use super::defect::defects;
 use super::record::Record;
 
 /// How many machines run at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 3;
 
 /// Upgrades machines to what vendors did wrong, shows what it was caught by, and counts.
 ///
