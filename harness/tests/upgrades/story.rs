@@ -26,7 +26,7 @@ const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots");
 /// PostgreSQL, the libraries that everything maps.
 pub(crate) const ON_ALL: [&str; 11] = [
     "the_machine_is_real",
-    "signatures_are_checked",
+    "lists_that_fail",
     "upgrade",
     "own_policy",
     "nobody_is_asked",
