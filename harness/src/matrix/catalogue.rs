@@ -48,6 +48,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
                 Ok(()) => defect.caught_by.join("; "),
                 Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
             };
+            let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
             let seconds = record.took.div_ceil(1000);
             writeln!(out, "{:<34} {:<8} {seconds:>3} s  {by}", defect.name, cell.debian)?;
         }
