@@ -8,8 +8,8 @@ HARNESS := $(CARGO) run --quiet --package harness --
 # A snapshot changes when somebody means it to: `make snapshots`, then `git diff`.
 export INSTA_UPDATE ?= no
 
-# A machine waits for its disk and its services about half of the time, and takes up to half a gigabyte.
-export NEXTEST_TEST_THREADS ?= $(shell awk -v cores=$$(nproc) '/^MemAvailable/ { fit = int($$2 / 524288); most = 2 * cores; \
+# A machine waits for its services most of the time, and takes up to half a gigabyte.
+export NEXTEST_TEST_THREADS ?= $(shell awk -v cores=$$(nproc) '/^MemAvailable/ { fit = int($$2 / 524288); most = 3 * cores; \
 	print fit < 1 ? 1 : fit < most ? fit : most }' /proc/meminfo)
 export RUST_TEST_THREADS ?= $(NEXTEST_TEST_THREADS)
 

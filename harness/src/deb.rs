@@ -4,6 +4,7 @@ mod read;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -15,6 +16,9 @@ use crate::package::Package;
 
 /// The time of every file in every package, so that the same data makes the same bytes: 2012-01-01T00:00:00Z.
 const MTIME: u32 = 1_325_376_000;
+
+/// From how many bytes of files on a package is worth keeping: the upgrader's is.
+const WORTH_KEEPING: usize = 1_000_000;
 
 /// Who maintains a package that names nobody.
 const MAINTAINER: &str = "XiVO upgrade team <upgrade@xivo.example>";
@@ -28,11 +32,27 @@ pub struct Deb {
     pub control: String,
 }
 
-/// Builds a .deb.
+/// Builds a .deb, or gives the one that was built of the same data before.
 ///
 /// # Errors
 /// If a path is not absolute, or a name cannot be written into a control file.
 pub fn build(package: &Package) -> Result<Deb> {
+    /// A world needs the same packages for its machine's image and for its repository.
+    static BUILT: Mutex<Vec<(Package, Deb)>> = Mutex::new(Vec::new());
+    // The small ones are built sooner than found.
+    if package.files.iter().map(|file| file.content.len()).sum::<usize>() < WORTH_KEEPING {
+        return build_anew(package);
+    }
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, deb)) = built.iter().find(|(of, _)| of == package) {
+        return Ok(deb.clone());
+    }
+    let deb = build_anew(package)?;
+    built.push((package.clone(), deb.clone()));
+    Ok(deb)
+}
+
+fn build_anew(package: &Package) -> Result<Deb> {
     let control = control(package)?;
     let data = data(package).with_context(|| format!("the files of {}", package.name))?;
     let mut archive = ar::Builder::new(Vec::new());

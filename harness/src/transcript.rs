@@ -29,24 +29,13 @@ impl fmt::Display for Transcript {
     }
 }
 
-/// A document without what is never the same twice: how long something took, what the clock shows, numbers of processes.
+/// A document without the lines' rests that say how long something took: that is never the same twice.
 #[must_use]
 pub fn without_times(document: &str) -> String {
     const BEGINNINGS: [&str; 2] = ["It took ", "Last time they were out of service for "];
-    const ASIDES: [&str; 3] = ["(it shows ", "(invalid ", "(process "];
     let line = |line: &str| {
-        if let Some(beginning) = BEGINNINGS.iter().find(|beginning| line.starts_with(**beginning)) {
-            return format!("{beginning}...\n");
-        }
-        let mut line = line.to_owned();
-        for aside in ASIDES {
-            if let Some((before, (_, after))) =
-                line.split_once(aside).and_then(|(before, rest)| Some((before, rest.split_once(')')?)))
-            {
-                line = format!("{before}{aside}...){after}");
-            }
-        }
-        line + "\n"
+        let beginning = BEGINNINGS.iter().find(|beginning| line.starts_with(**beginning));
+        beginning.map_or_else(|| format!("{line}\n"), |beginning| format!("{beginning}...\n"))
     };
     let lines: String = document.lines().map(line).collect();
     if document.ends_with('\n') { lines } else { lines.trim_end_matches('\n').to_owned() }
@@ -57,9 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_never_the_same_twice_is_left_out() {
-        let document = "Waiting for apt (process 85), at most 120 s\nIt took 8 s; all is well\n(a) too old (invalid since 2d): set it (it shows\nend";
-        let without = "Waiting for apt (process ...), at most 120 s\nIt took ...\n(a) too old (invalid ...): set it (it shows\nend";
-        assert_eq!(without_times(document), without);
+    fn how_long_something_took_is_left_out() {
+        assert_eq!(without_times("a\nIt took 8 s; all is well\nend"), "a\nIt took ...\nend");
     }
 }

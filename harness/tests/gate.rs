@@ -76,8 +76,14 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let record = fs::read(vendor.path().join("out/cells/gate--1.2.1-to-1.2.2--trixie/record.json"))?;
     let record: Value = serde_json::from_slice(&record)?;
     let checked = record["checked"].as_array().context("a record without checks")?;
-    ensure!(checked.iter().any(|check| check == "there is something to upgrade"), "{checked:?}");
-    ensure!(checked.len() == 11, "{checked:?}");
+    for wanted in [
+        "there is something to upgrade",
+        "every service runs, and runs the new version",
+        "it is the same as a machine on which the release was installed",
+        "every service that can be asked says that it is ready",
+    ] {
+        ensure!(checked.iter().any(|check| check == wanted), "{wanted} was not looked at: {checked:?}");
+    }
     Ok(())
 }
 

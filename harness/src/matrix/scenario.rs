@@ -222,3 +222,55 @@ fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Opti
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys of a table, as its own error names them.
+    fn keys<T: serde::de::DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
+        let error = data::parse::<T>(Path::new("x"), "unknown = 1\n").unwrap_err().to_string();
+        let (_, keys) = error.split_once("expected").unwrap();
+        keys.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_key_is_in_the_documentation() {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/matrix.md")).unwrap();
+        let sections = [
+            ("Scenarios", keys::<Scenario>()),
+            ("States", keys::<State>()),
+            ("Faults", keys::<Fault>()),
+            ("What is expected", keys::<Expectation>()),
+        ];
+        for (section, keys) in sections {
+            let (_, rest) = text.split_once(&format!("## {section}\n")).unwrap();
+            let section_text = rest.split("\n## ").next().unwrap();
+            assert!(keys.len() > 5, "{keys:?}");
+            for key in keys {
+                assert!(
+                    section_text.contains(&format!("`{key}`")) || section_text.contains(&format!("`[[{key}]]`")),
+                    "{section}: {key}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_matrix_is_good_and_says_what_is_wrong_with_a_scenario() {
+        assert!(matrix().unwrap().len() >= 150);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("bad.toml");
+        let parts = Parts { states: BTreeMap::new(), faults: BTreeMap::new() };
+        let complaint = |rest: &str| {
+            let text =
+                format!("description = \"\"\nfrom = [\"1.2.1\"]\nto = [\"1.2.2\"]\non = [\"bookworm\"]\n{rest}\n");
+            std::fs::write(&path, text).unwrap();
+            format!("{:#}", read("bad", &path, &parts).unwrap_err()).rsplit_once("bad.toml").unwrap().1.to_owned()
+        };
+        assert_eq!(complaint("states = [\"nowhere\"]"), ":5: there is no states/nowhere.toml");
+        assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
+        assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
+        assert!(complaint("state = []").starts_with(":5: unknown field `state`"));
+    }
+}

@@ -72,9 +72,11 @@ pub(crate) fn no_stale_snapshot(stories: &[Story]) -> Result<(), Failed> {
         stories.iter().filter(|story| story.has_snapshot).map(|story| format!("{}.snap", story.name)).collect();
     let mut found = BTreeSet::new();
     for entry in Path::new(SNAPSHOTS).read_dir()? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if !name.ends_with(".snap.new") {
-            found.insert(name);
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "snap")
+            && let Some(name) = path.file_name()
+        {
+            found.insert(name.to_string_lossy().into_owned());
         }
     }
     let stale: Vec<_> = found.difference(&known).collect();

@@ -112,11 +112,19 @@ impl Run<'_> {
         let not_begun =
             || Failure::new("no package was changed: what is needed before cannot be noted").exit(Exit::Unchanged);
         let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str())).explain(not_begun)?;
-        let policy = self.hold_services_back()?;
         if let Some(database) = &self.product.database {
             database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
         let first = owed::note(self.context.paths, plan.comes_from()).explain(not_begun)?;
+        let policy = match self.hold_services_back() {
+            Ok(policy) => policy,
+            Err(error) => {
+                if first {
+                    owed::settle(self.context.paths)?;
+                }
+                return Err(error);
+            }
+        };
         let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
@@ -154,12 +162,24 @@ impl Run<'_> {
             events.tell(Event::Attention(
                 "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
             ));
-            owed::settle(self.context.paths)?;
+            self.settle(events);
             return Ok(Outcome::Attention);
         }
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
-        owed::settle(self.context.paths)?;
+        self.settle(events);
         Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
+    }
+
+    /// Hooks and services have had their turn.
+    fn settle(&self, events: &mut Events<'_>) {
+        if let Err(error) = owed::settle(self.context.paths) {
+            events.tell(Event::Attention(format!(
+                "The next run will give hooks and services another turn, because it cannot be noted that they have had it: {error:#}. \
+                 What to do: see to the filesystem of {}, then start {} again.",
+                self.context.paths.state().display(),
+                self.context.paths.package()
+            )));
+        }
     }
 
     /// A service that did not come up, or did not stay up, needs a human.
