@@ -50,9 +50,12 @@ const ENDINGS: [(&str, &str); 4] = [
 /// A text in which lines end in the same words whatever apt says.
 fn with_common_endings(text: &str) -> String {
     let line = |line: &str| {
-        let ending = ENDINGS.iter().find_map(|(words, instead)| Some((line.split_once(words)?.0, *instead)));
-        let (beginning, ending) = ending.unwrap_or((line.trim_end_matches('\n'), ""));
-        format!("{beginning}{ending}{}", if line.ends_with('\n') { "\n" } else { "" })
+        let ending = ENDINGS.iter().find_map(|(words, instead)| Some((line.split_once(words)?, *instead)));
+        let Some(((beginning, rest), ending)) = ending else { return line.to_owned() };
+        // Which source it is, all say.
+        let source =
+            rest.split_once("InRelease:").map_or_else(String::new, |(source, _)| format!(" {source}InRelease"));
+        format!("{beginning}{ending}{source}{}", if line.ends_with('\n') { "\n" } else { "" })
     };
     text.split_inclusive('\n').map(line).collect()
 }
@@ -170,7 +173,7 @@ mod tests {
     fn what_varies_is_left_out_wherever_it_is_on_a_line() {
         let text = "a (process 1) and b (process 22)\nc (process 3\n)";
         assert_eq!(without(text, "(process ", ")"), "a (process …) and b (process …)\nc (process 3\n)");
-        let text = "x\nerror: GPG error: key 12\nend";
-        assert_eq!(with_common_endings(text), "x\nerror: (wrong signature)\nend");
+        let text = "x\nerror: GPG error: http://a b InRelease: key 12\nend";
+        assert_eq!(with_common_endings(text), "x\nerror: (wrong signature) http://a b InRelease\nend");
     }
 }

@@ -186,29 +186,37 @@ impl Upgraded<'_> {
     }
 
     fn ledger(&self) -> Result<Vec<String>> {
-        let reports = self.reports()?;
-        let mut conffiles = Vec::new();
-        let mut findings = Vec::new();
         // What the last run that changed it says of a file is how it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
-        for report in reports.iter().rev() {
+        for report in self.reports()?.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
                 let conffile: Conffile = serde_json::from_value(conffile.clone()).context("a conffile of a report")?;
                 last.insert(conffile.path.clone(), conffile);
             }
         }
-        conffiles.extend(last.into_values());
-        for conffile in conffiles {
-            for (path, wanted) in
-                [(Some(&conffile.path), conffile.sha256_after.clone()), (conffile.other.as_ref(), None)]
-            {
-                let Some(path) = path else { continue };
-                let sum = self.machine.sh(&format!("sha256sum '{path}' 2>/dev/null || echo '-'"))?;
-                let sum = sum.split(' ').next().map(str::trim).filter(|sum| *sum != "-").map(str::to_owned);
-                let is_other = Some(path) == conffile.other.as_ref();
-                if (is_other && sum.is_none()) || (!is_other && sum != wanted) {
-                    findings.push(format!("{path}: the ledger says {wanted:?}, but it has {sum:?}"));
-                }
+        let paths: Vec<&str> =
+            last.values().flat_map(|one| [Some(&one.path), one.other.as_ref()]).flatten().map(String::as_str).collect();
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sums = self.lines(&format!("sha256sum -- {} 2>/dev/null || :", paths.join(" ")))?;
+        let sums: BTreeMap<&str, &str> =
+            sums.iter().filter_map(|line| line.split_once("  ")).map(|(sum, path)| (path, sum)).collect();
+        let mut findings = Vec::new();
+        for Conffile { path, other, sha256_after } in last.values() {
+            let sum = sums.get(path.as_str()).copied();
+            if sum != sha256_after.as_deref() {
+                let words = |sum: Option<&str>| {
+                    sum.map_or_else(|| "is not there".to_owned(), |sum| format!("has the sum {sum}"))
+                };
+                findings.push(format!(
+                    "{path} {}, and in the ledger it {}",
+                    words(sum),
+                    words(sha256_after.as_deref())
+                ));
+            }
+            if let Some(other) = other.as_ref().filter(|other| !sums.contains_key(other.as_str())) {
+                findings.push(format!("{other} is not there, though it is in the ledger"));
             }
         }
         Ok(findings)

@@ -170,6 +170,8 @@ impl<'a> Running<'a> {
         if let Some(defect) = &cell.defect {
             defect.misbehave(&world)?;
         }
+        // What a fault brings with it, and takes away again, is not the admin's.
+        let own = Own::of(&world.machine)?;
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
@@ -177,7 +179,6 @@ impl<'a> Running<'a> {
             world.misbehave(fault)?;
         }
         let failed_before = failed_units(&world.machine)?;
-        let own = Own::of(&world.machine)?;
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
         Ok(Self { cell, world, own, failed_before, release, upgrader, document: String::new(), record })
     }
