@@ -437,8 +437,12 @@ fn without_debians_packages(shown: &str) -> String {
     shown.split("\n\n").map(paragraph).collect::<Vec<_>>().join("\n\n")
 }
 
+/// What was seen of a run until the power was cut. Not everything is gone in the same instant: who still is has a complaint about those
+/// who are not, or has none.
 fn without_exit(transcript: &Transcript) -> String {
-    format!("$ {}\n{}\n[the power was cut]\n", transcript.command, transcript.screen.trim_end())
+    let lines = transcript.screen.lines().take_while(|line| !line.starts_with("error: "));
+    let screen = lines.collect::<Vec<_>>().join("\n");
+    format!("$ {}\n{}\n[the power was cut]\n", transcript.command, screen.trim_end())
 }
 
 fn not(wanted: bool, otherwise: &str) -> Vec<String> {
