@@ -30,7 +30,7 @@ pub mod history;
 /// Hooks: which there are, in which order, and running one.
 pub mod hooks;
 /// What services said, from journald.
-pub mod journal;
+pub mod journalctl;
 /// What happens, told to journald: a reader of events.
 pub mod journald;
 /// One run at a time.

@@ -5,7 +5,7 @@ use anyhow::Result;
 use self::settle::{Watched, how_it_ended, watch};
 use crate::event::{Event, Events};
 use crate::exit::Failure;
-use crate::journal;
+use crate::journalctl;
 use crate::processes::Processes;
 use crate::product::{Ready, RestartPolicy, Services};
 use crate::systemd::{self, Unit};
@@ -242,7 +242,7 @@ fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<S
         Err(_) if !matches!(unit.result.as_str(), "" | "success") => how_it_ended(&unit),
         Err(error) => format!("{error:#}"),
     };
-    Err((reason, journal::last_lines(&unit.invocation)))
+    Err((reason, journalctl::last_lines(&unit.invocation)))
 }
 
 /// What an admin's setting of a unit of the product means for its restart.

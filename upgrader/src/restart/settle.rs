@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::journal;
+use crate::journalctl;
 use crate::systemd::{self, Unit};
 
 /// How often systemd is asked meanwhile.
@@ -38,7 +38,7 @@ pub(super) fn watch(mut services: Vec<Watched>, end: Instant) -> Result<Vec<Gone
         let now = systemd::show(&names)?;
         for (service, unit) in services.iter().zip(&now) {
             if let Some(reason) = what_is_wrong(&service.unit, unit) {
-                let log = journal::last_lines(&service.unit.invocation);
+                let log = journalctl::last_lines(&service.unit.invocation);
                 gone.push(Gone { service: service.clone(), reason, log });
             }
         }
