@@ -84,7 +84,12 @@ impl Product<'_> {
             .file(&format!("/usr/share/doc/{name}/copyright"), read("upgrader/package/copyright")?, 0o644)
             .file(&format!("/usr/share/doc/{name}/changelog.gz"), packed(self.changelog().as_bytes())?, 0o644)
             .file(&format!("/usr/share/lintian/overrides/{name}"), self.lintian_overrides()?, 0o644)
+            .file(&format!("/usr/lib/systemd/system/{name}-resume.service"), resume_unit(&name), 0o644)
             .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name));
+        package.links.insert(
+            format!("/usr/lib/systemd/system/multi-user.target.wants/{name}-resume.service"),
+            format!("../{name}-resume.service"),
+        );
         package = package.conffile(&format!("/etc/{name}/config.toml"), manual::settings(&name)).file(
             &format!("/usr/share/man/man5/{name}-config.5.gz"),
             packed(&manual::of_settings(&name)?)?,
@@ -193,6 +198,29 @@ fn completion(shell: Shell, program: &str) -> Vec<u8> {
 fn logrotate(name: &str) -> String {
     format!(
         "/var/log/{name}.log {{\n\tweekly\n\trotate 12\n\tcompress\n\tdelaycompress\n\tmissingok\n\tnotifempty\n}}\n"
+    )
+}
+
+/// What looks after an upgrade that was cut short when the machine boots. It comes after the services: it restarts them.
+fn resume_unit(name: &str) -> String {
+    format!(
+        "[Unit]\n\
+         Description=Complete or undo an upgrade that was cut short\n\
+         Documentation=man:{name}(8)\n\
+         After=multi-user.target\n\
+         ConditionPathExists=|/var/lib/{name}/journal\n\
+         ConditionPathExists=|/var/lib/{name}/rollback\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart=/usr/bin/real-{name} {verb}\n\
+         # 4: put back as it was. 6: done, but something wants attention. 7: somebody was faster.\n\
+         SuccessExitStatus=4 6 7\n\
+         TimeoutStartSec=infinity\n\
+         TimeoutStopSec=15min\n\
+         KillMode=process\n\
+         OOMPolicy=continue\n",
+        verb = upgrader::run::RESUME,
     )
 }
 

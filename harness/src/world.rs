@@ -20,7 +20,7 @@ pub struct World {
 }
 
 /// What is never the same twice lies between these.
-const VARYING: [(&str, &str); 10] = [
+const VARYING: [(&str, &str); 12] = [
     // Who holds a lock, as the upgrader names it, and as apt does.
     ("(process ", ")"),
     ("held by process ", " "),
@@ -36,6 +36,9 @@ const VARYING: [(&str, &str); 10] = [
     ("(invalid since ", ")"),
     ("(invalid for another ", ")"),
     ("(it shows ", ")"),
+    // When an upgrade was there last.
+    ("was cut short on ", "."),
+    ("the upgrade ended on ", " ("),
 ];
 
 /// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
 use crate::event::{Event, Events};
-use crate::exit::{Exit, Failure, Stopped, code_of, describe};
+use crate::exit::{complain as complain_of, Exit, Failure, Stopped, code_of, describe};
 use crate::paths::Paths;
 use crate::step::Mode;
 use crate::{history, notify};
@@ -60,6 +60,11 @@ pub enum Verb {
     Status,
     /// Show the past runs, the last one first
     History,
+    /// Go back to how the machine was before the last upgrade, or before the one that was cut short
+    Rollback,
+    /// Complete a run that was cut short, or undo it; started when the machine boots
+    #[command(name = crate::run::RESUME, hide = true)]
+    Resume,
     /// Do the work of a run whose question was answered; started by the run itself
     #[command(name = crate::worker::VERB, hide = true)]
     Work,
@@ -71,6 +76,7 @@ Exit codes:
   1  failed; nothing was changed
   2  wrong command line
   3  the question was not answered with yes; nothing was changed
+  4  failed, and everything was put back as it was; or `rollback` did so
   5  failed in the middle and needs a human; what to do is printed
   6  done, but something wants attention
   7  another run is under way, or this one was left to itself with Ctrl-C";
@@ -87,7 +93,8 @@ impl Options {
     }
 
     /// True if this process does the work of a run that another has begun: nobody sees what it prints.
-    fn works(&self) -> bool {
+    #[must_use]
+    pub fn works(&self) -> bool {
         matches!(self.verb, Some(Verb::Work))
     }
 
@@ -161,7 +168,7 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
         }
     };
     // Nobody saw a run fail that asks no questions.
-    let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::NeedsHuman);
+    let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::RolledBack | Exit::NeedsHuman);
     if events.are_recorded() && (events.report().on_its_own || unseen) {
         aftermath(context, &mut events);
     }
@@ -191,8 +198,7 @@ pub fn print_json(document: &impl serde::Serialize) {
 
 /// Says an error on stderr and gives its exit code.
 fn complain(error: &anyhow::Error, otherwise: Exit) -> Exit {
-    // A terminal that went away must not change how the run ends.
-    let _ = writeln!(stderr(), "{}", describe(error));
+    complain_of(&describe(error));
     code_of(error, otherwise)
 }
 
@@ -224,9 +230,10 @@ mod tests {
                acme-upgrade <COMMAND>
 
         Commands:
-          attach   Show the upgrade that is under way; Ctrl-C leaves it alone
-          status   Show what is installed, how the last run ended, and whether something needs a restart
-          history  Show the past runs, the last one first
+          attach    Show the upgrade that is under way; Ctrl-C leaves it alone
+          status    Show what is installed, how the last run ended, and whether something needs a restart
+          history   Show the past runs, the last one first
+          rollback  Go back to how the machine was before the last upgrade, or before the one that was cut short
 
         Options:
           -d, --download-only
@@ -258,6 +265,7 @@ mod tests {
           1  failed; nothing was changed
           2  wrong command line
           3  the question was not answered with yes; nothing was changed
+          4  failed, and everything was put back as it was; or `rollback` did so
           5  failed in the middle and needs a human; what to do is printed
           6  done, but something wants attention
           7  another run is under way, or this one was left to itself with Ctrl-C

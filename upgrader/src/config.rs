@@ -15,12 +15,27 @@ use crate::strict;
 pub struct Config {
     /// What becomes of edited conffiles, instead of what the product says.
     pub conffiles: Option<ConffilePolicy>,
+    /// What becomes of an upgrade that fails.
+    pub rollback: Rollback,
     /// How long to wait.
     pub time_limits: TimeLimits,
     /// What to keep, and for how long.
     pub keep: Keep,
     /// Whom to tell.
     pub notify: Notify,
+}
+
+/// What becomes of an upgrade that fails when the machine has been changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rollback {
+    /// It is undone.
+    #[default]
+    Auto,
+    /// It stays as it is until somebody decides.
+    Ask,
+    /// There is no way back, and nothing is kept for one.
+    Never,
 }
 
 /// How long to wait.
@@ -46,6 +61,8 @@ pub struct Keep {
     pub history_days: u16,
     /// Dumps of the database, in days.
     pub dump_days: u16,
+    /// What is needed to go back after an upgrade, in days.
+    pub rollback_days: u16,
 }
 
 /// Whom to tell.
@@ -64,7 +81,7 @@ impl Default for TimeLimits {
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { history_days: 365, dump_days: 30 }
+        Self { history_days: 365, dump_days: 30, rollback_days: 7 }
     }
 }
 
@@ -90,6 +107,14 @@ pub const SETTINGS: &[Setting] = &[
         meaning: "What becomes of a conffile that you edited when its package brings another version of it. \"replace\" installs \
                   the package's and keeps yours beside it as .dpkg-old; \"keep\" leaves yours and puts the package's beside it \
                   as .dpkg-dist. The default is what the product says.",
+    },
+    Setting {
+        table: "",
+        key: "rollback",
+        default: "\"auto\"",
+        meaning: "What becomes of an upgrade that fails after the machine has been changed. \"auto\" puts everything back as it was; \
+                  \"ask\" leaves it as it is, and asks whoever is there; \"never\" keeps nothing of the old version, so that there is no way back, \
+                  and takes no space for it.",
     },
     Setting {
         table: "time-limits",
@@ -124,11 +149,18 @@ pub const SETTINGS: &[Setting] = &[
                   however old it is.",
     },
     Setting {
+        table: "keep",
+        key: "rollback-days",
+        default: "7",
+        meaning: "For how many days after an upgrade `rollback` can undo it. Until then the space of the old packages is not free. The next \
+                  upgrade ends it sooner.",
+    },
+    Setting {
         table: "notify",
         key: "command",
         default: "[]",
         meaning: "A program and its arguments, run at the end of each upgrade whatever came of it, and when one with --yes fails \
-                  before it begins, with the report as JSON on its stdin and the result in its environment: UPGRADE_RESULT (done, attention, unchanged, needs-human), \
+                  before it begins, with the report as JSON on its stdin and the result in its environment: UPGRADE_RESULT (done, attention, unchanged, rolled-back, needs-human), \
                   UPGRADE_EXIT_CODE and UPGRADE_SUMMARY (one line).",
     },
 ];
@@ -185,9 +217,9 @@ mod tests {
         }
         strict::parse::<Config>(&text).expect("all of them together");
         // And there is none that is not documented.
-        let keys = ["conffiles", "time-limits", "keep", "notify"];
+        let keys = ["conffiles", "rollback", "time-limits", "keep", "notify"];
         assert_eq!(complaint("x = 1"), format!("1: unknown field `x`, expected one of `{}`", keys.join("`, `")));
-        for table in &keys[1..] {
+        for table in &keys[2..] {
             let documented: Vec<_> = SETTINGS
                 .iter()
                 .filter(|setting| setting.table == *table)

@@ -79,6 +79,44 @@ pub enum Event {
     Answered(bool),
     /// What dpkg was killed in the middle of is about to be finished.
     Repairing,
+    /// An earlier run did not come to its end, and is about to be completed or undone.
+    CutShort(CutShort),
+    /// A step is not done again: it came to its end before the run was cut short.
+    DoneBefore(Step),
+    /// A hook is not run again: it came to its end before the run was cut short.
+    HookDoneBefore(Phase, String),
+    /// What would be needed to go back is kept.
+    Armed {
+        /// How many paths.
+        paths: u64,
+        /// What that takes on the disk, in bytes.
+        bytes: u64,
+    },
+    /// The packages are given a second try, after this error.
+    Retrying(String),
+    /// What going back would mean is known.
+    WayBack(WayBack),
+    /// The machine is about to become again what it was.
+    RollingBack {
+        /// The product's name, as people write it.
+        product: String,
+        /// The version that it is going back to.
+        to: String,
+    },
+    /// Every path is what it was.
+    PutBack {
+        /// How many paths were put back.
+        changed: u64,
+        /// How many were removed that had come with the upgrade.
+        removed: u64,
+    },
+    /// The database is what it was when it was saved; as it was last, it is kept under the other name.
+    DatabasePutBack {
+        /// Its name.
+        database: String,
+        /// The name of the one that it replaces.
+        kept_as: String,
+    },
     /// A hook is about to run.
     HookBegan(Phase, String),
     /// Something in a hook directory is not run, for this reason.
@@ -161,6 +199,46 @@ pub enum Event {
         /// One sentence for a person; empty when all has been said.
         message: String,
     },
+}
+
+/// What going back means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WayBack {
+    /// The product's name, as people write it.
+    pub product: String,
+    /// The version that is installed, if one is.
+    pub from: Option<String>,
+    /// The version that the machine goes back to.
+    pub to: String,
+    /// When the upgrade ended.
+    pub since: Timestamp,
+    /// What has changed since then, and how.
+    pub changed_since: Vec<String>,
+    /// The database that goes back with it.
+    pub database: Option<String>,
+}
+
+/// A run that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CutShort {
+    /// The product's name, as people write it.
+    pub product: String,
+    /// The version that the machine comes from.
+    pub from: String,
+    /// The version that it was on its way to.
+    pub to: String,
+    /// The step that it was at.
+    pub step: Option<Step>,
+    /// The hook that was running.
+    pub hook: Option<String>,
+    /// When it was there for the last time, as far as is known.
+    pub last: Timestamp,
+    /// True if it was on its way back.
+    pub rolling_back: bool,
+    /// True if there is a way back.
+    pub can_roll_back: bool,
 }
 
 /// What becomes of a newer version of the upgrader itself.

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ pub enum Exit {
     Usage = 2,
     /// The question was answered with anything but yes; nothing was changed.
     Declined = 3,
+    /// Failed, and everything is as it was before.
+    RolledBack = 4,
     /// Failed in the middle and needs a human; what to do is printed.
     NeedsHuman = 5,
     /// Done, but something wants attention.
@@ -41,8 +44,17 @@ impl TryFrom<u8> for Exit {
     type Error = String;
 
     fn try_from(code: u8) -> Result<Self, String> {
-        [Self::Done, Self::Unchanged, Self::Usage, Self::Declined, Self::NeedsHuman, Self::Attention, Self::Busy]
-            .into_iter()
+        const ALL: [Exit; 8] = [
+            Exit::Done,
+            Exit::Unchanged,
+            Exit::Usage,
+            Exit::Declined,
+            Exit::RolledBack,
+            Exit::NeedsHuman,
+            Exit::Attention,
+            Exit::Busy,
+        ];
+        ALL.into_iter()
             .find(|exit| exit.code() == code)
             .ok_or_else(|| format!("{code} is not an exit code of the upgrader"))
     }
@@ -143,6 +155,12 @@ pub fn describe(error: &anyhow::Error) -> String {
         text.push_str(remedy);
     }
     text
+}
+
+/// Says an error to whoever looks on.
+pub fn complain(text: &str) {
+    // A terminal that went away must not change how the run ends.
+    let _ = writeln!(stderr(), "{text}");
 }
 
 #[cfg(test)]

@@ -69,6 +69,8 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Found(finding) => {
             (if finding.fatal { ERROR } else { WARNING }, format!("{finding}. {}", finding.remedy), vec![])
         }
+        Event::CutShort(run) => (WARNING, format!("{} -> {} was cut short", run.from, run.to), vec![]),
+        Event::RollingBack { product, to } => (WARNING, format!("going back to {product} {to}"), vec![]),
         Event::OnItsOwn { .. } => (NOTICE, "the upgrade begins".to_owned(), vec![]),
         Event::Began(step) => (INFO, format!("step {step}"), vec![("UPGRADE_STEP", step.to_string())]),
         Event::HookEnded { phase, hook, ended, milliseconds } => {

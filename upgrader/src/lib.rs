@@ -29,6 +29,8 @@ pub mod follow;
 pub mod history;
 /// Hooks: which there are, in which order, and running one.
 pub mod hooks;
+/// What a run has done and is about to do, on the disk before it goes on.
+pub mod journal;
 /// What services said, from journald.
 pub mod journalctl;
 /// What happens, told to journald: a reader of events.
@@ -77,6 +79,8 @@ pub mod size;
 pub mod status;
 /// The steps and which may follow which.
 pub mod step;
+/// What would be needed to go back: every path that an upgrade changes, as it was.
+pub mod store;
 /// The run under way, recorded by who works and read by who looks on.
 pub mod stream;
 /// TOML files whose errors have a line.

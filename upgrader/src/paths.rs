@@ -89,10 +89,22 @@ impl Paths {
         self.state().join("migration-owed")
     }
 
-    /// `/var/lib/NAME-upgrade/owed`: packages changed, and hooks and services have not had their turn since.
+    /// `/var/lib/NAME-upgrade/journal`: what the run under way has done; there as long as the machine is between two versions.
     #[must_use]
-    pub fn owed(&self) -> PathBuf {
-        self.state().join("owed")
+    pub fn journal(&self) -> PathBuf {
+        self.state().join("journal")
+    }
+
+    /// `/var/lib/NAME-upgrade/journal.last`: what the last run did that came to its end.
+    #[must_use]
+    pub fn last_journal(&self) -> PathBuf {
+        self.state().join("journal.last")
+    }
+
+    /// `/run/motd.d/NAME-upgrade`: what whoever logs in has to know (pam_motd(8)).
+    #[must_use]
+    pub fn message_of_the_day(&self) -> PathBuf {
+        self.root.join("run/motd.d").join(self.package())
     }
 
     /// `/var/log/NAME-upgrade.log`.

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -24,6 +24,27 @@ pub struct Product {
     pub packages: Packages,
     /// The product's database, if migrations of it come with upgrades.
     pub database: Option<Database>,
+    /// What is put back beside what always is.
+    #[serde(default)]
+    pub rollback: Rollback,
+}
+
+/// What an upgrade that fails puts back beside what it always does.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rollback {
+    /// Files and directories with the product's own state. They are copied before anything is changed: data that grows belongs into
+    /// the database, or stays.
+    #[serde(default)]
+    paths: Vec<Spanned<PathBuf>>,
+}
+
+impl Rollback {
+    /// The paths.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.paths.iter().map(|path| path.get_ref().clone()).collect()
+    }
 }
 
 /// The product's services.
@@ -170,6 +191,14 @@ impl Services {
         self.order.get_ref()
     }
 
+    /// The same for some of the services.
+    #[must_use]
+    pub fn only(&self, services: &[String]) -> Self {
+        let mut some = self.clone();
+        some.order.get_mut().retain(|service| services.contains(service));
+        some
+    }
+
     /// How to find out that a service is ready, if systemd's word is not enough.
     #[must_use]
     pub fn ready(&self, service: &str) -> Option<&Ready> {
@@ -220,6 +249,10 @@ impl Product {
             if ready.command.is_empty() {
                 return Err((line, format!("services.ready.{service}.command: names no program")));
             }
+        }
+        if let Some(path) = product.rollback.paths.iter().find(|path| !path.get_ref().is_absolute()) {
+            let what = format!("rollback.paths: {} is not an absolute path", path.get_ref().display());
+            return Err((line_at(path.span().start), what));
         }
         if let Some((offset, what)) = product.database.as_ref().and_then(Database::complaint) {
             return Err((line_at(offset), what));

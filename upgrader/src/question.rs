@@ -14,7 +14,33 @@ pub fn forget_typed_ahead() {
 /// Yes is an empty line, `y` or `yes`. Anything else is no, and so are the end of the input and an input that is closed:
 /// nobody who is not there agrees to anything.
 pub fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> bool {
-    let _ = write!(screen, "{question} [Y/n] ").and_then(|()| screen.flush());
+    matches!(answer(&format!("{question} [Y/n] "), input, screen).as_deref(), Some("" | "y" | "yes"))
+}
+
+/// What becomes of something that was cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// It goes on.
+    Yes,
+    /// It is undone.
+    RollBack,
+    /// Nothing happens now.
+    Leave,
+}
+
+/// Asks a question as [`ask`] does, that `r` answers with going back, if there is a way `back`: what that means.
+pub fn choose(question: &str, back: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
+    let answers = back.map_or_else(|| "[Y/n]".to_owned(), |back| format!("[Y/n/r, {back}]"));
+    match answer(&format!("{question} {answers} "), input, screen).as_deref() {
+        Some("" | "y" | "yes") => Choice::Yes,
+        Some("r") if back.is_some() => Choice::RollBack,
+        _ => Choice::Leave,
+    }
+}
+
+/// What was answered, in lower case; an empty line only if it ended. None at the end of the input, and of one that is closed.
+fn answer(prompt: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> Option<String> {
+    let _ = write!(screen, "{prompt}").and_then(|()| screen.flush());
     let mut answer = Vec::new();
     let read = input.read_until(b'\n', &mut answer);
     let ended = answer.last() != Some(&b'\n');
@@ -22,13 +48,9 @@ pub fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> b
         // The person's own Enter is missing on the screen.
         let _ = writeln!(screen);
     }
-    let Ok(count) = read else { return false };
+    let count = read.ok()?;
     let answer = String::from_utf8_lossy(&answer).trim().to_ascii_lowercase();
-    match answer.as_str() {
-        "" => count > 0 && !ended,
-        "y" | "yes" => true,
-        _ => false,
-    }
+    (!answer.is_empty() || (count > 0 && !ended)).then_some(answer)
 }
 
 #[cfg(test)]
@@ -52,6 +74,21 @@ mod tests {
     fn everything_else_is_no_and_so_is_silence() {
         for answer in [&b""[..], b"n\n", b"no\n", b"yep\n", b"nyes\n", b"\xff\n", b"  ", b"\0\n"] {
             assert!(!answered(answer), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn going_back_is_an_answer_only_where_there_is_a_way_back() {
+        let chosen = |input: &str, back| choose("Go?", back, &mut input.as_bytes(), &mut Vec::new());
+        for (input, with, without) in [
+            ("\n", Choice::Yes, Choice::Yes),
+            ("YES\n", Choice::Yes, Choice::Yes),
+            ("r\n", Choice::RollBack, Choice::Leave),
+            ("R", Choice::RollBack, Choice::Leave),
+            ("n\n", Choice::Leave, Choice::Leave),
+            ("", Choice::Leave, Choice::Leave),
+        ] {
+            assert_eq!((chosen(input, Some("r goes back to 1")), chosen(input, None)), (with, without), "{input:?}");
         }
     }
 

@@ -6,6 +6,7 @@ use crate::cli::Context;
 use crate::command::Program;
 use crate::event::{Event, Events, Fate};
 use crate::exit::{Exit, Explain as _, Failure, Stopped};
+use crate::journal::Journal;
 use crate::product::ConffilePolicy;
 use crate::step::{Mode, Outcome, Step};
 use crate::{apt, dpkg, package_locks, run, session, signals};
@@ -23,6 +24,11 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         return Err(become_real(context, std::iter::once(OsString::from("attach")), None).into());
     };
     signals::leave_when_asked()?;
+    // What was cut short is completed or undone with what is there, network or not, and by the program that is there.
+    let cut_short = Journal::read(context.paths)?.is_some_and(|past| past.was_cut_short() && past.has_changed_something());
+    if cut_short {
+        return Err(become_real(context, std::env::args_os().skip(1), None).into());
+    }
     session::begin(context, events)?;
     let mode = context.options.mode();
     let ours = |step| matches!(step, Step::Refresh | Step::SelfUpdate);

@@ -47,6 +47,8 @@ pub struct Report {
     pub conffiles: Vec<conffiles::Entry>,
     /// The hooks, in the order they ran.
     pub hooks: Vec<HookReport>,
+    /// True if the machine was put back as it was, or was about to be.
+    pub rolled_back: bool,
     /// Where the database as it was before is; none if it was not migrated.
     pub dump: Option<String>,
     /// The migrations that were applied, in order.
@@ -82,6 +84,8 @@ pub enum RunResult {
     Declined,
     /// It failed, and nothing was changed.
     Unchanged,
+    /// It failed, and everything is as it was before.
+    RolledBack,
     /// It failed in the middle and needs a human.
     NeedsHuman,
     /// What a newer upgrader calls it.
@@ -123,6 +127,7 @@ impl From<Exit> for RunResult {
             Exit::Attention => Self::Attention,
             Exit::Declined => Self::Declined,
             Exit::Unchanged | Exit::Usage | Exit::Busy => Self::Unchanged,
+            Exit::RolledBack => Self::RolledBack,
             Exit::NeedsHuman => Self::NeedsHuman,
         }
     }
@@ -136,6 +141,7 @@ impl fmt::Display for RunResult {
             Self::Attention => "done, but something wants attention",
             Self::Declined => "declined",
             Self::Unchanged => "failed, nothing changed",
+            Self::RolledBack => "failed, rolled back",
             Self::NeedsHuman => "failed, needs a human",
             Self::Unknown => "unknown",
         })
@@ -162,6 +168,10 @@ impl Reader for Report {
                 result: ended.clone(),
                 milliseconds: *milliseconds,
             }),
+            Event::RollingBack { product, .. } => {
+                self.product.clone_from(product);
+                self.rolled_back = true;
+            }
             Event::DatabaseSaved { file, .. } => self.dump = Some(file.clone()),
             Event::Migrated(name, Ok(())) => self.migrated.push(name.clone()),
             Event::ServiceUp { service, outage } => self.service(service, Some(*outage), None),
@@ -185,6 +195,14 @@ impl Reader for Report {
             | Event::SelfUpdate { .. }
             | Event::Answered(_)
             | Event::Repairing
+            | Event::CutShort(_)
+            | Event::WayBack(_)
+            | Event::DoneBefore(_)
+            | Event::HookDoneBefore(..)
+            | Event::Armed { .. }
+            | Event::Retrying(_)
+            | Event::PutBack { .. }
+            | Event::DatabasePutBack { .. }
             | Event::HookBegan(..)
             | Event::HookSkipped(..)
             | Event::ServiceRestarting(_)
@@ -250,7 +268,7 @@ mod tests {
     fn the_exit_code_and_the_result_say_the_same() {
         let mut report = Report::default();
         assert_eq!(report.result, RunResult::Unfinished);
-        for exit in [Exit::Done, Exit::Attention, Exit::Declined, Exit::Unchanged, Exit::NeedsHuman] {
+        for exit in [Exit::Done, Exit::Attention, Exit::Declined, Exit::Unchanged, Exit::RolledBack, Exit::NeedsHuman] {
             report.read(&Event::Finished { exit, time: Timestamp::UNIX_EPOCH, message: String::new() });
             assert_eq!(report.exit_code, Some(exit.code()));
             assert_eq!(report.result, RunResult::from(exit));

@@ -48,6 +48,33 @@ pub fn restart_all(services: &Services, processes: &Processes, events: &mut Even
     Ok(restarted)
 }
 
+/// The same on the way back: a service that only the newer version has is not missed.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn restart_old(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
+    let units = systemd::show(services.order())?;
+    let known = services.order().iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
+    let known = services.only(&known.map(|(service, _)| service.clone()).collect::<Vec<_>>());
+    restart_all(&known, processes, events)
+}
+
+/// The services as they are now, for [`Restarted::verify`] to watch: they had their turn in a run that was cut short.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn as_they_are(services: &Services) -> Result<Restarted> {
+    let mut restarted = Restarted::default();
+    for (service, unit) in services.order().iter().zip(systemd::show(services.order())?) {
+        match verdict(&unit) {
+            Verdict::LeaveAlone(_) => restarted.left_alone.push(service.clone()),
+            Verdict::Missing => restarted.down.push(service.clone()),
+            Verdict::Restart => restarted.watched.push(Watched { name: service.clone(), of_product: true, unit }),
+        }
+    }
+    Ok(restarted)
+}
+
 /// The services that will have their turn, as systemd knows them now; one that it does not know may come with the upgrade.
 ///
 /// # Errors

@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use crate::cli::{Context, print_json};
 use crate::exit::{Exit, Stopped};
+use crate::journal::{Journal, Past};
 use crate::processes::Processes;
 use crate::product::Product;
 use crate::report::{Report, RunResult};
-use crate::{apt, dpkg, follow, history, lock, reboot, systemd, worker};
+use crate::{apt, dpkg, follow, history, lock, reboot, store, systemd, worker};
 
 /// The version of the form of [`Status`].
 const SCHEMA: u32 = 1;
@@ -30,6 +31,8 @@ pub struct Status {
     under_way: bool,
     /// True if the last run was cut short.
     interrupted: bool,
+    /// The version that `rollback` goes back to; none if there is no way back, or if another than root asked.
+    way_back: Option<String>,
     /// The last run.
     last_run: Option<Report>,
     /// The product's services that are wanted and not running, and systemd's word for their state.
@@ -58,7 +61,11 @@ fn look(context: &Context<'_>) -> Result<Status> {
     let is_taken = lock::is_taken(&paths.lock());
     let under_way = is_taken && follow::is_possible(context);
     let last_run = history::read(&paths.history())?.into_iter().next();
-    let cut_short = last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
+    let past = Journal::read(paths).ok().flatten();
+    let cut_short = past.as_ref().is_some_and(Past::was_cut_short)
+        || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
+    let past = past.or_else(|| Journal::read_last(paths).ok().flatten());
+    let has_way_back = store::open(paths).ok().flatten().is_some();
     let mut status = Status {
         schema: SCHEMA,
         seen_by_root: rustix::process::geteuid().is_root(),
@@ -66,6 +73,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         candidate: apt::candidate(&product.version_package)?,
         under_way,
         interrupted: cut_short && !is_taken,
+        way_back: past.filter(|_| has_way_back && !is_taken).map(|past| past.plan.comes_from().to_owned()),
         last_run,
         reboot_recommended: reboot::reasons(paths.root(), None),
         ..Status::default()
@@ -112,12 +120,15 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
     } else if let Some(report) = &status.last_run {
         writeln!(out, "Last upgrade: {}", history::line(report, false))?;
         if status.interrupted {
-            writeln!(out, "  What to do: `{command}` finishes what was begun.")?;
+            writeln!(out, "  What to do: `{command}` completes it, or goes back.")?;
         }
     } else if status.seen_by_root {
         writeln!(out, "No upgrade yet")?;
     } else {
         writeln!(out, "Past upgrades and replaced files are for root to see")?;
+    }
+    if let Some(version) = &status.way_back {
+        writeln!(out, "`{command} rollback` goes back to {version}")?;
     }
     if status.services_down.is_empty() {
         writeln!(out, "All services that are wanted are running")?;
@@ -173,6 +184,7 @@ mod tests {
             installed: Some("2".to_owned()),
             candidate: Some("3".to_owned()),
             interrupted: true,
+            way_back: Some("1".to_owned()),
             last_run: Some(Report { step: Some(crate::step::Step::Packages), ..Report::default() }),
             services_down: vec![("asterisk".to_owned(), "failed".to_owned())],
             replaced_files: vec!["dbus.service".to_owned(), "ssh.service".to_owned()],
@@ -183,7 +195,8 @@ mod tests {
         insta::assert_snapshot!(shown(&status), @r#"
         Acme 2 is installed; 3 is available
         Last upgrade: ?                    cut short at the step packages
-          What to do: `acme-upgrade` finishes what was begun.
+          What to do: `acme-upgrade` completes it, or goes back.
+        `acme-upgrade rollback` goes back to 1
         asterisk is failed
           What to do: `systemctl status asterisk` shows why.
         Still running files that were replaced: dbus.service ssh.service

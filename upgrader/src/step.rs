@@ -22,6 +22,9 @@ pub enum Step {
     Repair,
     /// Fetch every package that the plan needs.
     Download,
+    /// Keep what would be needed to go back.
+    #[serde(rename = "arm-rollback")]
+    Arm,
     /// Run the hooks that come before the packages.
     PreUpgradeHooks,
     /// Upgrade the packages.
@@ -34,6 +37,14 @@ pub enum Step {
     Restart,
     /// Look whether the services are still there.
     Verify,
+    /// Put every file back as it was, dpkg's database with them.
+    RollBack,
+    /// Put the database back as it was, if its migration had begun.
+    RollBackDatabase,
+    /// Restart the product's services as they were.
+    RestartOld,
+    /// Look whether the machine is as it was, and its services are there.
+    VerifyOld,
 }
 
 /// How a step ended that did not fail.
@@ -85,14 +96,35 @@ impl Step {
             (Self::SelfUpdate, _, _) => Next::Step(Self::Preflight),
             (Self::Preflight, _, _) => Next::Step(Self::Plan),
             (Self::Plan, _, Mode::Upgrade) => Next::Step(Self::Confirm),
-            (Self::Download, _, _) => Next::Step(Self::PreUpgradeHooks),
+            (Self::Download, _, _) => Next::Step(Self::Arm),
+            (Self::Arm, _, _) => Next::Step(Self::PreUpgradeHooks),
             (Self::PreUpgradeHooks, _, _) => Next::Step(Self::Packages),
             (Self::Packages, _, _) => Next::Step(Self::Migrate),
             (Self::Migrate, _, _) => Next::Step(Self::PostUpgradeHooks),
             (Self::PostUpgradeHooks, _, _) => Next::Step(Self::Restart),
             (Self::Restart, _, _) => Next::Step(Self::Verify),
             (Self::Verify, _, _) => Next::End(Exit::Done),
+            (Self::RollBack, _, _) => Next::Step(Self::RollBackDatabase),
+            (Self::RollBackDatabase, _, _) => Next::Step(Self::RestartOld),
+            (Self::RestartOld, _, _) => Next::Step(Self::VerifyOld),
+            (Self::VerifyOld, _, _) => Next::End(Exit::RolledBack),
         }
+    }
+
+    /// What comes after a step that failed, if the machine can be put back as it was. No step that undoes is undone.
+    #[must_use]
+    pub fn undone_by(self) -> Option<Self> {
+        let undone = matches!(
+            self,
+            Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify
+        );
+        undone.then_some(Self::RollBack)
+    }
+
+    /// True if the machine may be another one after this step began.
+    #[must_use]
+    pub fn changes_the_machine(self) -> bool {
+        self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::Arm)
     }
 
     /// True if this step changes the machine: then it goes on without whoever started it.
@@ -102,12 +134,17 @@ impl Step {
             Self::Refresh | Self::SelfUpdate | Self::Preflight | Self::Plan | Self::Confirm => false,
             Self::Download => mode == Mode::Upgrade,
             Self::Repair
+            | Self::Arm
             | Self::PreUpgradeHooks
             | Self::Packages
             | Self::Migrate
             | Self::PostUpgradeHooks
             | Self::Restart
-            | Self::Verify => true,
+            | Self::Verify
+            | Self::RollBack
+            | Self::RollBackDatabase
+            | Self::RestartOld
+            | Self::VerifyOld => true,
         }
     }
 
@@ -121,10 +158,18 @@ impl Step {
             | Self::Plan
             | Self::Confirm
             | Self::Download
+            | Self::Arm
             | Self::PreUpgradeHooks => Exit::Unchanged,
-            Self::Repair | Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify => {
-                Exit::NeedsHuman
-            }
+            Self::Repair
+            | Self::Packages
+            | Self::Migrate
+            | Self::PostUpgradeHooks
+            | Self::Restart
+            | Self::Verify
+            | Self::RollBack
+            | Self::RollBackDatabase
+            | Self::RestartOld
+            | Self::VerifyOld => Exit::NeedsHuman,
         }
     }
 }
@@ -139,12 +184,17 @@ impl fmt::Display for Step {
             Self::Confirm => "confirm",
             Self::Repair => "repair",
             Self::Download => "download",
+            Self::Arm => "arm rollback",
             Self::PreUpgradeHooks => "pre-upgrade hooks",
             Self::Packages => "packages",
             Self::Migrate => "migrate",
             Self::PostUpgradeHooks => "post-upgrade hooks",
             Self::Restart => "restart",
             Self::Verify => "verify",
+            Self::RollBack => "roll back",
+            Self::RollBackDatabase => "roll back database",
+            Self::RestartOld => "restart old",
+            Self::VerifyOld => "verify old",
         })
     }
 }
@@ -172,8 +222,8 @@ mod tests {
         let names: Vec<String> = steps.iter().map(Step::to_string).collect();
         assert_eq!(
             names.join(" > "),
-            "refresh > self-update > preflight > plan > confirm > repair > download > pre-upgrade hooks > packages > \
-             migrate > post-upgrade hooks > restart > verify"
+            "refresh > self-update > preflight > plan > confirm > repair > download > arm rollback > pre-upgrade hooks > \
+             packages > migrate > post-upgrade hooks > restart > verify"
         );
         assert_eq!(exit, Exit::Done);
     }
@@ -189,6 +239,22 @@ mod tests {
         let (steps, _) = walk(Mode::DownloadOnly, Outcome::Done);
         assert_eq!(steps.last(), Some(&Step::Download));
         assert!(!steps.contains(&Step::Confirm), "fetching needs no question");
+    }
+
+    #[test]
+    fn what_changed_something_is_undone_and_no_undoing_is() {
+        let (mut step, mut way_back) = (Step::RollBack, Vec::new());
+        while let Next::Step(next) = step.next(Outcome::Done, Mode::Upgrade) {
+            way_back.push(step);
+            step = next;
+        }
+        assert_eq!(step.next(Outcome::Done, Mode::Upgrade), Next::End(Exit::RolledBack));
+        for step in walk(Mode::Upgrade, Outcome::Done).0 {
+            // What dpkg was killed in the middle of was there before.
+            let undone = step.exit_on_failure() == Exit::NeedsHuman && step != Step::Repair;
+            assert_eq!(step.undone_by(), undone.then_some(Step::RollBack), "{step}");
+        }
+        assert!(way_back.iter().all(|step| step.undone_by().is_none()), "{way_back:?}");
     }
 
     #[test]

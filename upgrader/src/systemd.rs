@@ -80,6 +80,11 @@ pub fn stop(unit: &str) -> Result<()> {
     systemctl(&["stop", unit])
 }
 
+/// Has systemd read its files anew.
+pub fn reload() -> Result<()> {
+    systemctl(&["daemon-reload"])
+}
+
 /// Kills everything in a unit, and waits until it is down.
 pub fn kill(unit: &str) -> Result<()> {
     let _ = systemctl(&["kill", "--signal=KILL", unit]);

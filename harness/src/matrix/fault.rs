@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(complaint(&of("[]")), "bad.toml: nothing is said of the step self-update");
         assert_eq!(complaint(&of("[\"refresh\"]")), "bad.toml: the step refresh is spoken of twice");
         assert!(complaint(&of("[\"lunch\"]")).starts_with("bad.toml:6: steps: unknown variant `lunch`"));
-        assert_eq!(steps().len(), 13);
+        assert_eq!(steps().len(), 14);
         assert!(steps().iter().all(|step| toml::Value::try_from(step).unwrap().as_str() == Some(key(*step).as_str())));
     }
 }

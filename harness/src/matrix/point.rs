@@ -95,7 +95,16 @@ impl Point {
                     .map(drop)
             }
             // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
-            Step::Plan | Step::Confirm | Step::Download | Step::Packages | Step::Migrate => Ok(()),
+            Step::Plan
+            | Step::Confirm
+            | Step::Download
+            | Step::Arm
+            | Step::Packages
+            | Step::Migrate
+            | Step::RollBack
+            | Step::RollBackDatabase
+            | Step::RestartOld
+            | Step::VerifyOld => Ok(()),
         }
     }
 

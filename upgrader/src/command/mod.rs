@@ -147,6 +147,13 @@ impl Program {
         Err(self.failed(output.status, String::from_utf8_lossy(&output.stderr).lines()))
     }
 
+    /// Takes the program's stdin from a file.
+    #[must_use]
+    pub fn from_file(mut self, file: File) -> Self {
+        self.command.stdin(file);
+        self
+    }
+
     /// Runs a question whose answer is its exit status.
     pub fn succeeds(mut self) -> Result<bool> {
         match self.run(&mut |_| false)? {

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -57,12 +58,18 @@ pub fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
 }
 
 /// Brings the database to the schema of the installed release: waits for the server, saves the database, applies what is
-/// pending. Does nothing if nothing is. Dumps older than `keep_days` days are removed.
+/// pending. Does nothing if nothing is. `saved` is told where the dump is before anything is changed. Dumps older than `keep_days` days are removed.
 ///
 /// # Errors
 /// Migrations that were applied before the one that failed stay applied, of the failed one nothing stays, and the next run
 /// goes on with it. The failure says so, and where the dump is.
-pub fn migrate(database: &Database, paths: &Paths, keep_days: u32, events: &mut Events<'_>) -> Result<()> {
+pub fn migrate(
+    database: &Database,
+    paths: &Paths,
+    keep_days: u32,
+    saved: &mut dyn FnMut(&Path) -> Result<()>,
+    events: &mut Events<'_>,
+) -> Result<()> {
     let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
     let Look { survey, work, standby, size } = look(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name().to_owned();
@@ -80,6 +87,7 @@ pub fn migrate(database: &Database, paths: &Paths, keep_days: u32, events: &mut 
     let directory = paths.dumps().display().to_string();
     events.tell(Event::DatabaseSaving { database: name.clone(), directory });
     let dump = dump::write(paths, database, size, keep_days).explain(unchanged)?;
+    saved(&dump.path)?;
     events.tell(Event::DatabaseSaved { file: dump.path.display().to_string(), bytes: dump.bytes });
     events.tell(Event::Migrating(name));
     for (what, reason) in survey.skipped {
@@ -101,6 +109,39 @@ pub fn migrate(database: &Database, paths: &Paths, keep_days: u32, events: &mut 
         })?;
     }
     own::settle(paths)
+}
+
+/// Makes the database again what this dump has of it. As it was last it is kept, under another name. Can be done again when it was cut
+/// short.
+///
+/// # Errors
+/// If the server does not answer, or does not do it: the failure says where both are.
+pub fn put_back(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
+    let name = database.name();
+    // As the dump: whoever begins again finds what was done.
+    let kept_as = kept_as(name, dump);
+    let failure = || {
+        Failure::new(format!("the database {name} was not put back as it was")).remedy(format!(
+            "As it was it is in {} (`pg_restore --create` reads it), as it was last in the database {kept_as} or still in {name}. Mend what is \
+             named, then start `{} rollback` again.",
+            dump.display(),
+            paths.package()
+        ))
+    };
+    psql::wait(COMES_UP).explain(failure)?;
+    let mut line = events.output_of("psql");
+    psql::put_back(database, &kept_as, dump, &mut line).explain(failure)?;
+    drop(line);
+    own::settle(paths)?;
+    events.tell(Event::DatabasePutBack { database: name.to_owned(), kept_as });
+    Ok(())
+}
+
+/// The name of the database that a dump replaces: `asterisk_20261122T154853Z`.
+fn kept_as(database: &str, dump: &Path) -> String {
+    let stem = dump.file_stem().unwrap_or_default().to_string_lossy();
+    let time = stem.rsplit('-').next().unwrap_or_default();
+    format!("{}_{time}", database.chars().take(40).collect::<String>())
 }
 
 /// How a run that stopped here is taken up again.

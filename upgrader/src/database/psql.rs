@@ -1,4 +1,5 @@
 use std::fs::File;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -156,6 +157,58 @@ pub(super) fn dump(database: &Database, file: File) -> Result<()> {
         .arg(format!("--lock-wait-timeout={LOCK_TIMEOUT}s"))
         .arg(format!("--dbname={}", database.name()))
         .into_file(file)
+}
+
+/// Waits until the server answers.
+pub(super) fn wait(patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    while let Err(error) = is_ready() {
+        if Instant::now() > deadline {
+            return Err(error);
+        }
+        sleep(INTERVAL);
+    }
+    Ok(())
+}
+
+/// Gives a database another name and makes it anew from a dump, with its owner, rights and settings. If it has the other name
+/// already, what there is under its own is the beginning of that, and begins again.
+pub(super) fn put_back(
+    database: &Database,
+    kept_as: &str,
+    dump: &Path,
+    line: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let name = database.name();
+    let file = || File::open(dump).with_context(|| dump.display().to_string());
+    file()?;
+    let is_kept = query("postgres", &format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
+    let nobody_uses = |name: &str| format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    );
+    // Whoever uses it connects again at once: for as long as it takes, nobody may.
+    let _ = write("postgres", &[format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")], &mut *line);
+    write("postgres", &[nobody_uses(name)], &mut *line)?;
+    let away = if is_kept.trim() == "t" {
+        format!("DROP DATABASE IF EXISTS \"{name}\"")
+    } else {
+        format!("ALTER DATABASE \"{name}\" RENAME TO \"{kept_as}\"")
+    };
+    write("postgres", &[away], &mut *line)?;
+    as_postgres("pg_restore")
+        .env("PGOPTIONS", WRITING)
+        .settings(["--no-password", "--create", "--exit-on-error", "--dbname=postgres"])
+        .from_file(file()?)
+        .lines(line)
+}
+
+/// The settings of a session that writes.
+const WRITING: &str = "-c statement_timeout=0 -c client_min_messages=warning -c lc_messages=C";
+
+/// Has a database do something, each statement for itself.
+fn write(database: &str, statements: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
+    let commands = statements.iter().map(|statement| format!("--command={statement}"));
+    psql(database).env("PGOPTIONS", WRITING).settings(commands).lines(line)
 }
 
 /// Asks a database; fields of the answer are separated by tabs.

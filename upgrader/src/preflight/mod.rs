@@ -20,6 +20,7 @@ use crate::exit::remedy_of;
 use crate::paths::Paths;
 use crate::plan::Plan;
 use crate::product::Product;
+use crate::store;
 
 /// Something about the machine that is not as it should be for an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +71,14 @@ pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding>
     findings
 }
 
-/// Looks at what depends on the plan, if there could be one: whether it fits on the machine, and what it leaves broken.
+/// Looks at what depends on the plan, if there could be one: whether it fits on the machine with what is `kept` to go back, and what
+/// it leaves broken.
 #[must_use]
-pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>) -> Vec<Finding> {
+pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<store::Need>>) -> Vec<Finding> {
     let mut findings = Vec::new();
     add(&mut findings, packages::look(plan));
     if let Some(plan) = plan {
-        add(&mut findings, space::look(paths, plan, plan.largest));
+        add(&mut findings, kept.and_then(|kept| space::look(paths, plan, plan.largest, kept)));
     }
     findings
 }

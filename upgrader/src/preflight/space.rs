@@ -9,6 +9,7 @@ use super::Finding;
 use crate::paths::Paths;
 use crate::plan::{Change, ChangeKind, Plan};
 use crate::size::size;
+use crate::store;
 
 /// What must be left on every filesystem: for logs, dpkg's own database, and services that go on writing.
 const RESERVE: u64 = 16 * 1024 * 1024;
@@ -59,7 +60,7 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
 
 /// Looks whether what would change fits, on each of the filesystems concerned. `largest` is what the largest package of them
 /// takes: while it is unpacked, both of its versions are there.
-pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64) -> Result<Vec<Finding>> {
+pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<store::Need>) -> Result<Vec<Finding>> {
     let mut needs = vec![
         Need { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
         Need {
@@ -76,6 +77,8 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64) -> Result<Vec<Findi
         path: boot,
         what: "the new kernel",
     });
+    let kept = kept.into_iter();
+    needs.extend(kept.map(|kept| Need { path: kept.path, bytes: kept.bytes, what: "what is kept to go back" }));
     let mut findings = judge(needs)?;
     let touches_boot =
         |change: &&Change| change.package.starts_with("linux-image-") || change.package.starts_with("initramfs-tools");

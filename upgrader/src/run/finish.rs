@@ -50,10 +50,7 @@ impl Run<'_> {
             message.push_str("\nConfiguration files to look at:");
             message.push_str(&conffiles.concat());
         }
-        for line in &report.attention {
-            message.push('\n');
-            message.push_str(line);
-        }
+        message.push_str(&attention(report));
         let exit = if report.attention.is_empty() { exit } else { Exit::Attention };
         Ok((exit, message))
     }
@@ -67,6 +64,11 @@ impl Run<'_> {
                 .into()
         })
     }
+}
+
+/// What wants attention, each on a line of its own.
+pub(super) fn attention(report: &Report) -> String {
+    report.attention.iter().map(|line| format!("\n{line}")).collect()
 }
 
 /// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`

@@ -1,9 +1,11 @@
 /// The end: what is said, and the exit code.
 mod finish;
-/// What the next run has to know of this one.
-mod owed;
 /// The steps that only look.
 mod prepare;
+/// A run that was cut short: completing it, or undoing it, with somebody there or at boot.
+mod resume;
+/// The way back.
+mod rollback;
 /// The steps that change the machine.
 mod work;
 
@@ -11,12 +13,14 @@ use std::io::{IsTerminal as _, stdout};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+pub use self::resume::RESUME;
 use crate::cli::{Context, Verb};
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Stopped, code_of};
 use crate::follow;
 use crate::history::Keeper;
 use crate::hooks::Phase;
+use crate::journal::{Entry, Journal, Past};
 use crate::lock::Lock;
 use crate::plan::Plan;
 use crate::product::Product;
@@ -24,7 +28,7 @@ use crate::restart::Restarted;
 use crate::screen::Screen;
 use crate::step::{Mode, Next, Outcome, Step};
 use crate::stream::Follower;
-use crate::{session, signals, status, worker};
+use crate::{dpkg, session, signals, status, worker};
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -37,6 +41,8 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Some(Verb::Work) => work(context, events),
         Some(Verb::Status) => status::show(context),
         Some(Verb::History) => crate::history::show(context),
+        Some(Verb::Rollback) => rollback::by_hand(context, events),
+        Some(Verb::Resume) => resume::at_boot(context, events),
     }
 }
 
@@ -63,11 +69,19 @@ fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     signals::leave_when_asked()?;
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
-    let mut run = Run { context, product: &product, plan: None, restarted: Restarted::default() };
+    let mut run = Run::new(context, &product);
+    match run.look_back(events)? {
+        resume::Way::On => {}
+        resume::Way::Back => return hand_over(&mut run, lock, Step::RollBack, events),
+        resume::Way::Neither(exit) => return Ok(exit),
+    }
     let mode = context.options.mode();
     match drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
-        Reached::Before(step) => hand_over(&mut run, lock, step, events),
+        Reached::Before(step) => {
+            let exit = hand_over(&mut run, lock, step, events)?;
+            rollback::if_wanted(context, exit, events)
+        }
     }
 }
 
@@ -103,10 +117,14 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
     signals::shield()?;
     session::go_on(context, events)?;
     let product = Product::read(&context.paths.product())?;
-    let plan = events.report().plan.clone().context("the recording has no plan")?;
-    let mut run = Run { context, product: &product, plan: Some(plan), restarted: Restarted::default() };
+    let mut run = Run::new(context, &product);
+    let unit = Some(worker::own_unit(context.paths));
+    if events.report().rolled_back {
+        return run.go_on(Step::RollBack, unit, events);
+    }
+    run.plan = Some(events.report().plan.clone().context("the recording has no plan")?);
     match Step::Confirm.next(Outcome::Done, Mode::Upgrade) {
-        Next::Step(step) => run.go_on(step, Some(worker::own_unit(context.paths)), events),
+        Next::Step(step) => run.go_on(step, unit, events),
         Next::End(exit) => Ok(exit),
     }
 }
@@ -148,20 +166,70 @@ struct Run<'a> {
     plan: Option<Plan>,
     /// What came of the services' turn.
     restarted: Restarted,
+    /// What is written down before it is done; none before anything is.
+    journal: Option<Journal>,
+    /// How far an earlier run came that this one goes on with.
+    past: Option<Past>,
+    /// True if somebody agreed to complete that one.
+    agreed: bool,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(context: &'a Context<'a>, product: &'a Product) -> Self {
+        Self {
+            context,
+            product,
+            plan: None,
+            restarted: Restarted::default(),
+            journal: None,
+            past: None,
+            agreed: false,
+        }
+    }
+
     /// The rest of the run, from the first step that changes the machine, in this process.
     fn go_on(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         events.record_in(Keeper::new(self.context.paths, events.report().clone()));
         events.tell(Event::OnItsOwn { unit });
-        match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.perform(step, events))? {
-            // By now the machine has changed, whatever the last words are.
-            Reached::End(last, exit) => {
+        if first == Step::RollBack {
+            return self.go_back(events);
+        }
+        self.open_journal(false)?;
+        self.forward(first, events)
+    }
+
+    /// The steps from this one on, and what becomes of them if one fails.
+    fn forward(&mut self, first: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.journaled(step, events)) {
+            Ok(Reached::End(last, exit)) => {
+                self.close_journal(events);
+                // By now the machine has changed, whatever the last words are.
                 self.finish(last, exit, events).map_err(|error| Stopped { error, exit: Exit::NeedsHuman })
             }
-            Reached::Before(step) => Err(anyhow!("{step} was left out").into()),
+            Ok(Reached::Before(step)) => Err(anyhow!("{step} was left out").into()),
+            Err(stopped) => self.stopped(stopped, events),
         }
+    }
+
+    /// Performs a step between two entries of the journal, unless an earlier run came to its end with it.
+    fn journaled(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
+        // What is not done is not written down either.
+        if step == Step::Repair && !dpkg::was_interrupted(self.context.paths)? {
+            return Ok(Outcome::Done);
+        }
+        let again = matches!(step, Step::Repair | Step::Download);
+        if !again && self.past.as_ref().is_some_and(|past| past.has_ended(step)) && self.is_done_with(step)? {
+            events.tell(Event::DoneBefore(step));
+            return Ok(Outcome::Done);
+        }
+        self.note(Entry::StepBegan(step))?;
+        let outcome = self.perform(step, events)?;
+        self.note(Entry::StepEnded(step))?;
+        Ok(outcome)
+    }
+
+    fn note(&mut self, entry: Entry) -> Result<()> {
+        self.journal.as_mut().context("there is no journal")?.write(entry)
     }
 
     fn perform(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
@@ -172,12 +240,17 @@ impl Run<'_> {
             Step::Confirm => self.confirm(events),
             Step::Repair => self.repair(events),
             Step::Download => self.download(events),
+            Step::Arm => self.arm(events),
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
             Step::Migrate => self.migrate(events),
             Step::PostUpgradeHooks => self.hooks(Phase::PostUpgrade, events),
             Step::Restart => self.restart(events),
             Step::Verify => self.verify(events),
+            Step::RollBack => self.roll_back(events),
+            Step::RollBackDatabase => self.roll_back_database(events),
+            Step::RestartOld => self.restart_old(events),
+            Step::VerifyOld => self.verify_old(events),
         }
     }
 

@@ -3,18 +3,19 @@ use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Result, anyhow};
 
-use super::{Run, owed};
+use super::Run;
 use crate::apt::{self, Simulation};
 use crate::cli::Context;
+use crate::config::Rollback;
 use crate::event::{Event, Events};
 use crate::exit::{Explain as _, Failure};
-use crate::plan::Plan;
+use crate::plan::{Change, ChangeKind, Plan};
 use crate::policy::Policy;
 use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
-use crate::step::Outcome;
-use crate::{conffiles, database, dpkg, history, package_locks, restart, worker};
+use crate::step::{Outcome, Step};
+use crate::{conffiles, database, dpkg, history, package_locks, restart, store, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -28,11 +29,9 @@ impl Run<'_> {
             let draft = scope.spawn(|| self.draft());
             (preflight::look(paths, self.product, worker::has_systemd()), answer(draft))
         });
-        findings.extend(preflight::look_at_plan(paths, draft.as_ref().ok()));
-        match draft {
-            Ok(plan) => self.plan = Some(plan),
-            Err(error) => findings.push(Finding::from(&error)),
-        }
+        let broken = draft.map(|plan| self.plan = Some(plan)).err();
+        findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.what_is_kept()));
+        findings.extend(broken.as_ref().map(Finding::from));
         let is_ready = !findings.iter().any(|finding| finding.fatal);
         for finding in findings {
             events.tell(Event::Found(finding));
@@ -43,6 +42,16 @@ impl Run<'_> {
         Err(Failure::new("this machine is not ready for an upgrade; nothing was changed")
             .remedy("Do what is said above, then start again.")
             .into())
+    }
+
+    /// What going back takes on each filesystem.
+    fn what_is_kept(&self) -> Result<Vec<store::Need>> {
+        let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::Arm));
+        let changes_something = self.plan.as_ref().is_some_and(|plan| !plan.is_empty());
+        if is_kept || !changes_something || self.context.config.rollback == Rollback::Never {
+            return Ok(Vec::new());
+        }
+        store::measure(self.context.paths, &self.scope()?)
     }
 
     /// The plan, from what dpkg and apt say.
@@ -68,7 +77,7 @@ impl Run<'_> {
             unfinished,
             kept_back,
             download: download?,
-            unfinished_from: owed::read(self.context.paths)?,
+            unfinished_from: self.past.as_ref().map(|past| past.plan.comes_from().to_owned()),
             restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
             last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
@@ -114,10 +123,13 @@ impl Run<'_> {
     }
 
     pub(super) fn confirm(&self, events: &mut Events<'_>) -> Result<Outcome> {
-        if self.context.options.yes {
+        let (plan, product) = (self.plan()?, self.product);
+        // Whoever agreed to an upgrade agreed to what is left of it, and to nothing else.
+        let agreed_to = self.past.as_ref().map(|past| &past.latest_plan().changes).filter(|_| self.agreed);
+        let is_agreed = agreed_to.is_some_and(|changes| plan.changes.iter().all(|change| is_part_of(change, changes)));
+        if self.context.options.yes || is_agreed {
             return Ok(Outcome::Done);
         }
-        let (plan, product) = (self.plan()?, self.product);
         let question = if plan.changes_package(&product.version_package) {
             format!("Would you like to upgrade {} {} to {} now?", product.name, plan.installed, plan.candidate)
         } else if !plan.changes_packages() && plan.migrations.is_empty() {
@@ -132,6 +144,15 @@ impl Run<'_> {
         events.tell(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }
+}
+
+/// True if a change leads to where one of these led. It may have come from somewhere else: a part of it is done.
+fn is_part_of(change: &Change, changes: &[Change]) -> bool {
+    let goal = |kind: &ChangeKind| match kind {
+        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
+        ChangeKind::Remove { .. } => None,
+    };
+    changes.iter().any(|agreed| agreed.package == change.package && goal(&agreed.kind) == goal(&change.kind))
 }
 
 /// What a thread found out.

@@ -1,28 +1,29 @@
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
 
-use super::{Run, owed};
+use super::Run;
 use crate::conffiles::Ledger;
+use crate::config::Rollback;
 use crate::event::{Event, Events};
-use crate::exit::{Exit, Explain as _, Failure, code_of};
+use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::hooks::{self, Phase};
+use crate::journal::Entry;
 use crate::policy::Policy;
 use crate::processes::Processes;
 use crate::restart::restart_all;
 use crate::step::Outcome;
+use crate::store::{self, Scope};
 use crate::{apt, database, dpkg, package_locks, reboot, worker};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
-        if dpkg::was_interrupted(self.context.paths)? {
-            events.tell(Event::Repairing);
-            owed::note(self.context.paths, self.plan()?.comes_from())?;
-            let _policy = self.hold_services_back()?;
-            let conffiles = self.conffile_policy();
-            dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
-        }
+        events.tell(Event::Repairing);
+        let _policy = self.hold_services_back()?;
+        let conffiles = self.conffile_policy();
+        dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
         Ok(Outcome::Done)
     }
 
@@ -38,6 +39,31 @@ impl Run<'_> {
              restarts the services.",
             log.display()
         ))
+    }
+
+    /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
+    /// stays, and what this plan changes beside is added.
+    pub(super) fn arm(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        if self.context.config.rollback == Rollback::Never {
+            store::discard(self.context.paths)?;
+            return Ok(Outcome::Done);
+        }
+        let armed = store::arm(self.context.paths, &self.scope()?, &mut |_| {}).explain(|| {
+            Failure::new("nothing was changed: what would be needed to go back cannot be kept")
+                .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
+        })?;
+        events.tell(Event::Armed { paths: armed.paths, bytes: armed.bytes });
+        Ok(Outcome::Done)
+    }
+
+    /// What the way back has to cover.
+    pub(super) fn scope(&self) -> Result<Scope> {
+        let plan = self.plan()?;
+        let changes = plan.changes.iter().map(|change| change.package.clone());
+        Ok(Scope {
+            packages: changes.chain(plan.unfinished.iter().cloned()).collect(),
+            declared: self.product.rollback.paths(),
+        })
     }
 
     /// Runs the hooks of a phase. The first that fails before the upgrade stops the run; after it, the others still run.
@@ -57,6 +83,11 @@ impl Run<'_> {
         let mut outcome = Outcome::Done;
         for path in found.hooks {
             let hook = hooks::name(&path);
+            if self.past.as_ref().is_some_and(|past| past.has_run(phase, &path)) {
+                events.tell(Event::HookDoneBefore(phase, hook));
+                continue;
+            }
+            self.note(Entry::HookBegan(phase, path.clone()))?;
             events.tell(Event::HookBegan(phase, hook.clone()));
             let started = Instant::now();
             let ended = hooks::run(
@@ -67,6 +98,9 @@ impl Run<'_> {
                 &mut events.output_of(&hook),
             );
             let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+            if !matches!(ended, hooks::Ended::Failed(_)) {
+                self.note(Entry::HookEnded(phase, path.clone(), ended.clone()))?;
+            }
             events.tell(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
             match (phase, ended) {
                 (_, hooks::Ended::Done | hooks::Ended::NotApplicable) => {}
@@ -115,17 +149,16 @@ impl Run<'_> {
         if let Some(database) = &self.product.database {
             database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
-        let first = owed::note(self.context.paths, plan.comes_from()).explain(not_begun)?;
-        let policy = match self.hold_services_back() {
-            Ok(policy) => policy,
-            Err(error) => {
-                if first {
-                    owed::settle(self.context.paths)?;
-                }
-                return Err(error);
-            }
-        };
-        let result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+        let policy = self.hold_services_back()?;
+        let mut result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+        if let Err(error) = &result
+            && code_of(error, Exit::NeedsHuman) != Exit::Unchanged
+        {
+            events.tell(Event::Retrying(describe(error)));
+            // What it cannot configure, apt complains of.
+            let _ = dpkg::configure_pending(self.conffile_policy(), &mut events.output_of("dpkg"));
+            result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+        }
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
         match ledger.close() {
@@ -141,17 +174,15 @@ impl Run<'_> {
                  .dpkg-old and .dpkg-dist below /etc."
             ))),
         }
-        let result = result.explain(|| self.half_done());
-        if first && result.as_ref().is_err_and(|error| code_of(error, Exit::NeedsHuman) == Exit::Unchanged) {
-            owed::settle(self.context.paths)?;
-        }
-        result.map(|()| Outcome::Done)
+        result.explain(|| self.half_done()).map(|()| Outcome::Done)
     }
 
     /// Brings the database to the schema of the new packages.
-    pub(super) fn migrate(&self, events: &mut Events<'_>) -> Result<Outcome> {
+    pub(super) fn migrate(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if let Some(database) = &self.product.database {
-            database::migrate(database, self.context.paths, u32::from(self.context.config.keep.dump_days), events)?;
+            let (paths, days) = (self.context.paths, u32::from(self.context.config.keep.dump_days));
+            let saved = &mut |dump: &Path| self.note(Entry::Migrating(dump.to_owned()));
+            database::migrate(database, paths, days, saved, events)?;
         }
         Ok(Outcome::Done)
     }
@@ -162,24 +193,10 @@ impl Run<'_> {
             events.tell(Event::Attention(
                 "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
             ));
-            self.settle(events);
             return Ok(Outcome::Attention);
         }
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
-        self.settle(events);
         Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
-    }
-
-    /// Hooks and services have had their turn.
-    fn settle(&self, events: &mut Events<'_>) {
-        if let Err(error) = owed::settle(self.context.paths) {
-            events.tell(Event::Attention(format!(
-                "The next run will give hooks and services another turn, because it cannot be noted that they have had it: {error:#}. \
-                 What to do: see to the filesystem of {}, then start {} again.",
-                self.context.paths.state().display(),
-                self.context.paths.package()
-            )));
-        }
     }
 
     /// A service that did not come up, or did not stay up, needs a human.

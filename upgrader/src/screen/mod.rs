@@ -4,6 +4,8 @@ mod plan;
 mod services;
 /// Colours, and a bar that moves.
 mod style;
+/// What was cut short, and going back.
+mod way_back;
 
 use std::io::{self, Write};
 
@@ -92,8 +94,10 @@ impl<W: Write> Screen<W> {
 
     fn is_worth_breaking_the_silence(&self, event: &Event) -> bool {
         match event {
-            Event::Planned { .. } => self.asks,
+            Event::Planned { .. } | Event::WayBack(_) => self.asks,
             Event::Found(_)
+            | Event::CutShort(_)
+            | Event::RollingBack { .. }
             | Event::ServiceDown { .. }
             | Event::ManagerReexecuted(Err(_))
             | Event::RestartRecommended(_)
@@ -167,6 +171,14 @@ impl<W: Write> Screen<W> {
                 )?;
             }
             Event::OnItsOwn { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
+            Event::CutShort(_)
+            | Event::DoneBefore(_)
+            | Event::HookDoneBefore(..)
+            | Event::WayBack(_)
+            | Event::RollingBack { .. }
+            | Event::Retrying(_)
+            | Event::PutBack { .. }
+            | Event::DatabasePutBack { .. } => way_back::show(out, event)?,
             Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded { hook, ended, milliseconds, .. } => {
@@ -209,6 +221,7 @@ impl<W: Write> Screen<W> {
             | Event::Progress { .. }
             | Event::Conffile(_)
             | Event::DatabaseSaved { .. }
+            | Event::Armed { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
             | Event::ServiceRestarting(_) => {}
@@ -232,7 +245,7 @@ fn title(step: Step) -> Option<&'static str> {
         Step::PreUpgradeHooks => Some("Running pre-upgrade hooks"),
         Step::Packages => Some("Upgrading packages"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
-        Step::Restart => Some("Restarting services"),
+        Step::Restart | Step::RestartOld => Some("Restarting services"),
         // A database with nothing to migrate is not worth a line; one with something says so by events of its own.
         Step::Migrate
         | Step::SelfUpdate
@@ -240,7 +253,11 @@ fn title(step: Step) -> Option<&'static str> {
         | Step::Plan
         | Step::Confirm
         | Step::Repair
-        | Step::Verify => None,
+        | Step::Arm
+        | Step::Verify
+        | Step::RollBack
+        | Step::RollBackDatabase
+        | Step::VerifyOld => None,
     }
 }
 
@@ -253,6 +270,7 @@ fn duration(milliseconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::conffiles::Edited;
+    use crate::event::{CutShort, WayBack};
     use crate::exit::Exit;
     use crate::hooks::Phase;
     use crate::plan::{Change, ChangeKind, Plan};
@@ -413,6 +431,95 @@ mod tests {
           003-a: ok
           004-b: FAILED
         "#);
+    }
+
+    fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
+        Event::CutShort(CutShort {
+            product: "XiVO".to_owned(),
+            from: "1.2.1".to_owned(),
+            to: "1.2.2".to_owned(),
+            step: Some(if rolling_back { Step::RollBack } else { Step::PreUpgradeHooks }),
+            hook: (!rolling_back).then(|| "20-stop-monit".to_owned()),
+            last: "2026-11-22T15:48:53.123Z".parse().expect("a time"),
+            rolling_back,
+            can_roll_back,
+        })
+    }
+
+    #[test]
+    fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() {
+        insta::assert_snapshot!(shown(false, &[
+            cut_short(false, true),
+            Event::Began(Step::Arm),
+            Event::DoneBefore(Step::Arm),
+            Event::Began(Step::PreUpgradeHooks),
+            Event::HookDoneBefore(Phase::PreUpgrade, "10-first".to_owned()),
+            Event::Began(Step::Packages),
+            Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
+            cut_short(false, false),
+        ]), @r#"
+        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
+        Running pre-upgrade hooks
+          10-first: done before the upgrade was cut short
+        Upgrading packages
+          dpkg: no
+        Trying once more
+
+        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
+        There is no way back: nothing of 1.2.1 was kept.
+        "#);
+    }
+
+    #[test]
+    fn the_way_back_is_shown_from_the_question_to_the_end() {
+        let back = |changed: usize, database: Option<&str>| Event::WayBack(WayBack {
+            product: "XiVO".to_owned(),
+            from: Some("1.2.2".to_owned()),
+            to: "1.2.1".to_owned(),
+            since: "2026-11-22T15:48:53Z".parse().expect("a time"),
+            changed_since: (1..=changed).map(|number| format!("/etc/{number}: content")).collect(),
+            database: database.map(str::to_owned),
+        });
+        insta::assert_snapshot!(shown(false, &[
+            back(2, None),
+            back(0, Some("asterisk")),
+            Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
+            Event::PutBack { changed: 312, removed: 4 },
+            Event::DatabasePutBack { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
+            Event::Began(Step::RestartOld),
+            Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
+            cut_short(true, true),
+        ]), @r#"
+        XiVO installed version: 1.2.2
+        XiVO version to go back to: 1.2.1
+
+        Packages, files and settings become again what they were before the upgrade.
+        What was written to databases and other data since stays.
+
+        Changed since the upgrade ended on 2026-11-22 at 15:48:53 UTC (2):
+          /etc/1: content
+          /etc/2: content
+
+
+        XiVO installed version: 1.2.2
+        XiVO version to go back to: 1.2.1
+
+        Packages, files and settings become again what they were before the upgrade.
+        So does the database asterisk: what was written to it since is in a copy beside it.
+
+        Going back to XiVO 1.2.1
+          312 paths put back, 4 removed that had come with the upgrade
+          database asterisk put back; as it was last, it is kept as asterisk_20261122T154853Z
+        Restarting services
+          postgresql               OK
+
+        Going back from XiVO 1.2.2 to 1.2.1 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step roll back.
+        "#);
+        let long = shown(false, &[back(30, None)]);
+        assert!(long.contains("/etc/10: content") && !long.contains("/etc/11") && long.contains("the log has all"), "{long}");
     }
 
     #[test]

@@ -1,0 +1,275 @@
+use std::fs;
+use std::io::stdin;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Reached, Run, drive};
+use crate::cli::Context;
+use crate::config::Rollback;
+use crate::event::{CutShort, Event, Events};
+use crate::exit::{Exit, Failure, Stopped, code_of, describe};
+use crate::hooks;
+use crate::journal::{Entry, Journal, Past};
+use crate::lock::Lock;
+use crate::product::Product;
+use crate::question::{Choice, choose, forget_typed_ahead};
+use crate::step::{Mode, Next, Outcome, Step};
+use crate::{restart, session, signals, store, worker};
+
+/// The verb of the unit that looks after a run that was cut short when the machine boots.
+pub const RESUME: &str = "resume";
+
+/// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
+const BOOTS: u32 = 3;
+
+/// What becomes of a run that was cut short.
+pub(super) enum Way {
+    /// There is none, or it is completed.
+    On,
+    /// It is undone.
+    Back,
+    /// Nothing happens now, and the program ends with this.
+    Neither(Exit),
+}
+
+impl Run<'_> {
+    /// Looks for an earlier run that did not come to its end, and finds out what is to become of it.
+    pub(super) fn look_back(&mut self, events: &mut Events<'_>) -> Result<Way> {
+        let Some(past) = Journal::read(self.context.paths)? else { return Ok(Way::On) };
+        if !past.has_changed_something() {
+            self.forget(events)?;
+            return Ok(Way::On);
+        }
+        self.past = Some(past);
+        let Some(past) = self.past.as_ref().filter(|past| past.was_cut_short()) else { return Ok(Way::On) };
+        let mode = self.context.options.mode();
+        let found = self.cut_short(past)?;
+        events.tell(Event::CutShort(found.clone()));
+        if mode == Mode::DryRun {
+            return Ok(Way::On);
+        }
+        if mode == Mode::DownloadOnly {
+            let command = self.context.paths.package();
+            return Err(Failure::new("an upgrade that was cut short comes before any other")
+                .remedy(format!("`{command}` completes it or goes back."))
+                .into());
+        }
+        let choice = if self.context.options.yes { Choice::Yes } else { self.ask_what_to_do(&found) };
+        let way = match choice {
+            Choice::Leave => {
+                let message = format!("{} stays as it is, between two versions.", found.product);
+                events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+                return Ok(Way::Neither(Exit::Declined));
+            }
+            Choice::Yes if !found.rolling_back => Way::On,
+            Choice::Yes | Choice::RollBack => Way::Back,
+        };
+        events.tell(Event::Answered(true));
+        match way {
+            Way::Back => events.tell(Event::RollingBack { product: found.product, to: found.from }),
+            _ => self.agreed = true,
+        }
+        Ok(way)
+    }
+
+    fn cut_short(&self, past: &Past) -> Result<CutShort> {
+        Ok(CutShort {
+            product: self.product.name.clone(),
+            from: past.plan.comes_from().to_owned(),
+            to: past.latest_plan().candidate.clone(),
+            step: past.step(),
+            hook: past.hook().map(hooks::name),
+            last: past.last,
+            rolling_back: past.rolling_back.is_some(),
+            can_roll_back: past.has_ended(Step::Arm) && store::open(self.context.paths)?.is_some(),
+        })
+    }
+
+    fn ask_what_to_do(&self, found: &CutShort) -> Choice {
+        let question = if found.rolling_back {
+            format!("Would you like to go on going back to {} {} now?", found.product, found.from)
+        } else {
+            format!("Would you like to complete the upgrade of {} to {} now?", found.product, found.to)
+        };
+        let back = (found.can_roll_back && !found.rolling_back).then(|| format!("r goes back to {}", found.from));
+        forget_typed_ahead();
+        choose(&question, back.as_deref(), &mut stdin().lock(), &mut self.context.options.screen())
+    }
+
+    /// Forgets a run that was cut short before it changed anything.
+    fn forget(&self, events: &mut Events<'_>) -> Result<()> {
+        let line = "an earlier run was cut short before it changed anything".to_owned();
+        events.tell(Event::Output { source: self.context.paths.package(), line });
+        store::discard(self.context.paths)?;
+        if let Some((journal, _)) = Journal::open(self.context.paths)? {
+            journal.close()?;
+        }
+        Ok(())
+    }
+
+    /// Opens the journal: that of the run which this one goes on with, or a new one.
+    pub(super) fn open_journal(&mut self, at_boot: bool) -> Result<()> {
+        let plan = self.plan()?.clone();
+        let paths = self.context.paths;
+        if let Some((mut journal, _)) = Journal::open(paths)? {
+            journal.write(Entry::TakenUp { plan: Box::new(plan), at_boot })?;
+            self.past = Journal::read(paths)?;
+            self.journal = Some(journal);
+        } else {
+            self.journal = Some(Journal::begin(paths, Timestamp::now(), &plan)?);
+        }
+        Ok(())
+    }
+
+    /// True if a step to which an earlier run came to its end leaves nothing to do. Verify needs to know which services it has to watch.
+    pub(super) fn is_done_with(&mut self, step: Step) -> Result<bool> {
+        match step {
+            Step::Packages => Ok(!self.plan()?.changes_packages()),
+            Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
+            Step::Restart if worker::has_systemd() => {
+                self.restarted = restart::as_they_are(&self.product.services)?;
+                Ok(true)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// The run came to its end.
+    pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
+        let sealed = store::open(self.context.paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
+        let closed = self.journal.take().map_or(Ok(()), Journal::close);
+        if let Err(error) = sealed.and(closed) {
+            events.tell(Event::Attention(format!(
+                "The next run will think that this one was cut short: {error:#}. What to do: see to the filesystem of {}, then start \
+                 {} again.",
+                self.context.paths.state().display(),
+                self.context.paths.package()
+            )));
+        }
+    }
+
+    /// A step failed: nothing was changed, or what was is undone, or it waits for a human.
+    pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let step = self.journal_step()?;
+        let exit = code_of(&stopped.error, stopped.exit);
+        let is_first = self.past.is_none();
+        if exit == Exit::Unchanged && is_first {
+            let disarmed = store::discard(self.context.paths);
+            self.journal.take().map_or(Ok(()), Journal::close).and(disarmed)?;
+            return Err(stopped);
+        }
+        let can_go_back = step.undone_by().is_some()
+            && self.context.config.rollback == Rollback::Auto
+            && exit != Exit::Unchanged
+            && store::open(self.context.paths)?.is_some();
+        if can_go_back {
+            let text = describe(&stopped.error);
+            events.tell(Event::Failed(text.clone()));
+            if !self.context.options.works() {
+                crate::exit::complain(&text);
+            }
+            self.plan_the_way_back(text, events)?;
+            return self.way_back(events);
+        }
+        self.note(Entry::Stopped(exit))?;
+        // The services have had their turn: there is nothing that another run could go on with.
+        if step == Step::Verify {
+            self.close_journal(events);
+        }
+        Err(stopped)
+    }
+
+    /// The step that the journal is at.
+    fn journal_step(&self) -> Result<Step> {
+        Ok(Journal::read(self.context.paths)?.and_then(|past| past.step()).unwrap_or(Step::Repair))
+    }
+}
+
+/// The machine has booted: completes a run that was cut short, and if that fails undoes it.
+///
+/// # Errors
+/// If it can do neither: then whoever logs in is told.
+pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let result = take_up(context, events);
+    let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
+    if exit == Exit::NeedsHuman {
+        let command = context.paths.package();
+        let text = format!(
+            "An upgrade was cut short, and this machine could neither complete nor undo it by itself.\nWhat to do: `{command}` tries \
+             again and shows what is wrong; `{command} rollback` goes back; {} has all that happened.\n",
+            context.paths.log().display()
+        );
+        let path = context.paths.message_of_the_day();
+        let _ = path.parent().map(fs::create_dir_all);
+        let _ = fs::write(path, text);
+    }
+    result
+}
+
+fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
+    forget_old(context)?;
+    // A run that waits for a human waits on.
+    let Some(past) = Journal::read(context.paths)?.filter(Past::was_cut_short) else { return Ok(Exit::Done) };
+    signals::shield()?;
+    session::begin(context, events)?;
+    let product = Product::read(&context.paths.product())?;
+    let mut run = Run::new(context, &product);
+    if !past.has_changed_something() {
+        run.forget(events)?;
+        return Ok(Exit::Done);
+    }
+    events.tell(Event::CutShort(run.cut_short(&past)?));
+    let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
+    run.past = Some(past);
+    if boots >= BOOTS {
+        return Err(Stopped {
+            error: Failure::new(format!("this machine has tried {boots} times to end an upgrade that was cut short"))
+                .remedy(format!("`{}` tries again, and shows what is wrong.", context.paths.package()))
+                .into(),
+            exit: Exit::NeedsHuman,
+        });
+    }
+    if is_back {
+        return run.go_back_at_boot(events);
+    }
+    run.agreed = true;
+    let unit = Some(worker::own_unit(context.paths));
+    let ready =
+        drive(Step::Preflight, |step| !step.works(Mode::Upgrade), Mode::Upgrade, events, |step, events| run.perform(step, events));
+    let failed = match ready {
+        Ok(Reached::Before(_)) => None,
+        // There is nothing left to do but to say so.
+        Ok(Reached::End(..)) => None,
+        Err(stopped) => Some(stopped),
+    };
+    match failed {
+        None => {
+            let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
+            events.record_in(crate::history::Keeper::new(context.paths, events.report().clone()));
+            events.tell(Event::OnItsOwn { unit });
+            run.open_journal(true)?;
+            run.forward(first, events)
+        }
+        Some(stopped) => {
+            let text = describe(&stopped.error);
+            events.tell(Event::Failed(text.clone()));
+            if context.config.rollback == Rollback::Never {
+                return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
+            }
+            run.plan_the_way_back(text, events)?;
+            run.go_back_at_boot(events)
+        }
+    }
+}
+
+/// Removes what would be needed to go back, once it is too old.
+pub(super) fn forget_old(context: &Context<'_>) -> Result<()> {
+    if context.paths.journal().exists() {
+        return Ok(());
+    }
+    let age = SignedDuration::from_hours(24 * i64::from(context.config.keep.rollback_days));
+    let Some(past) = Journal::read_last(context.paths)? else { return Ok(()) };
+    if past.last + age < Timestamp::now() { store::discard(context.paths) } else { Ok(()) }
+}
