@@ -77,6 +77,8 @@ pub mod size;
 pub mod status;
 /// The steps and which may follow which.
 pub mod step;
+/// The way back: what the upgrade will change, kept until it is known to be good.
+pub mod store;
 /// The run under way, recorded by who works and read by who looks on.
 pub mod stream;
 /// TOML files whose errors have a line.
