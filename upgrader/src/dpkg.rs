@@ -1,4 +1,7 @@
+use std::ffi::OsStr;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -103,6 +106,46 @@ pub fn was_interrupted(paths: &Paths) -> Result<bool> {
     Ok(false)
 }
 
+/// The package whose files a file of `/var/lib/dpkg/info` lists: `libc6` of `libc6:amd64.list`. `None` if it is no such list.
+#[must_use]
+pub fn package_of_list(file_name: &OsStr) -> Option<&str> {
+    let name = file_name.to_str()?.strip_suffix(".list")?;
+    Some(name.split_once(':').map_or(name, |(name, _architecture)| name))
+}
+
+/// The paths in a list of `/var/lib/dpkg/info`, one a line; the root directory, which is in each, is left out.
+pub fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
+    list.split(|byte| *byte == b'\n')
+        .map(|line| Path::new(OsStr::from_bytes(line)))
+        .filter(|path| path.is_absolute() && path.file_name().is_some())
+}
+
+/// A path whose file dpkg puts elsewhere (dpkg-divert(1)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diversion {
+    /// The path as packages have it.
+    pub from: PathBuf,
+    /// Where the file is instead.
+    pub to: PathBuf,
+    /// The package that asked for it, and whose own file is not diverted; `:` if the admin did.
+    pub by: String,
+}
+
+/// Reads `/var/lib/dpkg/diversions`: three lines each.
+#[must_use]
+pub fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
+    lines
+        .chunks_exact(3)
+        .map(|lines| Diversion {
+            from: path(lines[0]),
+            to: path(lines[1]),
+            by: String::from_utf8_lossy(lines[2]).into_owned(),
+        })
+        .collect()
+}
+
 /// Configures every package that is unpacked, without a question from anybody.
 pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
     let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", "--pending"]);
@@ -157,8 +200,6 @@ fn parse_conffiles(listing: &str) -> Vec<Conffile> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -205,6 +246,23 @@ mod tests {
             conffiles,
             ["xivo /etc/xivo/xivo.conf aaaa false", "xivo /etc/a b.conf bbbb true", "x /etc/gone newconffile true"]
         );
+    }
+
+    #[test]
+    fn a_list_of_files_is_read_whatever_is_in_their_names() {
+        assert_eq!(package_of_list(OsStr::new("libc6:amd64.list")), Some("libc6"));
+        assert_eq!(package_of_list(OsStr::new("bash.list")), Some("bash"));
+        assert_eq!(package_of_list(OsStr::new("bash.md5sums")), None);
+        let paths: Vec<_> = listed(b"/.\n/usr\n/usr/a b\xff\n\n").collect();
+        assert_eq!(paths, [Path::new("/usr"), Path::new(OsStr::from_bytes(b"/usr/a b\xff"))]);
+    }
+
+    #[test]
+    fn a_diversion_is_three_lines() {
+        let diversions = parse_diversions(b"/bin/sh\n/bin/sh.distrib\ndash\n/usr/sbin/x\n/usr/sbin/x.real\n:\n");
+        let read: Vec<_> =
+            diversions.iter().map(|it| format!("{} {} {}", it.from.display(), it.to.display(), it.by)).collect();
+        assert_eq!(read, ["/bin/sh /bin/sh.distrib dash", "/usr/sbin/x /usr/sbin/x.real :"]);
     }
 
     proptest! {

@@ -79,7 +79,7 @@ pub mod size;
 pub mod status;
 /// The steps and which may follow which.
 pub mod step;
-/// What would be needed to go back: every path that an upgrade changes, as it was.
+/// The way back: what the upgrade will change, kept until it is known to be good.
 pub mod store;
 /// The run under way, recorded by who works and read by who looks on.
 pub mod stream;

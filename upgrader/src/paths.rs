@@ -107,6 +107,12 @@ impl Paths {
         self.root.join("run/motd.d").join(self.package())
     }
 
+    /// `/var/lib/NAME-upgrade/rollback`: the machine as it was before the upgrade.
+    #[must_use]
+    pub fn rollback(&self) -> PathBuf {
+        self.state().join("rollback")
+    }
+
     /// `/var/log/NAME-upgrade.log`.
     #[must_use]
     pub fn log(&self) -> PathBuf {

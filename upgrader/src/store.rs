@@ -1,0 +1,162 @@
+//! dpkg replaces a file by a new inode and a rename, so the old inode lives on where something else links to it. The store
+//! is made of such links (of files that share blocks, where the filesystem has them); what is edited in place is copied. A
+//! manifest has what links do not keep: dpkg takes setuid bits off the old inode, a directory has no second name.
+//!
+//! ```text
+//! /var/lib/NAME-upgrade/rollback/manifest   every path that is covered; complete, or not there
+//!                                sealed     the same of the machine after the upgrade
+//!                                places     the stores on other filesystems
+//!                                files/     links and copies, by number
+//! MOUNT/.NAME-upgrade-rollback/files/       links to what is on that filesystem
+//! ```
+
+/// What has come with the upgrade.
+mod added;
+/// Making a store.
+mod arm;
+/// The single things that are done to the machine.
+mod change;
+/// Whether a store is whole, and in what the machine differs from it.
+mod check;
+/// What is at a path.
+mod entry;
+/// The lines of a manifest.
+mod manifest;
+/// What comes back when.
+mod order;
+/// The stores of all filesystems, and how files get into them.
+mod place;
+/// Going back.
+mod restore;
+/// Which paths are covered.
+mod scope;
+/// What is found, in words.
+mod words;
+/// Units that have come with the upgrade.
+mod units;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+pub use arm::{Armed, Need, arm, measure};
+pub use restore::Restored;
+
+use crate::paths::Paths;
+
+/// What has to be covered.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
+    pub packages: Vec<String>,
+    /// The product's own state, beside what is always covered: `rollback.paths` of product.toml.
+    pub declared: Vec<PathBuf>,
+}
+
+impl Scope {
+    /// True for a package whose files the upgrade changes.
+    fn has(&self, package: &str) -> bool {
+        self.packages.iter().any(|name| name.split(':').next() == Some(package))
+    }
+}
+
+/// What stands in the way of a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flaw {
+    /// The content of this path is not in the store. There is no way back.
+    Missing(PathBuf),
+    /// What the store has for this path is not what was put into it. There is no way back.
+    Damaged(PathBuf),
+    /// Somebody wrote into this file instead of replacing it, so the store has what was written. All else can be undone.
+    EditedInPlace(PathBuf),
+}
+
+impl Flaw {
+    /// True if there is no way back.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::EditedInPlace(_))
+    }
+}
+
+/// A path that is not as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where.
+    pub path: PathBuf,
+    /// In what.
+    pub change: Change,
+}
+
+/// In what a path is not as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It was not there.
+    Added,
+    /// It is not there any more.
+    Removed,
+    /// It is something else: a file instead of a link, another device.
+    Type,
+    /// It is the same kind of thing, but differs in these.
+    Aspects(Vec<Aspect>),
+}
+
+/// In what two things of one type can differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aspect {
+    /// What is in a file.
+    Content,
+    /// Where a link leads.
+    Target,
+    /// Permissions, setuid and setgid included.
+    Mode,
+    /// User or group.
+    Owner,
+    /// Extended attributes: capabilities, access control lists.
+    Xattrs,
+    /// The time of the last change of the content.
+    Time,
+}
+
+/// A complete store.
+#[derive(Debug)]
+pub struct Store {
+    paths: Paths,
+    manifest: manifest::Manifest,
+}
+
+/// Opens the store; `None` if there is no complete one.
+pub fn open(paths: &Paths) -> Result<Option<Store>> {
+    let manifest = manifest::Manifest::read(&paths.rollback().join("manifest"))?;
+    Ok(manifest.map(|manifest| Store { paths: paths.clone(), manifest }))
+}
+
+/// Removes the stores of all filesystems. Whenever it is interrupted, there is a complete store or none; calling it again
+/// removes the rest.
+pub fn discard(paths: &Paths) -> Result<()> {
+    let own = paths.rollback();
+    let discarded = own.with_extension("discarded");
+    remove_discarded(&discarded)?;
+    if own.try_exists()? {
+        std::fs::rename(&own, &discarded)?;
+        place::sync_filesystem(&paths.state())?;
+        remove_discarded(&discarded)?;
+    }
+    Ok(())
+}
+
+/// Removes a store that is out of the way; the list of the other ones goes last.
+fn remove_discarded(discarded: &std::path::Path) -> Result<()> {
+    for directory in place::listed(discarded)? {
+        if let Some(top) = directory.parent() {
+            place::keeping_time(top, || place::remove(&directory))?;
+        }
+    }
+    place::remove(discarded)
+}

@@ -1,0 +1,158 @@
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::entry::{Kind, Raw, below, look};
+use super::manifest::{Header, Line, Manifest};
+use super::place::{How, Places};
+use super::scope::{Treatment, covered};
+use super::{Scope, discard};
+use crate::exit::{Explain as _, Failure};
+use crate::paths::Paths;
+
+/// What a store is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Armed {
+    /// How many paths are covered.
+    pub paths: u64,
+    /// How many files are kept as another name of their inode.
+    pub linked: u64,
+    /// How many are kept as a file that shares their blocks.
+    pub reflinked: u64,
+    /// How many are kept as a copy.
+    pub copied: u64,
+    /// How many bytes the copies have.
+    pub bytes: u64,
+}
+
+/// What a store needs of a filesystem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Need {
+    /// A path on the filesystem.
+    pub on: PathBuf,
+    /// For copies and the manifest.
+    pub bytes: u64,
+    /// For copies.
+    pub inodes: u64,
+    /// What the upgrade does not free while the store is there: the old versions of what it replaces.
+    pub held: u64,
+}
+
+/// About what a line of the manifest takes.
+const LINE: u64 = 256;
+
+/// What the store would need, on each filesystem that is concerned.
+pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
+    let mut own = Need { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
+    let mut others: BTreeMap<u64, Need> = BTreeMap::new();
+    let own_mount = paths.state().ancestors().find_map(|path| look(path).ok().flatten()).map(|seen| seen.mount);
+    let mut inodes = HashSet::new();
+    for (path, treatment) in covered(paths, scope)? {
+        let full = below(paths.root(), &path);
+        let Some(seen) = look(&full)? else { continue };
+        own.bytes += LINE;
+        let Kind::File { size, .. } = seen.entry.kind else { continue };
+        if !inodes.insert((seen.mount, seen.inode)) {
+            continue;
+        }
+        if treatment != Treatment::Link {
+            // The last block is rarely full.
+            own.bytes += size.next_multiple_of(4096);
+            own.inodes += 1;
+        } else if Some(seen.mount) == own_mount {
+            own.held += seen.disk;
+        } else {
+            let on = full.parent().unwrap_or(&full).to_owned();
+            others.entry(seen.mount).or_insert(Need { on, bytes: 0, inodes: 2, held: 0 }).held += seen.disk;
+        }
+    }
+    Ok([own].into_iter().chain(others.into_values()).collect())
+}
+
+/// Makes a store of how the machine is. One from before is discarded. When this returns, the store is complete and durable;
+/// if it fails, there is none.
+pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
+    discard(paths)?;
+    fill(paths, scope, progress).map_err(refuse).inspect_err(|_| {
+        // The error that led here says more than one about this.
+        let _ = discard(paths);
+    })
+}
+
+fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
+    let covered = covered(paths, scope)?;
+    let mut places = Places::create(paths)?;
+    let mut armed = Armed::default();
+    let mut lines = BTreeMap::new();
+    let mut percent = Percent::of(covered.len(), progress);
+    for (path, treatment) in covered {
+        percent.step();
+        let Some(seen) = look(&below(paths.root(), &path))? else { continue };
+        let is_directory = seen.entry.kind == Kind::Directory;
+        // A file on which another is mounted cannot be replaced by anybody; a socket is made by who listens.
+        if seen.entry.kind == Kind::Socket || (seen.is_mount && !is_directory) {
+            continue;
+        }
+        let mut line = Line { path: Raw::from(path.as_path()), entry: seen.entry.clone(), stored: None };
+        if let Kind::File { size, .. } = &mut line.entry.kind {
+            let Some((stored, bytes)) = places.store(&path, &seen, treatment)? else { continue };
+            // As many as were copied, should somebody be writing.
+            *size = bytes;
+            match stored.how {
+                How::Link => armed.linked += 1,
+                How::Clone => armed.reflinked += 1,
+                How::Copy { .. } => {
+                    armed.copied += 1;
+                    armed.bytes += bytes;
+                }
+            }
+            line.stored = Some(stored);
+        }
+        armed.paths += 1;
+        lines.insert(path, line);
+    }
+    places.sync()?;
+    let header = Header::new(scope, &places.directories);
+    Manifest { header, lines }.write(&paths.rollback().join("manifest"))?;
+    Ok(armed)
+}
+
+/// Better no upgrade than half a store.
+fn refuse(error: anyhow::Error) -> anyhow::Error {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    let remedy = match kind {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => "Make room on the filesystem and start again.",
+        Some(ErrorKind::ReadOnlyFilesystem) => "Remount the filesystem so that it can be written to, and start again.",
+        _ => "Mend what is named here, and start again.",
+    };
+    let failed: Result<()> = Err(error);
+    match failed.explain(|| Failure::new("the way back cannot be prepared").remedy(remedy)) {
+        Err(error) => error,
+        Ok(()) => anyhow::anyhow!("unreachable"),
+    }
+}
+
+/// Tells how far a piece of work has come, each percent once.
+pub(super) struct Percent<'a> {
+    all: usize,
+    done: usize,
+    told: u8,
+    progress: &'a mut dyn FnMut(u8),
+}
+
+impl<'a> Percent<'a> {
+    pub(super) fn of(all: usize, progress: &'a mut dyn FnMut(u8)) -> Self {
+        Self { all, done: 0, told: 0, progress }
+    }
+
+    pub(super) fn step(&mut self) {
+        self.done += 1;
+        let percent = u8::try_from(self.done * 100 / self.all.max(1)).unwrap_or(100).min(100);
+        if percent > self.told {
+            self.told = percent;
+            (self.progress)(percent);
+        }
+    }
+}
