@@ -121,11 +121,12 @@ impl Restarted {
         }
     }
 
-    /// Watches the services until they have been up for the product's settling time, and tells which did not stay up.
+    /// Watches the services until they have been up for the product's settling time, and tells which did not stay up. What was `done`
+    /// says what to complain of: `upgraded`.
     ///
     /// # Errors
     /// If one of the product's services is not up: a human is needed. If systemd does not answer.
-    pub fn verify(&mut self, settle: Duration, events: &mut Events<'_>) -> Result<()> {
+    pub fn verify(&mut self, done: &str, settle: Duration, events: &mut Events<'_>) -> Result<()> {
         // When it is known that a human is needed, nobody has to wait for more.
         let settle = if self.down.is_empty() { settle } else { Duration::ZERO };
         let end = self.last.unwrap_or_else(Instant::now) + settle;
@@ -136,7 +137,7 @@ impl Restarted {
             return Ok(());
         }
         let down = self.down.join(" ");
-        Err(Failure::new(format!("upgraded, but not up: {down}"))
+        Err(Failure::new(format!("{done}, but not up: {down}"))
             .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
             .into())
     }

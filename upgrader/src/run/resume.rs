@@ -164,7 +164,8 @@ impl Run<'_> {
             && exit != Exit::Unchanged
             && store::open(self.context.paths)?.is_some();
         if can_go_back {
-            let text = describe(&stopped.error);
+            // What to do about it is what the machine does now.
+            let text = format!("error: {:#}", stopped.error);
             events.tell(Event::Failed(text.clone()));
             if !self.context.options.works() {
                 crate::exit::complain(&text);

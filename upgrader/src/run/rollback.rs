@@ -237,7 +237,7 @@ impl Run<'_> {
                 .remedy(format!("See {}; `apt-get -f install` mends what is half-done.", self.context.paths.log().display()))
                 .into());
         }
-        let result = self.restarted.verify(self.product.services.settle, events);
+        let result = self.restarted.verify("rolled back", self.product.services.settle, events);
         for text in self.restarted.take_attention() {
             events.tell(Event::Attention(text));
         }

@@ -201,7 +201,7 @@ impl Run<'_> {
 
     /// A service that did not come up, or did not stay up, needs a human.
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let result = self.restarted.verify(self.product.services.settle, events);
+        let result = self.restarted.verify("upgraded", self.product.services.settle, events);
         for text in self.restarted.take_attention() {
             events.tell(Event::Attention(text));
         }
