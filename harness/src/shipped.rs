@@ -214,6 +214,8 @@ fn resume_unit(name: &str) -> String {
          [Service]\n\
          Type=oneshot\n\
          ExecStart=/usr/bin/real-{name} {verb}\n\
+         # It tells the journal by itself.\n\
+         StandardOutput=null\n\
          # 4: put back as it was. 6: done, but something wants attention. 7: somebody was faster.\n\
          SuccessExitStatus=4 6 7\n\
          TimeoutStartSec=infinity\n\

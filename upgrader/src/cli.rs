@@ -76,7 +76,7 @@ Exit codes:
   1  failed; nothing was changed
   2  wrong command line
   3  the question was not answered with yes; nothing was changed
-  4  failed, and everything was put back as it was; or `rollback` did so
+  4  failed, and everything was put back as it was
   5  failed in the middle and needs a human; what to do is printed
   6  done, but something wants attention
   7  another run is under way, or this one was left to itself with Ctrl-C";
@@ -265,7 +265,7 @@ mod tests {
           1  failed; nothing was changed
           2  wrong command line
           3  the question was not answered with yes; nothing was changed
-          4  failed, and everything was put back as it was; or `rollback` did so
+          4  failed, and everything was put back as it was
           5  failed in the middle and needs a human; what to do is printed
           6  done, but something wants attention
           7  another run is under way, or this one was left to itself with Ctrl-C

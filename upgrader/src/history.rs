@@ -9,6 +9,7 @@ use jiff::{Timestamp, Unit};
 use crate::cli::{Context, print_json};
 use crate::event::{Event, Reader};
 use crate::exit::{Exit, Stopped};
+use crate::journal::Journal;
 use crate::lock;
 use crate::paths::Paths;
 use crate::report::{Report, RunResult, seconds};
@@ -97,7 +98,11 @@ pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
 
 /// `NAME-upgrade history`.
 pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
-    let reports = read(&context.paths.history())?;
+    let mut reports = read(&context.paths.history())?;
+    // The report of a run that was cut short was written when it began; the journal knows how far it came.
+    if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {
+        last.step = past.step();
+    }
     if context.options.json {
         print_json(&reports);
     } else {

@@ -60,10 +60,14 @@ fn look(context: &Context<'_>) -> Result<Status> {
     let product = Product::read(&paths.product())?;
     let is_taken = lock::is_taken(&paths.lock());
     let under_way = is_taken && follow::is_possible(context);
-    let last_run = history::read(&paths.history())?.into_iter().next();
+    let mut last_run = history::read(&paths.history())?.into_iter().next();
     let past = Journal::read(paths).ok().flatten();
     let cut_short = past.as_ref().is_some_and(Past::was_cut_short)
         || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
+    // The report was written when the work began.
+    if let (Some(report), Some(past)) = (&mut last_run, &past) {
+        report.step = past.step();
+    }
     let past = past.or_else(|| Journal::read_last(paths).ok().flatten());
     let has_way_back = store::open(paths).ok().flatten().is_some();
     let mut status = Status {

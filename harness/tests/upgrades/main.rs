@@ -40,6 +40,8 @@ mod story;
 mod terminal;
 /// Stories of machines on which nothing may change.
 mod unchanged;
+/// Stories of upgrades that were cut short or failed, and of what comes after: completing them, or going back.
+mod way_back;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -65,6 +67,7 @@ fn main() {
         screens::STORIES,
         terminal::STORIES,
         unchanged::STORIES,
+        way_back::STORIES,
     ]
     .concat();
     let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();

@@ -36,10 +36,10 @@ impl Run<'_> {
             _ => {
                 let services = self.restarted.summary(&self.product.services);
                 let installed = self.installed_version()?;
-                let versions = if installed == plan.installed {
+                let versions = if installed == plan.comes_from() {
                     format!("{name} {installed} is installed")
                 } else {
-                    format!("{name} is upgraded from {} to {installed}", plan.installed)
+                    format!("{name} is upgraded from {} to {installed}", plan.comes_from())
                 };
                 format!("{versions}; {services}.\n{}", what_it_took(report, now))
             }

@@ -80,7 +80,7 @@ fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
         Reached::Before(step) => {
             let exit = hand_over(&mut run, lock, step, events)?;
-            rollback::if_wanted(context, exit, events)
+            rollback::if_wanted(context, exit)
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, stdin};
 
 use anyhow::{Context as _, Result};
@@ -5,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{Reached, Run, drive, finish, hand_over, lock};
 use crate::cli::Context;
+use crate::command::Program;
 use crate::config::Rollback;
 use crate::event::{Event, Events, WayBack};
 use crate::exit::{Exit, Failure, Stopped};
@@ -38,7 +40,7 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
         from: dpkg::installed_version(&product.version_package)?,
         to: past.plan.comes_from().to_owned(),
         since: past.last,
-        changed_since: store.since()?.into_iter().map(|difference| difference.to_string()).collect(),
+        changed_since: store.since()?.iter().filter(|difference| difference.matters()).map(ToString::to_string).collect(),
         database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
     };
     events.tell(Event::WayBack(back.clone()));
@@ -57,11 +59,16 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
     hand_over(&mut run, lock, Step::RollBack, events)
 }
 
-/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there.
-pub(super) fn if_wanted(context: &Context<'_>, exit: Exit, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
+/// typed.
+pub(super) fn if_wanted(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
     let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
-    let can = || Ok::<_, anyhow::Error>(Journal::read(context.paths)?.is_some() && store::open(context.paths)?.is_some());
-    if exit == Exit::NeedsHuman && is_asked && can()? { by_hand(context, events) } else { Ok(exit) }
+    if exit == Exit::NeedsHuman && is_asked && store::open(context.paths)?.is_some() {
+        let verb = std::iter::once(OsString::from("rollback"));
+        let error = Program::become_program(&context.paths.real_program(), verb, None);
+        return Err(anyhow::Error::new(error).into());
+    }
+    Ok(exit)
 }
 
 impl Run<'_> {
@@ -100,12 +107,13 @@ impl Run<'_> {
 
     /// Writes down that the machine goes back, and tells it.
     pub(super) fn plan_the_way_back(&mut self, reason: String, events: &mut Events<'_>) -> Result<()> {
-        let past = Journal::read(self.context.paths)?.context("there is no journal")?;
+        let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
         if self.journal.is_none() {
             self.journal = Journal::open(self.context.paths)?.map(|(journal, _)| journal);
         }
-        self.note(Entry::RollingBack(reason))?;
         let to = past.plan.comes_from().to_owned();
+        let _ = self.note(Entry::RollingBack(reason.clone()));
+        past.rolling_back = Some(reason);
         self.past = Some(past);
         events.tell(Event::RollingBack { product: self.product.name.clone(), to });
         Ok(())
@@ -147,6 +155,8 @@ impl Run<'_> {
         });
         match reached {
             Ok(Reached::End(_, exit)) => {
+                // Whoever wanted it has what was wanted.
+                let exit = if self.is_asked_for() { Exit::Done } else { exit };
                 self.journal.take().map_or(Ok(()), Journal::close)?;
                 store::discard(self.context.paths)?;
                 let message = self.words_of_return(events)?;
@@ -161,12 +171,15 @@ impl Run<'_> {
         }
     }
 
+    fn is_asked_for(&self) -> bool {
+        self.past.as_ref().and_then(|past| past.rolling_back.as_deref()) == Some(ASKED_FOR)
+    }
+
     fn words_of_return(&self, events: &Events<'_>) -> Result<String> {
         let services = self.restarted.summary(&self.product.services);
         let version = self.installed_version()?;
         let mut message = format!("{} {version} is back as it was; {services}.", self.product.name);
-        let reason = self.past.as_ref().and_then(|past| past.rolling_back.clone()).unwrap_or_default();
-        if reason != ASKED_FOR {
+        if !self.is_asked_for() {
             message.push_str(&format!(
                 "\nWhat to do: mend what made the upgrade fail ({} has all of it), then start {} again.",
                 self.context.paths.log().display(),

@@ -12,6 +12,15 @@ impl fmt::Display for Flaw {
     }
 }
 
+impl Difference {
+    /// True if somebody would miss something. A time alone is that of a directory in which something else changed, or of a file that was
+    /// written as it was.
+    #[must_use]
+    pub fn matters(&self) -> bool {
+        self.change != Change::Aspects(vec![Aspect::Time])
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.change)

@@ -1,0 +1,231 @@
+use anyhow::{Result, ensure};
+use harness::appliance::upgradable;
+use harness::image::Debian;
+use harness::observation::SystemState;
+use harness::shipped::SERVICES;
+use harness::transcript::Transcript;
+use harness::world::World;
+
+use crate::attended::wait_until;
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "cut_short_and_completed",
+        promise: "The next start finds an upgrade that was cut short, says what, when and where, and completes it when told to: no hook that \
+                  came to its end runs twice, and the one that was interrupted is told.",
+        tell: cut_short_and_completed,
+        has_snapshot: true,
+    },
+    Story {
+        name: "cut_short_and_undone",
+        promise: "The next start undoes an upgrade that was cut short if that is the answer, and leaves everything as it is if there is none.",
+        tell: cut_short_and_undone,
+        has_snapshot: true,
+    },
+    Story {
+        name: "cut_short_and_completed_at_boot",
+        promise: "A machine that loses its power in the middle of an upgrade completes it when it boots, with nobody there.",
+        tell: cut_short_and_completed_at_boot,
+        has_snapshot: true,
+    },
+    Story {
+        name: "undone_because_a_service_does_not_come_up",
+        promise: "A new version whose service does not come up is undone: every service runs the old version again.",
+        tell: undone_because_a_service_does_not_come_up,
+        has_snapshot: true,
+    },
+    Story {
+        name: "undone_by_hand",
+        promise: "An upgrade that went well is undone by hand, after it was said what has changed since; then there is nothing more to go back \
+                  to.",
+        tell: undone_by_hand,
+        has_snapshot: true,
+    },
+    Story {
+        name: "no_way_back",
+        promise: "Whoever cannot go back is told before anything is touched: what is damaged, and what to do.",
+        tell: no_way_back,
+        has_snapshot: true,
+    },
+    Story {
+        name: "rollback_settings",
+        promise: "Whoever wants to be asked before an upgrade is undone is asked, and whoever wants no way back pays for none.",
+        tell: rollback_settings,
+        has_snapshot: true,
+    },
+];
+
+/// A post-upgrade hook that kills the process that works, the first time, and then says what it was told.
+const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
+                    echo \"resumed: $UPGRADE_RESUMED\" >>/root/resumed\n";
+
+/// A machine whose upgrade was cut short in its second post-upgrade hook.
+fn cut_short(debian: Debian) -> Result<World> {
+    let world = upgradable(debian)?;
+    world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", KILL.as_bytes(), 0o755)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 5 && transcript.screen.contains("it completes what was begun, or goes back"), "{transcript}");
+    Ok(world)
+}
+
+/// Sees that a machine is at a version, all of it, and that nothing of a run is left.
+fn is_at(world: &World, version: &str) -> Result<()> {
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == version, "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == version), "{state:?}");
+    world.machine.sh(
+        "test ! -e /usr/sbin/policy-rc.d && test ! -e /var/lib/xivo-upgrade/journal && dpkg --audit && test -z \"$(dpkg --audit)\"
+         ! find / -xdev -name '*.xivo-upgrade-tmp' | grep .",
+    )?;
+    Ok(())
+}
+
+fn redacted(world: &World, transcript: &Transcript) -> String {
+    world.redacted(&transcript.to_string())
+}
+
+fn cut_short_and_completed(debian: Debian) -> Result<Option<String>> {
+    let world = cut_short(debian)?;
+    let dry = world.upgrade(&["--dry-run"]).run()?;
+    ensure!(dry.exit == 0 && dry.screen.contains("was cut short on"), "{dry}");
+    let status = world.upgrade(&["status"]).run()?;
+    ensure!(status.exit == 6, "{status}");
+    let completed = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "y\n").run()?;
+    ensure!(completed.exit == 0, "{completed}");
+    is_at(&world, "1.2.2")?;
+    ensure!(world.machine.sh("cat /root/resumed")? == "resumed: 0\nresumed: 1\n");
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    ensure!(log.matches("pre-upgrade hook 10-first began").count() == 1, "{log}");
+    ensure!(log.matches("post-upgrade hook 10-first.sh began").count() == 1, "{log}");
+    ensure!(log.matches("post-upgrade hook 15-kill began").count() == 2, "{log}");
+    Ok(Some(format!("{}\n{}", redacted(&world, &status).replace(&time(&status), "… "), redacted(&world, &completed))))
+}
+
+/// When the last upgrade was, as `status` says it.
+fn time(status: &Transcript) -> String {
+    let line = status.screen.lines().find_map(|line| line.strip_prefix("Last upgrade: ")).unwrap_or_default();
+    line.chars().take("2026-11-22 15:48  ".len()).collect()
+}
+
+fn cut_short_and_undone(debian: Debian) -> Result<Option<String>> {
+    let world = cut_short(debian)?;
+    let nobody = world.upgrade(&[]).in_shell("exec <&-").run()?;
+    ensure!(nobody.exit == 3, "{nobody}");
+    let undone = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "r\n").run()?;
+    ensure!(undone.exit == 0, "{undone}");
+    is_at(&world, "1.2.1")?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0, "{again}");
+    is_at(&world, "1.2.2")?;
+    Ok(Some(format!("{}\n{}", redacted(&world, &nobody), redacted(&world, &undone))))
+}
+
+fn cut_short_and_completed_at_boot(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let hook = "#!/bin/sh\nif mkdir /root/waited 2>/dev/null; then touch /root/waiting; sleep infinity; fi\n";
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_while_the_power_lasts());
+        wait_until(&world, "test -e /root/waiting")?;
+        world.machine.cut_the_power()?;
+        let _ = run.join();
+        world.machine.power_on()
+    })?;
+    wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
+    wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
+    is_at(&world, "1.2.2")?;
+    let journal = world.machine.sh(
+        "systemctl show --property=Result xivo-upgrade-resume; journalctl --sync
+         journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade _COMM=real-xivo-upgra | sed -n '/cut short/,$p'",
+    )?;
+    Ok(Some(without_milliseconds(&world.redacted(&journal))))
+}
+
+/// A text without its numbers of milliseconds.
+fn without_milliseconds(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" after ") {
+        Some((before, time)) if time.ends_with(" ms") => format!("{before} after … ms\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn undone_because_a_service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    // The new version alone does not start.
+    let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", condition.as_bytes(), 0o644)?;
+    world.machine.sh("systemctl daemon-reload")?;
+    let undone = world.upgrade(&["--yes"]).run()?;
+    ensure!(undone.exit == 4, "{undone}");
+    is_at(&world, "1.2.1")?;
+    let status = world.upgrade(&["status"]).run()?;
+    ensure!(status.exit == 0, "{status}");
+    let at = undone.screen.find("Restarting services").unwrap_or(0);
+    Ok(Some(format!("…\n{}", world.redacted(&undone.screen[at..]))))
+}
+
+fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let early = world.upgrade(&["rollback"]).run()?;
+    ensure!(early.exit == 1, "{early}");
+    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    let upgrade = world.upgrade(&["--yes"]).run()?;
+    ensure!(upgrade.exit == 0, "{upgrade}");
+    world.machine.sh("echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :")?;
+    let no = world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").run()?;
+    ensure!(no.exit == 3, "{no}");
+    is_at(&world, "1.2.2")?;
+    let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(undone.exit == 0, "{undone}");
+    is_at(&world, "1.2.1")?;
+    ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the admin's words are back");
+    let more = world.upgrade(&["rollback"]).run()?;
+    ensure!(more.exit == 1, "{more}");
+    let documents = [early, undone, more].map(|transcript| redacted(&world, &transcript));
+    Ok(Some(documents.join("\n")))
+}
+
+fn no_way_back(debian: Debian) -> Result<Option<String>> {
+    let world = cut_short(debian)?;
+    world.machine.sh(
+        "cd /var/lib/xivo-upgrade/rollback/files; rm $(find . -type f -links 2 | sort | head -1); find . -type f -links 1 -size +4k | sort | \
+         head -1 | xargs sh -c 'echo >>$0'",
+    )?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    let damaged = world.upgrade(&["rollback"]).run()?;
+    ensure!(damaged.exit == 5, "{damaged}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)? == state, "something was touched");
+    world.machine.sh("sed -i '3s/path/part/' /var/lib/xivo-upgrade/rollback/manifest")?;
+    let worse = world.upgrade(&["rollback"]).run()?;
+    ensure!(worse.exit == 5 || worse.exit == 1, "{worse}");
+    world.machine.sh("sed -i '2s/time/tame/' /var/lib/xivo-upgrade/journal")?;
+    let worst = world.upgrade(&["--yes"]).run()?;
+    ensure!(worst.exit == 1, "{worst}");
+    let documents = [damaged, worse, worst].map(|transcript| redacted(&world, &transcript));
+    Ok(Some(documents.join("\n")))
+}
+
+fn rollback_settings(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let set = |value: &str| {
+        world.machine.write("/etc/xivo-upgrade/config.toml", format!("rollback = \"{value}\"\n").as_bytes(), 0o644)
+    };
+    let broken = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken.as_bytes(), 0o644)?;
+    world.machine.sh("systemctl daemon-reload")?;
+    set("ask")?;
+    let asked = world.upgrade(&[]).answer("upgrade XiVO 1.2.1 to 1.2.2 now? [Y/n] ", "y\n").answer("go back to XiVO 1.2.1 now? [Y/n] ", "y\n").run()?;
+    ensure!(asked.exit == 0, "{asked}");
+    is_at(&world, "1.2.1")?;
+    set("never")?;
+    let never = world.upgrade(&["--yes"]).run()?;
+    ensure!(never.exit == 5, "{never}");
+    world.machine.sh("test ! -e /var/lib/xivo-upgrade/rollback")?;
+    let rollback = world.upgrade(&["rollback"]).run()?;
+    ensure!(rollback.exit == 1, "{rollback}");
+    let at = asked.screen.find("Restarting services").unwrap_or(0);
+    Ok(Some(format!("…\n{}\n{}", world.redacted(&asked.screen[at..]), redacted(&world, &rollback))))
+}
