@@ -14,6 +14,8 @@ mod peers;
 mod programs;
 /// How long a repository takes to be built, indexed and signed.
 mod repository;
+/// How long it takes to arm the rollback store and to go back.
+mod rollback;
 /// How long a whole run takes.
 mod speed;
 /// What a world costs around a run.
@@ -45,6 +47,8 @@ pub enum Subject {
     Memory,
     /// How long a whole run takes beside the bare apt commands
     Speed,
+    /// How long arming the rollback store and going back take, on each filesystem at hand
+    Rollback,
     /// How long services are away beside a bare restart of them
     Outage,
     /// What a world costs around a run
@@ -77,11 +81,13 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
         sheet.debian = None;
         if subject == Subject::Programs {
             programs::measure(&mut sheet)?;
+        } else if subject == Subject::Rollback {
+            rollback::measure(&mut sheet)?;
         } else {
             for debian in Debian::ALL {
                 sheet.debian = Some(debian.to_string());
                 match subject {
-                    Subject::Programs => {}
+                    Subject::Programs | Subject::Rollback => {}
                     Subject::Memory => memory::measure(debian, &mut sheet)?,
                     Subject::Speed => speed::measure(debian, &mut sheet)?,
                     Subject::Outage => outage::measure(debian, &mut sheet)?,

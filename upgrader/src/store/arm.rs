@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
@@ -84,17 +84,28 @@ pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result
 fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
     let covered = covered(paths, scope)?;
     let mut places = Places::create(paths)?;
-    let mut armed = Armed::default();
-    let mut lines = BTreeMap::new();
-    let mut percent = Percent::of(covered.len(), progress);
+    let mut all = Vec::with_capacity(covered.len());
+    // What is edited in place under one of its names has to be copied under all.
+    let mut of_inode: HashMap<(u64, u64), Treatment> = HashMap::new();
     for (path, treatment) in covered {
-        percent.step();
         let Some(seen) = look(&below(paths.root(), &path))? else { continue };
         let is_directory = seen.entry.kind == Kind::Directory;
         // A file on which another is mounted cannot be replaced by anybody; a socket is made by who listens.
         if seen.entry.kind == Kind::Socket || (seen.is_mount && !is_directory) {
             continue;
         }
+        if seen.names > 1 && !is_directory {
+            let of_all = of_inode.entry((seen.mount, seen.inode)).or_insert(treatment);
+            *of_all = treatment.max(*of_all);
+        }
+        all.push((path, treatment, seen));
+    }
+    let mut armed = Armed::default();
+    let mut lines = BTreeMap::new();
+    let mut percent = Percent::of(all.len(), progress);
+    for (path, treatment, seen) in all {
+        percent.step();
+        let treatment = of_inode.get(&(seen.mount, seen.inode)).copied().unwrap_or(treatment);
         let mut line = Line { path: Raw::from(path.as_path()), entry: seen.entry.clone(), stored: None };
         if let Kind::File { size, .. } = &mut line.entry.kind {
             let Some((stored, bytes)) = places.store(&path, &seen, treatment)? else { continue };

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -76,11 +76,12 @@ impl Store {
 
     /// Writes down how the machine is when the upgrade is done, for [`Store::since`].
     pub fn seal(&self) -> Result<()> {
-        let root = self.paths.root();
         let added = self.added()?;
         let mut lines = BTreeMap::new();
-        for path in self.manifest.lines.keys().chain(&added.paths).chain(&added.data) {
-            if let Some(Seen { entry, .. }) = look(&below(root, path))? {
+        let paths: BTreeSet<&PathBuf> = self.manifest.lines.keys().chain(&added.paths).chain(&added.data).collect();
+        let mut eyes = Eyes::new(self.paths.root());
+        for path in paths {
+            if let Some(Seen { entry, .. }) = eyes.look(path)? {
                 lines.insert(path.clone(), Line { path: Raw::from(path.as_path()), entry, stored: None });
             }
         }

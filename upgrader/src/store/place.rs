@@ -68,8 +68,8 @@ pub(super) struct Places<'a> {
     pub(super) directories: Vec<PathBuf>,
     /// Which of them is on which mount, and whether it can share blocks.
     of_mount: HashMap<u64, (usize, bool)>,
-    /// What has several names, by mount, inode and treatment.
-    several: HashMap<(u64, u64, Treatment), (Stored, u64)>,
+    /// What has several names, by mount and inode.
+    several: HashMap<(u64, u64), (Stored, u64)>,
     next: u64,
 }
 
@@ -97,7 +97,7 @@ impl<'a> Places<'a> {
 
     /// Stores a file, and says how; with the size that is stored. `None` if it is gone.
     pub(super) fn store(&mut self, path: &Path, seen: &Seen, treatment: Treatment) -> Result<Option<(Stored, u64)>> {
-        let key = (seen.mount, seen.inode, treatment);
+        let key = (seen.mount, seen.inode);
         if seen.names > 1
             && let Some(stored) = self.several.get(&key)
         {

@@ -91,10 +91,8 @@ struct Work<'a> {
 /// What a look at all paths said.
 #[derive(Default)]
 struct Survey<'a> {
-    /// Directories that are missing.
-    missing: Vec<(usize, &'a Path, &'a Line)>,
-    /// Directories in whose place something else is.
-    converted: Vec<(usize, &'a Path, &'a Line)>,
+    /// Directories that are missing, or in whose place something else is.
+    directories: Vec<(usize, &'a Path, &'a Line)>,
     jobs: Vec<Job<'a>>,
     /// What differs in nothing but mode, owner, extended attributes or time; and whether the time is put back.
     attributes: Vec<(&'a Path, &'a Line, bool)>,
@@ -104,16 +102,10 @@ impl<'a> Work<'a> {
     fn run(&mut self, progress: &mut dyn FnMut(u8)) -> Result<()> {
         self.undo_diversions()?;
         let mut survey = self.survey()?;
-        for (_, path, line) in &survey.missing {
-            make(&line.entry, &self.at(path)).with_context(|| path.display().to_string())?;
-            self.done.returned += 1;
-            self.done.changed += 1;
-        }
+        self.make_directories(&survey.directories, false)?;
         self.stage(&survey.jobs)?;
         self.sync()?;
-        for (index, path, line) in &survey.converted {
-            self.convert(*index, path, line).with_context(|| path.display().to_string())?;
-        }
+        self.make_directories(&survey.directories, true)?;
         self.stage(&survey.jobs)?;
         survey.jobs.sort_by(|one, other| (one.turn, one.path).cmp(&(other.turn, other.path)));
         let mut percent = Percent::of(survey.jobs.len(), progress);
@@ -157,7 +149,7 @@ impl<'a> Work<'a> {
         let directories = self.store.manifest.lines.iter().filter(|(_, line)| line.entry.kind == Kind::Directory);
         for (path, line) in directories.filter(|(path, _)| path.starts_with(DPKG) == dpkg) {
             let full = self.at(path);
-            if look(&full)?.is_some_and(|seen| aspects(&line.entry, &seen.entry) != []) {
+            if look(&full)?.is_some_and(|seen| !aspects(&line.entry, &seen.entry).is_empty()) {
                 self.attempt(path, |_| change(|| line.entry.put_attributes(&full, true)))?;
             }
         }
@@ -200,12 +192,8 @@ impl<'a> Work<'a> {
                 names.entry(object).or_default().insert(now.as_ref().filter(|_| is_right).map(|now| now.inode));
             }
             match now {
-                None if line.entry.kind == Kind::Directory => survey.missing.push((index, path, line)),
-                Some(now) if line.entry.kind == Kind::Directory => {
-                    if now.entry.kind != Kind::Directory {
-                        survey.converted.push((index, path, line));
-                    }
-                }
+                Some(now) if is_right && now.entry.kind == Kind::Directory => {}
+                _ if line.entry.kind == Kind::Directory => survey.directories.push((index, path, line)),
                 Some(now) if is_right => {
                     let differs = aspects(&line.entry, &now.entry);
                     if differs.iter().any(|aspect| *aspect != Aspect::Time || !is_edited) {
@@ -256,11 +244,8 @@ impl<'a> Work<'a> {
         for job in jobs {
             let Some(stored) = job.line.stored.as_ref().filter(|stored| stored.how != How::Link) else { continue };
             let temporary = self.temporary(job.index, job.path);
-            let is_directory = |path: &Path| {
-                Ok::<_, anyhow::Error>(look(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
-            };
             // What is below a link that has to become a directory again comes later.
-            if look(&temporary)?.is_some() || !is_directory(&self.at(job.path.parent().unwrap_or(job.path)))? {
+            if look(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
                 continue;
             }
             self.attempt(job.path, |work| work.write(stored, job.line, &temporary))?;
@@ -313,11 +298,30 @@ impl<'a> Work<'a> {
         } else if exchange(&temporary, &full)? {
             self.aside.push(temporary);
         } else {
-            self.remove_tree(&full)?;
+            remove_tree(&full)?;
             rename(&temporary, &full)?;
         }
         self.done.changed += 1;
         self.done.returned += u64::from(job.turn.is_return());
+        Ok(())
+    }
+
+    /// Makes the directories that are missing; with `convert` also those in whose place something else is, and what is below.
+    fn make_directories(&mut self, directories: &[(usize, &Path, &Line)], convert: bool) -> Result<()> {
+        for (index, path, line) in directories {
+            let full = self.at(path);
+            let there = look(&full)?;
+            if there.as_ref().is_some_and(|seen| seen.entry.kind == Kind::Directory) {
+                continue;
+            }
+            if there.is_some() && convert {
+                self.convert(*index, path, line).with_context(|| path.display().to_string())?;
+            } else if there.is_none() && is_directory(full.parent().unwrap_or(&full))? {
+                make(&line.entry, &full).with_context(|| path.display().to_string())?;
+                self.done.returned += 1;
+                self.done.changed += 1;
+            }
+        }
         Ok(())
     }
 
@@ -338,7 +342,7 @@ impl<'a> Work<'a> {
     /// Removes what came with the upgrade: files first, then directories, the deepest first, if they are empty.
     fn remove_added(&mut self, dpkg: bool) -> Result<()> {
         for aside in std::mem::take(&mut self.aside) {
-            self.remove_tree(&aside)?;
+            remove_tree(&aside)?;
         }
         let added = self.store.added()?;
         if dpkg {
@@ -363,27 +367,12 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Removes a directory with all in it, but nothing that is mounted there.
-    fn remove_tree(&self, top: &Path) -> Result<()> {
-        let mut all = Vec::new();
-        walk(Path::new("/"), top, &mut |path, _| {
-            all.push(path.to_owned());
-            Ok(true)
-        })?;
-        let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
-            all.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
-        for path in files.iter().chain(directories.iter().rev()) {
-            remove(path).with_context(|| path.display().to_string())?;
-        }
-        Ok(())
-    }
-
     /// Removes what an interrupted rollback has left beside its targets.
     fn clear(&self) -> Result<()> {
         for (index, path) in self.store.manifest.lines.keys().enumerate() {
             let temporary = self.temporary(index, path);
             match change(|| Ok(fs::remove_file(&temporary)))? {
-                Err(error) if error.kind() == io::ErrorKind::IsADirectory => self.remove_tree(&temporary)?,
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree(&temporary)?,
                 _ => {}
             }
         }
@@ -413,6 +402,26 @@ impl<'a> Work<'a> {
     fn temporary(&self, index: usize, path: &Path) -> PathBuf {
         self.at(path).with_file_name(format!(".{index}{}", self.mark))
     }
+}
+
+/// Removes a directory with all in it, but nothing that is mounted there.
+fn remove_tree(top: &Path) -> Result<()> {
+    let mut all = Vec::new();
+    walk(Path::new("/"), top, &mut |path, _| {
+        all.push(path.to_owned());
+        Ok(true)
+    })?;
+    let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        all.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
+    for path in files.iter().chain(directories.iter().rev()) {
+        remove(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// True for a directory; a link to one is none.
+fn is_directory(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
 }
 
 /// The contents, linked ones left aside, that belong to several names of one inode.

@@ -17,7 +17,7 @@ pub(super) const DPKG: &str = "/var/lib/dpkg";
 const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
 
 /// What is edited in place, or small and of many hands: configuration, and the registries of maintainer scripts.
-const COPIED: [&str; 26] = [
+const COPIED: [&str; 27] = [
     "/etc",
     DPKG,
     "/var/lib/apt/extended_states",
@@ -26,6 +26,7 @@ const COPIED: [&str; 26] = [
     "/var/lib/systemd/deb-systemd-helper-masked",
     "/var/lib/systemd/deb-systemd-user-helper-enabled",
     "/var/lib/systemd/deb-systemd-user-helper-masked",
+    "/var/lib/systemd/catalog",
     "/var/lib/pam",
     "/var/lib/python",
     "/var/lib/xml-core",
@@ -122,18 +123,21 @@ pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, 
     let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
 
     for path in lists.paths(&mut canon, |package| scope.has(package))? {
+        let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
         // dpkg replaces what a conffile links to, not the link.
-        if let Some(target) = canon.target(&path)? {
+        if !is_replaced && let Some(target) = canon.target(&path)? {
             covered.add(target, Treatment::Copy);
         }
-        let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
         covered.add(path, if is_replaced { Treatment::Link } else { Treatment::Copy });
     }
     let owned = lists.paths(&mut canon, |_| true)?;
     for top in UNOWNED {
-        covered.walk(Path::new(top), &mut |covered, path, _| {
+        covered.walk(Path::new(top), &mut |covered, path, kind| {
             if !owned.contains(path) {
                 covered.add(path.to_owned(), Treatment::Link);
+            } else if kind.is_dir() {
+                // What comes and goes in it changes its time.
+                covered.add(path.to_owned(), Treatment::Note);
             }
         })?;
     }

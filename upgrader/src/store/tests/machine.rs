@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -225,18 +226,19 @@ impl Machine {
             let mut text = format!("{:o} {}:{} {}.{:09}", it.mode(), it.uid(), it.gid(), it.mtime(), it.mtime_nsec());
             if it.is_file() {
                 let first = inodes.entry(it.ino()).or_insert_with(|| name.clone());
-                text += &format!(" {:?} as {}", fs::read(&path).unwrap().escape_ascii().to_string(), first.display());
+                write!(text, " {:?} as {}", fs::read(&path).unwrap().escape_ascii().to_string(), first.display())
+                    .unwrap();
             } else if it.is_symlink() {
-                text += &format!(" -> {}", path.read_link().unwrap().display());
+                write!(text, " -> {}", path.read_link().unwrap().display()).unwrap();
             } else {
-                text += &format!(" {}", it.rdev());
+                write!(text, " {}", it.rdev()).unwrap();
             }
             let mut names = [0; 256];
             let size = llistxattr(&path, &mut names[..]).unwrap();
             for attribute in names[..size].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
                 let mut value = [0; 256];
                 let size = lgetxattr(&path, attribute, &mut value[..]).unwrap();
-                text += &format!(" {}={}", attribute.escape_ascii(), value[..size].escape_ascii());
+                write!(text, " {}={}", attribute.escape_ascii(), value[..size].escape_ascii()).unwrap();
             }
             listing.insert(name, text);
         }
