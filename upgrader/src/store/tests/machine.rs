@@ -28,10 +28,6 @@ impl Machine {
         // In memory, where there is room for that: each rollback waits until all is on disk.
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        Self::bare_in(&directory)
-    }
-
-    pub(super) fn bare_in(directory: &Path) -> Self {
         let root = tempfile::tempdir_in(directory).unwrap();
         let paths = Paths::of_program(Path::new("/usr/bin/acme-upgrade")).unwrap().below(root.path());
         let machine = Self { root, paths, scope: Scope::default() };

@@ -172,7 +172,7 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
 #[test]
 fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
-    let mut machine = Machine::bare_in(&std::env::temp_dir());
+    let mut machine = Machine::bare();
     machine.scope.packages.push("tool".to_owned());
     machine.package("tool", &["/usr/bin/tool", "/usr/bin/mounted", "/usr/bin/wanted"]);
     machine.write("usr/bin/tool", "old");
