@@ -209,6 +209,7 @@ fn resume_unit(name: &str) -> String {
          Documentation=man:{name}(8)\n\
          After=multi-user.target\n\
          ConditionPathExists=|/var/lib/{name}/journal\n\
+         ConditionPathExists=|/var/lib/{name}/self-update\n\
          ConditionPathExists=|/var/lib/{name}/rollback\n\
          \n\
          [Service]\n\

@@ -1,7 +1,7 @@
 //! Works the rollback store by hand, and prints how long each step took, in milliseconds. For `harness bench rollback`.
 //!
-//! `rollback DIRECTORY paths NUMBER` makes a machine with this many paths in a directory, arms it, upgrades all of it, goes
-//! back and throws the store away. `rollback DIRECTORY arm PACKAGE...`, `compare` and `restore` do so with the machine in a
+//! `rollback DIRECTORY install NUMBER` makes a machine with this many paths in a directory. With `all` instead of `install` such
+//! a machine is armed, all of it is upgraded, it goes back, and the store is thrown away. `rollback DIRECTORY arm PACKAGE...`, `compare` and `restore` do so with the machine in a
 //! directory, whatever upgrades it.
 
 use std::fmt::Write as _;
@@ -23,7 +23,8 @@ fn main() -> Result<()> {
     let root = Path::new(root);
     let paths = Paths::of_program(Path::new("/usr/bin/bench-upgrade"))?.below(root);
     match (verb.as_str(), rest) {
-        ("paths", [number]) => synthetic(&paths, number.parse::<usize>()? / FILES),
+        ("install", [number]) => install(root, number.parse::<usize>()? / FILES),
+        ("all", [number]) => all(&paths, number.parse::<usize>()? / FILES),
         ("arm", packages) => begin(&paths, packages.to_vec()),
         ("compare", []) => differences(&open(&paths)?.context("no store")?),
         ("restore", []) => back(&open(&paths)?.context("no store")?),
@@ -32,9 +33,8 @@ fn main() -> Result<()> {
 }
 
 /// All in turn, with a machine made for it.
-fn synthetic(paths: &Paths, packages: usize) -> Result<()> {
+fn all(paths: &Paths, packages: usize) -> Result<()> {
     let root = paths.root();
-    install(root, packages)?;
     begin(paths, (0..packages).map(|number| format!("p{number}")).collect())?;
     upgrade(root, packages)?;
     let store = open(paths)?.context("no store")?;

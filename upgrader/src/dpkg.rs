@@ -152,6 +152,13 @@ pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) 
     unattended(dpkg, conffiles).lines(line)
 }
 
+/// Configures a package that is unpacked, without a question from anybody. What dpkg had not yet put into its database when it was killed
+/// it puts there first, whatever becomes of the package.
+pub fn configure(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", package]);
+    unattended(dpkg, conffiles).lines(line)
+}
+
 /// Reads lines of seven fields with tabs in between; lines of another form are passed over.
 fn parse_packages(listing: &str) -> Vec<Package> {
     listing

@@ -101,6 +101,12 @@ impl Paths {
         self.state().join("journal.last")
     }
 
+    /// `/var/lib/NAME-upgrade/self-update`: there while the upgrader's own package is replaced.
+    #[must_use]
+    pub fn self_update(&self) -> PathBuf {
+        self.state().join("self-update")
+    }
+
     /// `/run/motd.d/NAME-upgrade`: what whoever logs in has to know (pam_motd(8)).
     #[must_use]
     pub fn message_of_the_day(&self) -> PathBuf {

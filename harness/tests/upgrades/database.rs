@@ -10,6 +10,7 @@ use harness::transcript::Transcript;
 use harness::world::World;
 
 use crate::story::Story;
+use crate::way_back::undo_nothing;
 
 /// Every story of this file.
 pub(crate) const STORIES: &[Story] = &[
@@ -31,6 +32,13 @@ pub(crate) const STORIES: &[Story] = &[
         promise: "Of a migration that fails in the middle nothing stays, what was applied before it does, and the next run goes \
                   on from there.",
         tell: failing_migration,
+        has_snapshot: true,
+    },
+    Story {
+        name: "undone_migration",
+        promise: "A migration that fails is undone with all that came before it: the database is what it was, with its owner, its rights and \
+                  its settings, and so are the packages; and what it was last is not lost.",
+        tell: undone_migration,
         has_snapshot: true,
     },
     Story {
@@ -227,6 +235,7 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
         "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
     );
     let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
+    undo_nothing(&world)?;
     let marks = &format!("cat {HOOK_MARKS}");
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");
@@ -252,8 +261,44 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
     Ok(Some(format!("{}\nmended and started again:\n{}", shown(&world, &failed), shown(&world, &again))))
 }
 
+fn undone_migration(debian: Debian) -> Result<Option<String>> {
+    let bad = ("002-bad.sql", "INSERT INTO agents VALUES ('a'), ('a');\n");
+    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
+    // Somebody who is connected all the time, as a product's services are.
+    world.machine.sh(
+        "runuser -u postgres -- psql --quiet --command='ALTER DATABASE asterisk SET work_mem = 5555' \
+             --command='REVOKE CONNECT ON DATABASE asterisk FROM public'
+         systemd-run --quiet --unit=reader --property=Restart=always runuser -u postgres -- psql --dbname=asterisk --command='SELECT pg_sleep(600)'",
+    )?;
+    let before = portrait(&world)?;
+    let undone = world.upgrade(&["--yes"]).run()?;
+    ensure!(undone.exit == 4, "{undone}");
+    ensure!(portrait(&world)? == before, "{before}\nbecame\n{}\n{undone}", portrait(&world)?);
+    ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.0", "{undone}");
+    ensure!(!world.machine.sh(&format!("cat {HOOK_MARKS}"))?.contains("post-upgrade"), "{undone}");
+    let last = ask(&world, "postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'asterisk_2%'")?;
+    ensure!(ask(&world, last.trim(), "SELECT count(*) FROM xivo_upgrade.migrations")? == "1\n", "{last}");
+
+    // With a migration that works it goes through.
+    world.machine.sh(&format!("echo 'SELECT 1;' >{MIGRATIONS}/{}", bad.0))?;
+    let again = world.upgrade(&["--yes"]).run()?;
+    ensure!(again.exit == 0 && recorded(&world)? == "001-agents\n002-bad\n", "{again}");
+    let (_, end) = undone.screen.split_once("Upgrading packages\n").unwrap_or_default();
+    let kept_as = (last.trim(), "asterisk_00000000T000000Z");
+    Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..undone }).replace(kept_as.0, kept_as.1)))
+}
+
+/// All that makes the database: what is in it, whose it is, who may use it, how it is set.
+fn portrait(world: &World) -> Result<String> {
+    world.machine.sh(
+        "runuser -u postgres -- pg_dump --create asterisk | grep -v restrict
+         runuser -u postgres -- psql -XAt --command=\"SELECT datacl, pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"",
+    )
+}
+
 fn locked_migration(debian: Debian) -> Result<Option<String>> {
     let world = exchange(debian, &upgrader(PRODUCT, &[THIRD])?)?;
+    undo_nothing(&world)?;
     // Somebody forgot to end a transaction that has read from the table.
     world.machine.sh(
         "systemd-run --quiet --unit=reader runuser -u postgres -- psql --dbname=asterisk \
@@ -378,6 +423,7 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
     let command = format!("{PRODUCT}migrate = [\"xivo-dbms\", \"upgrade\"]\n");
     let asked = format!("{command}pending = [\"xivo-dbms\", \"pending\"]\n");
     let mut world = exchange(debian, &upgrader(&asked, &[])?)?;
+    undo_nothing(&world)?;
     let release = |version: &str, migrations: &[(&str, &str)]| {
         let package = Package::new("xivo", version).file("/usr/bin/xivo-dbms", OWN, 0o755);
         migrations

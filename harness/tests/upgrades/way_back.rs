@@ -61,6 +61,11 @@ pub(crate) const STORIES: &[Story] = &[
 const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
                     echo \"resumed: $UPGRADE_RESUMED\" >>/root/resumed\n";
 
+/// Leaves an upgrade that fails as it is.
+pub(crate) fn undo_nothing(world: &World) -> Result<()> {
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"rollback = \"ask\"\n", 0o644)
+}
+
 /// A machine whose upgrade was cut short in its second post-upgrade hook.
 fn cut_short(debian: Debian) -> Result<World> {
     let world = upgradable(debian)?;

@@ -87,6 +87,11 @@ pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnM
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), tell)
 }
 
+/// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
+pub fn reinstall(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), tell)
+}
+
 /// What a dist-upgrade would do.
 pub fn simulate() -> Result<Simulation> {
     Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))

@@ -195,6 +195,7 @@ pub(super) fn put_back(
         format!("ALTER DATABASE \"{name}\" RENAME TO \"{kept_as}\"")
     };
     write("postgres", &[away], &mut *line)?;
+    write("postgres", &[format!("ALTER DATABASE \"{kept_as}\" ALLOW_CONNECTIONS true")], &mut *line)?;
     as_postgres("pg_restore")
         .env("PGOPTIONS", WRITING)
         .settings(["--no-password", "--create", "--exit-on-error", "--dbname=postgres"])

@@ -15,7 +15,7 @@ use crate::lock::Lock;
 use crate::product::Product;
 use crate::question::{Choice, choose, forget_typed_ahead};
 use crate::step::{Mode, Next, Outcome, Step};
-use crate::{restart, session, signals, store, worker};
+use crate::{refresh, restart, session, signals, store, worker};
 
 /// The verb of the unit that looks after a run that was cut short when the machine boots.
 pub const RESUME: &str = "resume";
@@ -211,6 +211,11 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
     forget_old(context)?;
+    if context.paths.self_update().exists() {
+        session::begin(context, events)?;
+        refresh::finish_self_update(context.paths, events)?;
+        return Ok(Exit::Done);
+    }
     // A run that waits for a human waits on.
     let Some(past) = Journal::read(context.paths)?.filter(Past::was_cut_short) else { return Ok(Exit::Done) };
     signals::shield()?;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::entry::{Kind, Raw, below, look};
 use super::manifest::{Header, Line, Manifest};
-use super::place::{How, Places};
+use super::place::{How, Places, is_overlay};
 use super::scope::{Treatment, covered};
 use super::{Scope, discard};
 use crate::exit::{Explain as _, Failure};
@@ -49,6 +49,7 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
     let mut others: BTreeMap<u64, Need> = BTreeMap::new();
     let own_mount = paths.state().ancestors().find_map(|path| look(path).ok().flatten()).map(|seen| seen.mount);
     let mut inodes = HashSet::new();
+    let mut copied_whole: HashMap<u64, bool> = HashMap::new();
     for (path, treatment) in covered(paths, scope)? {
         let full = below(paths.root(), &path);
         let Some(seen) = look(&full)? else { continue };
@@ -57,7 +58,8 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
         if !inodes.insert((seen.mount, seen.inode)) {
             continue;
         }
-        if treatment != Treatment::Link {
+        let is_copied = *copied_whole.entry(seen.mount).or_insert_with(|| is_overlay(full.parent().unwrap_or(&full)));
+        if treatment != Treatment::Link || is_copied {
             // The last block is rarely full.
             own.bytes += size.next_multiple_of(4096);
             own.inodes += 1;

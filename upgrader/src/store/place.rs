@@ -66,8 +66,8 @@ pub(super) struct Places<'a> {
     list: File,
     /// The directory of each; the first is the one with the manifest.
     pub(super) directories: Vec<PathBuf>,
-    /// Which of them is on which mount, and whether it can share blocks.
-    of_mount: HashMap<u64, (usize, bool)>,
+    /// What can be done on which mount.
+    of_mount: HashMap<u64, Means>,
     /// What has several names, by mount and inode.
     several: HashMap<(u64, u64), (Stored, u64)>,
     next: u64,
@@ -91,7 +91,7 @@ impl<'a> Places<'a> {
             next: 0,
         };
         let mount = mount_of(&own)?.unwrap_or_default();
-        places.of_mount.insert(mount, (0, can_clone(&own)));
+        places.of_mount.insert(mount, Means::of(&own, 0));
         Ok(places)
     }
 
@@ -119,29 +119,35 @@ impl<'a> Places<'a> {
         let number = self.next;
         self.next += 1;
         if treatment == Treatment::Link {
-            let (place, can_clone) = self.on_mount(path, seen.mount)?;
-            let to = object(&self.directories[place], number);
-            if can_clone {
-                clone(full, &to)?;
-                seen.entry.put_time(&to)?;
-                return Ok((Stored { how: How::Clone, place, object: number }, size));
-            }
-            match fs::hard_link(full, &to) {
-                Ok(()) => return Ok((Stored { how: How::Link, place, object: number }, size)),
-                Err(error) if !no_link(&error) => return Err(error.into()),
-                Err(_) => {}
+            match self.on_mount(path, seen.mount)? {
+                Means::Clone(place) => {
+                    let to = object(&self.directories[place], number);
+                    clone(full, &to)?;
+                    seen.entry.put_time(&to)?;
+                    return Ok((Stored { how: How::Clone, place, object: number }, size));
+                }
+                Means::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
+                    Ok(()) => return Ok((Stored { how: How::Link, place, object: number }, size)),
+                    Err(error) if !no_link(&error) => return Err(error.into()),
+                    Err(_) => {}
+                },
+                Means::Copy => {}
             }
         }
         let (size, sha256) = copy(full, &object(&self.directories[0], number))?;
         Ok((Stored { how: How::Copy { sha256 }, place: 0, object: number }, size))
     }
 
-    /// The store on a mount, made if it is not there.
-    fn on_mount(&mut self, path: &Path, mount: u64) -> Result<(usize, bool)> {
+    /// What can be done on a mount. The store that it needs is made if it is not there.
+    fn on_mount(&mut self, path: &Path, mount: u64) -> Result<Means> {
         if let Some(there) = self.of_mount.get(&mount) {
             return Ok(*there);
         }
         let top = below(self.paths.root(), &mount_point(self.paths.root(), path, mount)?);
+        if is_overlay(&top) {
+            self.of_mount.insert(mount, Means::Copy);
+            return Ok(Means::Copy);
+        }
         let directory = top.join(directory_name(self.paths));
         let line = serde_json::to_string(&super::entry::Raw::from(directory.as_path()))?;
         writeln!(self.list, "{line}")?;
@@ -152,7 +158,7 @@ impl<'a> Places<'a> {
             Ok(make_private(&directory)?)
         })
         .with_context(|| directory.display().to_string())?;
-        let there = (self.directories.len(), can_clone(&directory));
+        let there = Means::of(&directory, self.directories.len());
         self.directories.push(directory);
         self.of_mount.insert(mount, there);
         Ok(there)
@@ -162,6 +168,33 @@ impl<'a> Places<'a> {
     pub(super) fn sync(&self) -> Result<()> {
         self.directories.iter().try_for_each(|directory| sync_filesystem(directory))
     }
+}
+
+/// How files that are replaced and not edited are kept, and in which store.
+#[derive(Debug, Clone, Copy)]
+enum Means {
+    Clone(usize),
+    Link(usize),
+    Copy,
+}
+
+impl Means {
+    fn of(directory: &Path, place: usize) -> Self {
+        if is_overlay(directory) {
+            Self::Copy
+        } else if can_clone(directory) {
+            Self::Clone(place)
+        } else {
+            Self::Link(place)
+        }
+    }
+}
+
+/// True for overlayfs, on which containers run: a link to a file of a lower layer is a copy, and each is waited for until it is
+/// on disk. Copying takes a twentieth of that.
+pub(super) fn is_overlay(path: &Path) -> bool {
+    // OVERLAYFS_SUPER_MAGIC of linux/magic.h.
+    rustix::fs::statfs(path).is_ok_and(|it| it.f_type == 0x794c_7630)
 }
 
 /// Makes everything on the filesystem of a path durable.

@@ -175,7 +175,7 @@ impl<'a> Work<'a> {
     fn survey(&mut self) -> Result<Survey<'a>> {
         let store = self.store;
         let mut survey = Survey::default();
-        let several = several(store);
+        let counts = counts(store);
         let mut names: HashMap<u64, HashSet<Option<u64>>> = HashMap::new();
         let mut eyes = Eyes::new(self.root);
         for (index, (path, line)) in store.manifest.lines.iter().enumerate() {
@@ -187,8 +187,8 @@ impl<'a> Work<'a> {
             if is_edited {
                 self.done.edited_in_place.push(path.clone());
             }
-            let is_right = now.as_ref().map_or(Ok(false), |now| self.is_right(path, line, now))?;
-            if let Some(object) = several_object(line, &several) {
+            let is_right = now.as_ref().map_or(Ok(false), |now| self.is_right(path, line, now, &counts))?;
+            if let Some(object) = object_of_several(line, &counts) {
                 names.entry(object).or_default().insert(now.as_ref().filter(|_| is_right).map(|now| now.inode));
             }
             match now {
@@ -213,7 +213,10 @@ impl<'a> Work<'a> {
         let replaced: BTreeSet<&Path> = survey.jobs.iter().map(|job| job.path).collect();
         let lines = store.manifest.lines.iter().enumerate();
         let together: Vec<_> = lines
-            .filter(|(_, (path, line))| several_object(line, &split).is_some() && !replaced.contains(path.as_path()))
+            .filter(|(_, (path, line))| {
+                object_of_several(line, &counts).is_some_and(|object| split.contains(&object))
+                    && !replaced.contains(path.as_path())
+            })
             .map(|(index, (path, line))| Job {
                 index,
                 path,
@@ -228,15 +231,17 @@ impl<'a> Work<'a> {
     }
 
     /// True if what is there needs no replacing.
-    fn is_right(&self, path: &Path, line: &Line, now: &Seen) -> Result<bool> {
-        let Kind::File { size, .. } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
+    fn is_right(&self, path: &Path, line: &Line, now: &Seen, counts: &HashMap<u64, u32>) -> Result<bool> {
+        let Kind::File { size, inode } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
         let (Kind::File { size: now_size, .. }, Some(stored)) = (&now.entry.kind, &line.stored) else {
             return Ok(false);
         };
         if stored.how == How::Link {
             return Ok(look(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
         }
-        Ok(*now_size == size && self.store.has_content(path, line, now)?)
+        // A name of something else may have the same content, and must not have the same inode.
+        let is_alone = now.inode == inode || counts.get(&stored.object).is_some_and(|count| now.names <= *count);
+        Ok(is_alone && *now_size == size && self.store.has_content(path, line, now)?)
     }
 
     /// Puts contents that have to be written beside their targets, as far as there is a directory.
@@ -424,17 +429,19 @@ fn is_directory(path: &Path) -> Result<bool> {
     Ok(look(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
 }
 
-/// The contents, linked ones left aside, that belong to several names of one inode.
-fn several(store: &Store) -> HashSet<u64> {
-    let (mut once, mut several) = (HashSet::new(), HashSet::new());
+/// How many names each content has, linked ones left aside.
+fn counts(store: &Store) -> HashMap<u64, u32> {
+    let mut counts = HashMap::new();
     for stored in store.manifest.lines.values().filter_map(|line| line.stored.as_ref()) {
-        if stored.how != How::Link && !once.insert(stored.object) {
-            several.insert(stored.object);
+        if stored.how != How::Link {
+            *counts.entry(stored.object).or_default() += 1;
         }
     }
-    several
+    counts
 }
 
-fn several_object(line: &Line, several: &HashSet<u64>) -> Option<u64> {
-    line.stored.as_ref().map(|stored| stored.object).filter(|object| several.contains(object))
+/// The content of a file that is one inode under several names.
+fn object_of_several(line: &Line, counts: &HashMap<u64, u32>) -> Option<u64> {
+    let object = line.stored.as_ref()?.object;
+    counts.get(&object).is_some_and(|count| *count > 1).then_some(object)
 }
