@@ -42,7 +42,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-pub use arm::{Armed, Need, arm, measure};
+pub use arm::{Armed, Need, arm, extend, measure};
 pub use restore::Restored;
 
 use crate::paths::Paths;

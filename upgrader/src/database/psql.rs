@@ -187,15 +187,18 @@ pub(super) fn put_back(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
     );
     // Whoever uses it connects again at once: for as long as it takes, nobody may.
-    let _ = write("postgres", &[format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS false")], &mut *line);
-    write("postgres", &[nobody_uses(name)], &mut *line)?;
+    let allow = |name: &str, whether: bool| format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}");
+    let _ = write("postgres", &[allow(name, false)], &mut *line);
     let away = if is_kept.trim() == "t" {
         format!("DROP DATABASE IF EXISTS \"{name}\"")
     } else {
         format!("ALTER DATABASE \"{name}\" RENAME TO \"{kept_as}\"")
     };
-    write("postgres", &[away], &mut *line)?;
-    write("postgres", &[format!("ALTER DATABASE \"{kept_as}\" ALLOW_CONNECTIONS true")], &mut *line)?;
+    if let Err(error) = write("postgres", &[nobody_uses(name), away], &mut *line) {
+        let _ = write("postgres", &[allow(name, true)], &mut *line);
+        return Err(error);
+    }
+    write("postgres", &[allow(kept_as, true)], &mut *line)?;
     as_postgres("pg_restore")
         .env("PGOPTIONS", WRITING)
         .settings(["--no-password", "--create", "--exit-on-error", "--dbname=postgres"])

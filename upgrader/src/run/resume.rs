@@ -127,6 +127,8 @@ impl Run<'_> {
         match step {
             Step::Packages => Ok(!self.plan()?.changes_packages()),
             Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
+            // There may be more to keep than there was.
+            Step::Arm => Ok(false),
             Step::Restart if worker::has_systemd() => {
                 self.restarted = restart::as_they_are(&self.product.services)?;
                 Ok(true)

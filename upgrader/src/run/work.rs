@@ -48,7 +48,16 @@ impl Run<'_> {
             store::discard(self.context.paths)?;
             return Ok(Outcome::Done);
         }
-        let armed = store::arm(self.context.paths, &self.scope()?, &mut |_| {}).explain(|| {
+        let (paths, scope) = (self.context.paths, self.scope()?);
+        let armed = if self.past.is_none() {
+            store::arm(paths, &scope, &mut |_| {})
+        } else if store::open(paths)?.is_some() {
+            store::extend(paths, &scope, &mut |_| {})
+        } else {
+            // The machine is half-way already: what is kept now would not be the version that it comes from.
+            return Ok(Outcome::Done);
+        };
+        let armed = armed.explain(|| {
             Failure::new("nothing was changed: what would be needed to go back cannot be kept")
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;

@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::entry::{Kind, Raw, below, look};
 use super::manifest::{Header, Line, Manifest};
 use super::place::{How, Places, is_overlay};
-use super::scope::{Treatment, covered};
-use super::{Scope, discard};
+use super::scope::{Treatment, covered, of_packages};
+use super::{Scope, Store, discard, open};
 use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
 
@@ -83,9 +83,40 @@ pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result
     })
 }
 
+/// Adds to a store what it needs for more packages, of which the upgrade has changed nothing yet. When this returns, what was added
+/// is durable; if it fails, the store is what it was.
+pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
+    let Some(Store { manifest, .. }) = open(paths)? else { return arm(paths, scope, progress) };
+    let Header { packages, declared, .. } = &manifest.header;
+    let is_new = |package: &&String| !packages.contains(package);
+    let more = Scope { packages: scope.packages.iter().filter(is_new).cloned().collect(), declared: Vec::new() };
+    if more.packages.is_empty() {
+        return Ok(Armed::default());
+    }
+    let mut covered = of_packages(paths, &more)?;
+    covered.retain(|path, _| !manifest.lines.contains_key(path));
+    let both = Scope {
+        packages: packages.iter().chain(&more.packages).cloned().collect(),
+        declared: declared.iter().map(|path| path.path().to_owned()).collect(),
+    };
+    let places = Places::reopen(paths, &manifest)?;
+    keep(paths, covered, places, &both, manifest.lines, progress).map_err(refuse)
+}
+
 fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
     let covered = covered(paths, scope)?;
-    let mut places = Places::create(paths)?;
+    keep(paths, covered, Places::create(paths)?, scope, BTreeMap::new(), progress)
+}
+
+/// Keeps what is covered, and writes a manifest with it and the lines that there are already.
+fn keep(
+    paths: &Paths,
+    covered: BTreeMap<PathBuf, Treatment>,
+    mut places: Places<'_>,
+    scope: &Scope,
+    mut lines: BTreeMap<PathBuf, Line>,
+    progress: &mut dyn FnMut(u8),
+) -> Result<Armed> {
     let mut all = Vec::with_capacity(covered.len());
     // What is edited in place under one of its names has to be copied under all.
     let mut of_inode: HashMap<(u64, u64), Treatment> = HashMap::new();
@@ -103,7 +134,6 @@ fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Ar
         all.push((path, treatment, seen));
     }
     let mut armed = Armed::default();
-    let mut lines = BTreeMap::new();
     let mut percent = Percent::of(all.len(), progress);
     for (path, treatment, seen) in all {
         percent.step();

@@ -93,7 +93,7 @@ impl Store {
     /// What has changed since the store was sealed: what going back now would undo beside the upgrade. Without a seal, nothing
     /// is known to have.
     pub fn since(&self) -> Result<Vec<Difference>> {
-        let Some(sealed) = Manifest::read(&self.sealed())? else { return Ok(Vec::new()) };
+        let Some(sealed) = self.at_the_seal()? else { return Ok(Vec::new()) };
         let mut differences = differences(self.paths.root(), &sealed.lines, |_, line, now| {
             let Kind::File { inode, .. } = line.entry.kind else { return Ok(false) };
             Ok(inode == now.inode && line.entry.mtime == now.entry.mtime)
@@ -103,6 +103,11 @@ impl Store {
         differences.extend(added.filter(|path| !sealed.lines.contains_key(path)).map(is_added));
         differences.sort();
         Ok(differences)
+    }
+
+    /// How the machine was when the upgrade was done; none if it never was.
+    pub(super) fn at_the_seal(&self) -> Result<Option<Manifest>> {
+        Manifest::read(&self.sealed())
     }
 
     fn sealed(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::entry::{Kind, Seen, below, look, mount_of};
+use super::manifest::Manifest;
 use super::scope::Treatment;
 use crate::paths::Paths;
 
@@ -92,6 +93,25 @@ impl<'a> Places<'a> {
         };
         let mount = mount_of(&own)?.unwrap_or_default();
         places.of_mount.insert(mount, Means::of(&own, 0));
+        Ok(places)
+    }
+
+    /// The places of a store that is there, to put more into it. What it was going to get when it was cut short is in the way of nothing.
+    pub(super) fn reopen(paths: &'a Paths, manifest: &Manifest) -> Result<Self> {
+        let list = paths.rollback().join(LIST);
+        let list = File::options().append(true).open(&list).with_context(|| list.display().to_string())?;
+        let directories: Vec<PathBuf> = manifest.header.places.iter().map(|place| place.path().to_owned()).collect();
+        let mut places =
+            Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
+        for (number, directory) in places.directories.iter().enumerate() {
+            let mount = mount_of(directory)?.unwrap_or_default();
+            places.of_mount.insert(mount, Means::of(directory, number));
+            for entry in directory.join("files").read_dir().with_context(|| directory.display().to_string())? {
+                let name = entry?.file_name();
+                let object = name.to_str().and_then(|name| name.parse::<u64>().ok()).unwrap_or_default();
+                places.next = places.next.max(object.saturating_add(1));
+            }
+        }
         Ok(places)
     }
 

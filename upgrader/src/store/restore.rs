@@ -350,11 +350,15 @@ impl<'a> Work<'a> {
             remove_tree(&aside)?;
         }
         let added = self.store.added()?;
+        // What came after the upgrade is somebody's.
+        let sealed = self.store.at_the_seal()?;
+        let is_later = |path: &PathBuf| sealed.as_ref().is_some_and(|sealed| !sealed.lines.contains_key(path));
+        let (later, paths): (Vec<PathBuf>, Vec<PathBuf>) = added.paths.into_iter().partition(is_later);
         if dpkg {
-            self.done.left.extend(added.data);
+            self.done.left.extend(added.data.into_iter().chain(later));
         }
         let mut directories = Vec::new();
-        for path in added.paths.into_iter().filter(|path| path.starts_with(DPKG) == dpkg) {
+        for path in paths.into_iter().filter(|path| path.starts_with(DPKG) == dpkg) {
             match look(&self.at(&path))? {
                 Some(seen) if seen.entry.kind == Kind::Directory => directories.push(path),
                 _ => self.remove_one(path)?,

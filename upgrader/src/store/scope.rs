@@ -114,6 +114,15 @@ impl Lists {
     }
 }
 
+/// What the packages of a scope have, and how it has to be covered.
+pub(super) fn of_packages(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
+    let root = paths.root();
+    let forbidden = Forbidden::new(paths, &[]);
+    let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
+    covered.add_packages(&Lists::now(root)?, &mut Canon::new(root), scope)?;
+    Ok(covered.paths)
+}
+
 /// Every path that has to be covered, and how.
 pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
     let root = paths.root();
@@ -122,14 +131,7 @@ pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, 
     let lists = Lists::now(root)?;
     let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
 
-    for path in lists.paths(&mut canon, |package| scope.has(package))? {
-        let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
-        // dpkg replaces what a conffile links to, not the link.
-        if !is_replaced && let Some(target) = canon.target(&path)? {
-            covered.add(target, Treatment::Copy);
-        }
-        covered.add(path, if is_replaced { Treatment::Link } else { Treatment::Copy });
-    }
+    covered.add_packages(&lists, &mut canon, scope)?;
     let owned = lists.paths(&mut canon, |_| true)?;
     for top in UNOWNED {
         covered.walk(Path::new(top), &mut |covered, path, kind| {
@@ -171,6 +173,18 @@ struct Covered<'a> {
 }
 
 impl Covered<'_> {
+    fn add_packages(&mut self, lists: &Lists, canon: &mut Canon<'_>, scope: &Scope) -> Result<()> {
+        for path in lists.paths(canon, |package| scope.has(package))? {
+            let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
+            // dpkg replaces what a conffile links to, not the link.
+            if !is_replaced && let Some(target) = canon.target(&path)? {
+                self.add(target, Treatment::Copy);
+            }
+            self.add(path, if is_replaced { Treatment::Link } else { Treatment::Copy });
+        }
+        Ok(())
+    }
+
     fn add(&mut self, path: PathBuf, treatment: Treatment) {
         if !self.forbidden.has(&path) {
             let there = self.paths.entry(path).or_insert(treatment);

@@ -1,9 +1,9 @@
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::machine::{Machine, assert_same, upgrade};
 use crate::exit::describe;
-use crate::store::{Aspect, Change, Flaw, Store, arm, discard, measure, open};
+use crate::store::{Armed, Aspect, Change, Flaw, Store, arm, discard, extend, measure, open};
 
 /// Where the store keeps a path's content.
 fn object(store: &Store, path: &str) -> PathBuf {
@@ -175,4 +175,38 @@ fn progress_goes_up_to_a_hundred() {
     told.clear();
     open(&machine.paths).unwrap().unwrap().restore(&mut |percent| told.push(percent)).unwrap();
     assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
+}
+
+#[test]
+fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
+    let mut machine = Machine::full();
+    machine.package("late", &["/usr/share/late/data", "/etc/late.conf"]);
+    machine.write("usr/share/late/data", "old");
+    machine.write("etc/late.conf", "old");
+    let before = machine.listing();
+    machine.arm();
+    upgrade(&machine);
+    // The next run has another plan.
+    machine.scope.packages.push("late".to_owned());
+    let more = extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
+    // The conffile was kept with all of /etc, the directory with all that there are.
+    assert_eq!((more.paths, more.linked), (1, 1), "{more:?}");
+    assert_eq!(extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap(), Armed::default(), "they are there already");
+    machine.replace("usr/share/late/data", "new");
+    machine.replace("etc/late.conf", "new");
+    let store = open(&machine.paths).unwrap().unwrap();
+    assert_eq!(store.check().unwrap(), []);
+    machine.goes_back(&store, &before);
+}
+
+#[test]
+fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
+    let machine = Machine::full();
+    let store = machine.arm();
+    upgrade(&machine);
+    store.seal().unwrap();
+    machine.write("etc/made-since.conf", "mine");
+    let restored = store.restore(&mut |_| ()).unwrap();
+    assert_eq!(restored.left, [Path::new("/etc/made-since.conf")]);
+    assert!(machine.at("etc/made-since.conf").exists(), "the admin has lost a file");
 }
