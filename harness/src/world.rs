@@ -90,8 +90,10 @@ impl World {
             server.port()
         );
         // Where these lie in a machine that was saved, so that they replace what is there: that repository is gone.
-        machine.write("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644)?;
-        machine.write("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644)?;
+        machine.write_all(&[
+            ("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644),
+            ("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644),
+        ])?;
         Ok(Self { machine, repository, server })
     }
 
