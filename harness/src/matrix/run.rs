@@ -195,6 +195,10 @@ impl<'a> Running<'a> {
         let begin = Instant::now();
         let transcript = self.first_run()?;
         self.record.run = millis(begin.elapsed());
+        if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Packages) {
+            // The upgrader may be gone, and dpkg at its last package.
+            self.world.machine.sh("timeout 60 sh -c 'while pgrep -x dpkg >/dev/null; do sleep 0.05; done'")?;
+        }
         self.record.screen = self.world.redacted(&transcript.screen);
         let cut = self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut);
         if !cut {
