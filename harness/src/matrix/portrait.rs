@@ -34,7 +34,7 @@ dpkg-query --show --showformat='${db:Status-Abbrev}\t${Package}\n' | sed -n 's/^
     ls /var/lib/dpkg/info/"$package".* 2>/dev/null | sed 's/^/remains /'
 done
 ours='-path /etc/machine-id -o -path /etc/hostname -o -path /etc/hosts -o -path /etc/resolv.conf -o -path /etc/.pwd.lock
-    -o -path /etc/apt/sources.list.d/xivo.sources'
+    -o -path /etc/apt/sources.list.d/xivo.sources -o -path /usr/share/keyrings/xivo.pgp'
 find /etc \( $ours \) -o -type f -exec sha256sum {} + | sed 's/^\([^ ]*\)  \(.*\)/content \2 \1/'
 find /etc /usr \( $ours \) -o -type d -printf 'directory %p %m %u:%g\n' -o -printf 'file %p %y %m %u:%g %l\n' -path '/usr/*' -type f -printf 'size %p %s\n'
 find /var/lib/systemd/deb-systemd* -type f -printf 'switched %p\n' 2>/dev/null
