@@ -5,7 +5,7 @@ mod shell;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 pub use command::Command;
 use testcontainers::bollard::models::ContainerConfig;
 use testcontainers::bollard::query_parameters::{
@@ -25,6 +25,9 @@ pub const TESTER: &str = "repository.test";
 
 /// How long a machine may take to boot, and a command to end.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is printed between the answers to several questions, and is in none of them.
+const BETWEEN: &str = "== the next answer ==\n";
 
 /// A booted Debian machine: a container in which systemd is process 1. Gone when dropped, whatever happened.
 #[derive(Debug)]
@@ -70,28 +73,51 @@ impl Machine {
         Command::new(self, command)
     }
 
-    /// Runs a shell script and gives what it printed.
+    /// Runs a shell script, if there is one, and gives what it printed.
     ///
     /// # Errors
     /// If it fails, with what it printed.
     pub fn sh(&self, script: &str) -> Result<String> {
+        if script.is_empty() {
+            return Ok(String::new());
+        }
         let Transcript { screen, exit, .. } = self.command(&["sh", "-euc", script]).run()?;
         ensure!(exit == 0, "`{script}` failed with exit code {exit} on the machine:\n{screen}");
         Ok(screen)
     }
 
+    /// Runs several shell scripts, one after the other, and gives what each printed. They are one command: for the engine, most cost less
+    /// to run than to start.
+    ///
+    /// # Errors
+    /// If one fails, with what was printed until then.
+    pub fn ask<const N: usize>(&self, questions: [&str; N]) -> Result<[String; N]> {
+        let scripts = questions.map(|script| format!("(\n:\n{script}\n)\n"));
+        let printed = self.sh(&scripts.join(&format!("printf %s '{BETWEEN}'\n")))?;
+        let answers: Vec<String> = printed.split(BETWEEN).map(str::to_owned).collect();
+        answers.try_into().map_err(|_| anyhow!("the machine said something else than it was asked:\n{printed}"))
+    }
+
     /// Writes a file, and the directories it needs. Not below /run and /tmp: those are in memory, where the engine cannot
     /// write.
     pub fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
-        ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
+        self.write_all(&[(path, content, mode)])
+    }
+
+    /// The same with several files at once: path, content and mode of each.
+    pub fn write_all(&self, files: &[(&str, &[u8], u32)]) -> Result<()> {
         let mut archive = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        archive.append_data(&mut header, path.trim_start_matches('/'), content)?;
+        for (path, content, mode) in files {
+            ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(*mode);
+            archive.append_data(&mut header, path.trim_start_matches('/'), *content)?;
+        }
         let body = body_full(archive.into_inner()?.into());
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
-        block_on(self.docker.upload_to_container(self.id()?, Some(options), body)).with_context(|| path.to_owned())
+        block_on(self.docker.upload_to_container(self.id()?, Some(options), body))
+            .with_context(|| files.iter().map(|(path, ..)| *path).collect::<Vec<_>>().join(", "))
     }
 
     /// Installs packages from Debian's own sources, which the machine knows only while this lasts.

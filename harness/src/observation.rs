@@ -11,8 +11,8 @@ use crate::machine::Machine;
 pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
-pub(crate) const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
-pub(crate) const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
+const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
+const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
 
 /// The state of a machine, seen from outside the upgrader.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Service {
 /// A moment: a place in the machine's journal, and in the marks of its hooks.
 #[derive(Debug, Clone)]
 pub struct Mark {
+    /// Seconds since 1970, by the machine's clock.
+    pub(crate) time: String,
     cursor: String,
     /// How many hooks had left their mark by then.
     hooks: usize,
@@ -55,13 +57,33 @@ pub struct Happened {
     pub starts: Vec<String>,
     /// How long each service was down in all; `None` for one that went down and did not come back.
     pub outages: BTreeMap<String, Option<Duration>>,
+    /// The stops and starts together, in order.
+    pub(crate) turns: Vec<Turn>,
+}
+
+/// The stop or the start of a service, as systemd's journal has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// The service.
+    pub(crate) service: String,
+    /// Whether it was started.
+    pub(crate) up: bool,
+    /// When, in milliseconds since 1970.
+    pub(crate) time: i64,
+    /// When, in microseconds of the machine's monotonic clock.
+    pub(crate) monotonic: u64,
 }
 
 impl SystemState {
     /// Looks at a machine and at these services of it.
     pub fn of(machine: &Machine, services: &[&str]) -> Result<Self> {
-        let (services_listed, services_wanted) = (services.join(" "), services.len());
-        let script = format!(
+        Self::read(&machine.sh(&Self::script(services))?, services)
+    }
+
+    /// What prints all of it.
+    pub(crate) fn script(services: &[&str]) -> String {
+        let services_listed = services.join(" ");
+        format!(
             "dpkg-query --show --showformat='${{Package}}\\t${{Version}}\\t${{db:Status-Status}}\\n'
             echo ==
             for service in {services_listed}; do
@@ -69,8 +91,12 @@ impl SystemState {
             done
             echo ==
             systemctl show --property=ActiveState,MainPID,ExecMainStartTimestampMonotonic -- {services_listed}"
-        );
-        let seen = machine.sh(&script)?;
+        )
+    }
+
+    /// Reads what that printed.
+    pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
+        let services_wanted = services.len();
         let mut sections = seen.split("==\n");
         let mut section = || sections.next().context("the machine said less than it was asked");
         let mut packages = BTreeMap::new();
@@ -111,12 +137,14 @@ impl SystemState {
 /// A fingerprint of every path below /etc and /usr of a machine: type, mode, owner, link target, size, inode, and the time
 /// of its last change, which nobody can set back; and the content of everything below /etc.
 pub fn fingerprint(machine: &Machine) -> Result<String> {
-    let script = "{ find /etc /usr -printf '%p %y %m %u:%g %l %s %i %C@\\n' | LC_ALL=C sort
-                    find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum";
-    let transcript = machine.command(&["bash", "-euo", "pipefail", "-c", script]).run()?;
-    ensure!(transcript.exit == 0, "no fingerprint: {transcript}");
-    Ok(transcript.screen)
+    machine.sh(FINGERPRINT)
 }
+
+/// What prints it.
+pub(crate) const FINGERPRINT: &str = "bash -euo pipefail <<'END'
+    { find /etc /usr -printf '%p %y %m %U:%G %l %s %i %C@\\n' | LC_ALL=C sort
+      find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum
+END";
 
 /// The fields of a line of a listing.
 fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
@@ -125,20 +153,25 @@ fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
 }
 
 impl Mark {
-    /// Its place in the journal.
-    #[must_use]
-    pub fn cursor(&self) -> &str {
-        &self.cursor
-    }
-
     /// The end of the journal as it is now.
     pub fn set(machine: &Machine) -> Result<Self> {
-        let said = machine.sh(&format!(
-            "cat {HOOK_MARKS} 2>/dev/null | wc -l; journalctl --quiet --lines=1 --show-cursor --output=cat"
-        ))?;
+        Self::read(&machine.sh(&Self::script())?)
+    }
+
+    /// What prints it.
+    pub(crate) fn script() -> String {
+        format!(
+            "date +%s.%N; cat {HOOK_MARKS} 2>/dev/null | wc -l; journalctl --quiet --lines=1 --show-cursor --output=cat"
+        )
+    }
+
+    /// Reads what that printed.
+    pub(crate) fn read(said: &str) -> Result<Self> {
         let (_, cursor) = said.rsplit_once("-- cursor: ").context("the journal has no cursor")?;
-        let hooks = said.lines().next().unwrap_or_default().trim().parse()?;
-        Ok(Self { cursor: cursor.trim().to_owned(), hooks })
+        let mut lines = said.lines().map(str::trim);
+        let time = lines.next().unwrap_or_default().to_owned();
+        let hooks = lines.next().unwrap_or_default().parse()?;
+        Ok(Self { time, cursor: cursor.trim().to_owned(), hooks })
     }
 }
 
@@ -149,8 +182,29 @@ struct Entry {
     message: Option<String>,
     #[serde(rename = "UNIT")]
     unit: Option<String>,
+    #[serde(rename = "__REALTIME_TIMESTAMP")]
+    time: String,
     #[serde(rename = "__MONOTONIC_TIMESTAMP")]
-    microseconds: String,
+    monotonic: String,
+}
+
+/// The turns of these services, from what `journalctl --output=json` prints.
+fn turns(journal: &str, services: &[&str]) -> Result<Vec<Turn>> {
+    let mut turns = Vec::new();
+    for line in journal.lines() {
+        let entry: Entry = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
+        let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
+        let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
+        if message == STOPPING || message == STARTED {
+            turns.push(Turn {
+                service: service.to_owned(),
+                up: message == STARTED,
+                time: entry.time.parse::<i64>()? / 1000,
+                monotonic: entry.monotonic.parse()?,
+            });
+        }
+    }
+    Ok(turns)
 }
 
 impl Happened {
@@ -169,23 +223,20 @@ impl Happened {
     }
 
     fn read(hooks: &str, journal: &str, services: &[&str]) -> Result<Self> {
-        let mut happened = Self { hooks: hooks.lines().map(str::to_owned).collect(), ..Self::default() };
+        let hooks = hooks.lines().map(str::to_owned).collect();
+        let mut happened = Self { hooks, turns: turns(journal, services)?, ..Self::default() };
         let mut down_since: BTreeMap<String, u64> = BTreeMap::new();
-        for line in journal.lines() {
-            let entry: Entry = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
-            let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
-            let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
-            let time: u64 = entry.microseconds.parse()?;
-            if message == STOPPING {
-                happened.stops.push(service.to_owned());
-                down_since.entry(service.to_owned()).or_insert(time);
-            } else if message == STARTED {
-                happened.starts.push(service.to_owned());
-                if let Some(stopped) = down_since.remove(service) {
-                    let outage = Duration::from_micros(time.saturating_sub(stopped));
-                    let sum = happened.outages.entry(service.to_owned()).or_insert(Some(Duration::ZERO));
-                    *sum = sum.map(|sum| sum + outage);
-                }
+        for Turn { service, up, monotonic, .. } in &happened.turns {
+            if !up {
+                happened.stops.push(service.clone());
+                down_since.entry(service.clone()).or_insert(*monotonic);
+                continue;
+            }
+            happened.starts.push(service.clone());
+            if let Some(stopped) = down_since.remove(service) {
+                let outage = Duration::from_micros(monotonic.saturating_sub(stopped));
+                let sum = happened.outages.entry(service.clone()).or_insert(Some(Duration::ZERO));
+                *sum = sum.map(|sum| sum + outage);
             }
         }
         happened.outages.extend(down_since.into_keys().map(|service| (service, None)));
@@ -235,7 +286,9 @@ mod tests {
     use super::*;
 
     fn entry(message: &str, unit: &str, microseconds: u64) -> String {
-        format!(r#"{{"MESSAGE_ID":"{message}","UNIT":"{unit}","__MONOTONIC_TIMESTAMP":"{microseconds}"}}"#)
+        format!(
+            r#"{{"MESSAGE_ID":"{message}","UNIT":"{unit}","__REALTIME_TIMESTAMP":"{microseconds}","__MONOTONIC_TIMESTAMP":"{microseconds}"}}"#
+        )
     }
 
     #[test]
@@ -249,7 +302,7 @@ mod tests {
             entry(STARTED, "b.service", 3_100_000),
             entry(STARTED, "other.service", 4_000_000),
             entry(STOPPING, "c.service", 4_500_000),
-            r#"{"__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
+            r#"{"__REALTIME_TIMESTAMP":"5","__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
         ]
         .join("\n");
         let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b", "c"]).unwrap();

@@ -41,9 +41,10 @@ const VARYING: [(&str, &str); 12] = [
     ("the upgrade ended on ", " ("),
 ];
 
-/// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that
-/// a key is missing, of which gpgv and sqv have to tell.
-const ENDINGS: [(&str, &str); 4] = [
+/// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, that a
+/// key is missing, of which gpgv and sqv have to tell, and that a disk is full, which as many packages notice as are on their way.
+const ENDINGS: [(&str, &str); 5] = [
+    ("  Error writing to file - write (28: No space left on device)", "  (no space)"),
     ("  Could not connect to ", "  (no connection)"),
     ("  Unable to connect to ", "  (no connection)"),
     ("GPG error: ", "(wrong signature)"),
@@ -93,8 +94,10 @@ impl World {
             server.port()
         );
         // Where these lie in a machine that was saved, so that they replace what is there: that repository is gone.
-        machine.write("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644)?;
-        machine.write("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644)?;
+        machine.write_all(&[
+            ("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644),
+            ("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644),
+        ])?;
         Ok(Self { machine, repository, server })
     }
 

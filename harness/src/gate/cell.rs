@@ -8,12 +8,12 @@ use super::machines::{Installed, Machines, PATIENCE};
 use crate::image::Debian;
 use crate::machine::Machine;
 use crate::matrix::answer::Answer;
-use crate::matrix::check::{Check, Upgraded, failed_units};
+use crate::matrix::check::{Check, FAILED_UNITS, Upgraded};
 use crate::matrix::expectation::{End, Expectation};
 use crate::matrix::record::{Place, Record};
 use crate::matrix::run::{Before, millis};
 use crate::matrix::timeline;
-use crate::observation::{Mark, SystemState};
+use crate::observation::{Happened, Mark, SystemState};
 use crate::world::World;
 
 /// What its cells belong to, in reports.
@@ -119,8 +119,9 @@ impl Machines<'_> {
             record.look(("there is something to upgrade", findings));
         }
         let before = Before::of(machine, &services, expected)?;
-        let failed_before = failed_units(machine)?;
-        let mark = Mark::set(machine)?;
+        let [failed, mark] = machine.ask([FAILED_UNITS, &Mark::script()])?;
+        let failed_before: Vec<String> = failed.lines().map(str::to_owned).collect();
+        let mark = Mark::read(&mark)?;
         let begin = Instant::now();
         state.start_beside(machine)?;
         let command = machine.command(&[&self.upgrader.name, "--yes"]);
@@ -130,9 +131,11 @@ impl Machines<'_> {
         record.screen = world.redacted(&transcript.screen);
         record.expect(&transcript, expected);
         let log = machine.sh(&format!("cat /var/log/{}.log 2>/dev/null || :", self.upgrader.name))?;
-        record.timeline = timeline::since(&mark, &log, machine, &services)?;
+        record.timeline = timeline::of(&log, &Happened::since(&mark, machine, &services)?.turns);
         match (expected.end(), installed) {
-            (End::Upgraded, Some(installed)) => self.look(machine, installed, expected, &failed_before, record)?,
+            (End::Upgraded, Some(installed)) => {
+                self.look(machine, installed, expected, (&failed_before, &mark), record)?;
+            }
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
             (End::Upgraded, None) | (End::Stuck, _) => {}
         }
@@ -148,7 +151,7 @@ impl Machines<'_> {
         machine: &Machine,
         installed: &Installed,
         expect: &Expectation,
-        failed_before: &[String],
+        (failed_before, since): (&[String], &Mark),
         record: &mut Record,
     ) -> Result<()> {
         // Services of the world outside do not say which version they are.
@@ -163,6 +166,7 @@ impl Machines<'_> {
             own: &installed.own,
             next_debian: None,
             failed_before,
+            since,
         };
         for check in upgraded.checks()? {
             record.look(check);

@@ -71,7 +71,8 @@ impl Cell {
     }
 
     /// The same without the release of Debian: what is seen is the same on every one.
-    fn name_anywhere(&self) -> String {
+    #[must_use]
+    pub(super) fn name_anywhere(&self) -> String {
         let mut name = format!("{}::{}-to-{}", self.scenario, self.from, self.to);
         let unusual = [
             (self.state_name != FRESH).then(|| self.state_name.clone()),

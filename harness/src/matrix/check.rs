@@ -8,7 +8,44 @@ use super::expectation::Expectation;
 use super::portrait::Portrait;
 use crate::image::Debian;
 use crate::machine::Machine;
-use crate::observation::SystemState;
+use crate::observation::{Mark, SystemState};
+
+/// Prints the units that have failed.
+pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend --plain | cut -d' ' -f1";
+
+/// Prints what systemd knows of every unit; which packages the files of those that come from packages belong to; and when packages were
+/// unpacked.
+const UNITS: &str = r#"
+units=$(systemctl show --timestamp=unix --property=Id,ActiveState,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload '*')
+printf '%s\n==\n' "$units"
+printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed 'p; s|^|/usr|' | sort -u |
+    xargs dpkg-query --search 2>/dev/null || :
+echo ==
+stat --format='%Y %n' /var/lib/dpkg/info/*.list"#;
+
+/// Prints what `dpkg --verify` says of the packages in whose files something has been written since.
+const MODIFIED: &str = r"
+find /usr -xdev ! -type d -newerct @@SINCE@ | sed 'p; s|^/usr/|/|' | xargs -d '\n' --no-run-if-empty dpkg-query --search 2>/dev/null |
+    sed -n '/^diversion /d; s/: .*//p' | tr -d ' ' | tr , '\n' | sort -u | xargs --no-run-if-empty dpkg --verify || :";
+
+/// Prints what runs or maps files that are gone, and in which unit.
+const REPLACED: &str = r#"
+for process in /proc/[0-9]*; do
+    { readlink $process/exe; grep -s ' /usr.* (deleted)$' $process/maps; } 2>/dev/null | grep '(deleted)$' |
+        sed "s|^[^/]*|$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' $process/cgroup 2>/dev/null): |" | sort -u
+done || :"#;
+
+/// Prints what a run has to take away and did not.
+const LEFT: &str = r#"
+if [ -e /usr/sbin/policy-rc.d ]; then echo /usr/sbin/policy-rc.d; fi
+ls -d /run/systemd/transient/@NAME@* /run/systemd/system/@NAME@* /tmp/*@NAME@* /etc/apt/apt.conf.d/*@NAME@* 2>/dev/null || :
+pgrep -af '^(/usr/bin/)?(real-)?@NAME@( |$)' || :
+for process in $(cat /sys/fs/cgroup/system.slice/@NAME@-run.service/cgroup.procs 2>/dev/null); do
+    echo "it left a process: $(tr '\0' ' ' </proc/$process/cmdline)"
+done
+flock --nonblock /run/@NAME@.lock true || echo 'the lock is held'
+find /etc /usr -name '*.dpkg-new' -o -name '*.dpkg-tmp' -o -name '*.ucf-new'
+find /var/lib/@NAME@ -name '*.new' -o -name '*.tmp' 2>/dev/null || :"#;
 
 /// What is looked at on a machine that has the new release.
 pub struct Upgraded<'a> {
@@ -30,45 +67,84 @@ pub struct Upgraded<'a> {
     pub next_debian: Option<Debian>,
     /// Units that had failed before.
     pub failed_before: &'a [String],
+    /// When the first run began.
+    pub since: &'a Mark,
 }
 
 /// Something that was looked at: what it is in a few words, and what is wrong with it.
 pub type Check = (&'static str, Vec<String>);
 
+/// What one look at the machine shows: what the script of each part printed.
+struct Seen {
+    state: SystemState,
+    audit: String,
+    failed: String,
+    units: String,
+    modified: String,
+    replaced: String,
+    left: String,
+    /// What the upgrader remembers of its runs, the last one first.
+    reports: Vec<Value>,
+    /// The sum of every file below /etc, by its path.
+    sums: BTreeMap<String, String>,
+    portrait: Portrait,
+    debian: String,
+}
+
 impl Upgraded<'_> {
     /// Looks at everything.
     pub fn checks(&self) -> Result<Vec<Check>> {
-        let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
-        let state = SystemState::of(self.machine, &services)?;
+        let seen = self.look()?;
         let mut checks = vec![
-            ("dpkg is done with everything", self.dpkg(&state)?),
-            ("every package of the release is there", self.packages(&state)),
-            ("every service runs, and runs the new version", self.services(&state)),
-            ("no unit has failed", self.failed_units()?),
-            ("no service is older than its package", self.old_processes()?),
-            ("systemd has read every unit as it is on disk", self.unread_units()?),
-            ("no shipped file was modified", self.shipped_files()?),
-            ("nothing runs replaced files", self.replaced_files()?),
-            ("nothing of the run is left", self.leftovers()?),
-            ("the conffile ledger is true", self.ledger()?),
-            ("it is the same as a machine on which the release was installed", self.drift()?),
+            ("dpkg is done with everything", seen.state.unfinished.iter().cloned().chain(lines(&seen.audit)).collect()),
+            ("every package of the release is there", self.packages(&seen.state)),
+            ("every service runs, and runs the new version", self.services(&seen.state)),
+            ("no unit has failed", self.failed_units(&seen.failed)),
+            ("no service is older than its package", old_processes(&seen.units)?),
+            ("systemd has read every unit as it is on disk", unread_units(&seen.units)),
+            ("no shipped file was modified", self.shipped_files(&seen.modified)),
+            ("nothing runs replaced files", replaced_files(&seen)?),
+            ("nothing of the run is left", self.leftovers(&seen.left)),
+            ("the conffile ledger is true", self.ledger(&seen)?),
+            ("it is the same as a machine on which the release was installed", self.drift(&seen.portrait)),
         ];
         if let Some(next) = self.next_debian {
-            let system = self
-                .lines(&format!("grep ^VERSION_CODENAME= /etc/os-release | grep -vx VERSION_CODENAME={next} || :"))?;
-            checks.push(("it has the next Debian", system));
+            let other = lines(&seen.debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
+            checks.push(("it has the next Debian", other.collect()));
         }
         Ok(checks)
     }
 
-    fn lines(&self, script: &str) -> Result<Vec<String>> {
-        Ok(self.machine.sh(script)?.lines().map(str::to_owned).collect())
-    }
-
-    fn dpkg(&self, state: &SystemState) -> Result<Vec<String>> {
-        let mut findings = state.unfinished.clone();
-        findings.extend(self.lines("dpkg --audit; ls /var/lib/dpkg/updates")?);
-        Ok(findings)
+    /// All that is looked at, with one command.
+    fn look(&self) -> Result<Seen> {
+        let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
+        let [state, audit, failed, units, modified, replaced, left, reports, sums, portrait, debian] =
+            self.machine.ask([
+                &SystemState::script(&services),
+                "dpkg --audit; ls /var/lib/dpkg/updates",
+                FAILED_UNITS,
+                UNITS,
+                &MODIFIED.replace("@SINCE@", &self.since.time),
+                REPLACED,
+                &LEFT.replace("@NAME@", self.upgrader),
+                &format!("{} history --json", self.upgrader),
+                "find /etc -xtype f -exec sha256sum {} +",
+                &Portrait::script(),
+                "grep ^VERSION_CODENAME= /etc/os-release",
+            ])?;
+        Ok(Seen {
+            state: SystemState::read(&state, &services)?,
+            audit,
+            failed,
+            units,
+            modified,
+            replaced,
+            left,
+            reports: serde_json::from_str(&reports).context("the history")?,
+            sums: sums_by_path(&sums),
+            portrait: Portrait::parse(&portrait),
+            debian,
+        })
     }
 
     fn keeps(&self, package: &str) -> bool {
@@ -100,38 +176,16 @@ impl Upgraded<'_> {
         findings
     }
 
-    /// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
-    fn old_processes(&self) -> Result<Vec<String>> {
-        self.lines(
-            "systemctl show --timestamp=unix --property=Id,FragmentPath,ExecMainStartTimestamp '*.service' |
-                 awk -F= '{ of[$1] = $2 } /^$/ { print of[\"FragmentPath\"], of[\"ExecMainStartTimestamp\"], of[\"Id\"]; delete of }' |
-                 while read -r path start unit; do
-                     case $path,$start in /usr/lib/*,@*) ;; *) continue ;; esac
-                     if ! systemctl --quiet is-active $unit; then continue; fi
-                     package=$(dpkg-query --search $path 2>/dev/null | sed 's/: .*//') || continue
-                     unpacked=$(stat --format=%Y /var/lib/dpkg/info/$package.list 2>/dev/null) || continue
-                     if [ ${start#@} -lt $unpacked ]; then echo \"$unit has run since before $package was unpacked\"; fi
-                 done",
-        )
-    }
-
-    fn unread_units(&self) -> Result<Vec<String>> {
-        self.lines(
-            "systemctl show --property=Id,NeedDaemonReload '*' |
-                 awk -F= '/^Id=/ { id = $2 } /^NeedDaemonReload=yes/ { print id }'",
-        )
-    }
-
-    fn failed_units(&self) -> Result<Vec<String>> {
-        let mut failed = failed_units(self.machine)?;
+    fn failed_units(&self, failed: &str) -> Vec<String> {
+        let mut failed: Vec<String> = lines(failed).collect();
         failed.retain(|unit| !self.failed_before.contains(unit));
         failed.retain(|unit| !self.expect.down.iter().any(|down| *unit == format!("{down}.service")));
-        Ok(failed)
+        failed
     }
 
     /// `dpkg --verify` marks conffiles with a `c`; those have a ledger.
-    fn shipped_files(&self) -> Result<Vec<String>> {
-        let mut modified = self.lines("dpkg --verify || :")?;
+    fn shipped_files(&self, modified: &str) -> Vec<String> {
+        let mut modified: Vec<String> = lines(modified).collect();
         modified.retain(|line| !line.contains(" c /"));
         // Our machines come without Debian's documentation, and their lists and logs were cleared.
         let unneeded = ["/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/var/"];
@@ -140,71 +194,32 @@ impl Upgraded<'_> {
         modified.retain(|line| !line.ends_with("is not installed"));
         // Not the fault of whoever upgrades: the harness itself lets nobody wait for services to settle.
         modified.retain(|line| !line.ends_with(&format!("/usr/share/{}/product.toml", self.upgrader)));
-        Ok(modified)
+        modified
     }
 
-    /// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
-    /// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
-    /// machine that is in use may run on, if the upgrader has said so.
-    fn replaced_files(&self) -> Result<Vec<String>> {
-        let mut found = self.lines(
-            "for process in /proc/[0-9]*; do
-                 { readlink $process/exe; grep -s ' /usr.* (deleted)$' $process/maps; } 2>/dev/null | grep '(deleted)$' |
-                     sed \"s|^[^/]*|$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' $process/cgroup 2>/dev/null): |\" | sort -u
-             done || :",
-        )?;
-        let reports = self.reports()?;
-        let named: Vec<(String, String)> = match reports.first() {
-            Some(last) => serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?,
-            None => Vec::new(),
-        };
-        found.retain(|line| !named.iter().any(|(name, _)| line.starts_with(&format!("{name}: "))));
-        Ok(found)
+    fn leftovers(&self, left: &str) -> Vec<String> {
+        lines(left).filter(|path| !self.expect.differs.contains(&format!("file {path}"))).collect()
     }
 
-    /// What the upgrader remembers of its runs, the last one first.
-    fn reports(&self) -> Result<Vec<Value>> {
-        let reports = self.machine.sh(&format!("{} history --json", self.upgrader))?;
-        serde_json::from_str(&reports).context("the history")
-    }
-
-    fn leftovers(&self) -> Result<Vec<String>> {
-        let name = self.upgrader;
-        let mut left = self.lines(&format!(
-            "if [ -e /usr/sbin/policy-rc.d ]; then echo /usr/sbin/policy-rc.d; fi
-             ls -d /run/systemd/transient/{name}* /run/systemd/system/{name}* /tmp/*{name}* /etc/apt/apt.conf.d/*{name}* 2>/dev/null || :
-             pgrep -af '^(/usr/bin/)?(real-)?{name}( |$)' || :
-             for process in $(cat /sys/fs/cgroup/system.slice/{name}-run.service/cgroup.procs 2>/dev/null); do
-                 echo \"it left a process: $(tr '\\0' ' ' </proc/$process/cmdline)\"
-             done
-             flock --nonblock /run/{name}.lock true || echo 'the lock is held'
-             find /etc /usr -name '*.dpkg-new' -o -name '*.dpkg-tmp' -o -name '*.ucf-new'
-             find /var/lib/{name} -name '*.new' -o -name '*.tmp' 2>/dev/null || :"
-        ))?;
-        left.retain(|path| !self.expect.differs.contains(&format!("file {path}")));
-        Ok(left)
-    }
-
-    fn ledger(&self) -> Result<Vec<String>> {
+    fn ledger(&self, seen: &Seen) -> Result<Vec<String>> {
         // What the last run that changed it says of a file is how it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
-        for report in self.reports()?.iter().rev() {
+        for report in seen.reports.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
                 let conffile: Conffile = serde_json::from_value(conffile.clone()).context("a conffile of a report")?;
                 last.insert(conffile.path.clone(), conffile);
             }
         }
-        let paths: Vec<&str> =
-            last.values().flat_map(|one| [Some(&one.path), one.other.as_ref()]).flatten().map(String::as_str).collect();
-        if paths.is_empty() {
-            return Ok(Vec::new());
+        let paths = last.values().flat_map(|one| [Some(&one.path), one.other.as_ref()]).flatten().map(String::as_str);
+        let elsewhere: Vec<&str> = paths.filter(|path| !path.starts_with("/etc/")).collect();
+        let mut sums = seen.sums.clone();
+        if !elsewhere.is_empty() {
+            let more = self.machine.sh(&format!("sha256sum -- {} 2>/dev/null || :", elsewhere.join(" ")))?;
+            sums.extend(sums_by_path(&more));
         }
-        let sums = self.lines(&format!("sha256sum -- {} 2>/dev/null || :", paths.join(" ")))?;
-        let sums: BTreeMap<&str, &str> =
-            sums.iter().filter_map(|line| line.split_once("  ")).map(|(sum, path)| (path, sum)).collect();
         let mut findings = Vec::new();
         for Conffile { path, other, sha256_after } in last.values() {
-            let sum = sums.get(path.as_str()).copied();
+            let sum = sums.get(path).map(String::as_str);
             if sum != sha256_after.as_deref() {
                 let words = |sum: Option<&str>| {
                     sum.map_or_else(|| "is not there".to_owned(), |sum| format!("has the sum {sum}"))
@@ -215,15 +230,15 @@ impl Upgraded<'_> {
                     words(sha256_after.as_deref())
                 ));
             }
-            if let Some(other) = other.as_ref().filter(|other| !sums.contains_key(other.as_str())) {
+            if let Some(other) = other.as_ref().filter(|other| !sums.contains_key(*other)) {
                 findings.push(format!("{other} is not there, though it is in the ledger"));
             }
         }
         Ok(findings)
     }
 
-    fn drift(&self) -> Result<Vec<String>> {
-        let mut differences = Portrait::of(self.machine)?.differences(self.installed);
+    fn drift(&self, portrait: &Portrait) -> Vec<String> {
+        let mut differences = portrait.differences(self.installed);
         differences.retain(|line| !self.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         if self.next_debian.is_some() {
             // What Debian's own packages leave behind on their way to the next release is not ours to judge.
@@ -238,14 +253,72 @@ impl Upgraded<'_> {
                 findings.push(format!("\"{beginning}\" does not differ, though it was said to"));
             }
         }
-        Ok(findings)
+        findings
     }
 }
 
-/// The units that have failed.
-pub fn failed_units(machine: &Machine) -> Result<Vec<String>> {
-    let failed = machine.sh("systemctl list-units --failed --no-legend --plain | cut -d' ' -f1")?;
-    Ok(failed.lines().map(str::to_owned).collect())
+/// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
+fn old_processes(units: &str) -> Result<Vec<String>> {
+    let (units, packages) = units.split_once("==\n").context("the machine said less than it was asked")?;
+    let (owners, unpacked) = packages.split_once("==\n").context("the machine said less than it was asked")?;
+    // A unit's package, by the name of its file: which of two paths to the same directory dpkg knows is another question.
+    let owners: BTreeMap<&str, &str> =
+        lines_of(owners, ": ").map(|(package, path)| (file_name(path), package)).collect();
+    let unpacked: BTreeMap<&str, i64> = lines_of(unpacked, " ")
+        .map(|(time, path)| Ok((file_name(path).trim_end_matches(".list"), time.parse()?)))
+        .collect::<Result<_>>()?;
+    let mut findings = Vec::new();
+    for unit in units.split("\n\n") {
+        let unit: BTreeMap<&str, &str> = lines_of(unit, "=").collect();
+        let start = unit.get("ExecMainStartTimestamp").and_then(|time| time.strip_prefix('@'));
+        let (Some(start), Some(path), Some(&"active")) = (start, unit.get("FragmentPath"), unit.get("ActiveState"))
+        else {
+            continue;
+        };
+        let Some((package, time)) = owners.get(file_name(path)).and_then(|package| unpacked.get_key_value(package))
+        else {
+            continue;
+        };
+        if start.parse::<i64>()? < *time {
+            findings.push(format!("{} has run since before {package} was unpacked", unit["Id"]));
+        }
+    }
+    Ok(findings)
+}
+
+fn unread_units(units: &str) -> Vec<String> {
+    let paragraphs = units.split("\n\n").filter(|unit| unit.contains("NeedDaemonReload=yes"));
+    paragraphs.filter_map(|unit| unit.lines().find_map(|line| line.strip_prefix("Id="))).map(str::to_owned).collect()
+}
+
+/// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
+/// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
+/// machine that is in use may run on, if the upgrader has said so.
+fn replaced_files(seen: &Seen) -> Result<Vec<String>> {
+    let named: Vec<(String, String)> = match seen.reports.first() {
+        Some(last) => serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?,
+        None => Vec::new(),
+    };
+    let is_named = |line: &String| named.iter().any(|(name, _)| line.starts_with(&format!("{name}: ")));
+    Ok(lines(&seen.replaced).filter(|line| !is_named(line)).collect())
+}
+
+fn lines(text: &str) -> impl Iterator<Item = String> {
+    text.lines().map(str::to_owned)
+}
+
+/// Lines of two parts each.
+fn lines_of<'a>(text: &'a str, between: &'static str) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.lines().filter_map(move |line| line.split_once(between))
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// What sha256sum printed.
+fn sums_by_path(sums: &str) -> BTreeMap<String, String> {
+    lines_of(sums, "  ").map(|(sum, path)| (path.to_owned(), sum.to_owned())).collect()
 }
 
 /// What the ledger says of a conffile.

@@ -3,10 +3,11 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 
 use super::check::Check;
+use super::portrait::UNITS;
 use crate::machine::Machine;
 
-/// Prints what a machine has that no release brings, a line each: `conffile SUM PATH` for one that is not as its package has it,
-/// `data PATH`, and `off UNIT`.
+/// Prints what a machine has that no release brings, a line each: `conffile SUM PATH` for one that is not as its package has it, and
+/// `data PATH`. Its units are printed beside it.
 ///
 /// What programs of Debian's keep about themselves below /var/lib is not the machine's own, nor is what the upgrader keeps.
 const SCRIPT: &str = r"export LC_ALL=C
@@ -14,7 +15,6 @@ dpkg-query --show --showformat='${Conffiles}\n' | sed -n 's/^ \(.*\) \([0-9a-f]\
     md5sum --check --quiet 2>/dev/null | sed -n 's/: FAILED$//p' | xargs --no-run-if-empty sha256sum | sed 's/^\([^ ]*\)  /conffile \1 /'
 find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
     grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|xivo-upgrade)/'
-systemctl list-unit-files --no-legend --plain --state=disabled,masked --type=service,socket,timer,path | sed 's/^\([^ ]*\).*/off \1/'
 ";
 
 /// What belongs to a machine and its admin, and not to the release: it outlives every upgrade.
@@ -24,14 +24,18 @@ pub struct Own(BTreeSet<String>);
 impl Own {
     /// Looks at a machine.
     pub fn of(machine: &Machine) -> Result<Self> {
-        Ok(Self(machine.sh(SCRIPT)?.lines().map(str::to_owned).collect()))
+        Ok(Self::parse(&machine.sh(&format!("{SCRIPT}{UNITS}"))?))
+    }
+
+    fn parse(text: &str) -> Self {
+        Self(text.lines().map(str::to_owned).collect())
     }
 
     /// Whether all of it is still there.
     pub fn checks(&self, machine: &Machine) -> Result<Vec<Check>> {
-        let now = Self::of(machine)?;
+        let [now, there] = machine.ask([&format!("{SCRIPT}{UNITS}"), "find /etc -type f -exec sha256sum {} +"])?;
+        let now = Self::parse(&now);
         let sums: BTreeSet<&str> = self.edited().map(|(sum, _)| sum).collect();
-        let there = machine.sh("find /etc -type f -exec sha256sum {} +")?;
         let there: BTreeSet<&str> = there.lines().filter_map(|line| line.split(' ').next()).collect();
         let lost = self.edited().filter(|(sum, _)| !there.contains(sum));
         let foreign = now.edited().filter(|(sum, _)| !sums.contains(sum));
@@ -39,7 +43,7 @@ impl Own {
             ("no edit of the admin's is lost", lost.map(|(_, path)| path.to_owned()).collect()),
             ("nobody but the admin has edited a conffile", foreign.map(|(_, path)| path.to_owned()).collect()),
             ("no data of the machine's is gone", self.lacking(&now, "data ")),
-            ("what was switched off stays off", self.switched_on(machine)?),
+            ("what was switched off stays off", self.switched_on(&now)),
         ])
     }
 
@@ -52,13 +56,31 @@ impl Own {
         self.0.difference(&now.0).filter_map(|line| line.strip_prefix(kind)).map(str::to_owned).collect()
     }
 
-    /// A unit that is gone is not switched on.
-    fn switched_on(&self, machine: &Machine) -> Result<Vec<String>> {
-        let units: Vec<&str> = self.0.iter().filter_map(|line| line.strip_prefix("off ")).collect();
-        let on = machine.sh(&format!(
-            "for unit in {}; do if [ \"$(systemctl is-enabled $unit 2>/dev/null)\" = enabled ]; then echo $unit; fi; done",
-            units.join(" ")
-        ))?;
-        Ok(on.lines().map(str::to_owned).collect())
+    /// A unit that is gone is not switched on, nor is one that comes switched on.
+    fn switched_on(&self, now: &Self) -> Vec<String> {
+        let unit =
+            |line: &str, state: &str| Some(line.strip_prefix("unit ")?.strip_suffix(state)?.trim_end().to_owned());
+        let off: BTreeSet<String> = [" disabled", " masked"]
+            .iter()
+            .flat_map(|state| self.0.iter().filter_map(|line| unit(line, state)))
+            .collect();
+        now.0.iter().filter_map(|line| unit(line, " enabled")).filter(|unit| off.contains(unit)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_was_off_and_is_enabled_was_switched_on() {
+        let before = Own::parse(
+            "unit a.service disabled\nunit b.service masked\nunit c.service disabled\nunit d.service enabled\n",
+        );
+        let after = Own::parse(
+            "unit a.service enabled\nunit b.service enabled\nunit d.service enabled\nunit e.service enabled\n",
+        );
+        assert_eq!(before.switched_on(&after), ["a.service", "b.service"]);
+        assert_eq!(before.switched_on(&before), [""; 0]);
     }
 }

@@ -17,9 +17,6 @@ const LOGS: [(&str, &str); 4] = [
     ("journal.log", "journalctl --no-pager --output=short-precise"),
 ];
 
-/// What is printed between two logs, and is in none of them.
-const BETWEEN: &str = "== the next log ==\n";
-
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,10 +142,8 @@ impl Record {
 
     /// Keeps the logs of a machine, whose upgrader's command has this name, in a directory.
     pub fn keep_logs(&mut self, machine: &Machine, upgrader: &str, directory: &Path) -> Result<()> {
-        let commands = LOGS.map(|(_, command)| format!("{{ {command}; }} 2>&1"));
-        let script = commands.join(&format!("; printf %s '{BETWEEN}'; ")).replace("@UPGRADER@", upgrader);
-        let printed = machine.command(&["sh", "-c", &script]).run()?.screen;
-        for ((name, _), log) in LOGS.iter().zip(printed.split(BETWEEN)) {
+        let commands = LOGS.map(|(_, command)| format!("{} 2>&1 || :", command.replace("@UPGRADER@", upgrader)));
+        for ((name, _), log) in LOGS.iter().zip(machine.ask(commands.each_ref().map(String::as_str))?) {
             fs::write(directory.join(name), log)?;
             self.logs.push((*name).to_owned());
         }

@@ -10,7 +10,7 @@ use upgrader::step::Step;
 
 use super::answer::QUESTION;
 use super::cell::Cell;
-use super::check::{Upgraded, failed_units};
+use super::check::{FAILED_UNITS, Upgraded};
 use super::course;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
@@ -22,7 +22,7 @@ use super::timeline;
 use crate::appliance;
 use crate::binaries;
 use crate::machine::{Command, Machine};
-use crate::observation::{Happened, Mark, SystemState, fingerprint};
+use crate::observation::{FINGERPRINT, Happened, Mark, SystemState};
 use crate::package::Package;
 use crate::release::Release;
 use crate::repository::ORIGIN;
@@ -64,6 +64,8 @@ struct Running<'a> {
     upgrader: Package,
     /// Units that have failed before the upgrader is started.
     failed_before: Vec<String>,
+    /// When it is started.
+    mark: Mark,
     document: String,
     record: Record,
 }
@@ -178,9 +180,10 @@ impl<'a> Running<'a> {
         if let Some(fault) = cell.state.repository {
             world.misbehave(fault)?;
         }
-        let failed_before = failed_units(&world.machine)?;
+        let [failed, mark] = world.machine.ask([FAILED_UNITS, &Mark::script()])?;
+        let (failed_before, mark) = (failed.lines().map(str::to_owned).collect(), Mark::read(&mark)?);
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
-        Ok(Self { cell, world, own, failed_before, release, upgrader, document: String::new(), record })
+        Ok(Self { cell, world, own, failed_before, mark, release, upgrader, document: String::new(), record })
     }
 
     fn go(&mut self) -> Result<()> {
@@ -189,19 +192,22 @@ impl<'a> Running<'a> {
         }
         let expected = self.cell.expectation();
         let before = Before::of(&self.world.machine, &SERVICES, &expected)?;
-        let mark = Mark::set(&self.world.machine)?;
         let begin = Instant::now();
         let transcript = self.first_run()?;
         self.record.run = millis(begin.elapsed());
+        if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Packages) {
+            // The upgrader may be gone, and dpkg at its last package.
+            self.world.machine.sh("timeout 60 sh -c 'while pgrep -x dpkg >/dev/null; do sleep 0.05; done'")?;
+        }
         self.record.screen = self.world.redacted(&transcript.screen);
         let cut = self.cell.strike.as_ref().is_some_and(|strike| strike.fault.power_cut);
         if !cut {
             self.record.exit = Some(transcript.exit);
             self.record.expect(&transcript, &expected);
         }
-        let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
+        let happened = Happened::since(&self.mark, &self.world.machine, &SERVICES)?;
         let log = self.world.machine.sh("cat /var/log/xivo-upgrade.log 2>/dev/null || :")?;
-        self.record.timeline = timeline::since(&mark, &log, &self.world.machine, &SERVICES)?;
+        self.record.timeline = timeline::of(&log, &happened.turns);
         let shown = self.world.redacted(&if cut { without_exit(&transcript) } else { transcript.to_string() });
         let shown = if self.cell.next_debian.is_some() { without_debians_packages(&shown) } else { shown };
         let _ = write!(self.document, "\n{shown}\n");
@@ -345,6 +351,7 @@ impl<'a> Running<'a> {
             own: &[],
             next_debian: self.cell.next_debian,
             failed_before: &self.failed_before,
+            since: &self.mark,
         };
         let undeclared = course::undeclared_services(&self.release);
         self.record.look(("every service of the release is in the declared order", undeclared));
@@ -366,23 +373,29 @@ impl Before {
         if expected.end() != End::Unchanged {
             return Ok(Self(None));
         }
-        Ok(Self(Some((fingerprint(machine)?, Portrait::of(machine)?, SystemState::of(machine, services)?))))
+        Self::look(machine, services).map(|seen| Self(Some(seen)))
+    }
+
+    fn look(machine: &Machine, services: &[&str]) -> Result<(String, Portrait, SystemState)> {
+        let [print, portrait, state] =
+            machine.ask([FINGERPRINT, &Portrait::script(), &SystemState::script(services)])?;
+        Ok((print, Portrait::parse(&portrait), SystemState::read(&state, services)?))
     }
 
     /// What has changed since; if the machine has booted in between, processes and times have in any case.
     pub(crate) fn changes(&self, machine: &Machine, booted: bool) -> Result<Vec<String>> {
         let Some((print, portrait, state)) = &self.0 else { return Ok(Vec::new()) };
-        let mut changes = Portrait::of(machine)?.differences(portrait);
+        let services: Vec<&str> = state.services.keys().map(String::as_str).collect();
+        let (print_now, portrait_now, state_now) = Self::look(machine, &services)?;
+        let mut changes = portrait_now.differences(portrait);
         if booted {
             return Ok(changes);
         }
-        if changes.is_empty() && fingerprint(machine)? != *print {
+        if changes.is_empty() && print_now != *print {
             changes.push("something was written below /etc or /usr, though it looks the same".to_owned());
         }
-        let services: Vec<&str> = state.services.keys().map(String::as_str).collect();
-        let now = SystemState::of(machine, &services)?;
-        if now != *state {
-            changes.push(format!("packages or services changed: {state:?} became {now:?}"));
+        if state_now != *state {
+            changes.push(format!("packages or services changed: {state:?} became {state_now:?}"));
         }
         Ok(changes)
     }

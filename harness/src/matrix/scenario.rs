@@ -30,6 +30,9 @@ struct Scenario {
     to: Vec<Spanned<String>>,
     /// The releases of Debian; `bookworm-to-trixie` is a machine that goes from one to the next with the same run.
     on: Vec<Spanned<String>>,
+    /// Those cells that run on all of them: parts of their names. The others run on one of them each, in turn; without this key, all run on
+    /// all.
+    everywhere: Option<Vec<Spanned<String>>>,
     /// The states of the machines; `*` is all of them.
     #[serde(default)]
     states: Vec<Spanned<String>>,
@@ -136,6 +139,12 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
             }
         }
     }
+    if let Some(everywhere) = &scenario.everywhere {
+        for part in everywhere {
+            ensure_some(&cells, part, &at)?;
+        }
+        take_turns(&mut cells, &debians, everywhere);
+    }
     for Exception { of, because, expect } in &scenario.except {
         ensure_some(&cells, of, &at)?;
         let concerned = |cell: &Cell| cell.name().contains(of.get_ref().as_str());
@@ -163,6 +172,17 @@ fn ensure_some(cells: &[Cell], part: &Spanned<String>, at: Where<'_>) -> Result<
     let found = cells.iter().any(|cell| cell.name().contains(part.get_ref().as_str()));
     ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(part), part.get_ref());
     Ok(())
+}
+
+/// Leaves of each cell the one on one release of Debian, the next one's on the next: by their names, so that each fault is seen on several.
+/// Those that run everywhere have no turn.
+fn take_turns(cells: &mut Vec<Cell>, debians: &[(Debian, Option<Debian>)], everywhere: &[Spanned<String>]) {
+    let has_turn = |name: &String| !everywhere.iter().any(|part| name.contains(part.get_ref().as_str()));
+    let names: BTreeSet<String> = cells.iter().map(Cell::name_anywhere).filter(has_turn).collect();
+    let turns: BTreeMap<_, _> = names.into_iter().zip(debians.iter().cycle()).collect();
+    let its_turn =
+        |cell: &Cell| turns.get(&cell.name_anywhere()).is_none_or(|turn| **turn == (cell.debian, cell.next_debian));
+    cells.retain(its_turn);
 }
 
 /// A release of Debian, or the way from one to the next.
@@ -258,7 +278,11 @@ mod tests {
 
     #[test]
     fn the_matrix_is_good_and_says_what_is_wrong_with_a_scenario() {
-        assert!(matrix().unwrap().len() >= 150);
+        let cells = matrix().unwrap();
+        assert!(cells.len() >= 150, "{}", cells.len());
+        let on = |debian| cells.iter().filter(|cell| cell.debian == debian).count();
+        let (bookworm, trixie) = (on(Debian::Bookworm), on(Debian::Trixie));
+        assert!(bookworm.abs_diff(trixie) <= 4, "{bookworm} on bookworm, {trixie} on trixie");
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("bad.toml");
         let parts = Parts { states: BTreeMap::new(), faults: BTreeMap::new() };
@@ -271,6 +295,7 @@ mod tests {
         assert_eq!(complaint("states = [\"nowhere\"]"), ":5: there is no states/nowhere.toml");
         assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
+        assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");
         assert!(complaint("state = []").starts_with(":5: unknown field `state`"));
     }
 }

@@ -1,32 +1,9 @@
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
 use jiff::Timestamp;
-use serde::Deserialize;
 
 use super::record::{Kind, Span};
-use crate::machine::Machine;
-use crate::observation::{Mark, STARTED, STOPPING};
-
-/// What happened when in the runs since a mark: steps, hooks and packages as the log tells it, outages as systemd does.
-pub(crate) fn since(mark: &Mark, log: &str, machine: &Machine, services: &[&str]) -> Result<Vec<Span>> {
-    let journal = machine.sh(&format!(
-        "journalctl --quiet --after-cursor='{}' --output=json --output-fields=MESSAGE_ID,UNIT _PID=1",
-        mark.cursor()
-    ))?;
-    read(log, &journal, services)
-}
-
-/// The fields of systemd's own journal entries that matter here.
-#[derive(Deserialize)]
-struct Entry {
-    #[serde(rename = "MESSAGE_ID")]
-    message: Option<String>,
-    #[serde(rename = "UNIT")]
-    unit: Option<String>,
-    #[serde(rename = "__REALTIME_TIMESTAMP")]
-    microseconds: String,
-}
+use crate::observation::Turn;
 
 /// Spans that have begun, each with the moment in milliseconds since 1970.
 #[derive(Default)]
@@ -69,7 +46,8 @@ impl Spans {
     }
 }
 
-fn read(log: &str, journal: &str, services: &[&str]) -> Result<Vec<Span>> {
+/// What happened when: steps, hooks and packages as the upgrader's log tells it, outages as systemd does.
+pub(crate) fn of(log: &str, turns: &[Turn]) -> Vec<Span> {
     let mut spans = Spans::default();
     for line in log.lines() {
         let Some((time, what)) = line.split_once(' ') else { continue };
@@ -99,18 +77,14 @@ fn read(log: &str, journal: &str, services: &[&str]) -> Result<Vec<Span>> {
             }
         }
     }
-    for line in journal.lines() {
-        let entry: Entry = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
-        let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
-        let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
-        let time = entry.microseconds.parse::<i64>()? / 1000;
-        if message == STOPPING {
-            spans.begin(Kind::Outage, service, time);
-        } else if message == STARTED {
-            spans.end(Kind::Outage, service, time, true);
+    for Turn { service, up, time, .. } in turns {
+        if *up {
+            spans.end(Kind::Outage, service, *time, true);
+        } else {
+            spans.begin(Kind::Outage, service, *time);
         }
     }
-    Ok(spans.relative())
+    spans.relative()
 }
 
 #[cfg(test)]
@@ -128,13 +102,9 @@ mod tests {
 2026-11-22T10:00:00.600Z post-upgrade hook 10-x failed with exit code 1 after 100 ms
 2026-11-22T10:00:00.700Z step restart began
 ";
-        let time = |milliseconds: i64| {
-            ("2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_millisecond() + milliseconds) * 1000
-        };
-        let journal = [(STOPPING, 720), (STARTED, 750)].map(|(message, at)| {
-            format!("{{\"MESSAGE_ID\":\"{message}\",\"UNIT\":\"s.service\",\"__REALTIME_TIMESTAMP\":\"{}\"}}", time(at))
-        });
-        let spans = read(log, &journal.join("\n"), &["s"]).unwrap();
+        let start = "2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
+        let turn = |up, at| Turn { service: "s".to_owned(), up, time: start + at, ..Turn::default() };
+        let spans = of(log, &[turn(false, 720), turn(true, 750)]);
         let spans: Vec<_> =
             spans.iter().map(|span| (span.kind, span.name.as_str(), span.begin, span.end, span.good)).collect();
         assert_eq!(

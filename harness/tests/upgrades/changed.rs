@@ -62,19 +62,6 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: true,
     },
     Story {
-        name: "failing_post_upgrade_hook",
-        promise: "A post-upgrade hook that fails keeps neither the other hooks nor the services from their turn, and is \
-                  said in the exit code.",
-        tell: failing_post_upgrade_hook,
-        has_snapshot: true,
-    },
-    Story {
-        name: "service_does_not_come_up",
-        promise: "A service that does not come up keeps no other down, and the admin is told which it is and what to do.",
-        tell: service_does_not_come_up,
-        has_snapshot: true,
-    },
-    Story {
         name: "failing_maintainer_script",
         promise: "When a package cannot be configured, no post-upgrade hook runs on a half-upgraded machine, and the admin \
                   is told what to do.",
@@ -268,33 +255,6 @@ fn stop_then_start(debian: Debian) -> Result<Option<String>> {
     world.publish([&harness::package::Package::new("xivo-sounds", "1.2.3")])?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5, "{transcript}");
-    let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
-    Ok(Some(end.to_owned()))
-}
-
-fn failing_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
-    let failing = "#!/bin/sh\necho 'provd does not answer'\nexit 1\n";
-    let upgrader = appliance::upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/15-failing", failing, 0o755);
-    let world = appliance::upgradable_with(debian, &upgrader, &upgrader)?;
-    let mark = Mark::set(&world.machine)?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 6, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
-    ensure!(happened.restart_order() == SERVICES, "{happened}");
-    Ok(Some(format!("{transcript}\n{happened}")))
-}
-
-fn service_does_not_come_up(debian: Debian) -> Result<Option<String>> {
-    let world = upgradable(debian)?;
-    let broken = b"[Service]\nExecStart=\nExecStart=/bin/false\n";
-    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 5, "{transcript}");
-    let state = SystemState::of(&world.machine, &SERVICES)?;
-    for (name, service) in &state.services {
-        let wanted = if name == "xivo-agid" { "failed" } else { "active" };
-        ensure!(service.state == wanted, "{name} is {}", service.state);
-    }
     let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
     Ok(Some(end.to_owned()))
 }

@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 use harness::appliance::upgradable;
 use harness::image::Debian;
-use harness::observation::{Happened, Mark, SystemState};
+use harness::observation::{Happened, Mark};
 use harness::package::Package;
 use harness::shipped::SERVICES;
 use harness::world::World;
@@ -24,12 +24,6 @@ pub(crate) const STORIES: &[Story] = &[
         promise: "A hook that hangs is ended with all its processes, one that prints rubbish spoils neither screen nor log, and \
                   the others and the services have their turn all the same.",
         tell: hooks_that_misbehave,
-        has_snapshot: true,
-    },
-    Story {
-        name: "hook_kills_the_upgrader",
-        promise: "A hook that kills the upgrader is said to whoever looks on, and the next start completes the upgrade.",
-        tell: hook_kills_the_upgrader,
         has_snapshot: true,
     },
 ];
@@ -129,24 +123,4 @@ fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
     let log = world.machine.sh("sed -n 's/^[^ ]* 13-rubbish: /  /p' /var/log/xivo-upgrade.log")?;
     let screen = from_the_hooks(&transcript.screen)?;
     Ok(Some(format!("{screen}\nWhat the log has of 13-rubbish:\n{log}\n{happened}")))
-}
-
-fn hook_kills_the_upgrader(debian: Debian) -> Result<Option<String>> {
-    let world = upgradable(debian)?;
-    hook(
-        &world,
-        &format!("{LOCAL}/pre-upgrade.d/50-kills"),
-        "if mkdir /root/killed 2>/dev/null; then kill -KILL $PPID; fi",
-    )?;
-    let killed = world.upgrade(&["--yes"]).run()?;
-    ensure!(killed.exit == 5, "{killed}");
-    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.1", "{killed}");
-    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
-    let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0, "{again}");
-    let state = SystemState::of(&world.machine, &SERVICES)?;
-    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
-    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
-    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
-    Ok(Some(format!("{}\n{}", from_the_hooks(&killed.to_string())?, from_the_hooks(&again.to_string())?)))
 }
