@@ -33,6 +33,8 @@ pub enum End {
     Upgraded,
     /// It is as it was, and its services were never touched.
     Unchanged,
+    /// It was on its way to the new release, and is as it was.
+    RolledBack,
     /// It is neither: somebody has to mend something and start again.
     Stuck,
 }
@@ -71,6 +73,7 @@ impl fmt::Display for Expectation {
         let end = match self.end() {
             End::Upgraded => "the machine has the new release, and its services run it",
             End::Unchanged => "the machine is as it was",
+            End::RolledBack => "everything is put back as it was",
             End::Stuck => "the machine needs somebody",
         };
         if let Some(exit) = self.exit {

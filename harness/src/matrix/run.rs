@@ -242,6 +242,11 @@ impl<'a> Running<'a> {
                 self.record.look(("nothing was changed", changed));
                 self.again()
             }
+            End::RolledBack => {
+                let left = before.left(&self.world.machine)?;
+                self.record.look(("everything was put back as it was", left));
+                self.again()
+            }
             End::Stuck => self.again(),
         }
     }
@@ -370,7 +375,7 @@ pub(crate) struct Before(Option<(String, Portrait, SystemState)>);
 
 impl Before {
     pub(crate) fn of(machine: &Machine, services: &[&str], expected: &Expectation) -> Result<Self> {
-        if expected.end() != End::Unchanged {
+        if !matches!(expected.end(), End::Unchanged | End::RolledBack) {
             return Ok(Self(None));
         }
         Self::look(machine, services).map(|seen| Self(Some(seen)))
@@ -380,6 +385,20 @@ impl Before {
         let [print, portrait, state] =
             machine.ask([FINGERPRINT, &Portrait::script(), &SystemState::script(services)])?;
         Ok((print, Portrait::parse(&portrait), SystemState::read(&state, services)?))
+    }
+
+    /// What is left of an upgrade that was undone. Services were restarted, and run what they ran.
+    pub(crate) fn left(&self, machine: &Machine) -> Result<Vec<String>> {
+        let mut left = self.changes(machine, true)?;
+        let Some((.., state)) = &self.0 else { return Ok(left) };
+        let services: Vec<&str> = state.services.keys().map(String::as_str).collect();
+        let now = SystemState::of(machine, &services)?;
+        for (service, before) in &state.services {
+            if now.services.get(service).is_none_or(|now| now.version != before.version) {
+                left.push(format!("{service} does not run {} again: {:?}", before.version, now.services.get(service)));
+            }
+        }
+        Ok(left)
     }
 
     /// What has changed since; if the machine has booted in between, processes and times have in any case.

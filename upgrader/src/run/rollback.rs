@@ -164,6 +164,12 @@ impl Run<'_> {
                 Ok(exit)
             }
             Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
+            // A service that does not come up as it was is for a human; the way back is gone to its end.
+            Err(stopped) if self.is_back() => {
+                self.journal.take().map_or(Ok(()), Journal::close)?;
+                store::discard(self.context.paths)?;
+                Err(stopped)
+            }
             Err(stopped) => {
                 let _ = self.note(Entry::Stopped(Exit::NeedsHuman));
                 Err(stopped)
@@ -255,6 +261,12 @@ impl Run<'_> {
             events.tell(Event::Attention(text));
         }
         result.map(|()| Outcome::Done)
+    }
+
+    /// True if nothing is left but to see to services.
+    fn is_back(&self) -> bool {
+        let step = Journal::read(self.context.paths).ok().flatten().and_then(|past| past.step());
+        step == Some(Step::VerifyOld) && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty())
     }
 
     /// The packages that are not what they were.
