@@ -46,7 +46,7 @@ const LINE: u64 = 256;
 /// What the store would need, on each filesystem that is concerned.
 pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
     let mut own = Need { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
-    let mut others: BTreeMap<u64, Need> = BTreeMap::new();
+    let mut others: HashMap<u64, Need> = HashMap::new();
     let own_mount = paths.state().ancestors().find_map(|path| look(path).ok().flatten()).map(|seen| seen.mount);
     let mut inodes = HashSet::new();
     let mut copied_whole: HashMap<u64, bool> = HashMap::new();
@@ -70,7 +70,10 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
             others.entry(seen.mount).or_insert(Need { on, bytes: 0, inodes: 2, held: 0 }).held += seen.disk;
         }
     }
-    Ok([own].into_iter().chain(others.into_values()).collect())
+    // The kernel's numbers of mounts are in no order that means anything.
+    let mut others: Vec<Need> = others.into_values().collect();
+    others.sort_by(|one, other| one.on.cmp(&other.on));
+    Ok([own].into_iter().chain(others).collect())
 }
 
 /// Makes a store of how the machine is. One from before is discarded. When this returns, the store is complete and durable;

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, llistxattr, lsetxattr, makedev, mknodat};
 
 use crate::paths::Paths;
+use crate::store::place::How;
 use crate::store::{Restored, Scope, Store, arm, open};
 
 /// A capability as the kernel has it: `cap_net_bind_service=ep`.
@@ -276,6 +277,12 @@ pub(super) fn assert_same(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<P
     };
     let (before, after) = (only(before, after), only(after, before));
     assert!(before.is_empty() && after.is_empty(), "before:\n{}\nafter:\n{}", before.join("\n"), after.join("\n"));
+}
+
+/// True if a store has links: elsewhere than on btrfs, XFS and overlayfs.
+pub(super) fn has_links(store: &Store) -> bool {
+    let mut stored = store.manifest.lines.values().filter_map(|line| line.stored.as_ref());
+    stored.any(|stored| stored.how == How::Link)
 }
 
 /// True if owners, devices and capabilities can be made.

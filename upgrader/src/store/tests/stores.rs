@@ -151,9 +151,9 @@ fn the_space_for_a_store_is_known_before() {
     let needs = measure(&machine.paths, &machine.scope).unwrap();
     let armed = arm(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
     let [need] = &needs[..] else { panic!("{needs:?}") };
-    assert!(need.bytes > armed.bytes && need.held >= armed.linked * 4096 / 2, "{need:?} {armed:?}");
-    let copies = fs::read_dir(machine.paths.rollback().join("files")).unwrap().count() as u64;
-    assert!(need.inodes >= copies - armed.linked && armed.linked > 15, "{need:?} {copies} {armed:?}");
+    let shared = armed.linked + armed.reflinked;
+    assert!(need.bytes > armed.bytes && need.inodes >= armed.copied, "{need:?} {armed:?}");
+    assert!(need.held >= shared * 2048 && armed.copied > 15, "{need:?} {armed:?}");
 }
 
 #[test]
