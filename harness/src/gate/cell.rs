@@ -137,6 +137,7 @@ impl Machines<'_> {
                 self.look(machine, installed, expected, (&failed_before, &mark), record)?;
             }
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
+            (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),
             (End::Upgraded, None) | (End::Stuck, _) => {}
         }
         if let Some(check) = state.check(machine)? {
