@@ -41,10 +41,9 @@ const VARYING: [(&str, &str); 12] = [
     ("the upgrade ended on ", " ("),
 ];
 
-/// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, that a
-/// key is missing, of which gpgv and sqv have to tell, and that a disk is full, which as many packages notice as are on their way.
-const ENDINGS: [(&str, &str); 5] = [
-    ("  Error writing to file - write (28: No space left on device)", "  (no space)"),
+/// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that
+/// a key is missing, of which gpgv and sqv have to tell.
+const ENDINGS: [(&str, &str); 4] = [
     ("  Could not connect to ", "  (no connection)"),
     ("  Unable to connect to ", "  (no connection)"),
     ("GPG error: ", "(wrong signature)"),

@@ -153,14 +153,22 @@ impl<'a> Command<'a> {
     /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
     pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
         let command = self.words.join(" ");
+        let at_terminal = self.person.is_some();
         let mut seen = Vec::new();
         let ended = Command { live: Some(&mut seen), ..self }.run();
         if let Ok(Transcript { exit: 0, .. }) = &ended {
             bail!("`{command}` ended although the power was cut: {ended:?}");
         }
-        let mut printed = Printed::default();
-        printed.add(&seen);
-        Ok(Transcript { command, screen: printed.text().to_owned(), exit: HUNG_UP })
+        let screen = if at_terminal {
+            let mut terminal = Terminal::default();
+            terminal.add(&seen);
+            terminal.seen()?
+        } else {
+            let mut printed = Printed::default();
+            printed.add(&seen);
+            printed.text().to_owned()
+        };
+        Ok(Transcript { command, screen, exit: HUNG_UP })
     }
 
     async fn follow(mut self) -> Result<(String, i64)> {

@@ -16,7 +16,7 @@ pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend
 /// Prints what systemd knows of every unit; which packages the files of those that come from packages belong to; and when packages were
 /// unpacked.
 const UNITS: &str = r#"
-units=$(systemctl show --timestamp=unix --property=Id,ActiveState,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload '*')
+units=$(systemctl show --timestamp=unix --property=Id,MainPID,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload '*')
 printf '%s\n==\n' "$units"
 printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed 'p; s|^|/usr|' | sort -u |
     xargs dpkg-query --search 2>/dev/null || :
@@ -91,6 +91,16 @@ struct Seen {
     debian: String,
 }
 
+impl Seen {
+    /// What the upgrader has said to run old code, and has not restarted.
+    fn restart_recommended(&self) -> Result<Vec<String>> {
+        let Some(last) = self.reports.first() else { return Ok(Vec::new()) };
+        let named: Vec<(String, String)> =
+            serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?;
+        Ok(named.into_iter().map(|(name, _)| name).collect())
+    }
+}
+
 impl Upgraded<'_> {
     /// Looks at everything.
     pub fn checks(&self) -> Result<Vec<Check>> {
@@ -100,7 +110,7 @@ impl Upgraded<'_> {
             ("every package of the release is there", self.packages(&seen.state)),
             ("every service runs, and runs the new version", self.services(&seen.state)),
             ("no unit has failed", self.failed_units(&seen.failed)),
-            ("no service is older than its package", old_processes(&seen.units)?),
+            ("no service is older than its package", old_processes(&seen)?),
             ("systemd has read every unit as it is on disk", unread_units(&seen.units)),
             ("no shipped file was modified", self.shipped_files(&seen.modified)),
             ("nothing runs replaced files", replaced_files(&seen)?),
@@ -258,8 +268,10 @@ impl Upgraded<'_> {
 }
 
 /// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
-fn old_processes(units: &str) -> Result<Vec<String>> {
-    let (units, packages) = units.split_once("==\n").context("the machine said less than it was asked")?;
+/// What cannot be restarted on a machine that is in use may run on, if the upgrader has said so.
+fn old_processes(seen: &Seen) -> Result<Vec<String>> {
+    let named = seen.restart_recommended()?;
+    let (units, packages) = seen.units.split_once("==\n").context("the machine said less than it was asked")?;
     let (owners, unpacked) = packages.split_once("==\n").context("the machine said less than it was asked")?;
     // A unit's package, by the name of its file: which of two paths to the same directory dpkg knows is another question.
     let owners: BTreeMap<&str, &str> =
@@ -271,16 +283,16 @@ fn old_processes(units: &str) -> Result<Vec<String>> {
     for unit in units.split("\n\n") {
         let unit: BTreeMap<&str, &str> = lines_of(unit, "=").collect();
         let start = unit.get("ExecMainStartTimestamp").and_then(|time| time.strip_prefix('@'));
-        let (Some(start), Some(path), Some(&"active")) = (start, unit.get("FragmentPath"), unit.get("ActiveState"))
-        else {
+        let (Some(start), Some(path), Some(name)) = (start, unit.get("FragmentPath"), unit.get("Id")) else { continue };
+        if unit.get("MainPID") == Some(&"0") || named.iter().any(|named| *name == format!("{named}.service")) {
             continue;
-        };
+        }
         let Some((package, time)) = owners.get(file_name(path)).and_then(|package| unpacked.get_key_value(package))
         else {
             continue;
         };
         if start.parse::<i64>()? < *time {
-            findings.push(format!("{} has run since before {package} was unpacked", unit["Id"]));
+            findings.push(format!("{name} has run since before {package} was unpacked"));
         }
     }
     Ok(findings)
@@ -295,11 +307,8 @@ fn unread_units(units: &str) -> Vec<String> {
 /// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
 /// machine that is in use may run on, if the upgrader has said so.
 fn replaced_files(seen: &Seen) -> Result<Vec<String>> {
-    let named: Vec<(String, String)> = match seen.reports.first() {
-        Some(last) => serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?,
-        None => Vec::new(),
-    };
-    let is_named = |line: &String| named.iter().any(|(name, _)| line.starts_with(&format!("{name}: ")));
+    let named = seen.restart_recommended()?;
+    let is_named = |line: &String| named.iter().any(|name| line.starts_with(&format!("{name}: ")));
     Ok(lines(&seen.replaced).filter(|line| !is_named(line)).collect())
 }
 

@@ -263,7 +263,7 @@ impl<'a> Running<'a> {
         std::thread::scope(|scope| {
             let run =
                 scope.spawn(|| if cut { self.command().run_while_the_power_lasts() } else { self.command().run() });
-            if let Some(hold) = hold {
+            if let Some(hold) = &hold {
                 hold.asked()?;
                 if !cut {
                     machine.command(&[&strike_point(strike.step).program()]).run()?;
@@ -274,6 +274,7 @@ impl<'a> Running<'a> {
             if cut {
                 machine.cut_the_power()?;
             }
+            drop(hold);
             let transcript = run.join().map_err(|_| anyhow!("the run could not be followed"))??;
             if cut {
                 machine.power_on()?;
@@ -288,10 +289,13 @@ impl<'a> Running<'a> {
         if self.cell.next_debian.is_some() {
             command = command.within(NEXT_DEBIAN);
         }
-        if self.cell.strike.as_ref().is_some_and(|strike| strike.strikes() && strike.step == Step::Confirm) {
+        if let Some(strike) =
+            self.cell.strike.as_ref().filter(|strike| strike.strikes() && strike.step == Step::Confirm)
+        {
+            let cut = strike.fault.power_cut;
             command = command.strike(QUESTION, &strike_point(Step::Confirm).program());
-            // Whom a signal has ended nobody answers.
-            if self.cell.expectation().exit() > SIGNALLED {
+            // Whom a signal or a power cut has ended nobody answers.
+            if cut || self.cell.expectation().exit() > SIGNALLED {
                 return command;
             }
         }
