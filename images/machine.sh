@@ -22,6 +22,19 @@ systemctl mask --quiet apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.ti
 # No console is attached, and the network is the engine's business.
 systemctl mask --quiet console-getty.service getty.target systemd-networkd.service systemd-resolved.service 2>/dev/null
 
+# Nor has it disks, keys or an initrd: what looks for them runs at every boot and at every daemon-reload, of which an upgrade has one for
+# each service. What makes units of scripts in /etc/init.d stays: packages have such.
+mkdir -p /etc/systemd/system-generators
+for generator in /usr/lib/systemd/system-generators/*; do
+    case $generator in
+        */systemd-sysv-generator) ;;
+        *) ln -s /dev/null "/etc/systemd/system-generators/${generator##*/}" ;;
+    esac
+done
+systemctl mask --quiet dev-hugepages.mount dev-mqueue.mount sys-fs-fuse-connections.mount sys-kernel-config.mount \
+    sys-kernel-debug.mount sys-kernel-tracing.mount proc-sys-fs-binfmt_misc.automount e2scrub_reap.service \
+    systemd-ask-password-console.path systemd-ask-password-wall.path systemd-remount-fs.service
+
 # A machine knows no source but the repository of its test. Debian's own lie ready for tests that want real packages.
 mkdir /etc/apt/debian-sources
 for source in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
