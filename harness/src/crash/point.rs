@@ -12,6 +12,14 @@ use crate::world::World;
 /// Every how many-th point is on the newer Debian.
 const ELSEWHERE: usize = 5;
 
+/// How many calls are taken of each run of dpkg.
+const OF_DPKG: usize = 8;
+
+/// In turns: dpkg alone is killed, or all of the upgrade with it.
+fn killed() -> impl Iterator<Item = (&'static str, Deed)> {
+    [("", Deed::KillDpkg), (":all", Deed::KillAll)].into_iter().cycle()
+}
+
 /// One place in an upgrade at which something happens to the machine.
 #[derive(Debug, Clone)]
 pub(super) struct Point {
@@ -55,17 +63,14 @@ pub(super) fn all(reference: &Reference) -> Vec<Point> {
         }
     }
     for (run, calls) in reference.dpkg.iter().enumerate() {
-        for (index, (_, call)) in call::chosen(calls).into_iter().enumerate().step_by(3) {
+        let calls = calls.iter().step_by(calls.len().div_ceil(OF_DPKG).max(1));
+        for (call, (word, deed)) in calls.zip(killed()) {
             let place = Place::Dpkg(run + 1, call.clone());
-            let name = format!("dpkg:{}:{}:{}", run + 1, call.name, call.nth);
-            let (name, deed) = if index % 2 == 0 { (name, Deed::KillDpkg) } else { (name + ":all", Deed::KillAll) };
-            points.push((name, Scene::Run, place, deed));
+            points.push((format!("dpkg:{}:{}:{}{word}", run + 1, call.name, call.nth), Scene::Run, place, deed));
         }
     }
-    for script in &reference.scripts {
-        let place = Place::Script(script.clone());
-        points.push((format!("script:{script}"), Scene::Run, place.clone(), Deed::KillDpkg));
-        points.push((format!("script:{script}:all"), Scene::Run, place, Deed::KillAll));
+    for (script, (word, deed)) in reference.scripts.iter().zip(killed()) {
+        points.push((format!("script:{script}{word}"), Scene::Run, Place::Script(script.clone()), deed));
     }
     for (word, alone) in [("alone", true), ("again", false)] {
         let cut = Deed::CutPower { alone };

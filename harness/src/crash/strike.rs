@@ -124,12 +124,13 @@ impl Strike {
         }
     }
 
-    /// What makes room again on a disk that is full, as an admin does.
+    /// Takes away what [`Strike::script`] brought, and makes room again on a disk that is full, as a shell script: it happened once.
     pub(super) fn mend(&self) -> String {
-        match self.deed {
-            Deed::Fill(directory) => format!("rm -f {directory}/core"),
-            _ => ":".to_owned(),
-        }
+        let core = match self.deed {
+            Deed::Fill(directory) => format!("{directory}/core"),
+            _ => String::new(),
+        };
+        format!("rm -rf {PREPARED} {core} /run/systemd/system/*.d/strike.conf; systemctl daemon-reload")
     }
 }
 

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Machine;
 
 /// Paths that are not compared, each with all below it: what belongs to a machine's life and not to what is installed on it.
-const EXCEPTIONS: [&str; 25] = [
+const EXCEPTIONS: [&str; 26] = [
     // The kernel's, the engine's, and what is in memory.
-    "/proc", "/sys", "/dev", "/run", "/tmp", "/.dockerenv", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab",
+    "/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/.dockerenv", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab",
     // Logs, systemd's journal among them, and caches.
     "/var/log", "/var/cache", "/var/lib/apt/lists", "/var/backups",
     // Identities, seeds, and what systemd remembers of them.
