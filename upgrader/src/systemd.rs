@@ -64,6 +64,18 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     Ok(shown)
 }
 
+/// The names of the services that are active, and of what lets services start.
+pub fn active() -> Result<Vec<String>> {
+    let of_interest = ["--state=active", "--type=service,socket,timer,path"];
+    let listed = Program::new("systemctl").args(["list-units", "--plain", "--no-legend", "--full"]).args(of_interest).output()?;
+    Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Starts a unit.
+pub fn start(unit: &str) -> Result<()> {
+    systemctl(&["start", unit])
+}
+
 /// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
 /// refuse, and leave it down.
 pub fn restart(unit: &str) -> Result<()> {

@@ -15,7 +15,7 @@ use crate::processes::Processes;
 use crate::restart::restart_all;
 use crate::step::Outcome;
 use crate::store::{self, Scope};
-use crate::{apt, database, dpkg, package_locks, reboot, worker};
+use crate::{apt, database, dpkg, package_locks, reboot, systemd, worker};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -43,7 +43,7 @@ impl Run<'_> {
 
     /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
     /// stays, and what this plan changes beside is added.
-    pub(super) fn arm(&self, events: &mut Events<'_>) -> Result<Outcome> {
+    pub(super) fn arm(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if self.context.config.rollback == Rollback::Never {
             store::discard(self.context.paths)?;
             return Ok(Outcome::Done);
@@ -53,6 +53,9 @@ impl Run<'_> {
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;
         events.tell(Event::Armed { paths: armed.paths, bytes: armed.bytes });
+        if worker::has_systemd() {
+            self.note(Entry::Active(systemd::active()?))?;
+        }
         Ok(Outcome::Done)
     }
 
