@@ -95,6 +95,11 @@ pub(super) fn all(reference: &Reference) -> Vec<Point> {
         points.push((format!("start:{service}:fails"), Scene::Run, place.clone(), Deed::Fail));
         points.push((format!("start:{service}:kills"), Scene::Run, place, Deed::KillUpgrader));
     }
+    for directory in ["/var/lib/xivo-upgrade", "/var", "/usr", "/etc", "/var/log", "/var/cache/apt/archives"] {
+        for (word, scene, place) in in_each_step(reference) {
+            points.push((format!("full:{word}:{directory}"), scene, place, Deed::Fill(directory)));
+        }
+    }
     let point = |(index, (name, scene, place, deed)): (usize, (String, Scene, Place, Deed))| Point {
         name,
         debian: if index % ELSEWHERE == ELSEWHERE - 1 { Debian::Trixie } else { Debian::Bookworm },
@@ -129,7 +134,7 @@ impl Point {
             wrong.push("nothing happened".to_owned());
         }
         world.machine.sh(&self.strike.mend())?;
-        if !ended.is_over() && cut != Some(true) {
+        if !ended.is_over && cut != Some(true) {
             ended = Scene::Run.begin(&world)?;
             story.push_str(&ended.to_string());
         }
@@ -178,6 +183,28 @@ impl Point {
             (true, false) => Verdict::RolledBack,
         }
     }
+}
+
+/// A place in the middle of each step of a run and of the way back, by its name.
+fn in_each_step(reference: &Reference) -> Vec<(String, Scene, Place)> {
+    let hook = |phase| Place::Hook(phase);
+    let start = |service: &str| Place::Start(service.to_owned());
+    let mut places = vec![
+        ("pre-upgrade-hooks".to_owned(), Scene::Run, hook("pre-upgrade")),
+        ("packages".to_owned(), Scene::Run, Place::Script("xivo-provd.preinst".to_owned())),
+        ("post-upgrade-hooks".to_owned(), Scene::Run, hook("post-upgrade")),
+        ("restart".to_owned(), Scene::Run, start("asterisk")),
+    ];
+    // In others the journal says first that the step begins; then comes what is in the middle of it, or its end.
+    for (scene, steps) in [(Scene::Run, ["download", "arm-rollback"]), (Scene::Back, ["roll-back", "restart-old"])] {
+        let calls = reference.calls.iter().filter(|(of, _)| *of == scene).flat_map(|(_, calls)| calls);
+        for step in steps {
+            if let Some(call) = calls.clone().filter(|call| call.step == step).nth(1) {
+                places.push((step.to_owned(), scene, Place::Write(call.clone())));
+            }
+        }
+    }
+    places
 }
 
 /// Fails if two points have one name.

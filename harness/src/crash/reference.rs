@@ -56,8 +56,8 @@ impl Reference {
             let world = stage.world(scene)?;
             world.machine.sh(&count(scene))?;
             let ended = scene.begin(&world)?;
-            let expected = if scene == Scene::Back { 4 } else { 0 };
-            ensure!(ended.exit == Some(expected), "{}: {ended:?}", scene.key());
+            let expected = [Some(0), Some(0), None, Some(4)][scene as usize];
+            ensure!(ended.exit == expected && ended.is_over, "{}: {ended:?}", scene.key());
             let printed = world.machine.sh(COUNTED)?;
             let mut sections = printed.split("==\n");
             let calls = call::read(sections.next().unwrap_or_default());

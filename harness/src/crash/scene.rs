@@ -65,7 +65,7 @@ impl Scene {
             return Ended::at_boot(&world.machine);
         }
         let Transcript { screen, exit, .. } = world.upgrade(&["--yes"]).run()?;
-        Ok(Ended { exit: Some(exit), screen })
+        Ok(Ended { exit: Some(exit), is_over: matches!(exit, 0 | 1 | 4 | 6), screen })
     }
 
     /// The unit in which the upgrader works, and its verb there.
@@ -176,19 +176,17 @@ impl Stage {
 /// How a scene ended.
 #[derive(Debug)]
 pub(super) struct Ended {
-    /// The exit code; none if it was killed, or nobody was there.
+    /// What its exit code says of the machine; none if it was killed, or says nothing.
     pub(super) exit: Option<i64>,
+    /// True if nobody has to do anything about it.
+    pub(super) is_over: bool,
     screen: String,
 }
 
 impl Ended {
+    /// Nobody saw an end.
     pub(super) fn nothing() -> Self {
-        Self { exit: None, screen: String::new() }
-    }
-
-    /// True if nobody has to do anything about it.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.exit, Some(0 | 1 | 4 | 6))
+        Self { exit: None, is_over: false, screen: String::new() }
     }
 
     /// How the unit at boot ended, once it has.
@@ -198,12 +196,13 @@ impl Ended {
             "until systemctl show -P ActiveState {unit} | grep -qv activating; do sleep 0.05; done
             systemctl show -P ExecMainCode -P ExecMainStatus {unit}"
         ))?;
-        let exit = match screen.trim().split_once('\n') {
-            // CLD_EXITED (sigaction(2)). Where nothing was to be done, the unit's condition was not met.
-            Some(("1", status)) => Some(status.parse()?),
-            _ => None,
-        };
-        Ok(Self { exit, screen })
+        Ok(match screen.trim().split_once('\n') {
+            // CLD_EXITED (sigaction(2)), and nothing is left to do: a run that had changed nothing is forgotten.
+            Some(("1", "0")) => Self { exit: None, is_over: true, screen },
+            Some(("1", status)) => Self { exit: Some(status.parse()?), is_over: matches!(status, "4" | "6"), screen },
+            // The unit's condition was not met, or it was killed.
+            _ => Self { exit: None, is_over: false, screen },
+        })
     }
 }
 

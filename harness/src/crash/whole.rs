@@ -24,6 +24,9 @@ const EXCEPTIONS: [&str; 26] = [
 /// The key with which a world's repository signs: another each time.
 const KEY: &str = "/usr/share/keyrings/xivo.pgp";
 
+/// The upgrader's store on a filesystem that is not that of its state.
+const STORE: &str = ".xivo-upgrade-rollback";
+
 /// Everything that a machine is, but for [`EXCEPTIONS`]: each path with type, mode, owner, content and extended attributes, times left aside;
 /// what dpkg complains of; and the services, with the versions that they say they run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +68,8 @@ impl Whole {
 
 /// Prints all that [`Whole::read`] reads.
 pub(super) fn script() -> String {
-    let exceptions: Vec<String> = EXCEPTIONS.iter().map(|path| format!("-path {path}")).collect();
+    let paths = EXCEPTIONS.iter().map(|path| format!("-path {path}"));
+    let exceptions: Vec<String> = paths.chain([format!("-name {STORE}")]).collect();
     format!(
         r#"export LC_ALL=C
 everything() {{ find / \( {exceptions} \) -prune -o "$@"; }}
