@@ -27,6 +27,23 @@ use self::scene::Stage;
 use crate::binaries;
 use crate::image::Debian;
 
+/// Points of every kind, for every run of the tests.
+pub const CHOSEN: [&str; 13] = [
+    "write:20:run",
+    "write:40:run",
+    "write:9:resume",
+    "write:9:boot",
+    "write:5:back",
+    "dpkg:4:fsync:1",
+    "script:asterisk.postinst",
+    "script:xivo-agid.prerm:all",
+    "power:script:xivo-agid.postinst:alone",
+    "power:start:xivo-provd:back:again",
+    "full:packages:/var",
+    "hook:post-upgrade:kills",
+    "start:nginx:fails",
+];
+
 /// Which points are run, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -125,7 +142,14 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
                     "DIVERGED"
                 }
             };
-            writeln!(out, "{:>4} of {}  {:<40} {:<8} {seconds:>3} s  {word}", number + 1, results.points, point.name, point.debian)?;
+            writeln!(
+                out,
+                "{:>4} of {}  {:<40} {:<8} {seconds:>3} s  {word}",
+                number + 1,
+                results.points,
+                point.name,
+                point.debian
+            )?;
         }
         Ok(())
     })?;
@@ -136,9 +160,29 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  Once more: {command}")?;
     }
     let good = results.completed + results.rolled_back;
-    writeln!(out, "{good} of {}: {} completed, {} rolled back", results.points, results.completed, results.rolled_back)?;
+    writeln!(
+        out,
+        "{good} of {}: {} completed, {} rolled back",
+        results.points, results.completed, results.rolled_back
+    )?;
     ensure!(results.diverged.is_empty(), "{} diverged", results.diverged.len());
     Ok(())
+}
+
+/// Runs one point, on the older Debian.
+///
+/// # Errors
+/// If there is none of that name, or it diverged.
+pub fn check(name: &str) -> Result<()> {
+    let ground = Ground::of(Debian::Bookworm)?;
+    let points = all(&ground.reference);
+    let mut point =
+        points.into_iter().find(|point| point.name == name).with_context(|| format!("there is no point {name}"))?;
+    point.debian = Debian::Bookworm;
+    match examine(&point, &ground)? {
+        Verdict::Completed | Verdict::RolledBack => Ok(()),
+        Verdict::Diverged(paths) => Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name))),
+    }
 }
 
 /// Runs a point. What was seen of one that diverged is kept.

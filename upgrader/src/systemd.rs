@@ -67,7 +67,10 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
 /// The names of the services that are active, and of what lets services start.
 pub fn active() -> Result<Vec<String>> {
     let of_interest = ["--state=active", "--type=service,socket,timer,path"];
-    let listed = Program::new("systemctl").args(["list-units", "--plain", "--no-legend", "--full"]).args(of_interest).output()?;
+    let listed = Program::new("systemctl")
+        .args(["list-units", "--plain", "--no-legend", "--full"])
+        .args(of_interest)
+        .output()?;
     Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 

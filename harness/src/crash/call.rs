@@ -44,7 +44,8 @@ pub(super) fn chosen(calls: &[Call]) -> Vec<(usize, &Call)> {
     for (index, call) in calls.iter().enumerate() {
         alike.entry((&call.step, &call.name)).or_default().push(index);
     }
-    let every = |indices: &Vec<usize>, name: &str| if name.contains("sync") { 1 } else { indices.len().div_ceil(OF_MANY) };
+    let every =
+        |indices: &Vec<usize>, name: &str| if name.contains("sync") { 1 } else { indices.len().div_ceil(OF_MANY) };
     let mut indices: Vec<usize> =
         alike.iter().flat_map(|((_, name), all)| all.iter().copied().step_by(every(all, name).max(1))).collect();
     indices.sort_unstable();
@@ -60,7 +61,10 @@ mod tests {
         let trace = "fsync(3</a>) = 0\nwrite(4</j>, \"00 {\\\"time\\\":\\\"x\\\",\\\"step-began\\\":\\\"packages\\\"}\\n\", 9) = 9\n\
                      fdatasync(4</j>) = 0\n--- SIGCHLD {si_signo=SIGCHLD} ---\nfdatasync(4</j>) = 0\n+++ exited with 0 +++\n";
         let call = |name: &str, nth, step: &str| Call { name: name.to_owned(), nth, step: step.to_owned() };
-        assert_eq!(read(trace), [call("fsync", 1, ""), call("fdatasync", 1, "packages"), call("fdatasync", 2, "packages")]);
+        assert_eq!(
+            read(trace),
+            [call("fsync", 1, ""), call("fdatasync", 1, "packages"), call("fdatasync", 2, "packages")]
+        );
     }
 
     #[test]
@@ -69,7 +73,8 @@ mod tests {
         let calls: Vec<Call> = (1..=100).flat_map(|nth| [call("rename", nth), call("fsync", nth)]).collect();
         let chosen = chosen(&calls);
         assert_eq!(chosen.iter().filter(|(_, call)| call.name == "fsync").count(), 100);
-        let renames: Vec<usize> = chosen.iter().filter(|(_, call)| call.name == "rename").map(|(_, call)| call.nth).collect();
+        let renames: Vec<usize> =
+            chosen.iter().filter(|(_, call)| call.name == "rename").map(|(_, call)| call.nth).collect();
         assert_eq!(renames, [1, 14, 27, 40, 53, 66, 79, 92]);
         assert_eq!(chosen[1], (2, &calls[1]), "places in the row begin with one");
     }

@@ -51,7 +51,8 @@ impl Reference {
         let world = stage.world(Scene::Run)?;
         let old = Whole::of(&world.machine)?;
         drop(world);
-        let mut reference = Self { upgraded: old.clone(), old, calls: Vec::new(), dpkg: Vec::new(), scripts: Vec::new() };
+        let mut reference =
+            Self { upgraded: old.clone(), old, calls: Vec::new(), dpkg: Vec::new(), scripts: Vec::new() };
         for scene in Scene::ALL {
             let world = stage.world(scene)?;
             world.machine.sh(&count(scene))?;

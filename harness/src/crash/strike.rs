@@ -72,7 +72,10 @@ impl Strike {
         match &self.place {
             Place::Write(call) => {
                 let signal = if self.deed == Deed::KillUpgrader { "KILL" } else { "STOP" };
-                script.push_str(&traced(scene, &format!("-e trace={0} -e inject={0}:signal={signal}:when={1}", call.name, call.nth)));
+                script.push_str(&traced(
+                    scene,
+                    &format!("-e trace={0} -e inject={0}:signal={signal}:when={1}", call.name, call.nth),
+                ));
                 if signal == "STOP" {
                     script.push_str(&program("deed", &format!(
                         "until grep -qs 'stopped by SIGSTOP' {PREPARED}/trace; do sleep 0.01; done\n{once}\n{deed}\nkill -CONT $(cat /run/xivo-upgrade.lock)"
@@ -141,7 +144,8 @@ impl Deed {
             // This runs in a maintainer script, whose parent is dpkg.
             Self::KillDpkg => "kill -KILL $(ps -o ppid= -p $PPID)".to_owned(),
             Self::KillAll => {
-                "echo 1 >/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(cat /run/xivo-upgrade.lock)/cgroup)/cgroup.kill".to_owned()
+                "echo 1 >/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$(cat /run/xivo-upgrade.lock)/cgroup)/cgroup.kill"
+                    .to_owned()
             }
             Self::CutPower { .. } => format!("touch {CUT}\nsleep infinity"),
             Self::Fail => "exit 1".to_owned(),
@@ -210,10 +214,8 @@ pub(super) fn make_places(packages: &mut [Package]) {
     for package in packages {
         for script in ["preinst", "postinst", "prerm", "postrm"] {
             let text = package.scripts.entry(script.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
-            let place = format!(
-                "set -e\nif [ -x {PREPARED}/script ]; then {PREPARED}/script {}.{script}; fi\n",
-                package.name
-            );
+            let place =
+                format!("set -e\nif [ -x {PREPARED}/script ]; then {PREPARED}/script {}.{script}; fi\n", package.name);
             *text = text.replacen("set -e\n", &place, 1);
         }
     }

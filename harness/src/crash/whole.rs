@@ -8,17 +8,37 @@ use crate::machine::Machine;
 /// Paths that are not compared, each with all below it: what belongs to a machine's life and not to what is installed on it.
 const EXCEPTIONS: [&str; 26] = [
     // The kernel's, the engine's, and what is in memory.
-    "/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/.dockerenv", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/run",
+    "/tmp",
+    "/var/tmp",
+    "/.dockerenv",
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/etc/mtab",
     // Logs, systemd's journal among them, and caches.
-    "/var/log", "/var/cache", "/var/lib/apt/lists", "/var/backups",
+    "/var/log",
+    "/var/cache",
+    "/var/lib/apt/lists",
+    "/var/backups",
     // Identities, seeds, and what systemd remembers of them.
-    "/etc/machine-id", "/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/var/lib/systemd/catalog", "/var/lib/systemd/timers",
+    "/etc/machine-id",
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/var/lib/systemd/catalog",
+    "/var/lib/systemd/timers",
     // What dpkg had before its last change.
-    "/var/lib/dpkg/status-old", "/var/lib/dpkg/diversions-old", "/var/lib/dpkg/statoverride-old",
+    "/var/lib/dpkg/status-old",
+    "/var/lib/dpkg/diversions-old",
+    "/var/lib/dpkg/statoverride-old",
     // The upgrader's own journal, history and store.
     "/var/lib/xivo-upgrade",
     // Each world's own: its repository, and whether anybody takes up a run at boot.
-    "/etc/apt/sources.list.d/xivo.sources", "/var/lib/crash",
+    "/etc/apt/sources.list.d/xivo.sources",
+    "/var/lib/crash",
 ];
 
 /// The key with which a world's repository signs: another each time.
@@ -62,7 +82,9 @@ impl Whole {
         let names: BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
         let told = |what: Option<&String>| what.map_or_else(|| "nothing".to_owned(), |what| what.trim().to_owned());
         let differing = names.into_iter().filter(|name| self.0.get(*name) != other.0.get(*name));
-        differing.map(|name| format!("{name}: {} instead of {}", told(self.0.get(name)), told(other.0.get(name)))).collect()
+        differing
+            .map(|name| format!("{name}: {} instead of {}", told(self.0.get(name)), told(other.0.get(name))))
+            .collect()
     }
 }
 
@@ -96,7 +118,8 @@ mod tests {
     #[test]
     fn what_is_at_a_path_is_told_in_one_piece_and_differences_by_path() {
         let old = Whole::read("path\t/a\tf 644 0:0 \npath\t/b\tl 777 0:0 a\nservice\tx\tactive 1\n0a  /a\n");
-        let new = Whole::read("path\t/a\tf 644 0:0 \nservice\tx\tactive 2\n0a  /a\n# file: /a\nsecurity.capability=0x01\n\n");
+        let new =
+            Whole::read("path\t/a\tf 644 0:0 \nservice\tx\tactive 2\n0a  /a\n# file: /a\nsecurity.capability=0x01\n\n");
         assert_eq!(
             new.differences(&old),
             [
