@@ -139,7 +139,7 @@ impl Point {
             story.push_str(&ended.to_string());
         }
         let now = Whole::of(&world.machine)?;
-        let verdict = self.judge(&now, reference, ended.exit, wrong);
+        let verdict = judge(&now, reference, ended.exit, wrong);
         if matches!(verdict, Verdict::Diverged(_)) {
             story.push_str(&world.machine.sh(
                 "echo; cat /var/log/xivo-upgrade.log; echo; cat /var/lib/xivo-upgrade/journal* || :; journalctl --no-pager | tail -n 300",
@@ -160,28 +160,29 @@ impl Point {
         })?;
         if alone { Ended::at_boot(&world.machine) } else { Ok(Ended::nothing()) }
     }
+}
 
-    fn judge(&self, now: &Whole, reference: &Reference, exit: Option<i64>, mut wrong: Vec<String>) -> Verdict {
-        let (to_old, to_new) = (now.differences(&reference.old), now.differences(&reference.upgraded));
-        let (is_old, is_new) = (to_old.is_empty(), to_new.is_empty());
-        match exit {
-            Some(0 | 6) if !is_new => {
-                wrong.push(format!("the exit code {} says that it is upgraded", exit.unwrap_or_default()));
-            }
-            Some(1 | 4) if !is_old => {
-                wrong.push(format!("the exit code {} says that it is as it was", exit.unwrap_or_default()));
-            }
-            Some(0 | 1 | 4 | 6) | None => {}
-            Some(other) => wrong.push(format!("the exit code is {other}")),
+/// Says what a machine is now, and what contradicts that.
+fn judge(now: &Whole, reference: &Reference, exit: Option<i64>, mut wrong: Vec<String>) -> Verdict {
+    let (to_old, to_new) = (now.differences(&reference.old), now.differences(&reference.upgraded));
+    let (is_old, is_new) = (to_old.is_empty(), to_new.is_empty());
+    match exit {
+        Some(0 | 6) if !is_new => {
+            wrong.push(format!("the exit code {} says that it is upgraded", exit.unwrap_or_default()));
         }
-        if !is_old && !is_new {
-            wrong.extend(if to_old.len() < to_new.len() { to_old } else { to_new });
+        Some(1 | 4) if !is_old => {
+            wrong.push(format!("the exit code {} says that it is as it was", exit.unwrap_or_default()));
         }
-        match (wrong.is_empty(), is_new) {
-            (false, _) => Verdict::Diverged(wrong),
-            (true, true) => Verdict::Completed,
-            (true, false) => Verdict::RolledBack,
-        }
+        Some(0 | 1 | 4 | 6) | None => {}
+        Some(other) => wrong.push(format!("the exit code is {other}")),
+    }
+    if !is_old && !is_new {
+        wrong.extend(if to_old.len() < to_new.len() { to_old } else { to_new });
+    }
+    match (wrong.is_empty(), is_new) {
+        (false, _) => Verdict::Diverged(wrong),
+        (true, true) => Verdict::Completed,
+        (true, false) => Verdict::RolledBack,
     }
 }
 

@@ -31,8 +31,8 @@ impl Reference {
         let directory = binaries::target().join("crash/references");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let ways = Scene::ALL.map(count);
-        let look = whole::script();
-        let ingredients: Vec<&str> = ways.iter().chain([&look]).map(String::as_str).collect();
+        let listing = whole::script();
+        let ingredients: Vec<&str> = ways.iter().chain([&listing]).map(String::as_str).collect();
         let path = directory.join(format!("{debian}-{}.json", stage.tag(&ingredients)));
         // Others who need the same wait here.
         let lock = File::create(directory.join(format!("{debian}.lock")))?;

@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,9 @@ impl Whole {
                 let name = if kind == "path" { name.to_owned() } else { format!("{kind} {name}") };
                 things.entry(name).or_default().push_str(what);
             } else if let Some((content, path)) = line.split_once("  /") {
-                things.entry(format!("/{path}")).or_default().push_str(&format!(" {content}"));
+                let _ = write!(things.entry(format!("/{path}")).or_default(), " {content}");
             } else if !line.is_empty() {
-                things.entry(of.clone()).or_default().push_str(&format!(" {line}"));
+                let _ = write!(things.entry(of.clone()).or_default(), " {line}");
             }
         }
         Self(things)

@@ -23,7 +23,11 @@ impl Run<'_> {
         events.tell(Event::Repairing);
         let _policy = self.hold_services_back()?;
         let conffiles = self.conffile_policy();
-        dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
+        let result = dpkg::configure_pending(conffiles, &mut events.output_of("dpkg"));
+        // What cannot be configured now may need packages that this run has yet to unpack: once dpkg's own notes are in order, apt sees to it.
+        if self.past.is_none() || dpkg::was_interrupted(self.context.paths)? {
+            result.explain(|| self.half_done())?;
+        }
         Ok(Outcome::Done)
     }
 
