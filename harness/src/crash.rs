@@ -1,5 +1,7 @@
 /// The system calls that make something durable.
 mod call;
+/// Machines with a database.
+mod database;
 /// What is done to a machine, and what became of it.
 mod point;
 /// Undisturbed runs.
@@ -28,7 +30,7 @@ use crate::binaries;
 use crate::image::Debian;
 
 /// Points of every kind, for every run of the tests.
-pub const CHOSEN: [&str; 13] = [
+pub const CHOSEN: [&str; 14] = [
     "write:20:run",
     "write:40:run",
     "write:9:resume",
@@ -42,6 +44,7 @@ pub const CHOSEN: [&str; 13] = [
     "full:packages:/var",
     "hook:post-upgrade:kills",
     "start:nginx:fails",
+    "migration:fails",
 ];
 
 /// Which points are run, and how.

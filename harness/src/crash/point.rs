@@ -100,6 +100,16 @@ pub(super) fn all(reference: &Reference) -> Vec<Point> {
             points.push((format!("full:{word}:{directory}"), scene, place, Deed::Fill(directory)));
         }
     }
+    let cut = |alone| Deed::CutPower { alone };
+    for (word, deed) in [
+        ("fails", Deed::Fail),
+        ("kills", Deed::KillUpgrader),
+        ("kills-all", Deed::KillAll),
+        ("power:alone", cut(true)),
+        ("power:again", cut(false)),
+    ] {
+        points.push((format!("migration:{word}"), Scene::Migration, Place::Migration, deed));
+    }
     let point = |(index, (name, scene, place, deed)): (usize, (String, Scene, Place, Deed))| Point {
         name,
         debian: if index % ELSEWHERE == ELSEWHERE - 1 { Debian::Trixie } else { Debian::Bookworm },
@@ -139,7 +149,11 @@ impl Point {
             story.push_str(&ended.to_string());
         }
         let now = Whole::of(&world.machine)?;
-        let verdict = judge(&now, reference, ended.exit, wrong);
+        let references = match self.scene {
+            Scene::Migration => (&reference.database.0, &reference.database.1),
+            _ => (&reference.old, &reference.upgraded),
+        };
+        let verdict = judge(&now, references, ended.exit, wrong);
         if matches!(verdict, Verdict::Diverged(_)) {
             story.push_str(&world.machine.sh(
                 "echo; cat /var/log/xivo-upgrade.log; echo; cat /var/lib/xivo-upgrade/journal* || :; journalctl --no-pager | tail -n 300",
@@ -163,8 +177,8 @@ impl Point {
 }
 
 /// Says what a machine is now, and what contradicts that.
-fn judge(now: &Whole, reference: &Reference, exit: Option<i64>, mut wrong: Vec<String>) -> Verdict {
-    let (to_old, to_new) = (now.differences(&reference.old), now.differences(&reference.upgraded));
+fn judge(now: &Whole, (old, upgraded): (&Whole, &Whole), exit: Option<i64>, mut wrong: Vec<String>) -> Verdict {
+    let (to_old, to_new) = (now.differences(old), now.differences(upgraded));
     let (is_old, is_new) = (to_old.is_empty(), to_new.is_empty());
     match exit {
         Some(0 | 6) if !is_new => {

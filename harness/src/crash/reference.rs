@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call};
+use super::database;
 use super::scene::{Scene, Stage};
 use super::strike::{COUNTED, count};
 use super::whole::{self, Whole};
@@ -17,6 +18,8 @@ pub(super) struct Reference {
     pub(super) old: Whole,
     /// The machine after it.
     pub(super) upgraded: Whole,
+    /// The same of a machine with a database.
+    pub(super) database: (Whole, Whole),
     /// The calls of the upgrader in a run, a resumed one, one that is resumed at boot, and on the way back.
     pub(super) calls: Vec<(Scene, Vec<Call>)>,
     /// The calls of dpkg, each time that it was run to change something.
@@ -32,7 +35,8 @@ impl Reference {
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let ways = Scene::ALL.map(count);
         let listing = whole::script();
-        let ingredients: Vec<&str> = ways.iter().chain([&listing]).map(String::as_str).collect();
+        let ingredients: Vec<&str> =
+            ways.iter().chain([&listing]).map(String::as_str).chain(database::INGREDIENTS).collect();
         let path = directory.join(format!("{debian}-{}.json", stage.tag(&ingredients)));
         // Others who need the same wait here.
         let lock = File::create(directory.join(format!("{debian}.lock")))?;
@@ -51,8 +55,14 @@ impl Reference {
         let world = stage.world(Scene::Run)?;
         let old = Whole::of(&world.machine)?;
         drop(world);
+        let world = stage.world(Scene::Migration)?;
+        let before = Whole::of(&world.machine)?;
+        let ended = Scene::Migration.begin(&world)?;
+        ensure!(ended.exit == Some(0), "{ended:?}");
+        let database = (before, Whole::of(&world.machine)?);
+        drop(world);
         let mut reference =
-            Self { upgraded: old.clone(), old, calls: Vec::new(), dpkg: Vec::new(), scripts: Vec::new() };
+            Self { upgraded: old.clone(), old, database, calls: Vec::new(), dpkg: Vec::new(), scripts: Vec::new() };
         for scene in Scene::ALL {
             let world = stage.world(scene)?;
             world.machine.sh(&count(scene))?;

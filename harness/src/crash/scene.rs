@@ -2,6 +2,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::call;
+use super::database;
 use super::strike::{COUNTED, Deed, Place, Strike, count_and_fail, make_places, places};
 use crate::appliance::{debian_packages, kept, upgrader};
 use crate::deb::{self, Deb};
@@ -40,10 +41,12 @@ pub(super) enum Scene {
     Boot,
     /// A maintainer script failed, and the way back was cut short at its beginning; somebody starts the upgrader.
     Back,
+    /// It has a database, which is migrated.
+    Migration,
 }
 
 impl Scene {
-    /// All of them.
+    /// Those in which calls are counted.
     pub(super) const ALL: [Self; 4] = [Self::Run, Self::Resume, Self::Boot, Self::Back];
 
     /// Its word in the names of points.
@@ -53,6 +56,7 @@ impl Scene {
             Self::Resume => "resume",
             Self::Boot => "boot",
             Self::Back => "back",
+            Self::Migration => "migration",
         }
     }
 
@@ -110,6 +114,7 @@ impl Stage {
             Scene::Run => self.old.clone(),
             Scene::Resume | Scene::Boot => self.cut_short()?,
             Scene::Back => self.half_way_back()?,
+            Scene::Migration => return database::world(&self.engine, self.debian),
         };
         let mut world = World::boot_image(&self.engine, &image)?;
         world.publish_built(&self.candidate)?;

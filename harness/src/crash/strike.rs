@@ -1,6 +1,7 @@
 use std::fmt::Write as _;
 
 use super::call::{Call, DURABLE};
+use super::database::ASK;
 use super::scene::Scene;
 use crate::package::Package;
 
@@ -15,6 +16,8 @@ pub(super) enum Place {
     Script(String),
     /// In a hook of this phase: `pre-upgrade`.
     Hook(&'static str),
+    /// In the second of two migrations, after it has changed something.
+    Migration,
     /// Where systemd is about to start this service, in a run the new version of it.
     Start(String),
 }
@@ -99,6 +102,18 @@ impl Strike {
             }
             Place::Hook(phase) => {
                 script.push_str(&program("hook", &format!("[ $UPGRADE_PHASE = {phase} ] || exit 0\n{once}\n{deed}")));
+            }
+            Place::Migration => {
+                let word = if self.deed == Deed::Fail { "fail" } else { "wait" };
+                let _ = writeln!(script, "{ASK} \"INSERT INTO strike VALUES ('{word}')\"");
+                if self.deed == Deed::Fail {
+                    let _ = writeln!(script, "mkdir {PREPARED}/struck");
+                } else {
+                    script.push_str(&program("deed", &format!(
+                        "until {ASK} \"SELECT wait_event FROM pg_stat_activity\" | grep -q PgSleep; do sleep 0.05; done\n{once}\n{deed}"
+                    )));
+                    let _ = writeln!(script, "systemd-run --quiet --collect {PREPARED}/deed");
+                }
             }
             Place::Start(service) => {
                 let turn = match scene {

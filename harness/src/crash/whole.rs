@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Machine;
 
 /// Paths that are not compared, each with all below it: what belongs to a machine's life and not to what is installed on it.
-const EXCEPTIONS: [&str; 26] = [
+const EXCEPTIONS: [&str; 27] = [
     // The kernel's, the engine's, and what is in memory.
     "/proc",
     "/sys",
@@ -37,6 +37,8 @@ const EXCEPTIONS: [&str; 26] = [
     "/var/lib/dpkg/statoverride-old",
     // The upgrader's own journal, history and store.
     "/var/lib/xivo-upgrade",
+    // The files of a database, of which the content is compared.
+    "/var/lib/postgresql",
     // Each world's own: its repository, and whether anybody takes up a run at boot.
     "/etc/apt/sources.list.d/xivo.sources",
     "/var/lib/crash",
@@ -104,6 +106,11 @@ for running in /run/*.running; do
     read -r process version <$running
     if [ "$process" = "$(systemctl show -P MainPID $name)" ]; then printf 'service\t%s\t%s %s\n' $name $(systemctl show -P ActiveState $name) $version; fi
 done
+if [ -d /var/lib/postgresql ]; then
+    until pg_isready --quiet; do sleep 0.05; done
+    runuser -u postgres -- pg_dump --exclude-table=strike --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sha256sum |
+        sed 's/ .*//; s/^/database\tasterisk\t/'
+fi
 systemctl list-units --failed --plain --no-legend | sed 's/^xivo-upgrade-resume.service.*//; s/^\([^ ]\)/failed\t\1/'
 dpkg --audit | sed -n 's/^ \([^ ]*\).*/half-done\t\1/p'
 flock --nonblock /run/xivo-upgrade.lock true || printf 'lock\theld\n'
