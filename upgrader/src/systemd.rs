@@ -74,6 +74,18 @@ pub fn active() -> Result<Vec<String>> {
     Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
+/// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
+pub fn forget_gone() -> Result<()> {
+    let listed = Program::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--full"]).output()?;
+    for line in listed.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {
+            systemctl(&["reset-failed", unit])?;
+        }
+    }
+    Ok(())
+}
+
 /// Starts a unit.
 pub fn start(unit: &str) -> Result<()> {
     systemctl(&["start", unit])

@@ -228,6 +228,7 @@ impl Run<'_> {
         let were_active = self.past.as_ref().map_or(&[][..], |past| &past.active);
         let processes = processes::Processes::of_this_machine();
         self.restarted = restart_old(&self.product.services, were_active, &processes, events)?;
+        systemd::forget_gone()?;
         Ok(Outcome::Done)
     }
 
