@@ -88,7 +88,7 @@ pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
 }
 
 /// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
-fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
+pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
     let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
     let image = Image::of(name, debs.iter().map(AsRef::as_ref).chain([base.tag.as_bytes(), INSTALLATION.as_bytes()]));
     image.make_once(engine, || {
@@ -106,6 +106,17 @@ fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted:
 pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
+    World::boot_image(&engine, &debian_packages(&engine, debian, name, packages, prepare)?)
+}
+
+/// The image of such a machine.
+pub(crate) fn debian_packages(
+    engine: &Engine,
+    debian: Debian,
+    name: &str,
+    packages: &[&str],
+    prepare: &str,
+) -> Result<Image> {
     let machine = debian.machine();
     let install = format!(
         "sources='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/etc/apt/debian-sources'
@@ -115,8 +126,8 @@ pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepa
     );
     let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
-    image.make_once(&engine, || {
-        let machine = Machine::boot(&engine, &machine)?;
+    image.make_once(engine, || {
+        let machine = Machine::boot(engine, &machine)?;
         let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_PATIENCE).run()?;
         ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
         for script in [prepare, INSTALLATION] {
@@ -124,7 +135,7 @@ pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepa
         }
         machine.save(&image)
     })?;
-    World::boot_image(&engine, &image)
+    Ok(image)
 }
 
 /// How long packages of Debian's own may take to be fetched from a mirror and installed.

@@ -12,6 +12,8 @@ pub mod bench;
 pub mod binaries;
 /// Programs of this host.
 pub mod command;
+/// A run that is cut short anywhere, and what becomes of the machine.
+pub mod crash;
 /// TOML files.
 pub mod data;
 /// .deb files.

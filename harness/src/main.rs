@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{catalogue, explore, fault};
-use harness::{bench, binaries, command, deb, demo, gate, lintian, report, shipped};
+use harness::{bench, binaries, command, crash, deb, demo, gate, lintian, report, shipped};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -104,6 +104,11 @@ enum Verb {
         #[arg(value_enum)]
         subjects: Vec<bench::Subject>,
     },
+    /// Kill the upgrader, dpkg and the machine everywhere in an upgrade, and see that it completes or never happened
+    ///
+    /// Each point is followed by what an admin does, then the machine is compared path by path with the old one and the upgraded one.
+    /// What came of it is also in target/crash/results.json.
+    Crash(crash::Options),
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -150,6 +155,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
         Verb::Gate(options) => gate::run(&options, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
+        Verb::Crash(options) => crash::run(&options, &mut out)?,
         Verb::Sweep { check } => {
             let swept = Engine::connect()?.sweep()?;
             ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");

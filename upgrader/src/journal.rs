@@ -59,6 +59,8 @@ pub enum Entry {
     HookBegan(Phase, PathBuf),
     /// A hook ran.
     HookEnded(Phase, PathBuf, hooks::Ended),
+    /// What can be gone back to is kept; these units are active.
+    Active(Vec<String>),
     /// The first migration of the database is about to begin; as it was before, it is saved here.
     Migrating(PathBuf),
     /// A step failed, and is to be undone, for this reason.

@@ -48,15 +48,35 @@ pub fn restart_all(services: &Services, processes: &Processes, events: &mut Even
     Ok(restarted)
 }
 
-/// The same on the way back: a service that only the newer version has is not missed.
+/// The same on the way back: a service that only the newer version has is not missed, and what was active before the upgrade (units,
+/// by name) is started again.
 ///
 /// # Errors
 /// If systemd does not answer.
-pub fn restart_old(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
+pub fn restart_old(
+    services: &Services,
+    were_active: &[String],
+    processes: &Processes,
+    events: &mut Events<'_>,
+) -> Result<Restarted> {
     let units = systemd::show(services.order())?;
     let known = services.order().iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
     let known = services.only(&known.map(|(service, _)| service.clone()).collect::<Vec<_>>());
-    restart_all(&known, processes, events)
+    let mut restarted = restart_all(&known, processes, events)?;
+    let had_a_turn = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
+    for unit in systemd::show(were_active)?.iter().filter(|unit| was_stopped(unit) && !had_a_turn(unit)) {
+        if unit.id.ends_with(".service") {
+            restarted.turn(&short(&unit.id), false, None, None, events);
+        } else if let Err(error) = systemd::start(&unit.id) {
+            restarted.attention.push(format!("{} does not start again: {error:#}.", unit.id));
+        }
+    }
+    Ok(restarted)
+}
+
+/// True for a unit, once active, that nobody but the upgrade has stopped: it is not what comes and goes with people.
+fn was_stopped(unit: &Unit) -> bool {
+    unit.load == "loaded" && !unit.is_active() && !unit.is_done() && !unit.transient && !unit.id.starts_with("user")
 }
 
 /// The services as they are now, for [`Restarted::verify`] to watch: they had their turn in a run that was cut short.

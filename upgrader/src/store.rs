@@ -39,7 +39,7 @@ mod tests;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 pub use arm::{Armed, Need, arm, extend, measure};
@@ -141,22 +141,17 @@ pub fn open(paths: &Paths) -> Result<Option<Store>> {
 /// removes the rest.
 pub fn discard(paths: &Paths) -> Result<()> {
     let own = paths.rollback();
-    let discarded = own.with_extension("discarded");
-    remove_discarded(&discarded)?;
-    if own.try_exists()? {
-        std::fs::rename(&own, &discarded)?;
-        place::sync_filesystem(&paths.state())?;
-        remove_discarded(&discarded)?;
+    let manifest = own.join("manifest");
+    // Without that there is no store. (Renaming the directory would do as well, but not where overlayfs has it from below.)
+    if manifest.try_exists()? {
+        std::fs::remove_file(&manifest).with_context(|| manifest.display().to_string())?;
+        place::sync_filesystem(&own)?;
     }
-    Ok(())
-}
-
-/// Removes a store that is out of the way; the list of the other ones goes last.
-fn remove_discarded(discarded: &std::path::Path) -> Result<()> {
-    for directory in place::listed(discarded)? {
+    for directory in place::listed(&own)? {
         if let Some(top) = directory.parent() {
             place::keeping_time(top, || place::remove(&directory))?;
         }
     }
-    place::remove(discarded)
+    // The list of the others goes last.
+    place::remove(&own)
 }

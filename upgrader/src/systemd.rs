@@ -64,6 +64,33 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     Ok(shown)
 }
 
+/// The names of the services that are active, and of what lets services start.
+pub fn active() -> Result<Vec<String>> {
+    let of_interest = ["--state=active", "--type=service,socket,timer,path"];
+    let listed = Program::new("systemctl")
+        .args(["list-units", "--plain", "--no-legend", "--full"])
+        .args(of_interest)
+        .output()?;
+    Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
+pub fn forget_gone() -> Result<()> {
+    let listed = Program::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--full"]).output()?;
+    for line in listed.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {
+            systemctl(&["reset-failed", unit])?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts a unit.
+pub fn start(unit: &str) -> Result<()> {
+    systemctl(&["start", unit])
+}
+
 /// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
 /// refuse, and leave it down.
 pub fn restart(unit: &str) -> Result<()> {

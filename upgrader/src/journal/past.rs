@@ -23,6 +23,8 @@ pub struct Past {
     pub rolling_back: Option<String>,
     /// The database as it was before it was migrated, if its migration began.
     pub dump: Option<PathBuf>,
+    /// The units that were active before anything was changed.
+    pub active: Vec<String>,
     /// How it stopped, if it was not cut short.
     pub stopped: Option<Exit>,
     /// What it was going to do when it was taken up last.
@@ -43,6 +45,7 @@ impl Past {
             boots: 0,
             rolling_back: None,
             dump: None,
+            active: Vec::new(),
             stopped: None,
             ended: Vec::new(),
             begun: Vec::new(),
@@ -71,6 +74,12 @@ impl Past {
             Entry::HookEnded(phase, hook, _) => {
                 self.hook = None;
                 self.hooks.push((phase, hook));
+            }
+            // Of a run that goes on, those of its beginning count.
+            Entry::Active(units) => {
+                if self.active.is_empty() {
+                    self.active = units;
+                }
             }
             Entry::Migrating(dump) => {
                 self.dump.get_or_insert(dump);

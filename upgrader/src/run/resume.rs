@@ -161,7 +161,9 @@ impl Run<'_> {
             self.journal.take().map_or(Ok(()), Journal::close).and(disarmed)?;
             return Err(stopped);
         }
-        let can_go_back = step.undone_by().is_some()
+        // What dpkg was interrupted in is this upgrade's own, if it was cut short.
+        let is_undone = step.undone_by().is_some() || (step == Step::Repair && !is_first);
+        let can_go_back = is_undone
             && self.context.config.rollback == Rollback::Auto
             && exit != Exit::Unchanged
             && store::open(self.context.paths)?.is_some();

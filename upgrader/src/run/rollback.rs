@@ -244,7 +244,10 @@ impl Run<'_> {
         if !worker::has_systemd() {
             return Ok(Outcome::Done);
         }
-        self.restarted = restart_old(&self.product.services, &processes::Processes::of_this_machine(), events)?;
+        let were_active = self.past.as_ref().map_or(&[][..], |past| &past.active);
+        let processes = processes::Processes::of_this_machine();
+        self.restarted = restart_old(&self.product.services, were_active, &processes, events)?;
+        systemd::forget_gone()?;
         Ok(Outcome::Done)
     }
 

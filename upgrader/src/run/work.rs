@@ -15,7 +15,7 @@ use crate::processes::Processes;
 use crate::restart::restart_all;
 use crate::step::Outcome;
 use crate::store::{self, Scope};
-use crate::{apt, database, dpkg, package_locks, reboot, worker};
+use crate::{apt, database, dpkg, package_locks, reboot, systemd, worker};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -23,7 +23,11 @@ impl Run<'_> {
         events.tell(Event::Repairing);
         let _policy = self.hold_services_back()?;
         let conffiles = self.conffile_policy();
-        dpkg::configure_pending(conffiles, &mut events.output_of("dpkg")).explain(|| self.half_done())?;
+        let result = dpkg::configure_pending(conffiles, &mut events.output_of("dpkg"));
+        // What cannot be configured now may need packages that this run has yet to unpack: once dpkg's own notes are in order, apt sees to it.
+        if self.past.is_none() || dpkg::was_interrupted(self.context.paths)? {
+            result.explain(|| self.half_done())?;
+        }
         Ok(Outcome::Done)
     }
 
@@ -43,7 +47,7 @@ impl Run<'_> {
 
     /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
     /// stays, and what this plan changes beside is added.
-    pub(super) fn arm(&self, events: &mut Events<'_>) -> Result<Outcome> {
+    pub(super) fn arm(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if self.context.config.rollback == Rollback::Never {
             store::discard(self.context.paths)?;
             return Ok(Outcome::Done);
@@ -62,6 +66,9 @@ impl Run<'_> {
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;
         events.tell(Event::Armed { paths: armed.paths, bytes: armed.bytes });
+        if worker::has_systemd() {
+            self.note(Entry::Active(systemd::active()?))?;
+        }
         Ok(Outcome::Done)
     }
 
