@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix crash defects stories report gate-example snapshots check lint bench deb images setup clean
+.PHONY: help demo test matrix crash next-debian defects stories report gate-example snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -42,6 +42,9 @@ matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/
 crash: ## kill an upgrade everywhere, and see that it completes or never happened (ONLY=regex for some points, JOBS=4 for more at once)
 	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)); result=$$?; \
 	$(HARNESS) sweep --check && exit $$result
+
+next-debian: ## a real upgrade to the next Debian, complete and undone, with packages from Debian's mirror
+	@$(SET_UP); $(call RUN,--test crash,--run-ignored ignored-only --no-capture,-- --ignored); exit $$result
 
 defects: ## upgrades to what vendors do wrong, each of which has to be caught (PART=name for some)
 	@$(SET_UP); $(HARNESS) defects $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result

@@ -173,7 +173,8 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
         if file.path == format!("/usr/bin/real-{}", product.package()) {
-            file.content = b"#!/bin/sh\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
+            // At boot it has nothing to do.
+            file.content = b"#!/bin/sh\n[ \"$1\" != resume ] || exit 0\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
         }
     }
     Ok(package)

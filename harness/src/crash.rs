@@ -2,6 +2,8 @@
 mod call;
 /// Machines with a database.
 mod database;
+/// A machine on its way to the next Debian, with real packages.
+pub mod next_debian;
 /// What is done to a machine, and what became of it.
 mod point;
 /// Undisturbed runs.

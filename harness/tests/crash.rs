@@ -1,10 +1,22 @@
 //! An upgrade that is cut short completes, or never happened: one test for some points of each kind. `make crash` runs all.
+//!
+//! With packages from Debian's mirror, which not every machine reaches, the same on the way to the next Debian: `make next-debian`.
 
-use harness::crash::{CHOSEN, check};
-use libtest_mimic::{Arguments, Trial};
+use std::io::Write as _;
+
+use harness::crash::{CHOSEN, check, next_debian};
+use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
-    let trial =
-        |name: &'static str| Trial::test(name, move || check(name).map_err(|error| format!("{error:?}").into()));
-    libtest_mimic::run(&Arguments::from_args(), CHOSEN.into_iter().map(trial).collect()).exit();
+    let result = |result: anyhow::Result<()>| result.map_err(|error| Failed::from(format!("{error:?}")));
+    let point = |name: &'static str| Trial::test(name, move || result(check(name)));
+    let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
+    let undone = Trial::test("next_debian::undone", move || {
+        let shown = next_debian::undone().map_err(|error| format!("{error:?}"))?;
+        writeln!(std::io::stdout(), "{shown}")?;
+        Ok(())
+    });
+    let real = [complete, undone].map(|trial| trial.with_ignored_flag(true));
+    let trials = CHOSEN.into_iter().map(point).chain(real).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -50,7 +50,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
 /// Finishes an update of the upgrader's own package that was cut short. Its conffiles are the admin's own settings: they stay.
 pub fn finish_self_update(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     let (note, package) = (paths.self_update(), paths.package());
-    if !note.try_exists()? && !dpkg::was_interrupted(paths)? {
+    if !note.try_exists()? {
         return Ok(());
     }
     let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
@@ -109,6 +109,10 @@ fn self_update(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
         // dpkg must not lose the reader of what it says; it takes a moment.
         signals::shield()?;
         note_self_update(context.paths).explain(failure)?;
+        if dpkg::was_interrupted(context.paths)? {
+            // apt does nothing before that is in order; what is left of it is for after the question.
+            let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
+        }
         // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
         apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(failure)?;
         let _ = std::fs::remove_file(context.paths.self_update());
