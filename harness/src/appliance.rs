@@ -174,7 +174,8 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
     for file in &mut package.files {
         if file.path == format!("/usr/bin/real-{}", product.package()) {
             // At boot it has nothing to do.
-            file.content = b"#!/bin/sh\n[ \"$1\" != resume ] || exit 0\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
+            file.content =
+                b"#!/bin/sh\n[ \"$1\" != resume ] || exit 0\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
         }
     }
     Ok(package)

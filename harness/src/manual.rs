@@ -125,7 +125,13 @@ mod tests {
         let names: Vec<String> = of_program("acme-upgrade").unwrap().into_iter().map(|(name, _)| name).collect();
         assert_eq!(
             names,
-            ["acme-upgrade.8", "acme-upgrade-attach.8", "acme-upgrade-status.8", "acme-upgrade-history.8", "acme-upgrade-rollback.8"]
+            [
+                "acme-upgrade.8",
+                "acme-upgrade-attach.8",
+                "acme-upgrade-status.8",
+                "acme-upgrade-history.8",
+                "acme-upgrade-rollback.8"
+            ]
         );
     }
 }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::Config;
 use crate::event::{Event, Events};
-use crate::exit::{complain as complain_of, Exit, Failure, Stopped, code_of, describe};
+use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe};
 use crate::paths::Paths;
 use crate::step::Mode;
 use crate::{history, notify};

@@ -193,8 +193,9 @@ fn line(entry: Entry) -> Vec<u8> {
 }
 
 fn sum(bytes: &[u8]) -> String {
-    let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    digest[..SUM].to_owned()
+    let mut digest = format!("{:x}", Sha256::digest(bytes));
+    digest.truncate(SUM);
+    digest
 }
 
 /// What is written in a line, if it is whole.
@@ -283,7 +284,9 @@ mod tests {
         let (journal, past) = Journal::open(&paths).expect("readable").expect("there");
         assert_eq!((past.plan.candidate.as_str(), past.step()), ("2", Some(Step::PreUpgradeHooks)));
         assert!(past.has_ended(Step::Arm) && !past.has_ended(Step::PreUpgradeHooks));
-        assert!(past.has_run(Phase::PreUpgrade, Path::new("/a/10")) && !past.has_run(Phase::PreUpgrade, Path::new("/a/20")));
+        assert!(
+            past.has_run(Phase::PreUpgrade, Path::new("/a/10")) && !past.has_run(Phase::PreUpgrade, Path::new("/a/20"))
+        );
         assert_eq!(past.hook(), Some(Path::new("/a/20")));
         journal.close().expect("renamed");
         assert!(Journal::read(&paths).expect("none").is_none());
@@ -323,7 +326,10 @@ mod tests {
             assert!(error.contains(&format!("/journal:{}: this line is damaged", index + 1)), "{error}");
         }
         fs::write(paths.journal(), "").expect("written");
-        assert!(Journal::read(&paths).expect_err("empty").to_string().contains("/journal:1: "), "an empty file is no journal");
+        assert!(
+            Journal::read(&paths).expect_err("empty").to_string().contains("/journal:1: "),
+            "an empty file is no journal"
+        );
     }
 
     #[test]

@@ -32,6 +32,34 @@ impl<W: Write> Log<W> {
             let _ = writeln!(self.writer, "{now} {line}");
         }
     }
+
+    /// What was cut short, and going back.
+    fn write_way_back(&mut self, event: &Event) {
+        match event {
+            Event::CutShort(run) => {
+                let step = run.step.map_or_else(String::new, |step| format!(" at the step {step}"));
+                self.write(&format!("{} -> {} was cut short{step}, after {}", run.from, run.to, run.last));
+            }
+            Event::DoneBefore(step) => self.write(&format!("step {step} was done before")),
+            Event::HookDoneBefore(phase, hook) => self.write(&format!("{phase} hook {hook} was run before")),
+            Event::Armed { paths, bytes } => {
+                self.write(&format!("{paths} paths are kept to go back, {bytes} bytes are copies"));
+            }
+            Event::Retrying(error) => self.write(&format!("trying once more after: {error}")),
+            Event::WayBack(back) => {
+                self.write(&format!("the way back: {} to {}", back.product, back.to));
+                for path in &back.changed_since {
+                    self.write(&format!("changed since: {path}"));
+                }
+            }
+            Event::RollingBack { product, to } => self.write(&format!("going back to {product} {to}")),
+            Event::PutBack { changed, removed } => self.write(&format!("{changed} paths put back, {removed} removed")),
+            Event::DatabasePutBack { database, kept_as } => {
+                self.write(&format!("the database {database} is as it was; as it was last it is kept as {kept_as}"));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl<W: Write> Reader for Log<W> {
@@ -49,25 +77,15 @@ impl<W: Write> Reader for Log<W> {
                 let (before, after) = (sum(&entry.sha256_before), sum(&entry.sha256_after));
                 self.write(&format!("conffile: {entry} (SHA-256 {before} -> {after})"));
             }
-            Event::CutShort(run) => {
-                let step = run.step.map_or_else(String::new, |step| format!(" at the step {step}"));
-                self.write(&format!("{} -> {} was cut short{step}, after {}", run.from, run.to, run.last));
-            }
-            Event::DoneBefore(step) => self.write(&format!("step {step} was done before")),
-            Event::HookDoneBefore(phase, hook) => self.write(&format!("{phase} hook {hook} was run before")),
-            Event::Armed { paths, bytes } => self.write(&format!("{paths} paths are kept to go back, {bytes} bytes are copies")),
-            Event::Retrying(error) => self.write(&format!("trying once more after: {error}")),
-            Event::WayBack(back) => {
-                self.write(&format!("the way back: {} to {}", back.product, back.to));
-                for path in &back.changed_since {
-                    self.write(&format!("changed since: {path}"));
-                }
-            }
-            Event::RollingBack { product, to } => self.write(&format!("going back to {product} {to}")),
-            Event::PutBack { changed, removed } => self.write(&format!("{changed} paths put back, {removed} removed")),
-            Event::DatabasePutBack { database, kept_as } => {
-                self.write(&format!("the database {database} is as it was; as it was last it is kept as {kept_as}"));
-            }
+            Event::CutShort(_)
+            | Event::DoneBefore(_)
+            | Event::HookDoneBefore(..)
+            | Event::Armed { .. }
+            | Event::Retrying(_)
+            | Event::WayBack(_)
+            | Event::RollingBack { .. }
+            | Event::PutBack { .. }
+            | Event::DatabasePutBack { .. } => self.write_way_back(event),
             Event::Repairing => self.write("dpkg was interrupted: finishing its work"),
             Event::Began(step) => self.write(&format!("step {step} began")),
             Event::Ended(step) => self.write(&format!("step {step} ended")),

@@ -107,7 +107,7 @@ impl Paths {
         self.state().join("self-update")
     }
 
-    /// `/run/motd.d/NAME-upgrade`: what whoever logs in has to know (pam_motd(8)).
+    /// `/run/motd.d/NAME-upgrade`: what whoever logs in has to know (`pam_motd(8)`).
     #[must_use]
     pub fn message_of_the_day(&self) -> PathBuf {
         self.root.join("run/motd.d").join(self.package())

@@ -28,7 +28,8 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     };
     signals::leave_when_asked()?;
     // What was cut short is completed or undone with what is there, network or not, and by the program that is there.
-    let cut_short = Journal::read(context.paths)?.is_some_and(|past| past.was_cut_short() && past.has_changed_something());
+    let cut_short =
+        Journal::read(context.paths)?.is_some_and(|past| past.was_cut_short() && past.has_changed_something());
     if cut_short {
         return Err(become_real(context, std::env::args_os().skip(1), None).into());
     }
@@ -55,11 +56,15 @@ pub fn finish_self_update(paths: &Paths, events: &mut Events<'_>) -> Result<()> 
     }
     let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
     let is_whole = |state: Option<dpkg::Package>| state.is_none_or(|state| state.status == "installed");
-    events.tell(Event::Output { source: package.clone(), line: "dpkg was interrupted in the middle of this package".to_owned() });
+    events.tell(Event::Output {
+        source: package.clone(),
+        line: "dpkg was interrupted in the middle of this package".to_owned(),
+    });
     // Complains of a package that is whole: what it had not yet put into its database is there then.
     let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
     if !is_whole(state()?) {
-        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(|| cannot_update(&package))?;
+        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.news_of_apt())
+            .explain(|| cannot_update(&package))?;
     }
     match std::fs::remove_file(note) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),

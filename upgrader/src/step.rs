@@ -114,10 +114,8 @@ impl Step {
     /// What comes after a step that failed, if the machine can be put back as it was. No step that undoes is undone.
     #[must_use]
     pub fn undone_by(self) -> Option<Self> {
-        let undone = matches!(
-            self,
-            Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify
-        );
+        let undone =
+            matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify);
         undone.then_some(Self::RollBack)
     }
 

@@ -30,12 +30,12 @@ mod place;
 mod restore;
 /// Which paths are covered.
 mod scope;
-/// What is found, in words.
-mod words;
-/// Units that have come with the upgrade.
-mod units;
 #[cfg(test)]
 mod tests;
+/// Units that have come with the upgrade.
+mod units;
+/// What is found, in words.
+mod words;
 
 use std::path::PathBuf;
 

@@ -76,7 +76,8 @@ pub fn active() -> Result<Vec<String>> {
 
 /// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
 pub fn forget_gone() -> Result<()> {
-    let listed = Program::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--full"]).output()?;
+    let listed =
+        Program::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--full"]).output()?;
     for line in listed.lines() {
         let mut words = line.split_whitespace();
         if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {

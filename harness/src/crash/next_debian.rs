@@ -42,17 +42,18 @@ fn world() -> Result<World> {
     world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1"), &upgrader])?;
-    world.machine.sh(
-        "sed 's/bookworm/trixie/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
-         until pg_isready --quiet; do sleep 0.1; done",
-    )?;
+    world.machine.sh("sed 's/bookworm/trixie/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
+         until pg_isready --quiet; do sleep 0.1; done")?;
     Ok(world)
 }
 
 fn upgrade(world: &World) -> Result<Transcript> {
     let transcript = world.upgrade(&["--yes"]).within(PATIENCE).patience(PATIENCE).run()?;
     let unreachable = "a package source cannot be read";
-    ensure!(!transcript.screen.contains(unreachable), "Debian's mirror cannot be reached: this was not tried\n{transcript}");
+    ensure!(
+        !transcript.screen.contains(unreachable),
+        "Debian's mirror cannot be reached: this was not tried\n{transcript}"
+    );
     Ok(transcript)
 }
 
@@ -66,7 +67,9 @@ pub fn complete() -> Result<()> {
     ensure!(matches!(transcript.exit, 0 | 6), "{transcript}");
     let machine = &world.machine;
     ensure!(machine.sh(VERSION)? == "trixie\n", "{transcript}");
-    machine.sh("systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"; test ! -e /usr/sbin/policy-rc.d")?;
+    machine.sh(
+        "systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"; test ! -e /usr/sbin/policy-rc.d",
+    )?;
     let count = "runuser -u postgres -- psql -XAt --dbname=asterisk --command='SELECT count(*) FROM calls'";
     ensure!(machine.sh(count)? == "100000\n", "{transcript}");
     Ok(())
@@ -94,6 +97,7 @@ pub fn undone() -> Result<String> {
     machine.sh("rm -r /etc/systemd/system/cron.service.d; systemctl daemon-reload")?;
     let again = upgrade(&world)?;
     ensure!(matches!(again.exit, 0 | 6) && machine.sh(VERSION)? == "trixie\n", "{transcript}\n{again}");
-    let log = machine.sh("grep -E 'step (roll back|arm rollback|restart old) (began|ended)|paths' /var/log/xivo-upgrade.log")?;
+    let log = machine
+        .sh("grep -E 'step (roll back|arm rollback|restart old) (began|ended)|paths' /var/log/xivo-upgrade.log")?;
     Ok(format!("{transcript}\n{log}"))
 }

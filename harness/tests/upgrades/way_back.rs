@@ -71,7 +71,10 @@ fn cut_short(debian: Debian) -> Result<World> {
     let world = upgradable(debian)?;
     world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", KILL.as_bytes(), 0o755)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 5 && transcript.screen.contains("it completes what was begun, or goes back"), "{transcript}");
+    ensure!(
+        transcript.exit == 5 && transcript.screen.contains("it completes what was begun, or goes back"),
+        "{transcript}"
+    );
     Ok(world)
 }
 
@@ -179,7 +182,9 @@ fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
     let upgrade = world.upgrade(&["--yes"]).run()?;
     ensure!(upgrade.exit == 0, "{upgrade}");
-    world.machine.sh("echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :")?;
+    world.machine.sh(
+        "echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :",
+    )?;
     let no = world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").run()?;
     ensure!(no.exit == 3, "{no}");
     is_at(&world, "1.2.2")?;
@@ -207,9 +212,9 @@ fn no_way_back(debian: Debian) -> Result<Option<String>> {
     let worse = world.upgrade(&["rollback"]).run()?;
     ensure!(worse.exit == 5 || worse.exit == 1, "{worse}");
     world.machine.sh("sed -i '2s/time/tame/' /var/lib/xivo-upgrade/journal")?;
-    let worst = world.upgrade(&["--yes"]).run()?;
-    ensure!(worst.exit == 1, "{worst}");
-    let documents = [damaged, worse, worst].map(|transcript| redacted(&world, &transcript));
+    let unreadable = world.upgrade(&["--yes"]).run()?;
+    ensure!(unreadable.exit == 1, "{unreadable}");
+    let documents = [damaged, worse, unreadable].map(|transcript| redacted(&world, &transcript));
     Ok(Some(documents.join("\n")))
 }
 
@@ -222,7 +227,11 @@ fn rollback_settings(debian: Debian) -> Result<Option<String>> {
     world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken.as_bytes(), 0o644)?;
     world.machine.sh("systemctl daemon-reload")?;
     set("ask")?;
-    let asked = world.upgrade(&[]).answer("upgrade XiVO 1.2.1 to 1.2.2 now? [Y/n] ", "y\n").answer("go back to XiVO 1.2.1 now? [Y/n] ", "y\n").run()?;
+    let asked = world
+        .upgrade(&[])
+        .answer("upgrade XiVO 1.2.1 to 1.2.2 now? [Y/n] ", "y\n")
+        .answer("go back to XiVO 1.2.1 now? [Y/n] ", "y\n")
+        .run()?;
     ensure!(asked.exit == 0, "{asked}");
     is_at(&world, "1.2.1")?;
     set("never")?;

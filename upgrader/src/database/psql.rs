@@ -173,19 +173,16 @@ pub(super) fn wait(patience: Duration) -> Result<()> {
 
 /// Gives a database another name and makes it anew from a dump, with its owner, rights and settings. If it has the other name
 /// already, what there is under its own is the beginning of that, and begins again.
-pub(super) fn put_back(
-    database: &Database,
-    kept_as: &str,
-    dump: &Path,
-    line: &mut dyn FnMut(&str),
-) -> Result<()> {
+pub(super) fn put_back(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
     let name = database.name();
     let file = || File::open(dump).with_context(|| dump.display().to_string());
     file()?;
     let is_kept = query("postgres", &format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
-    let nobody_uses = |name: &str| format!(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
-    );
+    let nobody_uses = |name: &str| {
+        format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        )
+    };
     // Whoever uses it connects again at once: for as long as it takes, nobody may.
     let allow = |name: &str, whether: bool| format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}");
     let _ = write("postgres", &[allow(name, false)], &mut *line);

@@ -78,7 +78,11 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<store::Ne
         what: "the new kernel",
     });
     let kept = kept.into_iter();
-    needs.extend(kept.map(|kept| Need { path: kept.on, bytes: kept.bytes.saturating_add(kept.held), what: "what is kept to go back" }));
+    needs.extend(kept.map(|kept| Need {
+        path: kept.on,
+        bytes: kept.bytes.saturating_add(kept.held),
+        what: "what is kept to go back",
+    }));
     let mut findings = judge(needs)?;
     let touches_boot =
         |change: &&Change| change.package.starts_with("linux-image-") || change.package.starts_with("initramfs-tools");

@@ -68,7 +68,7 @@ impl Run<'_> {
 
 /// What wants attention, each on a line of its own.
 pub(super) fn attention(report: &Report) -> String {
-    report.attention.iter().map(|line| format!("\n{line}")).collect()
+    report.attention.iter().fold(String::new(), |text, line| text + "\n" + line)
 }
 
 /// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`

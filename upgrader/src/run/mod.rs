@@ -1,8 +1,10 @@
+/// What the machine does by itself when it boots.
+mod boot;
 /// The end: what is said, and the exit code.
 mod finish;
 /// The steps that only look.
 mod prepare;
-/// A run that was cut short: completing it, or undoing it, with somebody there or at boot.
+/// A run that was cut short: completing it, or undoing it.
 mod resume;
 /// The way back.
 mod rollback;
@@ -13,7 +15,7 @@ use std::io::{IsTerminal as _, stdout};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-pub use self::resume::RESUME;
+pub use self::boot::RESUME;
 use crate::cli::{Context, Verb};
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Stopped, code_of};
@@ -42,7 +44,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Some(Verb::Status) => status::show(context),
         Some(Verb::History) => crate::history::show(context),
         Some(Verb::Rollback) => rollback::by_hand(context, events),
-        Some(Verb::Resume) => resume::at_boot(context, events),
+        Some(Verb::Resume) => boot::at_boot(context, events),
     }
 }
 
@@ -176,15 +178,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(context: &'a Context<'a>, product: &'a Product) -> Self {
-        Self {
-            context,
-            product,
-            plan: None,
-            restarted: Restarted::default(),
-            journal: None,
-            past: None,
-            agreed: false,
-        }
+        Self { context, product, plan: None, restarted: Restarted::default(), journal: None, past: None, agreed: false }
     }
 
     /// The rest of the run, from the first step that changes the machine, in this process.

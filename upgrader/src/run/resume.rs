@@ -1,27 +1,17 @@
-use std::fs;
 use std::io::stdin;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use super::{Reached, Run, drive};
-use crate::cli::Context;
+use super::Run;
 use crate::config::Rollback;
 use crate::event::{CutShort, Event, Events};
-use crate::exit::{Exit, Failure, Stopped, code_of, describe};
+use crate::exit::{Exit, Failure, Stopped, code_of};
 use crate::hooks;
 use crate::journal::{Entry, Journal, Past};
-use crate::lock::Lock;
-use crate::product::Product;
 use crate::question::{Choice, choose, forget_typed_ahead};
-use crate::step::{Mode, Next, Outcome, Step};
-use crate::{refresh, restart, session, signals, store, worker};
-
-/// The verb of the unit that looks after a run that was cut short when the machine boots.
-pub const RESUME: &str = "resume";
-
-/// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
-const BOOTS: u32 = 3;
+use crate::step::{Mode, Step};
+use crate::{restart, store, worker};
 
 /// What becomes of a run that was cut short.
 pub(super) enum Way {
@@ -73,7 +63,7 @@ impl Run<'_> {
         Ok(way)
     }
 
-    fn cut_short(&self, past: &Past) -> Result<CutShort> {
+    pub(super) fn cut_short(&self, past: &Past) -> Result<CutShort> {
         Ok(CutShort {
             product: self.product.name.clone(),
             from: past.plan.comes_from().to_owned(),
@@ -98,7 +88,7 @@ impl Run<'_> {
     }
 
     /// Forgets a run that was cut short before it changed anything.
-    fn forget(&self, events: &mut Events<'_>) -> Result<()> {
+    pub(super) fn forget(&self, events: &mut Events<'_>) -> Result<()> {
         let line = "an earlier run was cut short before it changed anything".to_owned();
         events.tell(Event::Output { source: self.context.paths.package(), line });
         store::discard(self.context.paths)?;
@@ -189,97 +179,4 @@ impl Run<'_> {
     fn journal_step(&self) -> Result<Step> {
         Ok(Journal::read(self.context.paths)?.and_then(|past| past.step()).unwrap_or(Step::Repair))
     }
-}
-
-/// The machine has booted: completes a run that was cut short, and if that fails undoes it.
-///
-/// # Errors
-/// If it can do neither: then whoever logs in is told.
-pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let result = take_up(context, events);
-    let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
-    if exit == Exit::NeedsHuman {
-        let command = context.paths.package();
-        let text = format!(
-            "An upgrade was cut short, and this machine could neither complete nor undo it by itself.\nWhat to do: `{command}` tries \
-             again and shows what is wrong; `{command} rollback` goes back; {} has all that happened.\n",
-            context.paths.log().display()
-        );
-        let path = context.paths.message_of_the_day();
-        let _ = path.parent().map(fs::create_dir_all);
-        let _ = fs::write(path, text);
-    }
-    result
-}
-
-fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
-    forget_old(context)?;
-    if context.paths.self_update().exists() {
-        session::begin(context, events)?;
-        refresh::finish_self_update(context.paths, events)?;
-        return Ok(Exit::Done);
-    }
-    // A run that waits for a human waits on.
-    let Some(past) = Journal::read(context.paths)?.filter(Past::was_cut_short) else { return Ok(Exit::Done) };
-    signals::shield()?;
-    session::begin(context, events)?;
-    let product = Product::read(&context.paths.product())?;
-    let mut run = Run::new(context, &product);
-    if !past.has_changed_something() {
-        run.forget(events)?;
-        return Ok(Exit::Done);
-    }
-    events.tell(Event::CutShort(run.cut_short(&past)?));
-    let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
-    run.past = Some(past);
-    if boots >= BOOTS {
-        return Err(Stopped {
-            error: Failure::new(format!("this machine has tried {boots} times to end an upgrade that was cut short"))
-                .remedy(format!("`{}` tries again, and shows what is wrong.", context.paths.package()))
-                .into(),
-            exit: Exit::NeedsHuman,
-        });
-    }
-    if is_back {
-        return run.go_back_at_boot(events);
-    }
-    run.agreed = true;
-    let unit = Some(worker::own_unit(context.paths));
-    let ready =
-        drive(Step::Preflight, |step| !step.works(Mode::Upgrade), Mode::Upgrade, events, |step, events| run.perform(step, events));
-    let failed = match ready {
-        Ok(Reached::Before(_)) => None,
-        // There is nothing left to do but to say so.
-        Ok(Reached::End(..)) => None,
-        Err(stopped) => Some(stopped),
-    };
-    match failed {
-        None => {
-            let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            events.record_in(crate::history::Keeper::new(context.paths, events.report().clone()));
-            events.tell(Event::OnItsOwn { unit });
-            run.open_journal(true)?;
-            run.forward(first, events)
-        }
-        Some(stopped) => {
-            let text = describe(&stopped.error);
-            events.tell(Event::Failed(text.clone()));
-            if context.config.rollback == Rollback::Never {
-                return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
-            }
-            run.plan_the_way_back(text, events)?;
-            run.go_back_at_boot(events)
-        }
-    }
-}
-
-/// Removes what would be needed to go back, once it is too old.
-pub(super) fn forget_old(context: &Context<'_>) -> Result<()> {
-    if context.paths.journal().exists() {
-        return Ok(());
-    }
-    let age = SignedDuration::from_hours(24 * i64::from(context.config.keep.rollback_days));
-    let Some(past) = Journal::read_last(context.paths)? else { return Ok(()) };
-    if past.last + age < Timestamp::now() { store::discard(context.paths) } else { Ok(()) }
 }

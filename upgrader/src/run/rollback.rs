@@ -40,7 +40,12 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
         from: dpkg::installed_version(&product.version_package)?,
         to: past.plan.comes_from().to_owned(),
         since: past.last,
-        changed_since: store.since()?.iter().filter(|difference| difference.matters()).map(ToString::to_string).collect(),
+        changed_since: store
+            .since()?
+            .iter()
+            .filter(|difference| difference.matters())
+            .map(ToString::to_string)
+            .collect(),
         database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
     };
     events.tell(Event::WayBack(back.clone()));
@@ -146,13 +151,19 @@ impl Run<'_> {
 
     /// Goes back, step by step. Each can be done again: what is as it was is left alone.
     pub(super) fn way_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        let reached = drive(Step::RollBack, |_| true, Mode::Upgrade, events, |step, events| {
-            // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
-            let _ = self.note(Entry::StepBegan(step));
-            let outcome = self.perform(step, events)?;
-            let _ = self.note(Entry::StepEnded(step));
-            Ok(outcome)
-        });
+        let reached = drive(
+            Step::RollBack,
+            |_| true,
+            Mode::Upgrade,
+            events,
+            |step, events| {
+                // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
+                let _ = self.note(Entry::StepBegan(step));
+                let outcome = self.perform(step, events)?;
+                let _ = self.note(Entry::StepEnded(step));
+                Ok(outcome)
+            },
+        );
         match reached {
             Ok(Reached::End(_, exit)) => {
                 // Whoever wanted it has what was wanted.
@@ -186,11 +197,9 @@ impl Run<'_> {
         let version = self.installed_version()?;
         let mut message = format!("{} {version} is back as it was; {services}.", self.product.name);
         if !self.is_asked_for() {
-            message.push_str(&format!(
-                "\nWhat to do: mend what made the upgrade fail ({} has all of it), then start {} again.",
-                self.context.paths.log().display(),
-                self.context.paths.package()
-            ));
+            let (log, command) = (self.context.paths.log(), self.context.paths.package());
+            let why = format!("mend what made the upgrade fail ({} has all of it)", log.display());
+            message = format!("{message}\nWhat to do: {why}, then start {command} again.");
         }
         message.push_str(&finish::attention(events.report()));
         Ok(message)
@@ -222,7 +231,10 @@ impl Run<'_> {
             )));
         }
         for path in restored.left {
-            events.tell(Event::Output { source: "rollback".to_owned(), line: format!("{} is left as it is", path.display()) });
+            events.tell(Event::Output {
+                source: "rollback".to_owned(),
+                line: format!("{} is left as it is", path.display()),
+            });
         }
         if worker::has_systemd() {
             systemd::reload()?;
@@ -256,7 +268,10 @@ impl Run<'_> {
         let wrong = self.not_as_it_was()?;
         if !wrong.is_empty() {
             return Err(Failure::new(format!("rolled back, but not as it was: {}", wrong.join(", ")))
-                .remedy(format!("See {}; `apt-get -f install` mends what is half-done.", self.context.paths.log().display()))
+                .remedy(format!(
+                    "See {}; `apt-get -f install` mends what is half-done.",
+                    self.context.paths.log().display()
+                ))
                 .into());
         }
         let result = self.restarted.verify("rolled back", self.product.services.settle, events);

@@ -474,14 +474,16 @@ mod tests {
 
     #[test]
     fn the_way_back_is_shown_from_the_question_to_the_end() {
-        let back = |changed: usize, database: Option<&str>| Event::WayBack(WayBack {
-            product: "XiVO".to_owned(),
-            from: Some("1.2.2".to_owned()),
-            to: "1.2.1".to_owned(),
-            since: "2026-11-22T15:48:53Z".parse().expect("a time"),
-            changed_since: (1..=changed).map(|number| format!("/etc/{number}: content")).collect(),
-            database: database.map(str::to_owned),
-        });
+        let back = |changed: usize, database: Option<&str>| {
+            Event::WayBack(WayBack {
+                product: "XiVO".to_owned(),
+                from: Some("1.2.2".to_owned()),
+                to: "1.2.1".to_owned(),
+                since: "2026-11-22T15:48:53Z".parse().expect("a time"),
+                changed_since: (1..=changed).map(|number| format!("/etc/{number}: content")).collect(),
+                database: database.map(str::to_owned),
+            })
+        };
         insta::assert_snapshot!(shown(false, &[
             back(2, None),
             back(0, Some("asterisk")),
@@ -519,7 +521,10 @@ mod tests {
         It was at the step roll back.
         "#);
         let long = shown(false, &[back(30, None)]);
-        assert!(long.contains("/etc/10: content") && !long.contains("/etc/11") && long.contains("the log has all"), "{long}");
+        assert!(
+            long.contains("/etc/10: content") && !long.contains("/etc/11") && long.contains("the log has all"),
+            "{long}"
+        );
     }
 
     #[test]

@@ -101,8 +101,7 @@ impl<'a> Places<'a> {
         let list = paths.rollback().join(LIST);
         let list = File::options().append(true).open(&list).with_context(|| list.display().to_string())?;
         let directories: Vec<PathBuf> = manifest.header.places.iter().map(|place| place.path().to_owned()).collect();
-        let mut places =
-            Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
+        let mut places = Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
         for (number, directory) in places.directories.iter().enumerate() {
             let mount = mount_of(directory)?.unwrap_or_default();
             places.of_mount.insert(mount, Means::of(directory, number));

@@ -191,7 +191,11 @@ fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
     let more = extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
     // The conffile was kept with all of /etc, the directory with all that there are.
     assert_eq!((more.paths, more.linked), (1, 1), "{more:?}");
-    assert_eq!(extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap(), Armed::default(), "they are there already");
+    assert_eq!(
+        extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap(),
+        Armed::default(),
+        "they are there already"
+    );
     machine.replace("usr/share/late/data", "new");
     machine.replace("etc/late.conf", "new");
     let store = open(&machine.paths).unwrap().unwrap();
