@@ -196,7 +196,7 @@ fn examine(point: &Point, ground: &Ground) -> Result<Verdict> {
     if let Verdict::Diverged(paths) = &verdict {
         let directory = binaries::target().join("crash/diverged");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        fs::write(directory.join(point.name.replace(':', "-")), format!("{}\n\n{story}", paths.join("\n")))?;
+        fs::write(directory.join(point.name.replace([':', '/'], "-")), format!("{}\n\n{story}", paths.join("\n")))?;
     }
     Ok(verdict)
 }

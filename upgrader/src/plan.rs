@@ -81,6 +81,18 @@ pub enum ChangeKind {
     },
 }
 
+impl Change {
+    /// True if the package is then what it is after the other change, whatever it was before.
+    #[must_use]
+    pub fn ends_as(&self, other: &Self) -> bool {
+        let to = |change: &Self| match &change.kind {
+            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
+            ChangeKind::Remove { .. } => None,
+        };
+        self.package == other.package && to(self) == to(other)
+    }
+}
+
 impl Plan {
     /// True if the machine is as new as its sources, its database as new as the machine, and no earlier run is to be finished.
     #[must_use]

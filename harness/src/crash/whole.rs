@@ -102,6 +102,7 @@ everything -printf 'path\t%p\t%y %m %U:%G %l\n'
 everything -type f ! -path {KEY} -print0 | xargs -0 sha256sum
 everything -print0 | xargs -0 getfattr --no-dereference --dump --match=- --encoding=hex --absolute-names
 for running in /run/*.running; do
+    [ -e "$running" ] || continue
     name=$(basename $running .running)
     read -r process version <$running
     if [ "$process" = "$(systemctl show -P MainPID $name)" ]; then printf 'service\t%s\t%s %s\n' $name $(systemctl show -P ActiveState $name) $version; fi

@@ -152,7 +152,12 @@ impl Run<'_> {
         let plan = self.plan()?;
         let changed = "what there is to upgrade changed since it was shown";
         let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
-        if now.changes != plan.changes {
+        // What dpkg was interrupted in may have been finished since: of a run that was cut short, less may be left.
+        let as_shown = self.past.as_ref().map_or(now.changes == plan.changes, |past| {
+            let shown = || plan.changes.iter().chain(&past.plan.changes);
+            now.changes.iter().all(|change| shown().any(|shown| change.ends_as(shown)))
+        });
+        if !as_shown {
             return Err(Failure::new(format!("no package was changed: {changed}"))
                 .remedy("Start again to see the new plan.")
                 .exit(Exit::Unchanged)
