@@ -34,6 +34,10 @@ impl Policy {
         let new = policy.path.with_extension("new");
         fs::write(&new, text)
             .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
+            .inspect_err(|_| {
+                // Half of it is of no use to anybody: the disk may be full.
+                let _ = fs::remove_file(&new);
+            })
             .with_context(|| new.display().to_string())?;
         // From one moment to the next: a policy that is half-written would say anything.
         rename(&new, &policy.path)?;

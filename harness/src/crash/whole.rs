@@ -109,7 +109,7 @@ for running in /run/*.running; do
 done
 if [ -d /var/lib/postgresql ]; then
     until pg_isready --quiet; do sleep 0.05; done
-    runuser -u postgres -- pg_dump --exclude-table=strike --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sha256sum |
+    runuser -u postgres -- pg_dump --exclude-table=strike --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sort | sha256sum |
         sed 's/ .*//; s/^/database\tasterisk\t/'
 fi
 systemctl list-units --failed --plain --no-legend | sed 's/^xivo-upgrade-resume.service.*//; s/^\([^ ]\)/failed\t\1/'
