@@ -100,7 +100,7 @@ fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
     ensure!(outcome.screen.contains("FAILED") && outcome.screen.contains("1 of 1 cells failed"), "{outcome:?}");
     let summary = vendor.summary()?;
     let failures = summary["cells"][0]["failures"].to_string();
-    ensure!(failures.contains("the exit code is 5, not 0") && failures.contains("dahdi"), "{failures}");
+    ensure!(failures.contains("the exit code is 4, not 0") && failures.contains("dahdi"), "{failures}");
     Ok(())
 }
 

@@ -44,8 +44,9 @@ systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ 
 systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\).*/trigger \1 \2/p'
 "#;
 
-/// Services that are there or not as it comes: systemd's own, of moments long past.
-const FLEETING: [&str; 7] = [
+/// Services that are there or not as it comes: systemd's own, of moments long past, and one that had nothing to do at boot.
+const FLEETING: [&str; 8] = [
+    "service xivo-upgrade-resume.service inactive",
     "service systemd-",
     "service ldconfig.service",
     "service user@",

@@ -82,7 +82,8 @@ fn what_is_remembered(debian: Debian) -> Result<Option<String>> {
 fn report_of_a_failure(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
     world.machine.write("/root/tell", TELLING, 0o755)?;
-    world.machine.write("/etc/xivo-upgrade/config.toml", SETTINGS, 0o644)?;
+    let settings = [b"rollback = \"ask\"\n", SETTINGS].concat();
+    world.machine.write("/etc/xivo-upgrade/config.toml", &settings, 0o644)?;
     let broken = b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo no licence; exit 1'\n";
     world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
     let upgrade = world.upgrade(&["--yes", "--json"]).run()?;

@@ -6,6 +6,7 @@ use harness::release::Release;
 use harness::shipped::{SERVICES, VERSION};
 
 use crate::story::Story;
+use crate::way_back::undo_nothing;
 
 /// Every story of this file.
 pub(crate) const STORIES: &[Story] = &[
@@ -251,6 +252,7 @@ fn stop_then_start(debian: Debian) -> Result<Option<String>> {
     ensure!(world.machine.sh("cat /root/asked")? == "asked\nasked\n", "asterisk was not waited for");
 
     // And one that systemd calls active but that never is ready is not up.
+    undo_nothing(&world)?;
     world.machine.sh(&format!("sed -i 's/\"30s\"/\"1s\"/; s#/root/ready#/bin/false#' {product}"))?;
     world.publish([&harness::package::Package::new("xivo-sounds", "1.2.3")])?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -270,6 +272,7 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
         1,
     );
     world.publish(&release.packages)?;
+    undo_nothing(&world)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5, "{transcript}");

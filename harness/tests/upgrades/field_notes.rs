@@ -12,6 +12,7 @@ use libtest_mimic::Failed;
 use crate::attended::{wait_until, while_running};
 use crate::story::Story;
 use crate::unchanged::portrait;
+use crate::way_back::undo_nothing;
 
 /// Stories that are told for the sake of one line alone.
 pub(crate) const STORIES: &[Story] = &[
@@ -73,6 +74,7 @@ fn nothing_stays_disabled(debian: Debian) -> Result<Option<String>> {
     let world = upgradable(debian)?;
     let settings = || world.machine.sh("systemctl list-unit-files --no-legend --type=service | grep -v ' transient '");
     let before = settings()?;
+    undo_nothing(&world)?;
     let broken = "/etc/systemd/system/xivo-agid.service.d/broken.conf";
     world.machine.write(broken, b"[Service]\nExecStart=\nExecStart=/bin/false\n", 0o644)?;
     let transcript = world.upgrade(&["--yes"]).run()?;

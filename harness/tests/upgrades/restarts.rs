@@ -8,6 +8,7 @@ use harness::package::Package;
 use harness::shipped::SERVICES;
 
 use crate::story::Story;
+use crate::way_back::undo_nothing;
 
 /// Every story of this file.
 pub(crate) const STORIES: &[Story] = &[
@@ -68,6 +69,7 @@ fn switched_off_services(debian: Debian) -> Result<Option<String>> {
 
 fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
     let mut world = upgradable(debian)?;
+    undo_nothing(&world)?;
     world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
     // It lives a moment longer than its last words: of a process that is gone journald does not know which start it was of.
     let crashing = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c \
