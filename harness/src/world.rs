@@ -20,7 +20,7 @@ pub struct World {
 }
 
 /// What is never the same twice lies between these.
-const VARYING: [(&str, &str); 12] = [
+const VARYING: [(&str, &str); 14] = [
     // Who holds a lock, as the upgrader names it, and as apt does.
     ("(process ", ")"),
     ("held by process ", " "),
@@ -39,6 +39,9 @@ const VARYING: [(&str, &str); 12] = [
     // When an upgrade was there last.
     ("was cut short on ", "."),
     ("the upgrade ended on ", " ("),
+    // How many paths Debian's own programs have changed beside the packages'.
+    ("  ", " paths put back, "),
+    (" paths put back, ", " removed that had come"),
 ];
 
 /// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that

@@ -148,7 +148,8 @@ pub fn discard(paths: &Paths) -> Result<()> {
         place::sync_filesystem(&own)?;
     }
     for directory in place::listed(&own)? {
-        if let Some(top) = directory.parent() {
+        // One that is listed may not be there yet, where nothing can be written.
+        if let Some(top) = directory.parent().filter(|_| directory.symlink_metadata().is_ok()) {
             place::keeping_time(top, || place::remove(&directory))?;
         }
     }

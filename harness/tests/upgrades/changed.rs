@@ -150,7 +150,7 @@ fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
     ensure!(restarted.services["postgresql"].started > before.services["postgresql"].started, "it was held back");
 
     let fetching = world.upgrade(&["--download-only"]).run()?;
-    ensure!(fetching.exit == 1 && fetching.screen.contains("Upgrade without --download-only"), "{fetching}");
+    ensure!(fetching.exit == 1 && fetching.screen.contains("completes it or goes back"), "{fetching}");
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.screen.contains("Finishing what dpkg was interrupted in\n"), "{again}");
     let state = SystemState::of(&world.machine, &SERVICES)?;

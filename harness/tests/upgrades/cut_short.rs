@@ -55,5 +55,5 @@ fn killed_in_a_post_upgrade_hook(debian: Debian) -> Result<Option<String>> {
     is_cut_short(&world, &cut_short)?;
     let next = next_start(&world, &mark)?;
     let at = cut_short.screen.find("Running post-upgrade hooks").unwrap_or(0);
-    Ok(Some(format!("…\n{}\n{next}", &cut_short.screen[at..])))
+    Ok(Some(world.redacted(&format!("…\n{}\n{next}", &cut_short.screen[at..]))))
 }

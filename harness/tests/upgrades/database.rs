@@ -292,7 +292,7 @@ fn undone_migration(debian: Debian) -> Result<Option<String>> {
 fn portrait(world: &World) -> Result<String> {
     world.machine.sh(
         "runuser -u postgres -- pg_dump --create asterisk | grep -v restrict
-         runuser -u postgres -- psql -XAt --command=\"SELECT datacl, pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"",
+         runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"",
     )
 }
 

@@ -200,10 +200,17 @@ fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
 
 fn no_way_back(debian: Debian) -> Result<Option<String>> {
     let world = cut_short(debian)?;
-    world.machine.sh(
-        "cd /var/lib/xivo-upgrade/rollback/files; rm $(find . -type f -links 2 | sort | head -1); find . -type f -links 1 -size +4k | sort | \
-         head -1 | xargs sh -c 'echo >>$0'",
-    )?;
+    // One content is gone, another is not what it was.
+    let object = |path: &str| {
+        let line = format!("s#.*\"path\":\"{path}\".*\"object\":\\([0-9]*\\).*#\\1#p");
+        world.machine.sh(&format!("sed -n '{line}' /var/lib/xivo-upgrade/rollback/manifest | grep ."))
+    };
+    let (gone, other) = (object("/etc/xivo/xivo.conf")?, object("/etc/nsswitch.conf")?);
+    world.machine.sh(&format!(
+        "cd /var/lib/xivo-upgrade/rollback/files; rm {}; echo >>{}",
+        gone.trim(),
+        other.trim()
+    ))?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     let damaged = world.upgrade(&["rollback"]).run()?;
     ensure!(damaged.exit == 5, "{damaged}");

@@ -78,7 +78,9 @@ fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         resume::Way::Neither(exit) => return Ok(exit),
     }
     let mode = context.options.mode();
-    match drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events))? {
+    let reached =
+        drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events));
+    match reached.map_err(|stopped| run.half_way(stopped))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
         Reached::Before(step) => {
             let exit = hand_over(&mut run, lock, step, events)?;

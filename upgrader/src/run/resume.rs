@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::Run;
 use crate::config::Rollback;
 use crate::event::{CutShort, Event, Events};
-use crate::exit::{Exit, Failure, Stopped, code_of};
+use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
 use crate::hooks;
 use crate::journal::{Entry, Journal, Past};
 use crate::question::{Choice, choose, forget_typed_ahead};
@@ -144,18 +144,17 @@ impl Run<'_> {
     /// A step failed: nothing was changed, or what was is undone, or it waits for a human.
     pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let step = self.journal_step()?;
-        let exit = code_of(&stopped.error, stopped.exit);
         let is_first = self.past.is_none();
+        let stopped = self.half_way(stopped);
+        let exit = code_of(&stopped.error, stopped.exit);
         if exit == Exit::Unchanged && is_first {
             let disarmed = store::discard(self.context.paths);
             self.journal.take().map_or(Ok(()), Journal::close).and(disarmed)?;
             return Err(stopped);
         }
-        // What dpkg was interrupted in is this upgrade's own, if it was cut short.
-        let is_undone = step.undone_by().is_some() || (step == Step::Repair && !is_first);
-        let can_go_back = is_undone
+        // What was cut short is completed or undone, whatever step it is that does not go on.
+        let can_go_back = (step.undone_by().is_some() || !is_first)
             && self.context.config.rollback == Rollback::Auto
-            && exit != Exit::Unchanged
             && store::open(self.context.paths)?.is_some();
         if can_go_back {
             // What to do about it is what the machine does now.
@@ -173,6 +172,18 @@ impl Run<'_> {
             self.close_journal(events);
         }
         Err(stopped)
+    }
+
+    /// What stopped a run that goes on with another: that this one has changed nothing says nothing of the machine.
+    pub(super) fn half_way(&self, stopped: Stopped) -> Stopped {
+        let Stopped { error, exit } = stopped;
+        if self.past.is_none() || code_of(&error, exit) != Exit::Unchanged {
+            return Stopped { error, exit };
+        }
+        let text = format!("{error:#}");
+        let remedy = remedy_of(&error).unwrap_or("Mend what this names, then start again.").to_owned();
+        let exit = Exit::NeedsHuman;
+        Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
     }
 
     /// The step that the journal is at.

@@ -461,7 +461,7 @@ mod tests {
         The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
         It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
         Running pre-upgrade hooks
-          10-first: done before the upgrade was cut short
+          10-first: done already
         Upgrading packages
           dpkg: no
         Trying once more

@@ -13,8 +13,8 @@ pub(super) fn show(out: &mut dyn Write, event: &Event) -> io::Result<()> {
     match event {
         Event::CutShort(run) => cut_short(out, run),
         // Without a title there is nothing to say that of.
-        Event::DoneBefore(step) if title(*step).is_some() => writeln!(out, "  done before the upgrade was cut short"),
-        Event::HookDoneBefore(_, hook) => writeln!(out, "  {hook}: done before the upgrade was cut short"),
+        Event::DoneBefore(step) if title(*step).is_some() => writeln!(out, "  done already"),
+        Event::HookDoneBefore(_, hook) => writeln!(out, "  {hook}: done already"),
         Event::Retrying(error) => {
             let first = error.lines().next().unwrap_or_default();
             writeln!(out, "  {}", first.trim_start_matches("error: "))?;

@@ -12,7 +12,7 @@ use super::entry::{Kind, Seen, below, look};
 use super::manifest::Line;
 use super::order::Turn;
 use super::place::{How, Stored, clone, copy, no_link, sync_filesystem};
-use super::scope::{Canon, DPKG, Lists, walk};
+use super::scope::{COPIED, Canon, DPKG, Lists, walk};
 use super::{Aspect, Flaw, Store};
 use crate::exit::Failure;
 
@@ -350,9 +350,12 @@ impl<'a> Work<'a> {
             remove_tree(&aside)?;
         }
         let added = self.store.added()?;
-        // What came after the upgrade is somebody's.
+        // What came after the upgrade is somebody's, and so is what new programs may have written to since.
         let sealed = self.store.at_the_seal()?;
-        let is_later = |path: &PathBuf| sealed.as_ref().is_some_and(|sealed| !sealed.lines.contains_key(path));
+        let is_data =
+            |path: &PathBuf| path.starts_with("/var") && !COPIED.iter().any(|registry| path.starts_with(registry));
+        let is_later =
+            |path: &PathBuf| sealed.as_ref().is_some_and(|sealed| !sealed.lines.contains_key(path) || is_data(path));
         let (later, paths): (Vec<PathBuf>, Vec<PathBuf>) = added.paths.into_iter().partition(is_later);
         if dpkg {
             self.done.left.extend(added.data.into_iter().chain(later));

@@ -17,7 +17,7 @@ pub(super) const DPKG: &str = "/var/lib/dpkg";
 const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
 
 /// What is edited in place, or small and of many hands: configuration, and the registries of maintainer scripts.
-const COPIED: [&str; 27] = [
+pub(super) const COPIED: [&str; 27] = [
     "/etc",
     DPKG,
     "/var/lib/apt/extended_states",
