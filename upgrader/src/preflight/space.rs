@@ -81,7 +81,7 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<store::Ne
     needs.extend(kept.map(|kept| Need {
         path: kept.on,
         bytes: kept.bytes.saturating_add(kept.held),
-        what: "what is kept to go back",
+        what: "the copies to go back",
     }));
     let mut findings = judge(needs)?;
     let touches_boot =

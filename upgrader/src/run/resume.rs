@@ -129,14 +129,19 @@ impl Run<'_> {
 
     /// The run came to its end.
     pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
-        let sealed = store::open(self.context.paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
-        let closed = self.journal.take().map_or(Ok(()), Journal::close);
-        if let Err(error) = sealed.and(closed) {
+        let (paths, command) = (self.context.paths, self.context.paths.package());
+        let what_to_do = format!("What to do: see to the filesystem of {}", paths.state().display());
+        let sealed = store::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
+        if let Err(error) = sealed {
+            // Going back would take with it what comes after.
+            let _ = store::discard(paths);
             events.tell(Event::Attention(format!(
-                "The next run will think that this one was cut short: {error:#}. What to do: see to the filesystem of {}, then start \
-                 {} again.",
-                self.context.paths.state().display(),
-                self.context.paths.package()
+                "This upgrade cannot be undone with `{command} rollback`: {error:#}. {what_to_do}."
+            )));
+        }
+        if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {
+            events.tell(Event::Attention(format!(
+                "The next run will think that this one was cut short: {error:#}. {what_to_do}, then start {command} again."
             )));
         }
     }

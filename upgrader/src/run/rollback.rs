@@ -237,7 +237,9 @@ impl Run<'_> {
             });
         }
         if worker::has_systemd() {
-            systemd::reload()?;
+            // A newer systemd starts services by way of programs that need its own libraries, and they are gone.
+            let is_newer = processes::Processes::of_this_machine().replaced_file(1).is_some();
+            if is_newer { systemd::reexecute() } else { systemd::reload() }?;
         }
         Ok(Outcome::Done)
     }

@@ -31,6 +31,16 @@ impl Store {
         known.extend(now.paths(&mut canon, |package| package == own)?);
 
         let mut added = Added { paths: BTreeSet::new(), data: BTreeSet::new() };
+        // What is in there is the admin's; packages make directories for it.
+        walk(root, Path::new("/usr/local"), &mut |path, kind| {
+            if !kind.is_dir() {
+                return Ok(false);
+            }
+            if !self.manifest.lines.contains_key(path) && !known.contains(path) {
+                added.paths.insert(path.to_owned());
+            }
+            Ok(true)
+        })?;
         let mut find = |path: &Path| -> Result<bool> {
             if forbidden.has(path) {
                 return Ok(false);

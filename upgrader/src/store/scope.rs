@@ -17,8 +17,11 @@ pub(super) const DPKG: &str = "/var/lib/dpkg";
 const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
 
 /// What is edited in place, or small and of many hands: configuration, and the registries of maintainer scripts.
-pub(super) const COPIED: [&str; 27] = [
+pub(super) const COPIED: [&str; 29] = [
     "/etc",
+    // base-files brings these up to date.
+    "/root/.profile",
+    "/root/.bashrc",
     DPKG,
     "/var/lib/apt/extended_states",
     "/var/lib/ucf",
@@ -53,7 +56,7 @@ pub(super) const COPIED: [&str; 27] = [
 const UNOWNED: [&str; 2] = ["/usr", "/boot"];
 
 /// Where only the first level tells that a package came or went: the rest is data.
-const FIRST_LEVEL: [&str; 2] = ["/var/lib", "/opt"];
+const FIRST_LEVEL: [&str; 3] = ["/var/lib", "/var/lib/systemd", "/opt"];
 
 /// Where files are replaced and not edited. What a package has elsewhere may be data.
 const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];
