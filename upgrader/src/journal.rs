@@ -170,6 +170,15 @@ impl Journal {
         written.with_context(|| self.path.display().to_string()).explain(cannot_write)
     }
 
+    /// The run has changed nothing, and is as good as never begun. What the one before it tells is kept.
+    pub fn forget(self) -> Result<()> {
+        let forget = || -> std::io::Result<()> {
+            fs::remove_file(&self.path)?;
+            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+        };
+        forget().with_context(|| self.path.display().to_string()).explain(cannot_write)
+    }
+
     /// The machine is between two versions no more. What the journal tells is kept until the next run ends.
     pub fn close(self) -> Result<()> {
         let close = || -> std::io::Result<()> {

@@ -9,7 +9,8 @@ use crate::journal::{Journal, Past};
 use crate::processes::Processes;
 use crate::product::Product;
 use crate::report::{Report, RunResult};
-use crate::{apt, dpkg, follow, history, lock, reboot, store, systemd, worker};
+use crate::run::rollback;
+use crate::{apt, dpkg, follow, history, lock, reboot, systemd, worker};
 
 /// The version of the form of [`Status`].
 const SCHEMA: u32 = 1;
@@ -68,8 +69,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
     if let (Some(report), Some(past)) = (&mut last_run, &past) {
         report.step = past.step();
     }
-    let past = past.or_else(|| Journal::read_last(paths).ok().flatten());
-    let has_way_back = store::open(paths).ok().flatten().is_some();
+    let way_back = rollback::past(paths).ok().flatten();
     let mut status = Status {
         schema: SCHEMA,
         seen_by_root: rustix::process::geteuid().is_root(),
@@ -77,7 +77,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         candidate: apt::candidate(&product.version_package)?,
         under_way,
         interrupted: cut_short && !is_taken,
-        way_back: past.filter(|_| has_way_back && !is_taken).map(|past| past.plan.comes_from().to_owned()),
+        way_back: way_back.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),
         last_run,
         reboot_recommended: reboot::reasons(paths.root(), None),
         ..Status::default()

@@ -2,6 +2,8 @@ use anyhow::{Result, ensure};
 use harness::appliance::upgradable;
 use harness::image::Debian;
 use harness::observation::SystemState;
+use harness::package::Package;
+use harness::server::fault::{Affected, Fault, RepositoryFault};
 use harness::shipped::SERVICES;
 use harness::transcript::Transcript;
 use harness::world::World;
@@ -176,7 +178,7 @@ fn undone_because_a_service_does_not_come_up(debian: Debian) -> Result<Option<St
 }
 
 fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
-    let world = upgradable(debian)?;
+    let mut world = upgradable(debian)?;
     let early = world.upgrade(&["rollback"]).run()?;
     ensure!(early.exit == 1, "{early}");
     world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
@@ -185,6 +187,12 @@ fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
     world.machine.sh(
         "echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :",
     )?;
+    // A run that changes nothing leaves the way back where it is.
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    world.misbehave(RepositoryFault::new(Fault::Error(503), Affected::Packages))?;
+    let nothing = world.upgrade(&["--yes"]).run()?;
+    ensure!(nothing.exit == 1, "{nothing}");
+    world.behave()?;
     let no = world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").run()?;
     ensure!(no.exit == 3, "{no}");
     is_at(&world, "1.2.2")?;

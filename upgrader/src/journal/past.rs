@@ -103,6 +103,12 @@ impl Past {
         self.hook.as_deref()
     }
 
+    /// True if this step was begun, whatever came of it.
+    #[must_use]
+    pub fn has_begun(&self, step: Step) -> bool {
+        self.begun.contains(&step)
+    }
+
     /// True if this step came to its end.
     #[must_use]
     pub fn has_ended(&self, step: Step) -> bool {

@@ -3,7 +3,7 @@ use std::fs;
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Run, drive};
+use super::{Run, drive, rollback};
 use crate::cli::Context;
 use crate::config::Rollback;
 use crate::event::{Event, Events};
@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure, Stopped, code_of, describe};
 use crate::history::Keeper;
 use crate::journal::{Journal, Past};
 use crate::lock::Lock;
+use crate::paths::Paths;
 use crate::product::Product;
 use crate::step::{Mode, Next, Outcome, Step};
 use crate::{refresh, session, signals, store, worker};
@@ -40,6 +41,12 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
         let _ = fs::write(path, text);
     }
     result
+}
+
+/// Takes back what [`at_boot`] has to say to whoever logs in: it is not so any more.
+pub(super) fn take_back(paths: &Paths) {
+    // It is gone with the next boot in any case.
+    let _ = fs::remove_file(paths.message_of_the_day());
 }
 
 fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -94,7 +101,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.tell(Event::Failed(text.clone()));
-            if context.config.rollback == Rollback::Never {
+            if context.config.rollback != Rollback::Auto || rollback::past(context.paths)?.is_none() {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.plan_the_way_back(text, events)?;

@@ -7,7 +7,7 @@ mod prepare;
 /// A run that was cut short: completing it, or undoing it.
 mod resume;
 /// The way back.
-mod rollback;
+pub mod rollback;
 /// The steps that change the machine.
 mod work;
 

@@ -1,9 +1,9 @@
 use std::io::stdin;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::Run;
+use super::{Run, boot, rollback};
 use crate::config::Rollback;
 use crate::event::{CutShort, Event, Events};
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
@@ -72,7 +72,7 @@ impl Run<'_> {
             hook: past.hook().map(hooks::name),
             last: past.last,
             rolling_back: past.rolling_back.is_some(),
-            can_roll_back: past.has_ended(Step::Arm) && store::open(self.context.paths)?.is_some(),
+            can_roll_back: rollback::past(self.context.paths)?.is_some(),
         })
     }
 
@@ -91,11 +91,16 @@ impl Run<'_> {
     pub(super) fn forget(&self, events: &mut Events<'_>) -> Result<()> {
         let line = "an earlier run was cut short before it changed anything".to_owned();
         events.tell(Event::Output { source: self.context.paths.package(), line });
-        store::discard(self.context.paths)?;
-        if let Some((journal, _)) = Journal::open(self.context.paths)? {
-            journal.close()?;
+        Journal::open(self.context.paths)?.map_or(Ok(()), |(journal, past)| self.drop_journal(journal, &past))
+    }
+
+    /// Drops the journal of a run that has changed nothing, and what it kept to go back. What an upgrade before it kept is there until
+    /// another one keeps something in its place.
+    fn drop_journal(&self, journal: Journal, past: &Past) -> Result<()> {
+        if past.has_begun(Step::Arm) {
+            store::discard(self.context.paths)?;
         }
-        Ok(())
+        journal.forget()
     }
 
     /// Opens the journal: that of the run which this one goes on with, or a new one.
@@ -129,6 +134,7 @@ impl Run<'_> {
 
     /// The run came to its end.
     pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
+        boot::take_back(self.context.paths);
         let (paths, command) = (self.context.paths, self.context.paths.package());
         let what_to_do = format!("What to do: see to the filesystem of {}", paths.state().display());
         let sealed = store::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
@@ -148,19 +154,19 @@ impl Run<'_> {
 
     /// A step failed: nothing was changed, or what was is undone, or it waits for a human.
     pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        let step = self.journal_step()?;
+        let now = Journal::read(self.context.paths)?.context("there is no journal")?;
+        let step = now.step().unwrap_or(Step::Repair);
         let is_first = self.past.is_none();
         let stopped = self.half_way(stopped);
         let exit = code_of(&stopped.error, stopped.exit);
         if exit == Exit::Unchanged && is_first {
-            let disarmed = store::discard(self.context.paths);
-            self.journal.take().map_or(Ok(()), Journal::close).and(disarmed)?;
+            self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
             return Err(stopped);
         }
         // What was cut short is completed or undone, whatever step it is that does not go on.
         let can_go_back = (step.undone_by().is_some() || !is_first)
             && self.context.config.rollback == Rollback::Auto
-            && store::open(self.context.paths)?.is_some();
+            && rollback::past(self.context.paths)?.is_some();
         if can_go_back {
             // What to do about it is what the machine does now.
             let text = format!("error: {:#}", stopped.error);
@@ -189,10 +195,5 @@ impl Run<'_> {
         let remedy = remedy_of(&error).unwrap_or("Mend what this names, then start again.").to_owned();
         let exit = Exit::NeedsHuman;
         Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
-    }
-
-    /// The step that the journal is at.
-    fn journal_step(&self) -> Result<Step> {
-        Ok(Journal::read(self.context.paths)?.and_then(|past| past.step()).unwrap_or(Step::Repair))
     }
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, stdin};
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::{Reached, Run, drive, finish, hand_over, lock};
+use super::{Reached, Run, boot, drive, finish, hand_over, lock};
 use crate::cli::Context;
 use crate::command::Program;
 use crate::config::Rollback;
@@ -12,6 +12,7 @@ use crate::event::{Event, Events, WayBack};
 use crate::exit::{Exit, Failure, Stopped};
 use crate::follow;
 use crate::journal::{Entry, Journal, Past};
+use crate::paths::Paths;
 use crate::plan::ChangeKind;
 use crate::product::Product;
 use crate::question::{ask, forget_typed_ahead};
@@ -34,6 +35,9 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
     let mut run = Run::new(context, &product);
+    if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
+        run.forget(events)?;
+    }
     let (past, store) = run.way_there()?;
     let back = WayBack {
         product: product.name.clone(),
@@ -68,12 +72,21 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 /// typed.
 pub(super) fn if_wanted(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
     let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
-    if exit == Exit::NeedsHuman && is_asked && store::open(context.paths)?.is_some() {
+    if exit == Exit::NeedsHuman && is_asked && past(context.paths)?.is_some() {
         let verb = std::iter::once(OsString::from("rollback"));
         let error = Program::become_program(&context.paths.real_program(), verb, None);
         return Err(anyhow::Error::new(error).into());
     }
     Ok(exit)
+}
+
+/// What the run tells that can be undone: the one that is not over, if it kept what is needed, or else the last that is. None if there is
+/// no way back.
+pub fn past(paths: &Paths) -> Result<Option<Past>> {
+    let past = Journal::read(paths)?.map_or_else(|| Journal::read_last(paths), |past| Ok(Some(past)))?;
+    // What is there beside a run that kept nothing is of another version.
+    let past = past.filter(|past| past.has_ended(Step::Arm));
+    Ok(past.zip(store::open(paths)?).map(|(past, _)| past))
 }
 
 impl Run<'_> {
@@ -83,7 +96,6 @@ impl Run<'_> {
     /// If there is nothing, or something of it is missing: said before anything is touched.
     fn way_there(&self) -> Result<(Past, Store)> {
         let paths = self.context.paths;
-        let past = Journal::read(paths)?.map_or_else(|| Journal::read_last(paths), |past| Ok(Some(past)))?;
         let nothing = || {
             Failure::new("there is nothing to go back to").remedy(format!(
                 "The way back is open from an upgrade until the next one, for {} days at most; `{} history` shows the last ones.",
@@ -91,7 +103,7 @@ impl Run<'_> {
                 paths.package()
             ))
         };
-        let (past, store) = past.zip(store::open(paths)?).with_context(nothing)?;
+        let (past, store) = past(paths)?.zip(store::open(paths)?).with_context(nothing)?;
         Self::judge(&store, paths.log().display())?;
         Ok((past, store))
     }
@@ -168,8 +180,7 @@ impl Run<'_> {
             Ok(Reached::End(_, exit)) => {
                 // Whoever wanted it has what was wanted.
                 let exit = if self.is_asked_for() { Exit::Done } else { exit };
-                self.journal.take().map_or(Ok(()), Journal::close)?;
-                store::discard(self.context.paths)?;
+                self.arrive()?;
                 let message = self.words_of_return(events)?;
                 events.tell(Event::Finished { exit, time: Timestamp::now(), message });
                 Ok(exit)
@@ -177,8 +188,7 @@ impl Run<'_> {
             Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
             // A service that does not come up as it was is for a human; the way back is gone to its end.
             Err(stopped) if self.is_back() => {
-                self.journal.take().map_or(Ok(()), Journal::close)?;
-                store::discard(self.context.paths)?;
+                self.arrive()?;
                 Err(stopped)
             }
             Err(stopped) => {
@@ -186,6 +196,13 @@ impl Run<'_> {
                 Err(stopped)
             }
         }
+    }
+
+    /// The machine is what it was: there is nothing more to go back to.
+    fn arrive(&mut self) -> Result<()> {
+        boot::take_back(self.context.paths);
+        self.journal.take().map_or(Ok(()), Journal::close)?;
+        store::discard(self.context.paths)
     }
 
     fn is_asked_for(&self) -> bool {
