@@ -30,6 +30,7 @@ use self::reference::Reference;
 use self::scene::Stage;
 use crate::binaries;
 use crate::image::Debian;
+use crate::machine::Disk;
 
 /// Points of every kind, for every run of the tests.
 pub const CHOSEN: [&str; 14] = [
@@ -49,6 +50,9 @@ pub const CHOSEN: [&str; 14] = [
     "migration:fails",
 ];
 
+/// The same on the host's filesystem, where what is kept to go back are hard links.
+pub const CHOSEN_ON_HOST: [&str; 3] = ["write:40:run", "write:5:back", "power:script:xivo-agid.postinst:alone"];
+
 /// Which points are run, and how.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -58,6 +62,10 @@ pub struct Options {
     /// How many machines run at once [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Have /usr and /var on the host's filesystem: what is needed to go back is then kept as hard links, as on most machines in the field,
+    /// and not copied as in the engine's layers
+    #[arg(long)]
+    on_host: bool,
     /// Say which points there are, and do nothing
     #[arg(long)]
     list: bool,
@@ -88,8 +96,8 @@ struct Ground {
 }
 
 impl Ground {
-    fn of(debian: Debian) -> Result<Self> {
-        let stage = Stage::set(debian)?;
+    fn of(debian: Debian, disk: Disk) -> Result<Self> {
+        let stage = Stage::set(debian, disk)?;
         let reference = Reference::of(debian, &stage)?;
         Ok(Self { stage, reference })
     }
@@ -100,9 +108,11 @@ impl Ground {
 /// # Errors
 /// If a point diverged, after all have run.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    let disk = if options.on_host { Disk::Host } else { Disk::Layers };
     let grounds = Debian::ALL.map(|_| OnceLock::<Result<Ground, String>>::new());
     let ground = |debian: Debian| {
-        let ground = grounds[debian as usize].get_or_init(|| Ground::of(debian).map_err(|error| format!("{error:?}")));
+        let ground =
+            grounds[debian as usize].get_or_init(|| Ground::of(debian, disk).map_err(|error| format!("{error:?}")));
         ground.as_ref().map_err(|error| anyhow!("{error}"))
     };
     let mut points = all(&ground(Debian::Bookworm)?.reference);
@@ -143,7 +153,11 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
                     "rolled back"
                 }
                 Verdict::Diverged(paths) => {
-                    results.diverged.push(Diverged { command: again(&point.name), point: point.name.clone(), paths });
+                    results.diverged.push(Diverged {
+                        command: again(&point.name, disk),
+                        point: point.name.clone(),
+                        paths,
+                    });
                     "DIVERGED"
                 }
             };
@@ -178,15 +192,17 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
 ///
 /// # Errors
 /// If there is none of that name, or it diverged.
-pub fn check(name: &str) -> Result<()> {
-    let ground = Ground::of(Debian::Bookworm)?;
+pub fn check(name: &str, disk: Disk) -> Result<()> {
+    let ground = Ground::of(Debian::Bookworm, disk)?;
     let points = all(&ground.reference);
     let mut point =
         points.into_iter().find(|point| point.name == name).with_context(|| format!("there is no point {name}"))?;
     point.debian = Debian::Bookworm;
     match examine(&point, &ground)? {
         Verdict::Completed | Verdict::RolledBack => Ok(()),
-        Verdict::Diverged(paths) => Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name))),
+        Verdict::Diverged(paths) => {
+            Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name, disk)))
+        }
     }
 }
 
@@ -202,8 +218,9 @@ fn examine(point: &Point, ground: &Ground) -> Result<Verdict> {
 }
 
 /// The command that runs a point again.
-fn again(name: &str) -> String {
-    format!("cargo run --quiet --package harness -- crash --only '^{}$'", name.replace('.', r"\."))
+fn again(name: &str, disk: Disk) -> String {
+    let disk = if disk == Disk::Host { " --on-host" } else { "" };
+    format!("cargo run --quiet --package harness -- crash{disk} --only '^{}$'", name.replace('.', r"\."))
 }
 
 fn keep(results: &Results) -> Result<()> {

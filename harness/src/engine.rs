@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use testcontainers::bollard::Docker;
-use testcontainers::bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use testcontainers::bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+};
 use tokio::runtime::{Builder, Runtime};
 
 /// On every container of ours: the process that made it.
@@ -99,11 +101,14 @@ impl Engine {
             .context("the engine has no network that a machine could reach this host through")
     }
 
-    /// Removes every container of ours, whoever made it.
+    /// Removes every container and network of ours, whoever made it.
     pub fn remove_all(&self) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         for id in self.containers(|_| true)? {
             block_on(self.docker.remove_container(&id, Some(options.clone())))?;
+        }
+        for id in self.networks(|_| true)? {
+            block_on(self.docker.remove_network(&id))?;
         }
         Ok(())
     }
@@ -118,7 +123,7 @@ impl Engine {
         Ok(if podman { &[("nofile", 4096), ("nproc", 16_384)] } else { &[] })
     }
 
-    /// Removes the containers whose makers are dead, and says how many that were. When it returns they are gone.
+    /// Removes the containers and networks whose makers are dead, and says how many that were. When it returns they are gone.
     pub fn sweep(&self) -> Result<usize> {
         let found = self.left_behind()?;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
@@ -132,7 +137,12 @@ impl Engine {
             left = self.left_behind()?;
             ensure!(Instant::now() < deadline, "these containers cannot be removed: {}", left.join(" "));
         }
-        Ok(found.len())
+        let networks = self.networks(|owner| !owner.is_some_and(Owner::may_be_alive))?;
+        for id in &networks {
+            // Here too another run may be faster.
+            let _ = block_on(self.docker.remove_network(id));
+        }
+        Ok(found.len() + networks.len())
     }
 
     /// The containers that a process of this host made.
@@ -147,18 +157,32 @@ impl Engine {
 
     /// The identifiers of those of our containers whose owner is of interest.
     fn containers(&self, of_interest: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
-        let filters = HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let containers = block_on(self.docker.list_containers(Some(options)))?;
-        Ok(containers
-            .into_iter()
-            .filter(|container| {
-                let owner = container.labels.as_ref().and_then(|labels| Owner::parse(labels.get(OWNER)?));
-                of_interest(owner.as_ref())
-            })
-            .filter_map(|container| container.id)
-            .collect())
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&ours()).build();
+        let containers = block_on(self.docker.list_containers(Some(options)))?.into_iter();
+        let of_interest = |labels: Option<&Labels>| of_interest(owner(labels).as_ref());
+        Ok(containers.filter(|one| of_interest(one.labels.as_ref())).filter_map(|one| one.id).collect())
     }
+
+    /// The same for networks.
+    fn networks(&self, of_interest: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
+        let options = ListNetworksOptionsBuilder::default().filters(&ours()).build();
+        let networks = block_on(self.docker.list_networks(Some(options)))?.into_iter();
+        let of_interest = |labels: Option<&Labels>| of_interest(owner(labels).as_ref());
+        Ok(networks.filter(|one| of_interest(one.labels.as_ref())).filter_map(|one| one.id).collect())
+    }
+}
+
+/// What the engine has to look for to find what is ours.
+fn ours() -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])])
+}
+
+/// What is said of a container or a network.
+type Labels = HashMap<String, String>;
+
+/// Whose something with these labels is.
+fn owner(labels: Option<&Labels>) -> Option<Owner> {
+    Owner::parse(labels?.get(OWNER)?)
 }
 
 /// A process, told apart from every other that had or will have its number: boot, number and start time.

@@ -2,6 +2,8 @@
 mod cell;
 /// The machines: with an old version, and with the candidate.
 mod machines;
+/// The package set that passed.
+mod manifest;
 /// The repositories.
 mod offer;
 
@@ -76,6 +78,9 @@ pub struct Options {
     /// What may differ from a machine on which the candidate was installed: the beginning of a line that says so. It has to differ
     #[arg(long, value_name = "BEGINNING")]
     differs: Vec<String>,
+    /// If every upgrade passes, write the set of packages that did: a file for each Debian, for the directory `validated` beside product.toml
+    #[arg(long, value_name = "DIRECTORY")]
+    write_manifest: Option<PathBuf>,
     /// Where reports and logs go
     #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
     output: PathBuf,
@@ -196,12 +201,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     if cells.exists() {
         fs::remove_dir_all(&cells).with_context(|| cells.display().to_string())?;
     }
-    let mut records = Vec::new();
+    let (mut records, mut sets) = (Vec::new(), Vec::new());
     for &debian in &options.on {
         writeln!(out, "{debian}: installing the candidate on new machines, to compare with")?;
         let installed = machines.installed(debian);
         let to = installed.as_ref().map_or("candidate", |installed| &installed.version);
         writeln!(out, "{debian}: {to}")?;
+        sets.extend(installed.as_ref().map(|installed| installed.set.clone()));
         for from in &options.from {
             for state in options.states() {
                 let record = machines.upgrade(debian, from, &state, &installed, &cells)?;
@@ -211,6 +217,13 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         }
     }
     table(&records, out)?;
+    if let Some(directory) = &options.write_manifest {
+        if records.iter().all(Record::passed) {
+            sets.iter().try_for_each(|set| manifest::write(set, directory, out))?;
+        } else {
+            writeln!(out, "No package set was written: not every upgrade passed")?;
+        }
+    }
     let [html, junit, json] = ["report.html", "junit.xml", "summary.json"].map(|name| options.output.join(name));
     report::run(&cells, &Files { html, junit, json }, out)
 }

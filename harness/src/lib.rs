@@ -30,6 +30,8 @@ pub mod gate;
 pub mod image;
 /// A repository's signing key.
 pub mod key;
+/// A cable between two machines.
+pub mod link;
 /// Debian's own opinion of a package.
 pub mod lintian;
 /// A booted machine and the commands it runs.

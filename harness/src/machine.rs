@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 pub use command::Command;
-use testcontainers::bollard::models::ContainerConfig;
+use testcontainers::bollard::models::{ContainerConfig, Mount, MountType};
 use testcontainers::bollard::query_parameters::{
     CommitContainerOptionsBuilder, KillContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
@@ -29,6 +29,20 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What is printed between the answers to several questions, and is in none of them.
 const BETWEEN: &str = "== the next answer ==\n";
 
+/// Where a machine has its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Disk {
+    /// In the engine's layers: a filesystem of its own kind (overlayfs), on which another name for a file of a lower layer is a copy.
+    #[default]
+    Layers,
+    /// /usr and /var are on the filesystem that the engine's host has, as on a machine in the field. They are no part of what
+    /// [`Machine::save`] keeps.
+    Host,
+}
+
+/// What is on the host's filesystem with [`Disk::Host`].
+const ON_HOST: [&str; 2] = ["/usr", "/var"];
+
 /// A booted Debian machine: a container in which systemd is process 1. Gone when dropped, whatever happened.
 #[derive(Debug)]
 pub struct Machine {
@@ -39,6 +53,11 @@ pub struct Machine {
 impl Machine {
     /// Boots a machine and waits until systemd has started everything.
     pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
+        Self::boot_on(Disk::default(), engine, image)
+    }
+
+    /// The same with its files there.
+    pub fn boot_on(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
         let tester = engine.this_host()?;
         ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
         let request = GenericImage::new(&image.repository, &image.tag)
@@ -53,7 +72,16 @@ impl Machine {
             .with_security_opt("apparmor=unconfined")
             .with_cgroupns_mode(CgroupnsMode::Private)
             .with_startup_timeout(PATIENCE)
-            .with_host_config_modifier(|host| {
+            .with_host_config_modifier(move |host| {
+                if disk == Disk::Host {
+                    // Volumes without a name begin as what the image has there, and go with the container.
+                    let volume = |path: &str| Mount {
+                        target: Some(path.to_owned()),
+                        typ: Some(MountType::VOLUME),
+                        ..Mount::default()
+                    };
+                    host.mounts = Some(ON_HOST.map(volume).into());
+                }
                 let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
                 host.tmpfs = Some(tmpfs.into());
             });
@@ -174,7 +202,7 @@ impl Machine {
         Ok(self.id()?.chars().take(12).collect())
     }
 
-    fn id(&self) -> Result<&str> {
+    pub(crate) fn id(&self) -> Result<&str> {
         Ok(self.container.as_ref().context("the machine is gone")?.id())
     }
 }

@@ -3,7 +3,7 @@ use anyhow::{Context, Result};
 use crate::deb::Deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
-use crate::machine::{Command, Machine, TESTER};
+use crate::machine::{Command, Disk, Machine, TESTER};
 use crate::package::Package;
 use crate::repository::{Repository, SUITE};
 use crate::server::fault::RepositoryFault;
@@ -88,9 +88,14 @@ impl World {
 
     /// The same with a machine that was saved before.
     pub fn boot_image(engine: &Engine, image: &Image) -> Result<Self> {
+        Self::boot_image_on(Disk::default(), engine, image)
+    }
+
+    /// The same with the machine's files there.
+    pub fn boot_image_on(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
         let repository = Repository::new()?;
         let server = Server::start(engine.this_host()?)?;
-        let machine = Machine::boot(engine, image)?;
+        let machine = Machine::boot_on(disk, engine, image)?;
         let source = format!(
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()

@@ -4,12 +4,14 @@
 
 use std::io::Write as _;
 
-use harness::crash::{CHOSEN, check, next_debian};
+use harness::crash::{CHOSEN, CHOSEN_ON_HOST, check, next_debian};
+use harness::machine::Disk;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
     let result = |result: anyhow::Result<()>| result.map_err(|error| Failed::from(format!("{error:?}")));
-    let point = |name: &'static str| Trial::test(name, move || result(check(name)));
+    let point = |name: &'static str| Trial::test(name, move || result(check(name, Disk::Layers)));
+    let on_host = |name: &'static str| Trial::test(format!("on_host:{name}"), move || result(check(name, Disk::Host)));
     let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
     let undone = Trial::test("next_debian::undone", move || {
         let shown = next_debian::undone().map_err(|error| format!("{error:?}"))?;
@@ -17,6 +19,6 @@ fn main() {
         Ok(())
     });
     let real = [complete, undone].map(|trial| trial.with_ignored_flag(true));
-    let trials = CHOSEN.into_iter().map(point).chain(real).collect();
+    let trials = CHOSEN.into_iter().map(point).chain(CHOSEN_ON_HOST.into_iter().map(on_host)).chain(real).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -10,7 +10,9 @@ use harness::release::Release;
 use harness::shipped::SERVICES;
 use quick_junit::Report;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
+use upgrader::validated::{Member, Set};
 
 /// A vendor's files: a directory of .debs for each release, and a product.toml.
 struct Vendor(TempDir);
@@ -62,8 +64,18 @@ impl Vendor {
 #[test]
 fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let vendor = Vendor::new(&[&Release::named("1.2.1")?, &Release::named("1.2.2")?])?;
-    let outcome =
-        vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1", "--from", "1.2.1", "--on", "trixie"])?;
+    let outcome = vendor.gate(&[
+        "--candidate",
+        "1.2.2",
+        "--from-repo",
+        "1.2.1",
+        "--from",
+        "1.2.1",
+        "--on",
+        "trixie",
+        "--write-manifest",
+        "validated",
+    ])?;
     ensure!(outcome.exit == Some(0), "{outcome:?}{}", vendor.summary()?);
     let row = "gate::1.2.1-to-1.2.2::trixie  passed  ";
     ensure!(outcome.screen.lines().any(|line| line.starts_with(row)), "{outcome:?}");
@@ -73,6 +85,20 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let page = fs::read_to_string(vendor.path().join("out/report.html"))?;
     ensure!(page.contains("gate::1.2.1-to-1.2.2::trixie"), "the page lacks an upgrade");
     ensure!(vendor.summary()?["passed"] == 1, "{}", vendor.summary()?);
+    // What passed is what is to be shipped as validated, content and all.
+    let set: Set = toml::from_str(&fs::read_to_string(vendor.path().join("validated/trixie.toml"))?)?;
+    ensure!((set.product.as_str(), set.version.as_str(), set.debian.as_str()) == ("XiVO", "1.2.2", "trixie"), "{set}");
+    for package in Release::named("1.2.2")?.packages {
+        let sum = hex::encode(Sha256::digest(deb::build(&package)?.bytes));
+        let member = set.packages.iter().find(|member| member.name == package.name);
+        ensure!(member.is_none_or(|member| member.sha256.as_ref() == Some(&sum)), "{member:?}");
+    }
+    let is_named = |members: &[Member], name: &str| members.iter().any(|member| member.name == name);
+    ensure!(
+        is_named(&set.packages, "xivo") && is_named(&set.base, "libc6") && !is_named(&set.packages, "libc6"),
+        "{set}"
+    );
+    ensure!(![&set.packages, &set.base].into_iter().any(|members| is_named(members, "xivo-upgrade")), "{set}");
     let record = fs::read(vendor.path().join("out/cells/gate--1.2.1-to-1.2.2--trixie/record.json"))?;
     let record: Value = serde_json::from_slice(&record)?;
     let checked = record["checked"].as_array().context("a record without checks")?;

@@ -38,6 +38,10 @@ pub struct Options {
     #[arg(long)]
     dry_run: bool,
 
+    /// Upgrade this node of a pair whatever the other one runs, and whichever should go first
+    #[arg(long)]
+    pub ignore_peer: bool,
+
     /// Show each line that apt and the hooks print
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
@@ -57,7 +61,11 @@ pub enum Verb {
     /// Show the upgrade that is under way; Ctrl-C leaves it alone
     Attach,
     /// Show what is installed, how the last run ended, and whether something needs a restart
-    Status,
+    Status {
+        /// Compare the machine with what the vendor has validated, package by package and file by file
+        #[arg(long)]
+        drift: bool,
+    },
     /// Show the past runs, the last one first
     History,
     /// Go back to how the machine was before the last upgrade, or before the one that was cut short
@@ -100,7 +108,7 @@ impl Options {
 
     /// True if all that is asked for is to look.
     fn only_looks(&self) -> bool {
-        matches!(self.verb, Some(Verb::Status | Verb::History))
+        matches!(self.verb, Some(Verb::Status { .. } | Verb::History))
     }
 
     /// Where people read what happens.
@@ -141,7 +149,7 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
                 return if error.use_stderr() { Exit::Usage } else { Exit::Done }.into();
             }
         };
-    if !rustix::process::geteuid().is_root() && !matches!(options.verb, Some(Verb::Status)) {
+    if !rustix::process::geteuid().is_root() && !matches!(options.verb, Some(Verb::Status { .. })) {
         let what = match options.verb {
             Some(Verb::History) => "only root can see what was done to this machine",
             _ => "only root can upgrade this machine",
@@ -244,6 +252,9 @@ mod tests {
 
               --dry-run
                   Show what would change and stop; not even this program is upgraded
+
+              --ignore-peer
+                  Upgrade this node of a pair whatever the other one runs, and whichever should go first
 
           -v, --verbose
                   Show each line that apt and the hooks print

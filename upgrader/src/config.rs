@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::exit::Failure;
 use crate::product::ConffilePolicy;
 use crate::strict;
+use crate::validated::Rule;
 
 /// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -15,6 +16,8 @@ use crate::strict;
 pub struct Config {
     /// What becomes of edited conffiles, instead of what the product says.
     pub conffiles: Option<ConffilePolicy>,
+    /// What is done about packages that differ from those that the vendor has validated, instead of what the product says.
+    pub validated: Option<Rule>,
     /// What becomes of an upgrade that fails.
     pub rollback: Rollback,
     /// How long to wait.
@@ -117,6 +120,13 @@ pub const SETTINGS: &[Setting] = &[
                   and takes no space for it.",
     },
     Setting {
+        table: "",
+        key: "validated",
+        default: "\"warn\"",
+        meaning: "What is done about packages that differ from those that the vendor has validated together. \"warn\" names them and asks; \
+                  \"require\" refuses to upgrade to them; \"ignore\" does not compare. The default is what the product says.",
+    },
+    Setting {
         table: "time-limits",
         key: "lock",
         default: "\"2m\"",
@@ -206,6 +216,7 @@ mod tests {
             let mut config: Config = strict::parse(&line).expect(&line);
             // The product's word is the default, and nothing is not the same as the usual word.
             config.conffiles = None;
+            config.validated = None;
             assert_eq!(config, Config::default(), "{line}");
             if !setting.table.is_empty() && !text.contains(&table) {
                 text.push_str(&table);
@@ -217,9 +228,9 @@ mod tests {
         }
         strict::parse::<Config>(&text).expect("all of them together");
         // And there is none that is not documented.
-        let keys = ["conffiles", "rollback", "time-limits", "keep", "notify"];
+        let keys = ["conffiles", "validated", "rollback", "time-limits", "keep", "notify"];
         assert_eq!(complaint("x = 1"), format!("1: unknown field `x`, expected one of `{}`", keys.join("`, `")));
-        for table in &keys[2..] {
+        for table in &keys[3..] {
             let documented: Vec<_> = SETTINGS
                 .iter()
                 .filter(|setting| setting.table == *table)

@@ -80,6 +80,36 @@ pub fn installed_version(package: &str) -> Result<Option<String>> {
     Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
 }
 
+/// A file of a package that is not what the package brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modified {
+    /// Where it is.
+    pub path: String,
+    /// True if it is a conffile.
+    pub is_conffile: bool,
+}
+
+/// The files of these packages that were modified or removed since they were installed. Reads all of them.
+pub fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
+    let mut packages = packages.peekable();
+    if packages.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let mut modified = Vec::new();
+    // It fails if there are any.
+    Program::new("dpkg")
+        .arg("--verify")
+        .args(packages)
+        .each_line_of_stdout(&mut |line| modified.extend(parse_verified(line)))?;
+    Ok(modified)
+}
+
+/// Reads a line of `dpkg --verify`: what was found, `c` for a conffile, and the path.
+fn parse_verified(line: &str) -> Option<Modified> {
+    let (what, path) = line.split_at_checked(line.find('/')?)?;
+    Some(Modified { path: path.to_owned(), is_conffile: what.trim_end().ends_with(" c") })
+}
+
 /// True if one version is newer than another, by dpkg's order of versions.
 pub fn is_newer(version: &str, than: &str) -> Result<bool> {
     Program::new("dpkg").args(["--compare-versions", version, "gt", than]).succeeds()

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Failed, Program};
 use crate::exit::Failure;
+use crate::pair::Role;
 use crate::plan::Plan;
 
 /// When a hook runs.
@@ -84,6 +85,7 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
         .env("UPGRADE_PHASE", phase.to_string())
         .env("UPGRADE_VERSION_INSTALLED", plan.comes_from())
         .env("UPGRADE_VERSION_CANDIDATE", &plan.candidate)
+        .env("UPGRADE_NODE_ROLE", plan.node.as_ref().map_or(Role::Alone, |node| node.role).to_string())
         .env("UPGRADE_RESUMED", if plan.unfinished_from.is_some() { "1" } else { "0" })
         .time_limit(limit)
         .lines(&mut |text| {

@@ -43,6 +43,8 @@ pub mod log;
 pub mod notify;
 /// Somebody else who works with packages.
 pub mod package_locks;
+/// Two machines, one of which takes over when the other fails: what this one is, and which goes first.
+pub mod pair;
 /// Whose upgrader this is, and where its files are.
 pub mod paths;
 /// What would change, computed once, shown, confirmed and executed.
@@ -89,5 +91,7 @@ pub mod strict;
 pub mod systemd;
 /// What keeps package tools from asking.
 pub mod unattended;
+/// The packages that passed the vendor's gate, and what differs from them.
+pub mod validated;
 /// The process that works, once nobody needs to be there any more.
 pub mod worker;

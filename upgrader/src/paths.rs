@@ -77,6 +77,12 @@ impl Paths {
         self.share().join("migrations")
     }
 
+    /// `/usr/share/NAME-upgrade/validated`: the package sets that passed the vendor's gate, shipped.
+    #[must_use]
+    pub fn validated(&self) -> PathBuf {
+        self.share().join("validated")
+    }
+
     /// `/var/lib/NAME-upgrade/dumps`: the database as it was before its migrations.
     #[must_use]
     pub fn dumps(&self) -> PathBuf {

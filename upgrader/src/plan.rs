@@ -1,11 +1,13 @@
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::apt::Offered;
 use crate::conffiles::Edited;
 use crate::dpkg::Package;
+use crate::pair::Node;
 use crate::product::Product;
+use crate::validated::Verdict;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +45,12 @@ pub struct Plan {
     pub last_outage_ms: Option<u64>,
     /// The services that restart, first to start first.
     pub restart: Vec<String>,
+    /// What this machine is, of a product that comes in pairs.
+    #[serde(default)]
+    pub node: Option<Node>,
+    /// How its packages compare with those that the vendor has validated; none if the vendor says nothing of it, or the admin does not ask.
+    #[serde(default)]
+    pub validated: Option<Verdict>,
 }
 
 /// One package that changes.
@@ -126,9 +134,8 @@ impl Plan {
         })
     }
 
-    /// Takes note of the space that the changes need, from what dpkg says of the installed packages and apt of the new ones
-    /// (in kibibytes, by name).
-    pub fn measure(&mut self, installed: &[Package], coming: &BTreeMap<String, u64>) {
+    /// Takes note of the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
+    pub fn measure(&mut self, installed: &[Package], offered: &Offered) {
         // Both programs name the architecture only where there are several.
         let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
         let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
@@ -138,7 +145,7 @@ impl Plan {
             let old = old.map_or(0, |package| package.installed_size);
             let new = match change.kind {
                 ChangeKind::Remove { .. } => 0,
-                ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => coming.get(&name).copied().unwrap_or(old),
+                ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => offered.installed_size(&name).unwrap_or(old),
             };
             self.disk = self.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
             self.largest = self.largest.max(new.saturating_mul(1024));

@@ -8,6 +8,7 @@ use toml::Spanned;
 
 use crate::exit::Failure;
 use crate::strict;
+use crate::validated::Rule;
 
 /// product.toml: what the product is. Shipped by its vendor, never edited by the admin.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +28,45 @@ pub struct Product {
     /// What is put back beside what always is.
     #[serde(default)]
     pub rollback: Rollback,
+    /// How to find out about the other machine, of a product that comes in pairs.
+    pub pair: Option<Pair>,
+}
+
+/// A product that comes in pairs: one node does the work, the other takes over when it fails.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Pair {
+    role: Spanned<Vec<String>>,
+    peer_version: Spanned<Vec<String>>,
+    /// How long each of the two may take.
+    #[serde(default = "Pair::default_timeout", deserialize_with = "strict::duration")]
+    pub timeout: Duration,
+}
+
+impl Pair {
+    fn default_timeout() -> Duration {
+        Duration::from_secs(10)
+    }
+
+    /// The program, and its arguments, whose last line says what this node is: `active`, `passive` or `alone`.
+    #[must_use]
+    pub fn role(&self) -> &[String] {
+        self.role.get_ref()
+    }
+
+    /// The program, and its arguments, whose last line is the version of the version package on the other node.
+    #[must_use]
+    pub fn peer_version(&self) -> &[String] {
+        self.peer_version.get_ref()
+    }
+
+    /// What is wrong with it, and where it is said.
+    fn complaint(&self) -> Option<(usize, String)> {
+        [("role", &self.role), ("peer-version", &self.peer_version)]
+            .into_iter()
+            .find(|(_, words)| words.get_ref().first().is_none_or(String::is_empty))
+            .map(|(key, words)| (words.span().start, format!("pair.{key}: names no program")))
+    }
 }
 
 /// What an upgrade that fails puts back beside what it always does.
@@ -100,6 +140,9 @@ pub struct Packages {
     /// What becomes of a conffile that the admin has modified when its package brings another version of it.
     #[serde(default)]
     pub conffiles: ConffilePolicy,
+    /// What is done about packages that differ from those that were validated.
+    #[serde(default)]
+    pub validated: Rule,
 }
 
 /// What becomes of a conffile that the admin has modified and the package has changed.
@@ -254,7 +297,8 @@ impl Product {
             let what = format!("rollback.paths: {} is not an absolute path", path.get_ref().display());
             return Err((line_at(path.span().start), what));
         }
-        if let Some((offset, what)) = product.database.as_ref().and_then(Database::complaint) {
+        let complaint = product.database.as_ref().and_then(Database::complaint);
+        if let Some((offset, what)) = complaint.or_else(|| product.pair.as_ref().and_then(Pair::complaint)) {
             return Err((line_at(offset), what));
         }
         Ok(product)
@@ -299,6 +343,9 @@ name = "asterisk"
 owner = "xivo-db"
 migrate = ["xivo-dbms", "upgrade"]
 pending = ["xivo-dbms", "pending"]
+[pair]
+role = ["xivo-node", "role"]
+peer-version = ["xivo-node", "peer"]
 "#;
 
     #[test]
@@ -314,6 +361,12 @@ pending = ["xivo-dbms", "pending"]
         assert_eq!((database.name(), database.owner()), ("asterisk", "xivo-db"));
         assert_eq!(database.migrate().expect("declared"), ["xivo-dbms", "upgrade"]);
         assert_eq!(database.pending().expect("declared"), ["xivo-dbms", "pending"]);
+        let pair = product.pair.expect("declared");
+        assert_eq!(
+            (pair.role(), pair.peer_version()),
+            (&["xivo-node", "role"].map(str::to_owned)[..], &["xivo-node", "peer"].map(str::to_owned)[..])
+        );
+        assert_eq!(pair.timeout, Duration::from_secs(10));
     }
 
     /// The one line that is said about `GOOD` after replacing `from` with `to`.
@@ -348,10 +401,13 @@ pending = ["xivo-dbms", "pending"]
             complaint("[\"xivo-dbms\", \"upgrade\"]", "[]"),
             complaint("migrate = [\"xivo-dbms\", \"upgrade\"]\n", ""),
             complaint("pending =", "pendings ="),
+            complaint("[\"xivo-node\", \"role\"]", "[\"\"]"),
+            complaint("peer-version = [\"xivo-node\", \"peer\"]\n", ""),
+            complaint("peer-version =", "timeout = \"0s\"\npeer-version ="),
         ]
         .join("\n"), @r#"
         5: unknown field `restrat`, expected one of `order`, `restart`, `settle`, `ready`
-        10: unknown field `protect`, expected `protected` or `conffiles`
+        10: unknown field `protect`, expected one of `protected`, `conffiles`, `validated`
         1: missing field `version-package`
         3: missing field `order`
         4: services.order: names no service
@@ -371,6 +427,9 @@ pending = ["xivo-dbms", "pending"]
         16: database.migrate: names no program
         16: database.pending: there is no database.migrate
         17: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `migrate`, `pending`
+        19: pair.role: names no program
+        18: missing field `peer-version`
+        20: timeout: "0s" is not a span of time such as "60s" or "2m", at most a day
         "#);
     }
 

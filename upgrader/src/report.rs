@@ -259,7 +259,8 @@ mod tests {
         let report = serde_json::to_value(Report::default()).expect("data");
         let plan = serde_json::to_value(Plan::default()).expect("data");
         let status = serde_json::to_value(crate::status::Status::default()).expect("data");
-        for key in [report, plan, status].into_iter().flat_map(keys) {
+        let drift = serde_json::to_value(crate::validated::Drift::default()).expect("data");
+        for key in [report, plan, status, drift].into_iter().flat_map(keys) {
             assert!(documented.contains(&format!("`{key}`")), "docs/report.md does not know {key}");
         }
     }

@@ -1,15 +1,17 @@
 use std::io::{self, Write, stdout};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use serde::Serialize;
 
 use crate::cli::{Context, print_json};
-use crate::exit::{Exit, Stopped};
+use crate::exit::{Exit, Failure, Stopped};
 use crate::journal::{Journal, Past};
+use crate::pair::{self, Node};
 use crate::processes::Processes;
 use crate::product::Product;
 use crate::report::{Report, RunResult};
 use crate::run::rollback;
+use crate::validated::{Drift, Set};
 use crate::{apt, dpkg, follow, history, lock, reboot, systemd, worker};
 
 /// The version of the form of [`Status`].
@@ -26,6 +28,8 @@ pub struct Status {
     installed: Option<String>,
     /// The version that its sources offered when their lists were read last.
     candidate: Option<String>,
+    /// What this machine is, of a product that comes in pairs; none if it does not, if the product cannot say, or if another than root asked.
+    node: Option<Node>,
     /// True if root asked: for others, past runs and the files that processes run stay hidden.
     seen_by_root: bool,
     /// True while a run works.
@@ -56,6 +60,20 @@ pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
     Ok(if status.wants_attention() { Exit::Attention } else { Exit::Done })
 }
 
+/// `NAME-upgrade status --drift`: exit code 0, or 6 if the machine is not what was validated.
+pub fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let product = Product::read(&context.paths.product())?;
+    let version = dpkg::installed_version(&product.version_package)?
+        .ok_or_else(|| anyhow!(Failure::new(format!("{} is not installed on this machine", product.name))))?;
+    let drift = Drift::of_machine(&Set::all(context.paths)?, &version, &context.paths.package())?;
+    if context.options.json {
+        print_json(&drift);
+    } else {
+        let _ = drift.show(&product.name, &version, &mut stdout());
+    }
+    Ok(if drift.is_one() { Exit::Attention } else { Exit::Done })
+}
+
 fn look(context: &Context<'_>) -> Result<Status> {
     let paths = context.paths;
     let product = Product::read(&paths.product())?;
@@ -82,6 +100,9 @@ fn look(context: &Context<'_>) -> Result<Status> {
         reboot_recommended: reboot::reasons(paths.root(), None),
         ..Status::default()
     };
+    if status.seen_by_root {
+        status.node = product.pair.as_ref().and_then(|pair| pair::look(pair).ok());
+    }
     if worker::has_systemd() {
         let order = product.services.order();
         for (service, unit) in order.iter().zip(systemd::show(order)?) {
@@ -118,6 +139,9 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
         (Some(installed), _) => {
             writeln!(out, "{product} {installed} is installed, the newest version that was known at the last refresh")?;
         }
+    }
+    if let Some(node) = &status.node {
+        writeln!(out, "This node: {node}")?;
     }
     if status.under_way {
         writeln!(out, "An upgrade is under way: `{command} attach` shows it")?;

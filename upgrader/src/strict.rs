@@ -13,6 +13,8 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
         let message = error.message().lines().collect::<Vec<_>>().join(" ");
         let line = line_at(text, error.span().map_or(0, |span| span.start));
         let key = text.lines().nth(line - 1).and_then(|text| text.split_once('=')).map_or("", |(key, _)| key.trim());
+        // In a table on one line the first key need not be the one that is meant.
+        let key = if key.starts_with('{') { "" } else { key };
         // What is missing is not on that line.
         let named = key.is_empty() || message.contains(&format!("`{key}`")) || message.starts_with("missing");
         (line, if named { message } else { format!("{key}: {message}") })

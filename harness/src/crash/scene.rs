@@ -1,14 +1,16 @@
+use std::sync::OnceLock;
+
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::call;
+use super::call::{self, Call};
 use super::database;
 use super::strike::{COUNTED, Deed, Place, Strike, count_and_fail, make_places, places};
 use crate::appliance::{debian_packages, kept, upgrader};
 use crate::deb::{self, Deb};
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
-use crate::machine::Machine;
+use crate::machine::{Disk, Machine};
 use crate::package::Package;
 use crate::release::Release;
 use crate::shipped::XIVO;
@@ -88,11 +90,15 @@ pub(super) struct Stage {
     /// With the old release.
     old: Image,
     candidate: Vec<Deb>,
+    /// Where the machines have their files.
+    disk: Disk,
+    /// The call of the upgrader with which it begins to go back.
+    way_back: OnceLock<Call>,
 }
 
 impl Stage {
     /// Makes the machine with the old release, if there is none yet.
-    pub(super) fn set(debian: Debian) -> Result<Self> {
+    pub(super) fn set(debian: Debian, disk: Disk) -> Result<Self> {
         let engine = Engine::connect()?;
         let upgrader = upgrader()?;
         let [mut old, mut new] = [Release::named(RELEASES[0])?.packages, Release::named(RELEASES[1])?.packages];
@@ -105,30 +111,40 @@ impl Stage {
         let all: Vec<Package> = old.into_iter().chain([upgrader.clone(), places]).collect();
         let ready = kept(&engine, &format!("{debian}-crash-old"), &installed, &all, &wanted)?;
         let candidate = new.iter().chain([&upgrader]).map(deb::build).collect::<Result<_>>()?;
-        Ok(Self { engine, debian, old: ready, candidate })
+        Ok(Self { engine, debian, old: ready, candidate, disk, way_back: OnceLock::new() })
     }
 
     /// A machine on which a scene can begin: the new release is published for it, and nobody takes anything up at boot.
     pub(super) fn world(&self, scene: Scene) -> Result<World> {
-        let image = match scene {
-            Scene::Run => self.old.clone(),
-            Scene::Resume | Scene::Boot => self.cut_short()?,
-            Scene::Back => self.half_way_back()?,
-            Scene::Migration => return database::world(&self.engine, self.debian),
-        };
-        let mut world = World::boot_image(&self.engine, &image)?;
-        world.publish_built(&self.candidate)?;
-        if scene != Scene::Run {
-            // Its lists are those of another world.
-            world.machine.sh("apt-get -qq update")?;
+        match (scene, self.disk) {
+            (Scene::Migration, _) => database::world(&self.engine, self.debian),
+            (Scene::Run, _) => self.boot(&self.old),
+            (_, Disk::Layers) => {
+                let world = self.boot(&self.kept(scene)?)?;
+                // Its lists are those of another world.
+                world.machine.sh("apt-get -qq update")?;
+                Ok(world)
+            }
+            // What is not in the layers is not kept: it happens anew.
+            (_, Disk::Host) => {
+                let world = self.boot(&self.old)?;
+                self.die(scene, &world)?;
+                Ok(world)
+            }
         }
+    }
+
+    fn boot(&self, image: &Image) -> Result<World> {
+        let mut world = World::boot_image_on(self.disk, &self.engine, image)?;
+        world.publish_built(&self.candidate)?;
         Ok(world)
     }
 
     /// The name of what is known of these machines: it changes with them, and with nothing else.
     pub(super) fn tag(&self, more: &[&str]) -> String {
         let more = more.iter().map(|text| text.as_bytes());
-        Image::of("crash", self.ingredients().into_iter().chain(more)).tag
+        let disk: &[u8] = if self.disk == Disk::Host { b"on the host" } else { b"" };
+        Image::of("crash", self.ingredients().into_iter().chain(more).chain([disk])).tag
     }
 
     fn ingredients(&self) -> Vec<&[u8]> {
@@ -136,46 +152,57 @@ impl Stage {
         debs.chain([self.old.tag.as_bytes()]).collect()
     }
 
-    /// A machine whose run died while packages changed, with all that it had started.
-    fn cut_short(&self) -> Result<Image> {
-        let strike = Strike { place: Place::Script(CUT.to_owned()), deed: Deed::KillAll };
-        let script = strike.script(Scene::Run);
-        let image = self.image("cut", &script);
-        image.make_once(&self.engine, || self.die(&image, &script))?;
-        Ok(image)
-    }
-
-    /// A machine on which a maintainer script failed, and the way back died at its beginning.
-    fn half_way_back(&self) -> Result<Image> {
-        let fail = count_and_fail(FAILS);
-        let image = self.image("back", &fail);
+    /// The machine on which a scene begins that goes on with another.
+    fn kept(&self, scene: Scene) -> Result<Image> {
+        let script = match scene {
+            Scene::Back => count_and_fail(FAILS),
+            _ => cut(),
+        };
+        let name = format!("{}-crash-{}", self.debian, if scene == Scene::Back { "back" } else { "cut" });
+        let image = Image::of(&name, self.ingredients().into_iter().chain([script.as_bytes()]));
         image.make_once(&self.engine, || {
-            let world = self.world(Scene::Run)?;
-            world.machine.sh(&fail)?;
-            let failed = world.upgrade(&["--yes"]).run()?;
-            ensure!(failed.exit == 4, "{failed}");
-            let calls = call::read(world.machine.sh(COUNTED)?.split("==\n").next().unwrap_or_default());
-            let begins = calls.into_iter().find(|call| call.step == "roll-back").context("it never went back")?;
-            let kill = Strike { place: Place::Write(begins), deed: Deed::KillUpgrader };
-            self.die(&image, &(fail.clone() + &kill.script(Scene::Run)))
+            let world = self.boot(&self.old)?;
+            self.die(scene, &world)?;
+            world.machine.sh(": >/etc/machine-id; sync")?;
+            world.machine.save(&image)
         })?;
         Ok(image)
     }
 
-    fn image(&self, name: &str, script: &str) -> Image {
-        let ingredients = self.ingredients().into_iter().chain([script.as_bytes()]);
-        Image::of(&format!("{}-crash-{name}", self.debian), ingredients)
-    }
-
-    /// Keeps a machine on which the upgrader died.
-    fn die(&self, image: &Image, script: &str) -> Result<()> {
-        let world = self.world(Scene::Run)?;
-        world.machine.sh(script)?;
+    /// Lets the upgrader die on a machine as it has before a scene begins that goes on with it.
+    fn die(&self, scene: Scene, world: &World) -> Result<()> {
+        let script = match scene {
+            Scene::Back => {
+                let kill = Strike { place: Place::Write(self.way_back()?), deed: Deed::KillUpgrader };
+                count_and_fail(FAILS) + &kill.script(Scene::Run)
+            }
+            _ => cut(),
+        };
+        world.machine.sh(&script)?;
         let died = world.upgrade(&["--yes"]).run()?;
         ensure!(died.exit == 5 && died.screen.contains("the process that did it is gone"), "{died}");
-        world.machine.sh(&format!("touch {ASLEEP}; : >/etc/machine-id; sync"))?;
-        world.machine.save(image)
+        world.machine.sh(&format!("touch {ASLEEP}"))?;
+        Ok(())
     }
+
+    /// The call with which the upgrader begins to go back when a maintainer script fails.
+    fn way_back(&self) -> Result<Call> {
+        if let Some(call) = self.way_back.get() {
+            return Ok(call.clone());
+        }
+        let world = self.boot(&self.old)?;
+        world.machine.sh(&count_and_fail(FAILS))?;
+        let failed = world.upgrade(&["--yes"]).run()?;
+        ensure!(failed.exit == 4, "{failed}");
+        let calls = call::read(world.machine.sh(COUNTED)?.split("==\n").next().unwrap_or_default());
+        let begins = calls.into_iter().find(|call| call.step == "roll-back").context("it never went back")?;
+        Ok(self.way_back.get_or_init(|| begins).clone())
+    }
+}
+
+/// What lets a run die while packages change, with all that it has started.
+fn cut() -> String {
+    Strike { place: Place::Script(CUT.to_owned()), deed: Deed::KillAll }.script(Scene::Run)
 }
 
 /// How a scene ended.

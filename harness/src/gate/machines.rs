@@ -1,10 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use upgrader::validated::Set;
 
-use super::Options;
 use super::offer::{Offer, Origin, version};
+use super::{Options, manifest};
 use crate::appliance::INSTALLATION;
 use crate::deb;
 use crate::engine::Engine;
@@ -56,6 +57,8 @@ pub(super) struct Installed {
     pub(super) version: String,
     pub(super) packages: BTreeMap<String, String>,
     pub(super) portrait: Portrait,
+    /// The packages on it.
+    pub(super) set: Set,
     /// Beginnings of the lines in which two such machines differ: what is there is each machine's own.
     pub(super) own: Vec<String>,
 }
@@ -84,20 +87,29 @@ impl<'a> Machines<'a> {
         let offer = self.options.candidate();
         let install = || {
             let world = self.boot(&debian.machine(), &offer)?;
+            let base = manifest::names(&world.machine)?;
             self.install(&world, debian, &offer, None)?;
-            Portrait::of(&world.machine)
+            anyhow::Ok((Portrait::of(&world.machine)?, self.set(&world.machine, debian, &base)?))
         };
         let (one, other) = std::thread::scope(|scope| {
             let other = scope.spawn(install);
             (install(), other.join().map_err(|_| anyhow!("a thread panicked")))
         });
-        let (portrait, other) = (one?, other??);
+        let ((portrait, set), (other, _)) = (one?, other??);
         let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
         let own = portrait.differences(&other).into_iter().map(named).collect();
         let packages = portrait.packages();
         let package = self.version_package();
         let version = packages.get(package).with_context(|| format!("the candidate does not bring {package}"))?.clone();
-        Ok(Installed { version, packages, portrait, own })
+        Ok(Installed { version, packages, portrait, set, own })
+    }
+
+    /// The packages on a machine that had these before.
+    fn set(&self, machine: &Machine, debian: Debian, base: &BTreeSet<String>) -> Result<Set> {
+        let package = self.version_package();
+        let version = machine.sh(&format!("dpkg-query --show --showformat='${{Version}}' {package} || true"))?;
+        let product = &self.options.product.definition.name;
+        manifest::set(machine, product, &version, &debian.to_string(), base, &self.upgrader.name)
     }
 
     /// A machine with an old version, and that version. Its sources are still the old ones.

@@ -22,6 +22,8 @@ mod hooks;
 mod other_product;
 /// Stories of what the package brings beside the programs.
 mod package;
+/// Stories of two machines, one of which takes over when the other fails.
+mod pair;
 /// Stories of what can be known to go wrong before anything is touched.
 mod preflight;
 /// Stories of XiVO's own hooks, on machines where services behave like the real ones.
@@ -40,6 +42,8 @@ mod story;
 mod terminal;
 /// Stories of machines on which nothing may change.
 mod unchanged;
+/// Stories of what the vendor has validated.
+mod validated;
 /// Stories of upgrades that were cut short or failed, and of what comes after: completing them, or going back.
 mod way_back;
 
@@ -59,6 +63,7 @@ fn main() {
         hooks::STORIES,
         other_product::STORIES,
         package::STORIES,
+        pair::STORIES,
         preflight::STORIES,
         provd::STORIES,
         releases::STORIES,
@@ -67,6 +72,7 @@ fn main() {
         screens::STORIES,
         terminal::STORIES,
         unchanged::STORIES,
+        validated::STORIES,
         way_back::STORIES,
     ]
     .concat();

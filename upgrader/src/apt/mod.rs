@@ -12,8 +12,8 @@ use anyhow::{Result, anyhow};
 
 use self::headway::Headway;
 use self::read::{
-    Complaints, parse_candidate, parse_conflicts, parse_passed_over, parse_simulation, parse_sources, parse_status,
-    parse_uris,
+    Complaints, parse_candidate, parse_conflicts, parse_offered, parse_passed_over, parse_simulation, parse_sources,
+    parse_status, parse_uris,
 };
 use crate::command::{Failed, Program, Said};
 use crate::exit::{Exit, Explain as _, Failure};
@@ -102,24 +102,57 @@ pub fn download_size() -> Result<u64> {
     Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
-/// What packages take on disk once installed, in kibibytes, by name. Each comes with a version; what apt does not know is left
-/// out.
-pub fn installed_sizes<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<BTreeMap<String, u64>> {
+/// What the sources say of these packages. Each comes with a version; what apt does not know is left out.
+pub fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
     let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
     if wanted.peek().is_none() {
-        return Ok(BTreeMap::new());
+        return Ok(Offered::default());
     }
-    let mut sizes = BTreeMap::new();
-    let mut name = String::new();
+    let mut text = String::new();
     // It fails if it does not know one of them.
     Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).each_line_of_stdout(&mut |line| {
-        if let Some(package) = line.strip_prefix("Package: ") {
-            package.clone_into(&mut name);
-        } else if let Some(size) = line.strip_prefix("Installed-Size: ").and_then(|size| size.trim().parse().ok()) {
-            sizes.insert(name.clone(), size);
-        }
+        text.push_str(line);
+        text.push('\n');
     })?;
-    Ok(sizes)
+    Ok(parse_offered(&text))
+}
+
+/// Packages as the sources have them, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offered(BTreeMap<String, Vec<Offer>>);
+
+/// A package as a source has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its architecture, or `all`.
+    pub architecture: String,
+    /// What it takes on disk once installed, in kibibytes.
+    pub installed_size: u64,
+    /// The SHA-256 sum of its .deb, in hex.
+    pub sha256: Option<String>,
+}
+
+impl Offered {
+    /// These, each with its name.
+    pub fn of(offers: impl IntoIterator<Item = (String, Offer)>) -> Self {
+        let mut offered = Self::default();
+        for (name, offer) in offers {
+            offered.0.entry(name).or_default().push(offer);
+        }
+        offered
+    }
+
+    /// The one with this name that can be installed as one of this architecture.
+    #[must_use]
+    pub fn find(&self, name: &str, architecture: &str) -> Option<&Offer> {
+        self.0.get(name)?.iter().find(|offer| offer.architecture == architecture || offer.architecture == "all")
+    }
+
+    /// What the packages with this name take on disk, in kibibytes: of several architectures, the first.
+    #[must_use]
+    pub fn installed_size(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.first().map(|offer| offer.installed_size)
+    }
 }
 
 /// A source of packages: what its Release file and its configuration say of it.

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::{News, Simulation, Source};
+use super::{News, Offer, Offered, Simulation, Source};
 use crate::plan::{Change, ChangeKind};
 
 /// What apt says after other complaints, and what they have said already.
@@ -69,6 +69,21 @@ impl Complaints {
 /// A complaint without the address at its end, of which nobody has any use: `[IP: 192.0.2.1 80]`.
 fn without_address(said: &str) -> &str {
     said.rsplit_once(" [IP: ").filter(|(_, address)| address.ends_with(']')).map_or(said, |(said, _)| said)
+}
+
+/// Reads `apt-cache show`: paragraphs of an index (deb822(5)), of which an empty line ends each.
+pub(super) fn parse_offered(text: &str) -> Offered {
+    let paragraph = |paragraph: &str| {
+        let field =
+            |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim);
+        let offer = Offer {
+            architecture: field("Architecture")?.to_owned(),
+            installed_size: field("Installed-Size").and_then(|size| size.parse().ok()).unwrap_or(0),
+            sha256: field("SHA256").map(str::to_owned),
+        };
+        Some((field("Package")?.to_owned(), offer))
+    };
+    Offered::of(text.split("\n\n").filter_map(paragraph))
 }
 
 /// Reads the `Candidate:` line of `apt-cache policy`.

@@ -5,15 +5,25 @@ use super::Run;
 use crate::dpkg;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Failure};
+use crate::pair::{self, Afterwards, Role};
 use crate::report::{Report, seconds};
 use crate::step::Step;
+use crate::validated::{Drift, Set};
 
 /// The last words.
 impl Run<'_> {
     /// Says the last words, with all that wants attention in them, and gives the exit code.
     pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
+        let next = if last == Step::Verify { self.look_at_pair_again(events)? } else { None };
+        if last == Step::Verify {
+            self.look_for_drift(events)?;
+        }
         let time = Timestamp::now();
-        let (exit, message) = self.last_words(last, exit, events.report(), time)?;
+        let (exit, mut message) = self.last_words(last, exit, events.report(), time)?;
+        if let Some(next) = next {
+            message.push('\n');
+            message.push_str(&next);
+        }
         events.tell(Event::Finished { exit, time, message });
         Ok(exit)
     }
@@ -53,6 +63,38 @@ impl Run<'_> {
         message.push_str(&attention(report));
         let exit = if report.attention.is_empty() { exit } else { Exit::Attention };
         Ok((exit, message))
+    }
+
+    /// Compares the machine with what was validated, and says what differs that nobody was shown before.
+    fn look_for_drift(&self, events: &mut Events<'_>) -> Result<()> {
+        let Some(shown) = self.plan()?.validated.as_ref().filter(|shown| shown.debian.is_some()) else { return Ok(()) };
+        let (paths, sets) = (self.context.paths, Set::all(self.context.paths)?);
+        let drift = Drift::of_packages(&sets, &self.installed_version()?, &paths.package(), &dpkg::packages()?);
+        let unseen = drift.differing.iter().filter(|difference| !shown.differing.contains(difference));
+        let unseen: Vec<String> = unseen.map(ToString::to_string).collect();
+        if !unseen.is_empty() {
+            events.tell(Event::Attention(format!(
+                "Not as the {} team validated it: {}. What to do: `{} status --drift` shows all that differs.",
+                self.product.name,
+                unseen.join("; "),
+                paths.package()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Says what has become of the pair meanwhile, and gives what comes next.
+    fn look_at_pair_again(&self, events: &mut Events<'_>) -> Result<Option<String>> {
+        let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
+        let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
+        match pair::look_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
+            Afterwards::Nothing => Ok(None),
+            Afterwards::Next(sentence) => Ok(Some(sentence)),
+            Afterwards::Attention(sentences) => {
+                events.tell(Event::Attention(sentences));
+                Ok(None)
+            }
+        }
     }
 
     /// The version that dpkg says is installed now.

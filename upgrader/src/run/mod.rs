@@ -41,7 +41,8 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
             follow::attach(context, events)
         }
         Some(Verb::Work) => work(context, events),
-        Some(Verb::Status) => status::show(context),
+        Some(Verb::Status { drift: false }) => status::show(context),
+        Some(Verb::Status { drift: true }) => status::show_drift(context),
         Some(Verb::History) => crate::history::show(context),
         Some(Verb::Rollback) => rollback::by_hand(context, events),
         Some(Verb::Resume) => boot::at_boot(context, events),

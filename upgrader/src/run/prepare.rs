@@ -14,8 +14,9 @@ use crate::policy::Policy;
 use crate::preflight::{self, Finding};
 use crate::product::ConffilePolicy;
 use crate::question::{ask, forget_typed_ahead};
-use crate::step::{Outcome, Step};
-use crate::{conffiles, database, dpkg, history, package_locks, restart, store, worker};
+use crate::step::{Mode, Outcome, Step};
+use crate::validated::{Rule, Set};
+use crate::{conffiles, database, dpkg, history, package_locks, pair, restart, store, validated, worker};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -31,6 +32,8 @@ impl Run<'_> {
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
         findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.what_is_kept()));
+        findings.extend(self.look_at_pair());
+        findings.extend(self.look_at_validated());
         findings.extend(broken.as_ref().map(Finding::from));
         let is_ready = !findings.iter().any(|finding| finding.fatal);
         for finding in findings {
@@ -42,6 +45,14 @@ impl Run<'_> {
         Err(Failure::new("this machine is not ready for an upgrade; nothing was changed")
             .remedy("Do what is said above, then start again.")
             .into())
+    }
+
+    /// What the other node of a pair has to say. What only looks at a plan, or goes on with one, is held up by nobody.
+    fn look_at_pair(&self) -> Vec<Finding> {
+        let Context { paths, options, .. } = self.context;
+        let is_free = options.ignore_peer || options.mode() != Mode::Upgrade || self.past.is_some();
+        let look = |plan| pair::look_at_plan(plan, is_free, &paths.package());
+        self.plan.as_ref().map_or(Ok(Vec::new()), look).unwrap_or_else(|error| vec![Finding::from(&error)])
     }
 
     /// What going back takes on each filesystem.
@@ -58,11 +69,12 @@ impl Run<'_> {
     fn draft(&self) -> Result<Plan> {
         let product = self.product;
         let installed = self.installed_version()?;
-        let (candidate, simulation, download) = thread::scope(|scope| {
+        let (candidate, simulation, download, node) = thread::scope(|scope| {
+            let node = scope.spawn(|| product.pair.as_ref().map(pair::look).transpose());
             let candidate = scope.spawn(|| apt::candidate(&product.version_package));
             let download = scope.spawn(apt::download_size);
             let simulation = apt::simulate();
-            (answer(candidate), simulation, answer(download))
+            (answer(candidate), simulation, answer(download), answer(node))
         });
         let candidate = candidate?.unwrap_or_else(|| installed.clone());
         let Simulation { changes, unfinished, kept_back } = simulation.explain(|| {
@@ -79,6 +91,7 @@ impl Run<'_> {
             download: download?,
             unfinished_from: self.past.as_ref().map(|past| past.plan.comes_from().to_owned()),
             restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
+            node: node?,
             last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
         };
@@ -98,8 +111,26 @@ impl Run<'_> {
         if let Some(database) = &product.database {
             plan.migrations = database::survey(database, self.context.paths, plan.changes_packages())?.pending;
         }
-        plan.measure(&dpkg::packages()?, &apt::installed_sizes(plan.new_versions())?);
+        let (packages, offered) = (dpkg::packages()?, apt::offered(plan.new_versions())?);
+        plan.measure(&packages, &offered);
+        if self.validated_rule() != Rule::Ignore && !plan.is_empty() {
+            let sets = Set::all(self.context.paths)?;
+            plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
+        }
         Ok(plan)
+    }
+
+    /// What is done about packages that nobody has validated: the admin's word, or else the product's.
+    pub(super) fn validated_rule(&self) -> Rule {
+        self.context.config.validated.unwrap_or(self.product.packages.validated)
+    }
+
+    /// What stands against packages that nobody has validated. A run that is half-way needs its rest.
+    fn look_at_validated(&self) -> Vec<Finding> {
+        let Some(plan) = self.plan.as_ref().filter(|plan| self.past.is_none() && !plan.is_empty()) else {
+            return Vec::new();
+        };
+        validated::findings(self.validated_rule(), &self.product.name, &plan.candidate, plan.validated.as_ref())
     }
 
     /// What becomes of edited conffiles: the admin's word, or else the product's.

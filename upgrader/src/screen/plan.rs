@@ -4,11 +4,15 @@ use crate::plan::{Change, ChangeKind, Plan};
 use crate::product::ConffilePolicy;
 use crate::report::seconds;
 use crate::size::size;
+use crate::validated::Verdict;
 
 /// Shows a plan; `own` are those of its packages that are the product's.
 pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Plan) -> io::Result<()> {
     writeln!(out, "\n{product} installed version: {}", plan.installed)?;
     writeln!(out, "{product} candidate version: {}", plan.candidate)?;
+    if let Some(node) = &plan.node {
+        writeln!(out, "This node: {node}")?;
+    }
     let is_own = |change: &Change| own.contains(&change.package);
     let upgrade = |change: &&Change| matches!(change.kind, ChangeKind::Upgrade { .. });
     let upgrades = || plan.changes.iter().filter(upgrade);
@@ -31,6 +35,9 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     list(out, "Not upgraded, held or kept back", &plan.kept_back)?;
     list(out, "Database migrations", &plan.migrations)?;
     conffiles(out, plan)?;
+    if let Some(verdict) = &plan.validated {
+        validated(out, product, &plan.candidate, verdict)?;
+    }
     if !plan.is_empty() {
         writeln!(out, "\nDownload: {}{}", size(plan.download), growth(plan.disk))?;
         if !plan.restart.is_empty() {
@@ -83,6 +90,19 @@ fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
         writeln!(out, "  {} ({}{deleted})", conffile.path.display(), conffile.package)?;
     }
     Ok(())
+}
+
+fn validated(out: &mut dyn Write, product: &str, candidate: &str, verdict: &Verdict) -> io::Result<()> {
+    if verdict.debian.is_none() {
+        return writeln!(
+            out,
+            "\nNot validated by the {product} team: {candidate}, only {}",
+            verdict.versions.join(", ")
+        );
+    }
+    write!(out, "\nValidated by the {product} team: {} of {} packages", verdict.same(), verdict.packages)?;
+    writeln!(out, "{}", if verdict.differing.is_empty() { "" } else { ", but not" })?;
+    verdict.differing.iter().try_for_each(|difference| writeln!(out, "  {difference}"))
 }
 
 /// What becomes of the space on disk, if anything does.

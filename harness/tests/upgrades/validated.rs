@@ -1,0 +1,128 @@
+use anyhow::{Result, ensure};
+use harness::appliance::{old_upgrader, upgradable_with, upgrader};
+use harness::deb;
+use harness::image::Debian;
+use harness::observation::fingerprint;
+use harness::package::Package;
+use harness::release::Release;
+use harness::world::World;
+use sha2::{Digest as _, Sha256};
+use upgrader::validated::{Member, Set};
+
+use crate::story::Story;
+
+/// Every story of this file.
+pub(crate) const STORIES: &[Story] = &[
+    Story {
+        name: "validated",
+        promise: "What the vendor has validated comes with the upgrader, so that the self-update brings it first: the plan is compared with it, \
+                  and so is the machine afterwards.",
+        tell: validated,
+        has_snapshot: true,
+    },
+    Story {
+        name: "validated_but_one",
+        promise: "A plan that differs by one package from what was validated is refused before anything is touched where that is required, \
+                  and named elsewhere.",
+        tell: validated_but_one,
+        has_snapshot: true,
+    },
+    Story {
+        name: "validated_is_another_version",
+        promise: "A version that nobody has validated is refused where that is required.",
+        tell: validated_is_another_version,
+        has_snapshot: true,
+    },
+];
+
+/// Where the sets are.
+const SETS: &str = "/usr/share/xivo-upgrade/validated";
+
+const REQUIRE: &[u8] = b"validated = \"require\"\n";
+
+/// What a gate would have written of a release.
+fn set(release: &Release, debian: Debian) -> Result<Set> {
+    let member = |package: &Package| {
+        let sum = hex::encode(Sha256::digest(deb::build(package)?.bytes));
+        let Package { name, architecture, version, .. } = package.clone();
+        anyhow::Ok(Member { name, architecture, version, sha256: Some(sum) })
+    };
+    let packages = release.packages.iter().map(member).collect::<Result<_>>()?;
+    let product = "XiVO".to_owned();
+    Ok(Set { product, version: release.version.clone(), debian: debian.to_string(), packages, base: Vec::new() })
+}
+
+/// A machine at 1.2.1 with an upgrader that knows of nothing validated; its successor brings this set.
+fn upgradable_to(debian: Debian, set: &Set) -> Result<World> {
+    let successor = upgrader()?.file(&format!("{SETS}/{}.toml", set.debian), set.to_string().into_bytes(), 0o644);
+    upgradable_with(debian, &old_upgrader()?, &successor)
+}
+
+/// A machine on which such an upgrader has updated itself.
+fn updated_to(debian: Debian, set: &Set) -> Result<World> {
+    let world = upgradable_to(debian, set)?;
+    world.machine.sh("apt-get -qq update && apt-get -qq -y install xivo-upgrade 2>&1")?;
+    Ok(world)
+}
+
+fn validated(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable_to(debian, &set(&Release::named("1.2.2")?, debian)?)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(transcript.exit == 0, "{transcript}");
+    ensure!(transcript.screen.contains("Validated by the XiVO team: "), "{transcript}");
+    let same = world.upgrade(&["status", "--drift"]).run()?;
+    ensure!(same.exit == 0, "{same}");
+    // Somebody helps by hand.
+    world.machine.sh("echo 'quick fix' >>/usr/share/xivo-sounds/hello.txt
+         echo '# mine' >>/etc/xivo/xivo.conf
+         dpkg --force-depends --remove xivo-ctid 2>&1")?;
+    let drift = world.upgrade(&["status", "--drift"]).run()?;
+    ensure!(drift.exit == 6, "{drift}");
+    let machine_readable = world.upgrade(&["status", "--drift", "--json"]).run()?;
+    let document: serde_json::Value = serde_json::from_str(&machine_readable.screen)?;
+    ensure!(document["debian"] == debian.to_string() && document["changed_files"].as_array().is_some(), "{document:#}");
+    // What the machine has of Debian's own is another thing on each release.
+    let shown = [&transcript, &same, &drift].map(|transcript| world.redacted(&transcript.to_string())).join("\n");
+    let shown = shown.replace(&format!(" on {debian}: "), " on (Debian): ");
+    let lines = shown.lines().filter(|line| !line.starts_with("Beside them "));
+    Ok(Some(lines.map(|line| format!("{line}\n")).collect()))
+}
+
+fn validated_but_one(debian: Debian) -> Result<Option<String>> {
+    let mut set = set(&Release::named("1.2.2")?, debian)?;
+    let one = set.packages.iter_mut().find(|member| member.name == "xivo-provd");
+    let Some(one) = one else { anyhow::bail!("there is no such package") };
+    "1.2.2~rc3".clone_into(&mut one.version);
+    let world = updated_to(debian, &set)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
+    let before = fingerprint(&world.machine)?;
+    let refused = world.upgrade(&["--yes"]).run()?;
+    ensure!(refused.exit == 1, "{refused}");
+    ensure!(fingerprint(&world.machine)? == before, "something was touched");
+    world.machine.sh("test ! -e /var/lib/xivo-upgrade/rollback")?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"", 0o644)?;
+    let named = world.upgrade(&["--yes"]).run()?;
+    ensure!(named.exit == 0 && named.screen.contains("xivo-provd 1.2.2 instead of 1.2.2~rc3"), "{named}");
+    Ok(Some([&refused, &named].map(|transcript| world.redacted(&transcript.to_string())).join("\n")))
+}
+
+fn validated_is_another_version(debian: Debian) -> Result<Option<String>> {
+    let world = updated_to(debian, &set(&Release::named("1.2.1")?, debian)?)?;
+    let warned = world.upgrade(&["--dry-run"]).run()?;
+    ensure!(
+        warned.exit == 0 && warned.screen.contains("Not validated by the XiVO team: 1.2.2, only 1.2.1"),
+        "{warned}"
+    );
+    world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
+    let refused = world.upgrade(&["--yes"]).run()?;
+    ensure!(refused.exit == 1, "{refused}");
+    // What cannot be read is named with its line.
+    world.machine.sh(&format!("echo 'pakcages = []' >>{SETS}/{debian}.toml"))?;
+    let broken = world.upgrade(&["--yes"]).run()?;
+    ensure!(broken.exit == 1 && broken.screen.contains(&format!("{SETS}/{debian}.toml:")), "{broken}");
+    world.machine.sh(&format!("rm {SETS}/{debian}.toml"))?;
+    let none = world.upgrade(&["--yes"]).run()?;
+    ensure!(none.exit == 1, "{none}");
+    Ok(Some([&refused, &none].map(|transcript| world.redacted(&transcript.to_string())).join("\n")))
+}
