@@ -1,4 +1,3 @@
-
 use super::*;
 use crate::conffiles::Edited;
 use crate::event::{CutShort, WayBack};
