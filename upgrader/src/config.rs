@@ -188,6 +188,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
     use proptest::prelude::*;
 
     use super::*;
@@ -230,6 +231,21 @@ mod tests {
                 assert!(expected.contains(key), "{expected}");
             }
             assert_eq!(expected.matches('`').count(), 2 + 2 * documented.len(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn the_admin_guide_has_every_setting_and_its_examples_are_good() {
+        let page = Page::read("docs/admin.md");
+        let mut made = "| setting | without it | what it is for |\n|---|---|---|\n".to_owned();
+        for Setting { table, key, default, meaning } in SETTINGS {
+            let table = if table.is_empty() { String::new() } else { format!("`[{table}]` ") };
+            made.push_str(&format!("| {table}`{key}` | `{default}` | {meaning} |\n"));
+        }
+        page.has_part("settings", &made);
+        for example in page.examples("config.toml") {
+            let read = strict::parse::<Config>(&example.text);
+            assert!(read.is_ok(), "line {}: {read:?}", example.line);
         }
     }
 
