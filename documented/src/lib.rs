@@ -1,5 +1,6 @@
 //! What the pages below docs/ say, for the tests that hold them and the code together: the keys of their tables, their examples, and
 //! the parts of them that are made of data. Everything panics with a sentence that says what to do, as tests do.
+#![expect(clippy::missing_panics_doc, reason = "that is what all of it is for")]
 
 use std::collections::BTreeSet;
 use std::fs;

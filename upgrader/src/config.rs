@@ -237,11 +237,12 @@ mod tests {
     #[test]
     fn the_admin_guide_has_every_setting_and_its_examples_are_good() {
         let page = Page::read("docs/admin.md");
-        let mut made = "| setting | without it | what it is for |\n|---|---|---|\n".to_owned();
-        for Setting { table, key, default, meaning } in SETTINGS {
+        let row = |Setting { table, key, default, meaning }: &Setting| {
             let table = if table.is_empty() { String::new() } else { format!("`[{table}]` ") };
-            made.push_str(&format!("| {table}`{key}` | `{default}` | {meaning} |\n"));
-        }
+            format!("| {table}`{key}` | `{default}` | {meaning} |\n")
+        };
+        let rows: String = SETTINGS.iter().map(row).collect();
+        let made = format!("| setting | without it | what it is for |\n|---|---|---|\n{rows}");
         page.has_part("settings", &made);
         for example in page.examples("config.toml") {
             let read = strict::parse::<Config>(&example.text);

@@ -256,7 +256,7 @@ mod tests {
             .rows()
             .into_iter()
             .filter(|row| row[1] != "a hook" && row[1] != "none")
-            .flat_map(|row| row[0].split('`').nth(1).map(str::to_owned))
+            .filter_map(|row| row[0].split('`').nth(1).map(str::to_owned))
             .collect();
         assert_eq!(documented, reasons);
     }
