@@ -36,3 +36,16 @@ pub fn files(directory: &str) -> Result<Vec<(String, PathBuf)>> {
     files.sort();
     Ok(files)
 }
+
+/// The keys that a table can have.
+#[cfg(test)]
+pub(crate) fn keys<T: DeserializeOwned>() -> std::collections::BTreeSet<String> {
+    expected::<T>("unknown = 1")
+}
+
+/// What can be in the place of something that is not known.
+#[cfg(test)]
+pub(crate) fn expected<T: DeserializeOwned>(text: &str) -> std::collections::BTreeSet<String> {
+    let complaint = parse::<T>(Path::new("x.toml"), text).err().unwrap();
+    documented::expected(&complaint.to_string())
+}

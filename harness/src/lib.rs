@@ -20,6 +20,9 @@ pub mod data;
 pub mod deb;
 /// An upgrade to watch.
 pub mod demo;
+/// What holds the pages of docs/ and the code together.
+#[cfg(test)]
+mod docs;
 /// The container engine, and what earlier runs left in it.
 pub mod engine;
 /// Machines on which services behave like the real ones.

@@ -139,7 +139,11 @@ fn directory() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
+
     use super::*;
+    use crate::data::keys;
+    use crate::package::File;
 
     #[test]
     fn every_release_that_comes_with_the_harness_is_good() {
@@ -154,6 +158,36 @@ mod tests {
             count += 1;
         }
         assert!(count >= 2);
+    }
+
+    #[test]
+    fn every_key_is_documented_and_the_example_is_good() {
+        let page = Page::read("docs/reference/release.md");
+        page.section("## The release").has_keys(keys::<Release>());
+        page.section("### Files").has_keys(keys::<File>());
+        page.section("## Packages").has_keys(keys::<Package>().into_iter().chain(keys::<File>()));
+        page.section("## Migrations").has_keys(keys::<Migration>());
+        for example in page.examples("release") {
+            let release = Release::parse(Path::new("example.toml"), &example.text).unwrap();
+            for package in &release.packages {
+                crate::deb::build(package).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_without_a_key_is_as_documented() {
+        let (packages, files) = (Page::read("docs/reference/release.md"), "### Files");
+        let packages_files = packages.section(files);
+        let packages = packages.section("## Packages");
+        let read = |text: &str| data::parse::<Package>(Path::new("x.toml"), &format!("name = \"a\"\n{text}")).unwrap();
+        let said = |key| format!("{key} = \"{}\"\n", packages.beside(key));
+        let service = format!("service = {}", packages.beside("service"));
+        let all = said("architecture") + &said("section") + &said("description") + &service;
+        assert_eq!(read(&all), read(""));
+        let said = |key| format!("{key} = {}\n", packages_files.beside(key));
+        let file = "[[file]]\npath = \"/a\"\ncontent = \"\"\n";
+        assert_eq!(read(&format!("{file}{}{}", said("mode"), said("conffile"))), read(file));
     }
 
     #[test]

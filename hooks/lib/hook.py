@@ -34,7 +34,7 @@ DEFAULTS = {
     },
 }
 
-# What the upgrader takes as "nothing to do on this machine" (hooks/README.md).
+# What the upgrader takes as "nothing to do on this machine" (docs/reference/hooks.md).
 NOT_APPLICABLE = 75
 
 

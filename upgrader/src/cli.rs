@@ -228,6 +228,17 @@ mod tests {
     }
 
     #[test]
+    fn the_admin_guide_says_what_each_exit_code_asks() {
+        let known: Vec<String> = EXIT_CODES.lines().skip(1).map(|line| line.trim().replacen("  ", ": ", 1)).collect();
+        let codes: Vec<u8> = (0..=u8::MAX).filter(|code| Exit::try_from(*code).is_ok()).collect();
+        assert_eq!(known.len(), codes.len());
+        for (line, code) in known.iter().zip(codes) {
+            assert!(line.starts_with(&format!("{code}: ")), "{line}");
+        }
+        assert_eq!(documented::Page::read("docs/admin.md").section("## Exit codes").headings(3), known);
+    }
+
+    #[test]
     fn the_help_is_in_the_name_of_the_product() {
         insta::assert_snapshot!(command("acme-upgrade".to_owned()).render_long_help(), @r#"
         Upgrade the product on this machine, and restart its services in the right order.

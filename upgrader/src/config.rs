@@ -198,6 +198,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
     use proptest::prelude::*;
 
     use super::*;
@@ -241,6 +242,22 @@ mod tests {
                 assert!(expected.contains(key), "{expected}");
             }
             assert_eq!(expected.matches('`').count(), 2 + 2 * documented.len(), "{expected}");
+        }
+    }
+
+    #[test]
+    fn the_admin_guide_has_every_setting_and_its_examples_are_good() {
+        let page = Page::read("docs/admin.md");
+        let row = |Setting { table, key, default, meaning }: &Setting| {
+            let table = if table.is_empty() { String::new() } else { format!("`[{table}]` ") };
+            format!("| {table}`{key}` | `{default}` | {meaning} |\n")
+        };
+        let rows: String = SETTINGS.iter().map(row).collect();
+        let made = format!("| setting | without it | what it is for |\n|---|---|---|\n{rows}");
+        page.has_part("settings", &made);
+        for example in page.examples("config.toml") {
+            let read = strict::parse::<Config>(&example.text);
+            assert!(read.is_ok(), "line {}: {read:?}", example.line);
         }
     }
 

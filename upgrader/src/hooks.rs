@@ -154,10 +154,14 @@ fn is_hook_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use documented::Page;
     use proptest::prelude::*;
 
     use super::*;
-    use std::fs;
+    use crate::paths::Paths;
 
     fn put(directory: &Path, name: &str, mode: u32) {
         let path = directory.join(name);
@@ -201,6 +205,62 @@ mod tests {
                 "README: not executable"
             ]
         );
+    }
+
+    #[test]
+    fn a_hook_meets_what_is_documented() {
+        let page = Page::read("docs/reference/hooks.md");
+        // What a hook has seen on a machine.
+        let story = documented::text("snapshots/hooks_of_all_kinds.snap");
+        let (_, seen) = story.split_once("\nThe environment of a hook:\n").expect("a hook has looked");
+        let seen: Vec<_> = seen.lines().filter_map(|line| line.trim().split_once('=')).collect();
+        let environment = page.section("## Environment");
+        environment.has_keys(seen.iter().map(|(variable, _)| *variable));
+        assert_eq!(
+            seen.iter().find(|(name, _)| *name == "LC_ALL").map(|(_, value)| (*value).to_owned()),
+            Some(environment.beside("LC_ALL"))
+        );
+        let phases = [Phase::PreUpgrade, Phase::PostUpgrade].map(|phase| phase.to_string());
+        let directories =
+            page.rows().into_iter().filter(|row| phases.iter().any(|phase| row[0] == format!("`{phase}`")));
+        for row in directories {
+            let phase = if row[0].contains("pre") { Phase::PreUpgrade } else { Phase::PostUpgrade };
+            let paths = Paths::of_program(Path::new("NAME-upgrade")).expect("a name").hooks(phase);
+            let paths = paths.map(|path| format!("`{}/`", path.display()));
+            assert_eq!(row[2..], paths);
+        }
+        assert!(page.section("## Exit code").keys().contains(&NOT_APPLICABLE.to_string()));
+        assert!(page.section("## Output").text().contains(&format!("first {} MB", MOST_OUTPUT >> 20)));
+        let minutes = crate::config::TimeLimits::default().hook.as_secs() / 60;
+        assert!(page.section("## Time limit").text().contains(&format!("({minutes} minutes, if nothing is said)")));
+    }
+
+    #[test]
+    fn names_and_reasons_are_as_documented() {
+        let page = Page::read("docs/reference/hooks.md");
+        for row in page.section("## Names").rows() {
+            let Some(name) = row[0].strip_prefix('`').and_then(|name| name.strip_suffix('`')) else { continue };
+            match row[1].as_str() {
+                "a hook" => assert!(is_hook_name(name), "{name}"),
+                "none" => assert!(!is_hook_name(name), "{name}"),
+                _ => {}
+            }
+        }
+        let directory = tempfile::tempdir().expect("a directory");
+        put(directory.path(), "no name", 0o755);
+        put(directory.path(), "no-mode", 0o644);
+        fs::create_dir(directory.path().join("no-file")).expect("created");
+        std::os::unix::fs::symlink("/nowhere", directory.path().join("no-target")).expect("linked");
+        let found = find(&[directory.path().into()]).expect("readable");
+        let reasons: BTreeSet<String> = found.skipped.into_iter().map(|(_, reason)| reason.to_owned()).collect();
+        let documented: BTreeSet<String> = page
+            .section("## Names")
+            .rows()
+            .into_iter()
+            .filter(|row| row[1] != "a hook" && row[1] != "none")
+            .filter_map(|row| row[0].split('`').nth(1).map(str::to_owned))
+            .collect();
+        assert_eq!(documented, reasons);
     }
 
     #[test]

@@ -133,7 +133,7 @@ pub(crate) fn look_at_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Res
         let what = format!("this is the {role} node, and the {other} one cannot be asked for its version: {why}");
         return Ok(vec![if role == Role::Active {
             let remedy = "See that the other node runs and that the two reach each other, then start again.";
-            Finding { fatal: !ignore_peer, what, remedy: or_ignore(remedy, command) }
+            in_order(ignore_peer, what, remedy, command)
         } else {
             let remedy = "See to it before the active node is upgraded.".to_owned();
             Finding { fatal: false, what, remedy }
@@ -146,21 +146,27 @@ pub(crate) fn look_at_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Res
     } else if role == Role::Active && is_newer(candidate, peer)? {
         let what = format!("this is the active node, and the passive one still runs {peer}");
         let remedy = format!("Upgrade the passive node first: run `{command}` there, and see that it works.");
-        Some(Finding { fatal: !ignore_peer, what, remedy: or_ignore(&remedy, command) })
+        Some(in_order(ignore_peer, what, &remedy, command))
     } else if role == Role::Passive && is_newer(installed, peer)? && is_newer(candidate, installed)? {
         let what = format!(
             "this passive node runs {installed} and the active one still {peer}: with {candidate} they would be too far apart"
         );
         let remedy = format!("Upgrade the active node first: run `{command}` there.");
-        Some(Finding { fatal: !ignore_peer, what, remedy: or_ignore(&remedy, command) })
+        Some(in_order(ignore_peer, what, &remedy, command))
     } else {
         None
     };
     Ok(found.into_iter().collect())
 }
 
-fn or_ignore(remedy: &str, command: &str) -> String {
-    format!("{remedy} `{command} --ignore-peer` upgrades this one whatever the other one runs.")
+/// A reason why the other node should go first, unless somebody said that it need not.
+fn in_order(ignore_peer: bool, what: String, remedy: &str, command: &str) -> Finding {
+    let remedy = if ignore_peer {
+        "Nothing now; upgrade the other node soon, so that both run the same.".to_owned()
+    } else {
+        format!("{remedy} `{command} --ignore-peer` upgrades this one whatever the other one runs.")
+    };
+    Finding { fatal: !ignore_peer, what, remedy }
 }
 
 /// What is to be said of the pair after the upgrade.

@@ -211,6 +211,33 @@ mod tests {
     }
 
     #[test]
+    fn the_admin_guide_knows_where_everything_lies() {
+        let paths = Paths::of_program(Path::new("/usr/bin/xivo-upgrade")).expect("a name");
+        let mut all: Vec<PathBuf> = [Phase::PreUpgrade, Phase::PostUpgrade].map(|phase| paths.hooks(phase)).concat();
+        all.extend([
+            paths.real_program(),
+            paths.product(),
+            paths.migrations(),
+            paths.dumps(),
+            paths.migration_owed(),
+            paths.journal(),
+            paths.last_journal(),
+            paths.self_update(),
+            paths.message_of_the_day(),
+            paths.rollback(),
+            paths.log(),
+            paths.lock(),
+            paths.events(),
+            paths.history(),
+            paths.config(),
+            paths.policy(),
+            paths.admins_policy(),
+        ]);
+        let page = documented::Page::read("docs/admin.md");
+        page.section("## Where everything lies").has_keys(all.iter().map(|path| path.display().to_string()));
+    }
+
+    #[test]
     fn a_program_with_another_name_serves_no_product() {
         for program in ["/usr/bin/upgrade", "/usr/bin/-upgrade", "/usr/bin/real--upgrade", "/"] {
             assert!(Paths::of_program(Path::new(program)).is_err(), "{program}");

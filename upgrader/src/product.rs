@@ -322,6 +322,9 @@ fn is_database_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use documented::{Block, Page};
     use proptest::prelude::*;
 
     use super::*;
@@ -432,6 +435,68 @@ peer-version = ["xivo-node", "peer"]
         20: timeout: "0s" is not a span of time such as "60s" or "2m", at most a day
         "#);
     }
+
+    /// What is expected where a table of product.toml has something that is not known.
+    fn expected_in<T: serde::de::DeserializeOwned>(text: &str) -> BTreeSet<String> {
+        let (_, message) = strict::parse::<T>(text).err().expect("it is not known");
+        documented::expected(&message)
+    }
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_exists() {
+        let page = Page::read("docs/reference/product.md");
+        let unknown = "unknown = 1";
+        page.section("## The product").has_keys(expected_in::<Product>(unknown));
+        page.section("### Ready").has_keys(expected_in::<Ready>(unknown));
+        let services = expected_in::<Services>(unknown);
+        page.section("## Services").has_keys(services.into_iter().chain(expected_in::<Ready>(unknown)));
+        page.section("## Packages").has_keys(expected_in::<Packages>(unknown));
+        page.section("## Database").has_keys(expected_in::<Database>(unknown));
+        page.section("## Rollback").has_keys(expected_in::<Rollback>(unknown));
+        page.section("## Pair").has_keys(expected_in::<Pair>(unknown));
+    }
+
+    #[test]
+    fn what_is_without_a_key_and_what_can_be_there_is_as_documented() {
+        let page = Page::read("docs/reference/product.md");
+        let (services, packages) = (page.section("## Services"), page.section("## Packages"));
+        let said = |key| format!("{key} = {}\n", services.beside(key));
+        let services_as_said =
+            strict::parse::<Services>(&format!("order = [\"a\"]\n{}{}", said("restart"), said("settle")));
+        let without = strict::parse::<Services>("order = [\"a\"]").expect("good");
+        assert_eq!(format!("{:?}", services_as_said.expect("good")), format!("{without:?}"));
+        let ready = |rest: &str| format!("{:?}", strict::parse::<Ready>(&format!("command = [\"a\"]\n{rest}")));
+        assert_eq!(ready(&said("timeout")), ready(""));
+        let rules =
+            ["protected", "conffiles", "validated"].map(|key| format!("{key} = {}\n", packages.beside(key))).concat();
+        assert_eq!(format!("{:?}", strict::parse::<Packages>(&rules)), format!("{:?}", strict::parse::<Packages>("")));
+        let pair = |rest: &str| {
+            format!("{:?}", strict::parse::<Pair>(&format!("role = [\"a\"]\npeer-version = [\"b\"]\n{rest}")))
+        };
+        assert_eq!(pair(&format!("timeout = {}", page.section("## Pair").beside("timeout"))), pair(""));
+        for (section, variants) in [
+            (&services, expected_in::<Services>("order = []\nrestart = \"unknown\"")),
+            (&packages, expected_in::<Packages>("conffiles = \"unknown\"")),
+            (&packages, expected_in::<Packages>("validated = \"unknown\"")),
+        ] {
+            let quoted = section.quoted();
+            assert!(variants.iter().all(|variant| quoted.contains(&format!("\"{variant}\""))), "{variants:?}");
+        }
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        let mut examples = Page::read("docs/reference/product.md").examples("product.toml");
+        let part = |example: Block| Block { text: format!("{EVERYTHING_ELSE}{}", example.text), ..example };
+        examples.extend(Page::read("docs/reference/migrations.md").examples("[database]").into_iter().map(part));
+        for example in examples {
+            let read = Product::parse(&example.text);
+            assert!(read.is_ok(), "line {}: {read:?}", example.line);
+        }
+    }
+
+    /// What a product.toml needs in any case.
+    const EVERYTHING_ELSE: &str = "name = \"A\"\nversion-package = \"a\"\n[services]\norder = [\"a\"]\n";
 
     /// What is wrong with a text is said in one line, with the number of a line that is there.
     fn complains_well(text: &str) -> Result<(), TestCaseError> {

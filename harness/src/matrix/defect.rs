@@ -372,7 +372,10 @@ impl Defect {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
+
     use super::*;
+    use crate::data::keys;
 
     fn complaint(text: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
@@ -380,6 +383,22 @@ mod tests {
         std::fs::write(&path, format!("description = \"\"\non = \"trixie\"\ncaught-by = []\n{text}\n")).unwrap();
         let error = read("bad", &path).unwrap_err().to_string();
         error[error.find("bad.toml").unwrap()..].to_owned()
+    }
+
+    #[test]
+    fn every_key_is_documented_and_the_examples_are_good() {
+        let page = Page::read("docs/reference/defects.md");
+        page.section("## The file").has_keys(keys::<Written>());
+        page.section("### Changes").has_keys(keys::<Change>());
+        page.section("## Releases").has_keys(keys::<Edition>().into_iter().chain(keys::<Change>()));
+        page.section("## Hooks").has_keys(keys::<Hook>());
+        page.section("## product.toml").has_keys(keys::<Rewrite>());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
+        for example in page.examples("defect") {
+            std::fs::write(&path, example.text).unwrap();
+            read("example", &path).unwrap();
+        }
     }
 
     #[test]

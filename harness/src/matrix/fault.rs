@@ -166,6 +166,8 @@ pub fn key(step: Step) -> String {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
+
     use super::*;
 
     fn complaint(text: &str) -> String {
@@ -174,6 +176,27 @@ mod tests {
         std::fs::write(&path, text).unwrap();
         let error = Fault::read(&path).unwrap_err().to_string();
         error.rsplit_once('/').unwrap().1.to_owned()
+    }
+
+    #[test]
+    fn every_key_and_every_step_is_documented() {
+        let page = Page::read("docs/reference/matrix.md");
+        let (at, not_applicable) = (data::keys::<At>(), data::keys::<NotApplicable>());
+        let steps: BTreeSet<String> = steps().into_iter().map(key).collect();
+        page.section("### Where it strikes").has_keys(at.clone());
+        page.section("### Where it cannot").has_keys(not_applicable.clone());
+        page.section("### Steps").has_keys(steps.clone());
+        page.section("## Faults").has_keys([data::keys::<Fault>(), at, not_applicable, steps].into_iter().flatten());
+    }
+
+    #[test]
+    fn the_examples_of_the_documentation_are_good() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
+        for example in Page::read("docs/reference/matrix.md").examples("fault") {
+            std::fs::write(&path, example.text).unwrap();
+            Fault::read(&path).unwrap();
+        }
     }
 
     #[test]

@@ -80,9 +80,7 @@ pub const FRESH: &str = "fresh";
 /// # Errors
 /// One line that names the file, and the line and the key or the name that nothing has.
 pub fn matrix() -> Result<Vec<Cell>> {
-    let states = data::files("states")?.into_iter().map(|(name, path)| Ok((name, data::read(&path)?)));
-    let faults = data::files("faults")?.into_iter().map(|(name, path)| Ok((name, Fault::read(&path)?)));
-    let parts = Parts { states: states.collect::<Result<_>>()?, faults: faults.collect::<Result<_>>()? };
+    let parts = parts()?;
     let mut cells = Vec::new();
     for (name, path) in data::files("scenarios")? {
         cells.extend(read(&name, &path, &parts)?);
@@ -90,6 +88,13 @@ pub fn matrix() -> Result<Vec<Cell>> {
     let names: BTreeSet<String> = cells.iter().map(Cell::name).collect();
     ensure!(names.len() == cells.len(), "two cells have the same name");
     Ok(cells)
+}
+
+/// Every state and every fault there is.
+fn parts() -> Result<Parts> {
+    let states = data::files("states")?.into_iter().map(|(name, path)| Ok((name, data::read(&path)?)));
+    let faults = data::files("faults")?.into_iter().map(|(name, path)| Ok((name, Fault::read(&path)?)));
+    Ok(Parts { states: states.collect::<Result<_>>()?, faults: faults.collect::<Result<_>>()? })
 }
 
 fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
@@ -245,34 +250,39 @@ pub fn path(name: &str) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use documented::Page;
 
-    /// The keys of a table, as its own error names them.
-    fn keys<T: serde::de::DeserializeOwned + std::fmt::Debug>() -> Vec<String> {
-        let error = data::parse::<T>(Path::new("x"), "unknown = 1\n").unwrap_err().to_string();
-        let (_, keys) = error.split_once("expected").unwrap();
-        keys.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    use super::*;
+    use crate::data::{expected, keys};
+
+    #[test]
+    fn every_key_is_documented_and_every_documented_key_exists() {
+        let page = Page::read("docs/reference/matrix.md");
+        let scenario = keys::<Scenario>().into_iter().chain(keys::<Exception>());
+        let answers = expected::<Scenario>("answers = [\"unknown\"]");
+        page.section("### Exceptions").has_keys(keys::<Exception>());
+        page.section("### Answers").has_keys(answers.clone());
+        page.section("## Scenarios").has_keys(scenario.chain(answers));
+        page.section("## States").has_keys(keys::<State>());
+        let ends = expected::<Expectation>("end = \"unknown\"");
+        page.section("### Ends").has_keys(ends.clone());
+        page.section("## What is expected").has_keys(keys::<Expectation>().into_iter().chain(ends));
     }
 
     #[test]
-    fn every_key_is_in_the_documentation() {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/matrix.md")).unwrap();
-        let sections = [
-            ("Scenarios", keys::<Scenario>()),
-            ("States", keys::<State>()),
-            ("Faults", keys::<Fault>()),
-            ("What is expected", keys::<Expectation>()),
-        ];
-        for (section, keys) in sections {
-            let (_, rest) = text.split_once(&format!("## {section}\n")).unwrap();
-            let section_text = rest.split("\n## ").next().unwrap();
-            assert!(keys.len() > 5, "{keys:?}");
-            for key in keys {
-                assert!(
-                    section_text.contains(&format!("`{key}`")) || section_text.contains(&format!("`[[{key}]]`")),
-                    "{section}: {key}"
-                );
-            }
+    fn the_examples_of_the_documentation_are_good() {
+        let page = Page::read("docs/reference/matrix.md");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("example.toml");
+        for example in page.examples("scenario") {
+            std::fs::write(&path, example.text).unwrap();
+            assert!(!read("example", &path, &parts().unwrap()).unwrap().is_empty());
+        }
+        for example in page.examples("state") {
+            data::parse::<State>(Path::new("example.toml"), &example.text).unwrap();
+        }
+        for example in page.examples("expectation") {
+            data::parse::<Expectation>(Path::new("example.toml"), &example.text).unwrap();
         }
     }
 

@@ -176,10 +176,26 @@ impl Affected {
 
 #[cfg(test)]
 mod tests {
+    use documented::Page;
+
     use super::*;
+    use crate::data::{expected, keys};
 
     fn read(text: &str) -> Result<RepositoryFault, String> {
         toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    #[test]
+    fn every_fault_is_documented() {
+        let page = Page::read("docs/reference/matrix.md");
+        let faults = expected::<Written>("fault = \"unknown\"");
+        let files = expected::<Written>("files = \"unknown\"");
+        page.section("### Kinds of faults").has_keys(faults.clone());
+        page.section("### Files").has_keys(files.clone());
+        page.section("## Repositories").has_keys([keys::<Written>(), faults, files].into_iter().flatten());
+        for example in page.examples("repository") {
+            assert_eq!(read(&example.text).err(), None);
+        }
     }
 
     #[test]

@@ -211,8 +211,24 @@ pub(super) fn parse_name(file: &str) -> Option<(u32, String)> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use documented::Page;
     use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_and_statements_are_as_documented() {
+        let page = Page::read("docs/reference/migrations.md");
+        assert!(parse_name("003-call-log.sql").is_some() && page.quoted().contains("003-call-log.sql"));
+        for statement in page.section("## Files").column(0) {
+            assert!(sql::refused(statement.as_bytes()).is_some(), "{statement} is not refused");
+        }
+        let fine: Vec<String> = page.section("## Files").column(1).collect();
+        assert!(!fine.is_empty());
+        for statement in fine {
+            assert_eq!(sql::refused(statement.as_bytes()), None, "{statement}");
+        }
+    }
 
     /// A directory with these files; the content of each is its name.
     fn directory(files: &[&str]) -> tempfile::TempDir {

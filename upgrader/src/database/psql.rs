@@ -308,6 +308,12 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_documented_time_limit_is_the_one_that_is_set() {
+        let page = documented::text("docs/reference/migrations.md");
+        assert!(page.contains(&format!("waits at most {LOCK_TIMEOUT} s for a lock")));
+    }
+
     proptest! {
         #[test]
         fn nothing_that_psql_prints_makes_it_panic(answer in "(?s).*", said in proptest::collection::vec("(psql:)?.{0,20}(: )?(ERROR: )?.*", 0..6)) {

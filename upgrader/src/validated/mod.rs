@@ -235,6 +235,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn every_key_is_documented_and_the_examples_are_good() {
+        let page = documented::Page::read("docs/reference/manifest.md");
+        let expected = |text: &str| documented::expected(&strict::parse::<Set>(text).expect_err("it is not known").1);
+        page.section("## The set").has_keys(expected("unknown = 1"));
+        page.section("## A package").has_keys(expected("packages = [{ unknown = 1 }]"));
+        for example in page.examples("manifest") {
+            let read = strict::parse::<Set>(&example.text);
+            assert!(read.is_ok(), "line {}: {read:?}", example.line);
+        }
+    }
+
+    #[test]
     fn of_several_sets_of_a_version_the_nearest_counts() {
         let sets = [
             set("2", "bookworm", &[("acme", "2"), ("libc6", "36")]),
