@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::thread;
@@ -90,9 +91,9 @@ impl Fleet {
         let fleet = Self { controller, nodes };
         let mut text = String::new();
         for (node, (_, variables)) in fleet.nodes.iter().zip(inventory) {
-            text.push_str(&format!("{} ansible_host={} {variables}\n", node.name, node.world.machine.address()?));
+            writeln!(text, "{} ansible_host={} {variables}", node.name, node.world.machine.address()?)?;
         }
-        text.push_str(&format!("[canary]\n{canary}\n{VARIABLES}"));
+        write!(text, "[canary]\n{canary}\n{VARIABLES}")?;
         fleet.controller.write(&format!("{THERE}/inventory"), text.as_bytes(), 0o644)?;
         for (path, content) in files(Path::new(ROLE))? {
             fleet.controller.write(&format!("{THERE}/{path}"), &content, 0o644)?;
@@ -174,6 +175,12 @@ const RESULTS: [&str; 5] = ["ok: [", "changed: [", "skipping: [", "fatal: [", "f
 /// What comes as often as somebody had to wait.
 const WAITING: [&str; 2] = ["ASYNC ", "FAILED - RETRYING: "];
 
+/// Where newer ones say once more, on stderr, what the host says next.
+const TWICE: &str = "[ERROR]: ";
+
+/// What only older ones say.
+const THE_END: &str = "NO MORE HOSTS LEFT";
+
 /// What Ansible printed, in the same order each time: hosts that work on a task at once say so in any order. Without the stars
 /// that fill a line up.
 fn readable(screen: &str) -> String {
@@ -186,9 +193,14 @@ fn readable(screen: &str) -> String {
         });
         text.extend(blocks.drain(..));
     };
+    let mut is_said_twice = false;
     for line in screen.lines().filter(|line| !WAITING.iter().any(|word| line.starts_with(word))) {
         let line = line.trim_end().trim_end_matches('*').trim_end();
         let begins = RESULTS.iter().any(|word| line.starts_with(word));
+        is_said_twice = !begins && (is_said_twice || line.starts_with(TWICE));
+        if is_said_twice || line == THE_END {
+            continue;
+        }
         if begins {
             blocks.push(String::new());
         } else if !line.starts_with(' ') {
@@ -199,6 +211,9 @@ fn readable(screen: &str) -> String {
         place.push('\n');
     }
     flush(&mut blocks, &mut text);
+    while text.contains("\n\n\n") {
+        text = text.replace("\n\n\n", "\n\n");
+    }
     text
 }
 
@@ -209,6 +224,12 @@ mod tests {
     #[test]
     fn what_ansible_prints_is_the_same_whoever_is_quicker() {
         let printed = "TASK [Upgrade] ****\nASYNC POLL on b: jid=1\nok: [b]\nok: [a] => \n  msg: x\nok: [a -> c] => (item=2)\n\nPLAY RECAP **\n";
-        assert_eq!(readable(printed), "TASK [Upgrade]\nok: [a] =>\n  msg: x\nok: [a -> c] => (item=2)\nok: [b]\n\nPLAY RECAP\n");
+        assert_eq!(
+            readable(printed),
+            "TASK [Upgrade]\nok: [a] =>\n  msg: x\nok: [a -> c] => (item=2)\nok: [b]\n\nPLAY RECAP\n"
+        );
+        let older = "fatal: [a]: FAILED! =>\n  msg: x\n\nNO MORE HOSTS LEFT ***\n\nPLAY RECAP ***\n";
+        let newer = "[ERROR]: Task failed: x\nOrigin: y\n\nfatal: [a]: FAILED! =>\n  msg: x\n\nPLAY RECAP ***\n";
+        assert_eq!(readable(older), readable(newer));
     }
 }
