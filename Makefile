@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test matrix crash next-debian defects stories report gate-example snapshots check lint bench deb images setup clean
+.PHONY: help demo test test-fleet matrix crash next-debian defects stories report gate-example snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -33,6 +33,9 @@ demo: ## watch a Debian machine go from XiVO 1.2.1 to 1.2.2 (DEBIAN=trixie for a
 
 test: ## tests: units, and upgrades of real machines, a chosen part of the matrix among them (FILTER=name for some of them)
 	@$(SET_UP); $(call RUN); exit $$result
+
+test-fleet: ## fleets of machines, upgraded by Debian's Ansible with the role of docs/ansible
+	@$(SET_UP); $(call RUN,--test fleet,--run-ignored all,-- --include-ignored); exit $$result
 
 matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a part of them)
 	@$(SET_UP); rm -rf target/matrix/cells; \

@@ -27,6 +27,8 @@ mod docs;
 pub mod engine;
 /// Machines on which services behave like the real ones.
 pub mod exchange;
+/// Many machines, and one with Ansible that upgrades them.
+pub mod fleet;
 /// Upgrades from a vendor's old repository to a candidate: what gates a release.
 pub mod gate;
 /// The machines' images.

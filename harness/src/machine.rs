@@ -3,13 +3,15 @@ mod command;
 /// A shell for a person.
 mod shell;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 pub use command::Command;
 use testcontainers::bollard::models::{ContainerConfig, Mount, MountType};
 use testcontainers::bollard::query_parameters::{
-    CommitContainerOptionsBuilder, KillContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
+    CommitContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder,
 };
 use testcontainers::bollard::{Docker, body_full};
 use testcontainers::core::{CgroupnsMode, Host};
@@ -200,6 +202,14 @@ impl Machine {
     /// What the engine calls its container.
     pub fn name(&self) -> Result<String> {
         Ok(self.id()?.chars().take(12).collect())
+    }
+
+    /// The address at which other machines reach it.
+    pub fn address(&self) -> Result<IpAddr> {
+        let container = block_on(self.docker.inspect_container(self.id()?, None::<InspectContainerOptions>))?;
+        let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let address = networks.into_values().find_map(|network| network.ip_address?.parse().ok());
+        address.context("the machine has no address")
     }
 
     pub(crate) fn id(&self) -> Result<&str> {
