@@ -1,7 +1,6 @@
 //! The harness on the command line: prepares this host, builds the package, shows an upgrade.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::{self, ErrorKind, Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +10,8 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{catalogue, explore, fault};
-use harness::{bench, binaries, command, crash, deb, demo, gate, lintian, report, shipped};
+use harness::shipped::vendor;
+use harness::{bench, binaries, command, crash, demo, gate, lintian, report};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -67,12 +67,8 @@ enum Verb {
     },
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
-    /// Build the upgrader's Debian package
-    Deb {
-        /// Where to put it
-        #[arg(default_value = "target/deb")]
-        directory: PathBuf,
-    },
+    /// Build the upgrader's Debian package, for XiVO or for a product of your own: docs/guide.md
+    Deb(Box<vendor::Options>),
     /// Watch an upgrade from XiVO 1.2.1 to 1.2.2
     Demo {
         /// On this Debian release
@@ -143,13 +139,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Shell { name, at, after } => explore::shell(&name, at, after, &mut out)?,
         Verb::Defects { part } => catalogue::run(part.as_deref().unwrap_or_default(), &mut out)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
-        Verb::Deb { directory } => {
-            let package = shipped::XIVO.upgrader()?;
-            fs::create_dir_all(&directory)?;
-            let file = directory.join(package.file_name());
-            fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;
-            writeln!(out, "{}", file.display())?;
-        }
+        Verb::Deb(options) => vendor::package(&options, &mut out)?,
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
         Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
@@ -208,6 +198,8 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::CommandFactory as _;
     use yaml_rust2::{Yaml, YamlLoader};
 
