@@ -219,21 +219,27 @@ mod tests {
         }
     }
 
-    /// What is wrong with the options of a command, if it runs the gate.
+    /// What is wrong with the verb or the options of a command that runs the harness.
     fn complaint(command: &str) -> Option<String> {
-        let (_, options) = command.split_once(" gate ").filter(|(program, _)| program.ends_with("--"))?;
+        let (_, command) = command.split_once("-- ").filter(|(_, rest)| !rest.starts_with('-'))?;
+        let words = shlex::split(command).unwrap();
         let harness = Arguments::command();
-        let gate = harness.find_subcommand("gate").unwrap();
-        let words = shlex::split(options).unwrap();
-        let mut words = words.iter().peekable();
+        let Some(verb) = harness.find_subcommand(&words[0]) else { return Some(format!("{} is no verb", words[0])) };
+        let places = verb.get_positionals().count();
+        let mut others = Vec::new();
+        let mut words = words[1..].iter().peekable();
         while let Some(word) = words.next() {
-            let known = gate.get_arguments().find(|known| known.get_long() == word.strip_prefix("--"));
+            if !word.starts_with("--") {
+                others.push(word.as_str());
+                continue;
+            }
+            let known = verb.get_arguments().find(|known| known.get_long() == word.strip_prefix("--"));
             let Some(known) = known else { return Some(format!("{word} is no option")) };
             if known.get_action().takes_values() && words.next_if(|value| !value.starts_with("--")).is_none() {
                 return Some(format!("{word} has no value"));
             }
         }
-        None
+        (others.len() > places).then(|| format!("nothing takes {}", others.join(" ")))
     }
 
     #[test]
@@ -263,6 +269,22 @@ mod tests {
             }
         }
         assert_eq!(complaint("harness -- gate --candidat x"), Some("--candidat is no option".to_owned()));
+        assert_eq!(complaint("harness -- gat --candidate x"), Some("gat is no verb".to_owned()));
+        assert_eq!(complaint("harness -- deb a b"), Some("nothing takes a b".to_owned()));
+    }
+
+    #[test]
+    fn the_commands_of_the_guide_fit_the_command_line() {
+        let text = tree("docs/guide.md").replace("\\\n", " ");
+        // In a block or between backticks, up to the end of the command.
+        let commands = regex::Regex::new(r"(?m)(?:^\s*|`)harness ([^\n`|;]+)").unwrap();
+        let commands: Vec<_> = commands.captures_iter(&text).map(|found| format!("-- {}", &found[1])).collect();
+        for verb in ["deb", "gate", "lintian"] {
+            assert!(commands.iter().any(|command| command.starts_with(&format!("-- {verb}"))), "{commands:?}");
+        }
+        for command in commands {
+            assert_eq!(complaint(&command), None, "{command}");
+        }
     }
 
     #[test]
