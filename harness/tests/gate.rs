@@ -124,11 +124,8 @@ fn one_repository_may_have_all_versions_and_the_upgrader_that_is_shipped() -> Re
         // The metapackage wants its own version of another, as those of most vendors do.
         let exact = format!("dahdi (= {})", release.version);
         let package = release.packages.iter_mut().find(|package| package.name == "xivo").context("no xivo")?;
-        package
-            .control
-            .entry("Depends".to_owned())
-            .and_modify(|depends| *depends += &format!(", {exact}"))
-            .or_insert(exact);
+        let depends = package.control.get_mut("Depends").context("a metapackage")?;
+        *depends = format!("{depends}, {exact}");
     }
     let vendor = Vendor::new(&[&releases[0], &releases[1]])?;
     fs::create_dir_all(vendor.path().join("product/post-upgrade.d"))?;

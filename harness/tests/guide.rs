@@ -1,6 +1,7 @@
 //! docs/guide.md is a script: what it says is done, in its order, and what it shows is what is seen.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Write as _, stderr};
 use std::os::unix::process::CommandExt as _;
@@ -61,7 +62,7 @@ fn blocks(text: &str) -> Result<Vec<Block>> {
             match lines.next() {
                 None => bail!("{GUIDE}:{line}: this block has no end"),
                 Some((_, "```")) => break,
-                Some((_, more)) => inside += &format!("{more}\n"),
+                Some((_, more)) => inside.extend([more, "\n"]),
             }
         }
         match (kind, blocks.last_mut()) {
@@ -90,8 +91,9 @@ fn files(blocks: &[Block]) -> BTreeMap<&str, String> {
             let Some(path) = line.strip_prefix("cat >").and_then(|line| line.strip_suffix(" <<'END'")) else {
                 continue;
             };
-            let content: String =
-                lines.by_ref().take_while(|line| *line != "END").map(|line| format!("{line}\n")).collect();
+            let content: Vec<&str> =
+                lines.by_ref().take_while(|line| *line != "END").flat_map(|line| [line, "\n"]).collect();
+            let content = content.concat();
             match path.strip_prefix('>') {
                 Some(path) => *files.entry(path).or_default() += &*content,
                 None => drop(files.insert(path, content)),
@@ -104,7 +106,7 @@ fn files(blocks: &[Block]) -> BTreeMap<&str, String> {
 /// What differs between the output that is shown and the one that was seen: `…` stands for anything on a line, and for any lines where
 /// it has one for itself.
 fn difference(shown: &str, seen: &str) -> Result<Option<String>> {
-    let seen: String = seen.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let seen: String = seen.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
     let line = |line: &str| match line.trim() {
         "…" => "(?:.*\n)*".to_owned(),
         _ => format!("{}\n", line.split('…').map(regex::escape).collect::<Vec<_>>().join(".*")),
@@ -135,8 +137,8 @@ impl Reader {
         for (index, block) in blocks.iter().enumerate() {
             // A list in braces is no shell of its own: what it sets stays.
             let output = output.join(index.to_string());
-            script += &format!("{{\n{}}} >{} 2>&1 8<&- 9>&-\n", block.commands, output.display());
-            script += &format!("echo {index} >&9\nread -r _ <&8\n");
+            writeln!(script, "{{\n{}}} >{} 2>&1 8<&- 9>&-", block.commands, output.display())?;
+            writeln!(script, "echo {index} >&9\nread -r _ <&8")?;
         }
         let file = home.path().join("script");
         fs::write(&file, script)?;
@@ -225,7 +227,7 @@ fn the_guide_is_sound() -> Result<()> {
     let state: State = data::read(&written("edited.toml")?)?;
     ensure!(!state.respected.is_empty() && state.expect.differs.len() == 2, "{state:?}");
     let script = home.path().join("script");
-    fs::write(&script, blocks.iter().map(|block| format!("{{\n{}}}\n", block.commands)).collect::<String>())?;
+    fs::write(&script, blocks.iter().flat_map(|block| ["{\n", &block.commands, "}\n"]).collect::<String>())?;
     harness::command::run(Path::new("bash"), ["-n".as_ref(), script.as_os_str()])?;
     Ok(())
 }

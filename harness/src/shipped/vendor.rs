@@ -133,7 +133,7 @@ impl Described {
                 "{}: nobody applies them, for product.toml has no [database]",
                 migrations.display()
             );
-            for name in names(&migrations)?.iter().filter(|name| !is_migration(name)) {
+            if let Some(name) = names(&migrations)?.iter().find(|name| !is_migration(name)) {
                 bail!("{}: not a name for a migration, such as 003-call-log.sql", migrations.join(name).display());
             }
         }
