@@ -133,12 +133,25 @@ impl Reader {
         let [work, output] = ["work", "output"].map(|name| home.path().join(name));
         fs::create_dir(&work)?;
         fs::create_dir(&output)?;
-        let mut script = String::from("exec 8<&0 9>&1 </dev/null\nset -euo pipefail\n");
+        let (go, all) = (home.path().join("go"), home.path().display());
+        // Who stands by also sees it when this test is killed: then nobody is there any more to tidy up.
+        let mut script = format!(
+            "exec 8<&0 9>&1 </dev/null
+            mkfifo {go}
+            (
+                trap '' TERM
+                while read -r line <&8; do echo >{go}; done
+                kill -TERM -- -$$
+                until rm -rf {all}; do sleep 0.1; done
+            ) >/dev/null 9>&- &
+            set -euo pipefail\n",
+            go = go.display()
+        );
         for (index, block) in blocks.iter().enumerate() {
             // A list in braces is no shell of its own: what it sets stays.
             let output = output.join(index.to_string());
             writeln!(script, "{{\n{}}} >{} 2>&1 8<&- 9>&-", block.commands, output.display())?;
-            writeln!(script, "echo {index} >&9\nread -r _ <&8")?;
+            writeln!(script, "echo {index} >&9\nread -r _ <{}", go.display())?;
         }
         let file = home.path().join("script");
         fs::write(&file, script)?;
