@@ -1,6 +1,6 @@
 # Everything that a person does with this tree. `make help` lists it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet matrix crash next-debian defects stories report gate-example snapshots check lint bench deb images setup clean
+.PHONY: help demo test test-fleet test-guide matrix crash next-debian defects stories report gate-example snapshots check lint bench deb images setup clean
 
 CARGO ?= cargo
 HARNESS := $(CARGO) run --quiet --package harness --
@@ -63,6 +63,9 @@ gate-example: ## gate Debian's security suite: nginx and PostgreSQL of the last 
 	@$(SET_UP); $(HARNESS) gate --candidate http://deb.debian.org/debian-security --suite '{debian}-security' \
 		--from-repo http://deb.debian.org/debian --debian-sources --product docs/examples/debian-web/product.toml \
 		--metapackage nginx,postgresql --differs 'content /etc/postgresql/15/main/postgresql.conf'
+
+test-guide: ## follow docs/guide.md from a clean clone: every command, and what it prints
+	@$(CARGO) test --quiet --package harness --test guide -- --include-ignored --nocapture --test-threads 1
 
 snapshots: ## write the snapshots anew; review them with git diff
 	@INSTA_UPDATE=always $(MAKE) --no-print-directory test matrix

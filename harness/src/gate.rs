@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use upgrader::product::Product as Definition;
 
 use self::machines::Machines;
 use self::offer::{Offer, Origin};
@@ -23,6 +22,7 @@ use crate::matrix::record::Record;
 use crate::matrix::scenario::FRESH;
 use crate::matrix::state::State;
 use crate::report::{self, Files};
+use crate::shipped::vendor::{Described, package_name};
 
 /// What `--from` calls the version that the old repository offers.
 const OFFERED: &str = "installed";
@@ -57,13 +57,13 @@ pub struct Options {
     /// The releases of Debian
     #[arg(long, value_enum, value_delimiter = ',', default_value = "bookworm")]
     on: Vec<Debian>,
-    /// The product.toml, as it is to be shipped
-    #[arg(long, value_name = "FILE", value_parser = Described::parse)]
+    /// The product: its product.toml, or the directory that `harness deb --product` takes
+    #[arg(long, value_name = "FILE|DIRECTORY", value_parser = Described::parse)]
     product: Described,
     /// The NAME of `NAME-upgrade`, if it is not the product's name in small letters
-    #[arg(long)]
+    #[arg(long, value_parser = package_name)]
     name: Option<String>,
-    /// The directory of the product's hooks: pre-upgrade.d and post-upgrade.d
+    /// The directory of the product's hooks (pre-upgrade.d and post-upgrade.d), if it is not the one of the product
     #[arg(long, value_name = "DIRECTORY", value_parser = directory)]
     hooks: Option<PathBuf>,
     /// What is installed, and brings all else with it, if not the version package alone
@@ -84,20 +84,6 @@ pub struct Options {
     /// Where reports and logs go
     #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
     output: PathBuf,
-}
-
-/// A product.toml, and where it is.
-#[derive(Debug, Clone)]
-struct Described {
-    path: PathBuf,
-    definition: Definition,
-}
-
-impl Described {
-    fn parse(text: &str) -> Result<Self, String> {
-        let definition = Definition::read(Path::new(text)).map_err(|error| error.to_string())?;
-        Ok(Self { path: file(text)?, definition })
-    }
 }
 
 /// A state, and what it is called.
@@ -176,7 +162,7 @@ impl Options {
             option("from-key", self.from_key.as_ref().map(path));
         }
         option("on", Some(debian.to_string()));
-        option("product", Some(path(&self.product.path)));
+        option("product", Some(path(self.product.beside.as_ref().unwrap_or(&self.product.path))));
         option("name", self.name.clone());
         option("hooks", self.hooks.as_ref().map(path));
         option("metapackage", (!self.metapackage.is_empty()).then(|| self.metapackage.join(",")));
@@ -205,8 +191,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     for &debian in &options.on {
         writeln!(out, "{debian}: installing the candidate on new machines, to compare with")?;
         let installed = machines.installed(debian);
-        let to = installed.as_ref().map_or("candidate", |installed| &installed.version);
-        writeln!(out, "{debian}: {to}")?;
+        match &installed {
+            Ok(installed) => writeln!(out, "{debian}: {}", machines.offered(installed))?,
+            Err(error) => writeln!(out, "{debian}: the candidate is not good on a new machine: {error:#}")?,
+        }
         sets.extend(installed.as_ref().map(|installed| installed.set.clone()));
         for from in &options.from {
             for state in options.states() {
@@ -240,10 +228,36 @@ fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
     writeln!(out)?;
     for record in records {
         let verdict = if record.passed() { "passed" } else { "FAILED" };
-        let failure = record.failures.first().and_then(|failure| failure.lines().next()).unwrap_or_default();
+        let failure = record.failures.first().map(|failure| in_short(failure)).unwrap_or_default();
         let row = format!("{:width$}  {verdict}  {:>4} s  {failure}", record.cell, record.took / 1000);
         writeln!(out, "{}", row.trim_end())?;
     }
     writeln!(out)?;
     Ok(())
+}
+
+/// A failure in one line: what is said first, and what that announces. Of a screen that is what the upgrader calls an error.
+fn in_short(failure: &str) -> String {
+    let mut lines = failure.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    if !first.ends_with(':') {
+        return first.to_owned();
+    }
+    let rest: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let error = rest.iter().find_map(|line| line.strip_prefix("error: ")).or(rest.first().copied());
+    error.map_or_else(|| first.to_owned(), |error| format!("{first} {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_in_short_says_why() {
+        let screen = "the exit code is 4, not 0:\nReading package lists\nerror: dpkg: it failed\nGoing back\n";
+        assert_eq!(in_short(screen), "the exit code is 4, not 0: dpkg: it failed");
+        assert_eq!(in_short("not true: it is done:\n  a is 1\n  b is 2"), "not true: it is done: a is 1");
+        assert_eq!(in_short("the exit code is 1, not 0:\n"), "the exit code is 1, not 0:");
+        assert_eq!(in_short("there is no machine: error 5"), "there is no machine: error 5");
+    }
 }

@@ -165,6 +165,12 @@ pub fn remove_all(engine: &Engine) -> Result<()> {
     remove(engine, |_, _| true, Duration::ZERO)
 }
 
+/// Removes every image of ours with this name, whatever went into it.
+pub fn forget(engine: &Engine, name: &str) -> Result<()> {
+    let wanted = format!("{OURS}{name}");
+    remove(engine, |repository, _| repository.ends_with(&wanted), Duration::ZERO)
+}
+
 /// Removes images of ours that are unwanted and at least this old.
 fn remove(engine: &Engine, unwanted: impl Fn(&str, &str) -> bool, age: Duration) -> Result<()> {
     let made_by = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age).as_secs();

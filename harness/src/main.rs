@@ -1,7 +1,6 @@
 //! The harness on the command line: prepares this host, builds the package, shows an upgrade.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io::{self, ErrorKind, Write as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +10,8 @@ use clap::{Parser, Subcommand};
 use harness::engine::Engine;
 use harness::image::{self, Debian};
 use harness::matrix::{catalogue, explore, fault};
-use harness::{bench, binaries, command, crash, deb, demo, gate, lintian, report, shipped};
+use harness::shipped::vendor;
+use harness::{bench, binaries, command, crash, demo, gate, lintian, report};
 use upgrader::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
@@ -67,12 +67,8 @@ enum Verb {
     },
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
-    /// Build the upgrader's Debian package
-    Deb {
-        /// Where to put it
-        #[arg(default_value = "target/deb")]
-        directory: PathBuf,
-    },
+    /// Build the upgrader's Debian package, for XiVO or for a product of your own: docs/guide.md
+    Deb(Box<vendor::Options>),
     /// Watch an upgrade from XiVO 1.2.1 to 1.2.2
     Demo {
         /// On this Debian release
@@ -143,13 +139,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Shell { name, at, after } => explore::shell(&name, at, after, &mut out)?,
         Verb::Defects { part } => catalogue::run(part.as_deref().unwrap_or_default(), &mut out)?,
         Verb::Binaries => writeln!(out, "{}", binaries::build()?.display())?,
-        Verb::Deb { directory } => {
-            let package = shipped::XIVO.upgrader()?;
-            fs::create_dir_all(&directory)?;
-            let file = directory.join(package.file_name());
-            fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;
-            writeln!(out, "{}", file.display())?;
-        }
+        Verb::Deb(options) => vendor::package(&options, &mut out)?,
         Verb::Demo { debian } => demo::run(debian, &mut out)?,
         Verb::Lintian { file } => lintian::run(&file, &mut out)?,
         Verb::Report { directory, files } => report::run(&directory, &files, &mut out)?,
@@ -208,6 +198,8 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::CommandFactory as _;
     use yaml_rust2::{Yaml, YamlLoader};
 
@@ -227,21 +219,27 @@ mod tests {
         }
     }
 
-    /// What is wrong with the options of a command, if it runs the gate.
+    /// What is wrong with the verb or the options of a command that runs the harness.
     fn complaint(command: &str) -> Option<String> {
-        let (_, options) = command.split_once(" gate ").filter(|(program, _)| program.ends_with("--"))?;
+        let (_, command) = command.split_once("-- ").filter(|(_, rest)| !rest.starts_with('-'))?;
+        let words = shlex::split(command).unwrap();
         let harness = Arguments::command();
-        let gate = harness.find_subcommand("gate").unwrap();
-        let words = shlex::split(options).unwrap();
-        let mut words = words.iter().peekable();
+        let Some(verb) = harness.find_subcommand(&words[0]) else { return Some(format!("{} is no verb", words[0])) };
+        let places = verb.get_positionals().count();
+        let mut others = Vec::new();
+        let mut words = words[1..].iter().peekable();
         while let Some(word) = words.next() {
-            let known = gate.get_arguments().find(|known| known.get_long() == word.strip_prefix("--"));
+            if !word.starts_with("--") {
+                others.push(word.as_str());
+                continue;
+            }
+            let known = verb.get_arguments().find(|known| known.get_long() == word.strip_prefix("--"));
             let Some(known) = known else { return Some(format!("{word} is no option")) };
             if known.get_action().takes_values() && words.next_if(|value| !value.starts_with("--")).is_none() {
                 return Some(format!("{word} has no value"));
             }
         }
-        None
+        (others.len() > places).then(|| format!("nothing takes {}", others.join(" ")))
     }
 
     #[test]
@@ -271,6 +269,22 @@ mod tests {
             }
         }
         assert_eq!(complaint("harness -- gate --candidat x"), Some("--candidat is no option".to_owned()));
+        assert_eq!(complaint("harness -- gat --candidate x"), Some("gat is no verb".to_owned()));
+        assert_eq!(complaint("harness -- deb a b"), Some("nothing takes a b".to_owned()));
+    }
+
+    #[test]
+    fn the_commands_of_the_guide_fit_the_command_line() {
+        let text = tree("docs/guide.md").replace("\\\n", " ");
+        // In a block or between backticks, up to the end of the command.
+        let commands = regex::Regex::new(r"(?m)(?:^\s*|`)harness ([^\n`|;]+)").unwrap();
+        let commands: Vec<_> = commands.captures_iter(&text).map(|found| format!("-- {}", &found[1])).collect();
+        for verb in ["deb", "gate", "lintian"] {
+            assert!(commands.iter().any(|command| command.starts_with(&format!("-- {verb}"))), "{commands:?}");
+        }
+        for command in commands {
+            assert_eq!(complaint(&command), None, "{command}");
+        }
     }
 
     #[test]

@@ -1,10 +1,14 @@
+/// What a vendor writes for a product of another kind, and the package of it.
+pub mod vendor;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap_complete::{Shell, generate};
 use flate2::Compression;
+use upgrader::hooks;
 
 use crate::binaries::{Binaries, architecture};
 use crate::deb::gzip;
@@ -27,11 +31,14 @@ pub struct Product<'a> {
     pub title: &'a str,
     /// Who packages it.
     pub vendor: &'a str,
-    /// The vendor's page about upgrades.
-    pub homepage: &'a str,
+    /// The vendor's page about upgrades, if there is one.
+    pub homepage: Option<&'a str>,
+    /// The version of the package.
+    pub version: &'a str,
     /// Its product.toml: an absolute path, or one in this tree.
     pub definition: &'a str,
-    /// The directory in which its hooks' directories are, in the same way; `None` if it has no hooks.
+    /// The directory in which its hooks' directories are and what else comes with product.toml, in the same way; `None` if there is
+    /// none.
     pub hooks: Option<&'a str>,
 }
 
@@ -40,7 +47,8 @@ pub const XIVO: Product<'static> = Product {
     name: "xivo",
     title: "XiVO",
     vendor: "XiVO upgrade team <upgrade@xivo.example>",
-    homepage: "https://xivo.example/upgrade",
+    homepage: Some("https://xivo.example/upgrade"),
+    version: VERSION,
     definition: "upgrader/package/product.toml",
     hooks: Some("hooks"),
 };
@@ -53,7 +61,8 @@ pub const ACME: Product<'static> = Product {
     name: "acme",
     title: "Acme Gateway",
     vendor: "Acme <upgrade@acme.example>",
-    homepage: "https://acme.example/upgrade",
+    homepage: Some("https://acme.example/upgrade"),
+    version: VERSION,
     definition: "harness/products/acme/product.toml",
     hooks: Some("harness/products/acme/hooks"),
 };
@@ -77,7 +86,7 @@ impl Product<'_> {
     pub fn upgrader(&self) -> Result<Package> {
         let binaries = Binaries::read()?;
         let name = self.package();
-        let mut package = Package::new(&name, VERSION)
+        let mut package = Package::new(&name, self.version)
             .file(&format!("/usr/bin/{name}"), binaries.upgrade, 0o755)
             .file(&format!("/usr/bin/real-{name}"), binaries.real_upgrade, 0o755)
             .file(&format!("/usr/share/{name}/product.toml"), read(self.definition)?, 0o644)
@@ -113,6 +122,7 @@ impl Product<'_> {
             let Some(hooks) = self.hooks.map(|hooks| tree(hooks).join(phase)).filter(|hooks| hooks.exists()) else {
                 continue;
             };
+            complain_of_what_is_no_hook(&hooks)?;
             for (hook, content, mode) in files(&hooks)? {
                 if content.starts_with(b"#!/usr/bin/python3") && !depends.contains(&PYTHON) {
                     depends.push(PYTHON);
@@ -120,14 +130,15 @@ impl Product<'_> {
                 package = package.file(&format!("/usr/share/{name}/{phase}/{hook}"), content, mode);
             }
         }
-        // What the hooks share, and their settings; not every product's have that.
+        // What the hooks share and their settings, migrations, and what was validated; not every product has that.
         if let Some(hooks) = self.hooks.map(tree) {
-            let (shared, settings) = (hooks.join("lib"), hooks.join("hooks.toml"));
-            if shared.exists() {
-                for (file, content, _) in files(&shared)? {
-                    package = package.file(&format!("/usr/share/{name}/lib/{file}"), content, 0o644);
+            for directory in ["lib", "migrations", "validated"] {
+                let shared = hooks.join(directory);
+                for (file, content, _) in if shared.exists() { files(&shared)? } else { Vec::new() } {
+                    package = package.file(&format!("/usr/share/{name}/{directory}/{file}"), content, 0o644);
                 }
             }
+            let settings = hooks.join("hooks.toml");
             if settings.exists() {
                 package = package.conffile(&format!("/etc/{name}/hooks.toml"), fs::read(settings)?);
             }
@@ -136,7 +147,9 @@ impl Product<'_> {
         "admin".clone_into(&mut package.section);
         package.description = format!("upgrade {} in one step\n{DESCRIPTION}", self.title);
         package.control.insert("Depends".to_owned(), depends.join(", "));
-        package.control.insert("Homepage".to_owned(), self.homepage.to_owned());
+        if let Some(homepage) = self.homepage {
+            package.control.insert("Homepage".to_owned(), homepage.to_owned());
+        }
         package.control.insert("Maintainer".to_owned(), self.vendor.to_owned());
         Ok(package)
     }
@@ -144,9 +157,10 @@ impl Product<'_> {
     /// The Debian changelog. What changed for whom is in CHANGELOG.md.
     fn changelog(&self) -> String {
         format!(
-            "{} ({VERSION}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
+            "{} ({}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
              -- {}  Sun, 01 Jan 2012 00:00:00 +0000\n",
             self.package(),
+            self.version,
             self.vendor
         )
     }
@@ -184,6 +198,15 @@ fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>, u32)>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Refuses what the upgrader would skip in a directory of hooks: nobody would miss it before the first upgrade.
+fn complain_of_what_is_no_hook(directory: &Path) -> Result<()> {
+    let skipped = hooks::find(&[directory.to_owned()])?.skipped;
+    match skipped.iter().find(|(path, _)| !hooks::name(path).starts_with('.')) {
+        Some((path, reason)) => bail!("{}: {reason}, so upgrades would skip it", path.display()),
+        None => Ok(()),
+    }
 }
 
 /// What a shell knows of the options when somebody presses Tab, made from the command line itself.

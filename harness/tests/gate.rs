@@ -45,11 +45,13 @@ impl Vendor {
         self.0.path()
     }
 
-    /// `harness gate`, with these arguments after those that are always needed; a later one counts.
+    /// `harness gate` with these arguments, and product.toml unless they name another product.
     fn gate(&self, arguments: &[&str]) -> Result<Outcome> {
+        let product: &[&str] = if arguments.contains(&"--product") { &[] } else { &["--product", "product.toml"] };
         let output = Command::new(env!("CARGO_BIN_EXE_harness"))
             .current_dir(self.path())
-            .args(["gate", "--product", "product.toml", "--output", "out"])
+            .args(["gate", "--output", "out"])
+            .args(product)
             .args(arguments)
             .output()?;
         let screen = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
@@ -127,6 +129,44 @@ fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
     let summary = vendor.summary()?;
     let failures = summary["cells"][0]["failures"].to_string();
     ensure!(failures.contains("the exit code is 4, not 0") && failures.contains("dahdi"), "{failures}");
+    // The table says why, and nothing is said of what is as it should be: that nothing new is there after the way back.
+    let row = "FAILED  ";
+    let row = outcome.screen.lines().rfind(|line| line.contains(row)).context("no table")?;
+    ensure!(
+        row.contains("the exit code is 4, not 0: the packages were not upgraded") && row.contains("dahdi"),
+        "{row}"
+    );
+    ensure!(!failures.contains("not true"), "{failures}");
+    let record = fs::read(vendor.path().join("out/cells/gate--installed-to-1.2.2--bookworm/record.json"))?;
+    let checked = serde_json::from_slice::<Value>(&record)?["checked"].to_string();
+    ensure!(checked.contains("everything was put back as it was"), "{checked}");
+    Ok(())
+}
+
+#[test]
+fn one_repository_may_have_all_versions_and_the_upgrader_that_is_shipped() -> Result<()> {
+    let mut releases = [Release::named("1.2.1")?, Release::named("1.2.2")?];
+    for release in &mut releases {
+        // The metapackage wants its own version of another, as those of most vendors do.
+        let exact = format!("dahdi (= {})", release.version);
+        let package = release.packages.iter_mut().find(|package| package.name == "xivo").context("no xivo")?;
+        let depends = package.control.get_mut("Depends").context("a metapackage")?;
+        *depends = format!("{depends}, {exact}");
+    }
+    let vendor = Vendor::new(&[&releases[0], &releases[1]])?;
+    fs::create_dir_all(vendor.path().join("product/post-upgrade.d"))?;
+    fs::copy(vendor.path().join("product.toml"), vendor.path().join("product/product.toml"))?;
+    let packaged = Command::new(env!("CARGO_BIN_EXE_harness"))
+        .current_dir(vendor.path())
+        .args(["deb", "--product", "product", "--maintainer", "Vendor <v@vendor.example>", "--version", "9.9", "all"])
+        .output()?;
+    ensure!(packaged.status.success(), "{packaged:?}");
+    for version in ["1.2.1", "1.2.2"] {
+        fs::rename(vendor.path().join(version), vendor.path().join("all").join(version))?;
+    }
+    let outcome = vendor.gate(&["--product", "product", "--candidate", "all", "--from", "1.2.1", "--on", "trixie"])?;
+    ensure!(outcome.exit == Some(0), "{outcome:?}{}", vendor.summary()?);
+    ensure!(outcome.screen.contains("trixie: the candidate is XiVO 1.2.2, with xivo-upgrade 9.9\n"), "{outcome:?}");
     Ok(())
 }
 
@@ -155,6 +195,9 @@ fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
         (&[&good[..], &["--on", "woody"][..]].concat(), "invalid value 'woody' for '--on"),
         (&[&good[..], &["--state", "state.toml"][..]].concat(), "state.toml:2: unknown field `prepared`"),
         (&[&good[..], &["--key", "nowhere"][..]].concat(), "there is no such file"),
+        (&[&good[..], &["--product", "nowhere"][..]].concat(), "there is no such file"),
+        (&[&good[..], &["--product", "empty"][..]].concat(), "empty: there is no product.toml in this directory"),
+        (&[&good[..], &["--name", "X Y"][..]].concat(), "a package's name has small letters"),
         (&["--candidate", "1.2.1"][..], "--from"),
     ] {
         let outcome = vendor.gate(arguments)?;

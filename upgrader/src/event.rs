@@ -55,7 +55,7 @@ pub enum Event {
         #[serde(default)]
         own: Vec<String>,
         /// What would change.
-        plan: Plan,
+        plan: Box<Plan>,
     },
     /// Somebody else works with packages, and is waited for.
     Waiting {

@@ -160,7 +160,7 @@ impl Reader for Report {
             Event::Began(step) => self.step = Some(*step),
             Event::Planned { product, plan, .. } => {
                 self.product.clone_from(product);
-                self.plan = Some(plan.clone());
+                self.plan = Some(Plan::clone(plan));
             }
             Event::HookEnded { phase, hook, ended, milliseconds } => self.hooks.push(HookReport {
                 phase: *phase,

@@ -48,7 +48,7 @@ fn world() -> Result<World> {
 }
 
 fn upgrade(world: &World) -> Result<Transcript> {
-    let transcript = world.upgrade(&["--yes"]).within(PATIENCE).patience(PATIENCE).run()?;
+    let transcript = world.upgrade(&["--yes"]).patience(PATIENCE).patience(PATIENCE).run()?;
     let unreachable = "a package source cannot be read";
     ensure!(
         !transcript.screen.contains(unreachable),

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::machine::Machine;
 
 /// Paths that are not compared, each with all below it: what belongs to a machine's life and not to what is installed on it.
-const EXCEPTIONS: [&str; 27] = [
+const EXCEPTIONS: [&str; 29] = [
     // The kernel's, the engine's, and what is in memory.
     "/proc",
     "/sys",
@@ -31,6 +31,9 @@ const EXCEPTIONS: [&str; 27] = [
     "/var/lib/systemd/credential.secret",
     "/var/lib/systemd/catalog",
     "/var/lib/systemd/timers",
+    // When /usr was changed last (systemd-update-done(8)), which each machine that has it on a filesystem of its own says otherwise.
+    "/etc/.updated",
+    "/var/.updated",
     // What dpkg had before its last change.
     "/var/lib/dpkg/status-old",
     "/var/lib/dpkg/diversions-old",

@@ -19,6 +19,9 @@ use crate::world::World;
 /// What its cells belong to, in reports.
 const SCENARIO: &str = "gate";
 
+/// The upgrader's exit code for an upgrade that failed and was put back.
+const ROLLED_BACK: i64 = 4;
+
 impl Machines<'_> {
     /// Upgrades a machine in a state from an old version to the candidate, and keeps what is known of it in a directory of its own.
     ///
@@ -132,7 +135,12 @@ impl Machines<'_> {
         record.expect(&transcript, expected);
         let log = machine.sh(&format!("cat /var/log/{}.log 2>/dev/null || :", self.upgrader.name))?;
         record.timeline = timeline::of(&log, &Happened::since(&mark, machine, &services)?.turns);
-        match (expected.end(), installed) {
+        // What was put back lacks all that is new: that is no news.
+        let end = match (expected.end(), record.exit) {
+            (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
+            (end, _) => end,
+        };
+        match (end, installed) {
             (End::Upgraded, Some(installed)) => {
                 self.look(machine, installed, expected, (&failed_before, &mark), record)?;
             }
@@ -140,7 +148,9 @@ impl Machines<'_> {
             (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),
             (End::Upgraded, None) | (End::Stuck, _) => {}
         }
-        if let Some(check) = state.check(machine)? {
+        if end == expected.end()
+            && let Some(check) = state.check(machine)?
+        {
             record.look(check);
         }
         Ok(())

@@ -14,10 +14,14 @@ use crate::machine::Machine;
 use crate::matrix::portrait::Portrait;
 use crate::package::Package;
 use crate::shipped::Product;
+use crate::shipped::vendor::utf8;
 use crate::world::World;
 
 /// How long a vendor's packages may take to be installed or upgraded.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60 * 60);
+
+/// The version of the upgrader that machines get where the vendor's repository has none. Every other is newer.
+const SUBSTITUTE: &str = "0~gate";
 
 /// How many lines of what apt said are shown when it failed.
 const TAIL: usize = 25;
@@ -47,7 +51,7 @@ done >/etc/apt/preferences.d/gate";
 pub(super) struct Machines<'a> {
     pub(super) options: &'a Options,
     engine: Engine,
-    /// The upgrader, packaged for the vendor's product.
+    /// The upgrader, packaged for the vendor's product: for repositories that do not have it.
     pub(super) upgrader: Package,
 }
 
@@ -66,16 +70,16 @@ pub(super) struct Installed {
 impl<'a> Machines<'a> {
     pub(super) fn new(options: &'a Options) -> Result<Self> {
         let definition = &options.product.definition;
-        let name = options.name.clone().unwrap_or_else(|| short(&definition.name));
-        let path = options.product.path.to_str().context("the path of product.toml is not UTF-8")?;
-        let hooks = options.hooks.as_ref().map(|hooks| hooks.to_str().context("the path of the hooks is not UTF-8"));
+        let name = options.name.clone().unwrap_or_else(|| options.product.name());
+        let hooks = options.hooks.as_ref().or(options.product.beside.as_ref());
         let product = Product {
             name: &name,
             title: &definition.name,
             vendor: "Release gate <gate@localhost>",
-            homepage: "https://localhost/",
-            definition: path,
-            hooks: hooks.transpose()?,
+            homepage: None,
+            version: SUBSTITUTE,
+            definition: utf8(&options.product.path)?,
+            hooks: hooks.map(|hooks| utf8(hooks)).transpose()?,
         };
         let engine = Engine::connect()?;
         engine.sweep()?;
@@ -145,6 +149,19 @@ impl<'a> Machines<'a> {
         offer.add_to(&world.machine, debian)
     }
 
+    /// What a candidate is, and which upgrader machines get to it.
+    pub(super) fn offered(&self, Installed { version, packages, .. }: &Installed) -> String {
+        let (title, upgrader) = (&self.options.product.definition.name, &self.upgrader.name);
+        match packages.get(upgrader).filter(|version| *version != SUBSTITUTE) {
+            Some(its) => format!("the candidate is {title} {version}, with {upgrader} {its}"),
+            None => {
+                format!(
+                    "the candidate is {title} {version}; it has no {upgrader}, so one is made of the product's files"
+                )
+            }
+        }
+    }
+
     pub(super) fn version_package(&self) -> &str {
         &self.options.product.definition.version_package
     }
@@ -168,7 +185,9 @@ impl<'a> Machines<'a> {
         let texts = [from, &wanted, &base, INSTALL, PREFER, INSTALLATION].map(str::as_bytes);
         let debs = debs.iter().map(|deb| deb.bytes.as_ref());
         let ingredients = texts.into_iter().chain([upgrader.as_ref()]).chain(debs);
-        Ok(Some(Image::of(&format!("{debian}-gate"), ingredients)))
+        // The name of a package may have a + in it, that of an image may not.
+        let name = format!("{debian}-gate-{}", self.upgrader.name.trim_end_matches("-upgrade").replace('+', "-"));
+        Ok(Some(Image::of(&name, ingredients)))
     }
 
     /// What is installed, as apt-get takes it.
@@ -191,7 +210,8 @@ impl<'a> Machines<'a> {
         let version = version(package, wanted, &versions)?.to_owned();
         say(machine, PREFER)?;
         if wanted.is_some() {
-            let pin = format!("Package: *\nPin: version {version}\nPin-Priority: 1002\n");
+            // Of `*` alone apt takes no version.
+            let pin = format!("Package: ?*\nPin: version {version}\nPin-Priority: 1002\n");
             machine.write("/etc/apt/preferences.d/gate-version", pin.as_bytes(), 0o644)?;
         }
         Ok(version)
@@ -211,33 +231,16 @@ impl<'a> Machines<'a> {
     }
 }
 
-/// The name of a product as a package could have it: `Acme Gateway` is `acme-gateway`.
-fn short(name: &str) -> String {
-    let lower = name.to_lowercase();
-    let parts = lower.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
-    parts.collect::<Vec<_>>().join("-")
-}
-
 /// Runs a script that may take its time, and gives what it printed.
 ///
 /// # Errors
-/// If it fails, with the end of what it printed.
+/// If it fails, with apt's own complaint and the end of what it printed.
 fn say(machine: &Machine, script: &str) -> Result<String> {
     let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").patience(PATIENCE).run()?;
     if transcript.exit != 0 {
         let lines: Vec<&str> = transcript.screen.lines().collect();
-        bail!("{}", lines[lines.len().saturating_sub(TAIL)..].join("\n"));
+        let complaint = lines.iter().rfind(|line| line.starts_with("E: ")).map(|line| format!("{line}\n"));
+        bail!("{}{}", complaint.unwrap_or_default(), lines[lines.len().saturating_sub(TAIL)..].join("\n"));
     }
     Ok(transcript.screen)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_made_of_what_people_call_the_product() {
-        assert_eq!(short("XiVO"), "xivo");
-        assert_eq!(short("Acme Gateway (2)"), "acme-gateway-2");
-    }
 }

@@ -17,6 +17,12 @@ use crate::engine::block_on;
 use crate::terminal::{self, Printed, Terminal};
 use crate::transcript::{HUNG_UP, Transcript};
 
+/// How the engine begins to say that it could not start a command: now and then, on a busy host, it finds no way into a container.
+const NOT_STARTED: &str = "OCI runtime exec failed";
+
+/// How often it may try.
+const ATTEMPTS: u32 = 3;
+
 /// Without a terminal the two streams come in two frames each; one stream keeps their order.
 const WITHOUT_TERMINAL: &str = r#"exec "$@" 2>&1"#;
 
@@ -82,13 +88,6 @@ impl<'a> Command<'a> {
     #[must_use]
     pub fn in_shell(mut self, commands: &str) -> Self {
         commands.clone_into(&mut self.shell);
-        self
-    }
-
-    /// With more time to end than others have.
-    #[must_use]
-    pub fn within(mut self, patience: Duration) -> Self {
-        self.patience = patience;
         self
     }
 
@@ -182,12 +181,20 @@ impl<'a> Command<'a> {
     }
 
     async fn follow_without_terminal(mut self) -> Result<(String, i64)> {
-        let mut exec = self.start(in_shell(WITHOUT_TERMINAL, [], &self.words), false).await?;
-        let mut printed = Printed::default();
-        while let Some(bytes) = exec.next(&mut self.live).await? {
-            printed.add(&bytes);
+        let mut attempts = 1..=ATTEMPTS;
+        loop {
+            let mut exec = self.start(in_shell(WITHOUT_TERMINAL, [], &self.words), false).await?;
+            let mut printed = Printed::default();
+            while let Some(bytes) = exec.next(&mut self.live).await? {
+                printed.add(&bytes);
+            }
+            let (printed, exit) = (printed.text().to_owned(), exec.exit_code().await?);
+            // Then nothing was run: the engine did not come into the container.
+            let was_started = !printed.starts_with(NOT_STARTED);
+            if was_started || attempts.next().is_none() {
+                return Ok((printed, exit));
+            }
         }
-        Ok((printed.text().to_owned(), exec.exit_code().await?))
     }
 
     async fn follow_at_terminal(mut self, mut person: Person) -> Result<(String, i64)> {

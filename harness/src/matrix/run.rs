@@ -287,7 +287,7 @@ impl<'a> Running<'a> {
     fn command(&self) -> Command<'_> {
         let mut command = self.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
         if self.cell.next_debian.is_some() {
-            command = command.within(NEXT_DEBIAN);
+            command = command.patience(NEXT_DEBIAN);
         }
         if let Some(strike) =
             self.cell.strike.as_ref().filter(|strike| strike.strikes() && strike.step == Step::Confirm)

@@ -85,8 +85,8 @@ fn validated(debian: Debian) -> Result<Option<String>> {
     // What the machine has of Debian's own is another thing on each release.
     let shown = [&transcript, &same, &drift].map(|transcript| world.redacted(&transcript.to_string())).join("\n");
     let shown = shown.replace(&format!(" on {debian}: "), " on (Debian): ");
-    let lines = shown.lines().filter(|line| !line.starts_with("Beside them "));
-    Ok(Some(lines.map(|line| format!("{line}\n")).collect()))
+    let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with("Beside them ")).collect();
+    Ok(Some(lines.join("\n")))
 }
 
 fn validated_but_one(debian: Debian) -> Result<Option<String>> {

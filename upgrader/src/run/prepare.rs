@@ -142,7 +142,7 @@ impl Run<'_> {
         let plan = self.plan()?;
         let own = plan.changes.iter().filter(|change| plan.is_of_product(change, self.product));
         let own = own.map(|change| change.package.clone()).collect();
-        events.tell(Event::Planned { product: self.product.name.clone(), own, plan: plan.clone() });
+        events.tell(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
         if !plan.kept_back.is_empty() {
             events.tell(Event::Attention(format!(
                 "Held or kept back, so not as released: {}. What to do: `apt-mark unhold` what is held (`apt-mark showhold`); \

@@ -28,7 +28,7 @@ fn change(package: &str, kind: ChangeKind) -> Change {
 
 fn planned() -> Event {
     let own = vec!["asterisk".to_owned(), "xivo".to_owned()];
-    Event::Planned { product: "XiVO".to_owned(), own, plan: plan() }
+    Event::Planned { product: "XiVO".to_owned(), own, plan: Box::new(plan()) }
 }
 
 fn plan() -> Plan {

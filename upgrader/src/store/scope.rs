@@ -55,8 +55,8 @@ pub(super) const COPIED: [&str; 29] = [
 /// Where what no package owns has been put by packages all the same: compiled Python, alternatives, kernels' images.
 const UNOWNED: [&str; 2] = ["/usr", "/boot"];
 
-/// Where only the first level tells that a package came or went: the rest is data.
-const FIRST_LEVEL: [&str; 3] = ["/var/lib", "/var/lib/systemd", "/opt"];
+/// Where only the first level tells that a package came or went: the rest is data. apt leaves files there that it could not write to their end.
+const FIRST_LEVEL: [&str; 4] = ["/var/lib", "/var/lib/apt", "/var/lib/systemd", "/opt"];
 
 /// Where files are replaced and not edited. What a package has elsewhere may be data.
 const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];

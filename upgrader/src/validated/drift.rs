@@ -3,7 +3,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Difference, Set, compare, nearest, present};
+use super::{Difference, Set, Word, compare, nearest, present};
 use crate::dpkg::{self, Package};
 
 /// Below these paths a machine may have been told to leave files out (`path-exclude` of dpkg(1)).
@@ -37,10 +37,11 @@ impl Drift {
         let mut drift = Self { debian: Some(set.debian.clone()), ..Self::default() };
         for here in &machine {
             match compare(set, here) {
-                None => drift.beside.push(here.name.clone()),
-                Some(difference) => {
+                Word::None => drift.beside.push(here.name.clone()),
+                Word::Same => drift.packages += 1,
+                Word::Differs(difference) => {
                     drift.packages += 1;
-                    drift.differing.extend(difference);
+                    drift.differing.push(difference);
                 }
             }
         }

@@ -144,27 +144,40 @@ fn present(installed: &[Package], upgrader: &str) -> Vec<Here> {
 
 /// The set for a version that has most in common with a machine: of one version there may be sets for several releases of Debian.
 fn nearest<'a>(sets: &'a [Set], version: &str, machine: &[Here]) -> Option<&'a Set> {
-    let in_common = |set: &&Set| machine.iter().filter(|here| matches!(compare(set, here), Some(None))).count();
+    let in_common = |set: &&Set| machine.iter().filter(|here| matches!(compare(set, here), Word::Same)).count();
     sets.iter().rev().filter(|set| set.version == version).max_by_key(in_common)
 }
 
-/// What the set says of a package: nothing, that it is as it was validated, or how it differs.
-fn compare(set: &Set, here: &Here) -> Option<Option<Difference>> {
-    let mut candidates = set.find(&here.name).peekable();
-    candidates.peek()?;
-    let members: Vec<&Member> = candidates.collect();
+/// What a set says of a package.
+enum Word {
+    /// Nothing: it is not part of it.
+    None,
+    /// It is as it was validated.
+    Same,
+    /// It is not.
+    Differs(Difference),
+}
+
+fn compare(set: &Set, here: &Here) -> Word {
+    let members: Vec<&Member> = set.find(&here.name).collect();
     // Where there are several architectures of one name, its own counts.
-    let member = members.iter().find(|member| member.architecture == here.architecture).or(members.first())?;
+    let Some(member) = members.iter().find(|member| member.architecture == here.architecture).or(members.first())
+    else {
+        return Word::None;
+    };
     let same_content = match (&member.sha256, &here.sha256) {
         (Some(validated), Some(sum)) => validated == sum,
         _ => true,
     };
     let is_same = member.version == here.version && member.architecture == here.architecture && same_content;
-    Some((!is_same).then(|| Difference {
+    if is_same {
+        return Word::Same;
+    }
+    Word::Differs(Difference {
         package: here.name.clone(),
         version: here.version.clone(),
         validated: Some(member.version.clone()),
-    }))
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Here, Rule, Set, compare, nearest, present};
+use super::{Here, Rule, Set, Word, compare, nearest, present};
 use crate::apt::Offered;
 use crate::dpkg::Package;
 use crate::plan::{Change, ChangeKind};
@@ -71,19 +71,17 @@ pub(crate) fn judge(
     };
     let mut verdict = Verdict { debian: Some(set.debian.clone()), versions, ..Verdict::default() };
     for here in &machine {
-        match compare(set, here) {
-            Some(difference) => {
-                verdict.packages += 1;
-                verdict.differing.extend(difference);
-            }
+        let difference = match compare(set, here) {
+            Word::Same => None,
+            Word::Differs(difference) => Some(difference),
             // What comes although nobody has seen it come is none of the admin's own.
-            None if here.is_new => {
-                verdict.packages += 1;
-                let (package, version) = (here.name.clone(), here.version.clone());
-                verdict.differing.push(Difference { package, version, validated: None });
+            Word::None if here.is_new => {
+                Some(Difference { package: here.name.clone(), version: here.version.clone(), validated: None })
             }
-            None => {}
-        }
+            Word::None => continue,
+        };
+        verdict.packages += 1;
+        verdict.differing.extend(difference);
     }
     verdict.differing.sort_by(|one, other| one.package.cmp(&other.package));
     Some(verdict)
