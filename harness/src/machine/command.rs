@@ -20,7 +20,7 @@ use crate::transcript::{HUNG_UP, Transcript};
 /// How the engine begins to say that it could not start a command: now and then, on a busy host, it finds no way into a container.
 const NOT_STARTED: &str = "OCI runtime exec failed";
 
-/// How often it may try.
+/// How often it may try again.
 const ATTEMPTS: u32 = 3;
 
 /// Without a terminal the two streams come in two frames each; one stream keeps their order.
