@@ -112,7 +112,7 @@ mod tests {
             .collect();
         std::fs::write(&path, uncommented.join("\n")).unwrap();
         let mut config = Config::read(&path).unwrap();
-        assert!(config.conffiles.take().is_some());
+        assert!(config.conffiles.take().is_some() && config.validated.take().is_some());
         assert_eq!(config, Config::default());
     }
 

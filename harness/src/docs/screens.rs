@@ -22,7 +22,8 @@ fn quotations(page: &Page) -> Vec<Block> {
 fn every_screen_that_is_quoted_was_seen() {
     let snapshots = snapshots();
     let mut quoted = 0;
-    for name in pages().iter().filter(|name| name.starts_with("docs/")) {
+    // What the guide shows is what its own test sees.
+    for name in pages().iter().filter(|name| name.starts_with("docs/") && *name != "docs/guide.md") {
         for Block { label, text, line } in quotations(&Page::read(name)) {
             let place = format!("{name}:{line}");
             let source = label.strip_prefix("text snapshots/").and_then(|path| path.strip_suffix(".snap"));

@@ -230,6 +230,10 @@ const PARTS: [&str; 9] = [
 /// Whether a line of the screen says that something is not as it should be.
 fn is_complaint(line: &str) -> bool {
     let line = line.trim_start();
+    // Which machine it was is said by Ansible; what is wrong there follows.
+    if line.starts_with("fatal: [") {
+        return false;
+    }
     BEGINNINGS.iter().any(|beginning| line.starts_with(beginning))
         || PARTS.iter().any(|part| line.contains(part))
         || line.split_once("What to do: ").is_some_and(|(before, _)| !before.is_empty())

@@ -247,7 +247,7 @@ mod tests {
         ];
         insta::assert_snapshot!(cases.join("\n"), @r"
         DIR: there is no product.toml in this directory
-        product.toml:2: unknown field `version`, expected one of `name`, `version-package`, `services`, `packages`, `database`, `rollback`
+        product.toml:2: unknown field `version`, expected one of `name`, `version-package`, `services`, `packages`, `database`, `rollback`, `pair`
         postupgrade.d: not packaged; known are product.toml, pre-upgrade.d, post-upgrade.d, lib, hooks.toml, migrations, validated
         migrations: nobody applies them, for product.toml has no [database]
         ");
