@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
-use crate::machine::Machine;
+use crate::machine::{Disk, Machine};
 use crate::observation::HOOK_MARKS;
 use crate::package::Package;
 use crate::release::Release;
@@ -39,13 +39,24 @@ pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<W
 
 /// The same of another product.
 pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
+    at_release_on(Disk::default(), product, debian, release, upgrader)
+}
+
+/// The same with the machine's files there.
+pub fn at_release_on(
+    disk: Disk,
+    product: &Product,
+    debian: Debian,
+    release: &str,
+    upgrader: &Package,
+) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
     let release = Release::of(product, release)?;
     let ready = *upgrader == upgrader_of(product)?;
     let image =
         if ready { ready_made(&engine, debian, &release, upgrader)? } else { installed(&engine, debian, &release)? };
-    let mut world = World::boot_image(&engine, &image)?;
+    let mut world = World::boot_image_on(disk, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     if !ready {
         world.install(&[&upgrader.name])?;

@@ -168,8 +168,8 @@ impl Sheet<'_> {
     }
 
     /// Times that belong together two by two, what one divided by the other is in each pair, and the median of that, which
-    /// must not be above its limit.
-    fn pairs(&mut self, names: [&str; 2], pairs: &[[Duration; 2]], limit: f64) -> Result<()> {
+    /// must not be above its limit, if it has one.
+    fn pairs(&mut self, names: [&str; 2], pairs: &[[Duration; 2]], limit: Option<f64>) -> Result<()> {
         let seconds: Vec<[f64; 2]> = pairs.iter().map(|pair| pair.map(|time| time.as_secs_f64())).collect();
         for [theirs, ours] in &seconds {
             self.line(&format!(
@@ -182,8 +182,9 @@ impl Sheet<'_> {
         let middle = |of: fn(&[f64; 2]) -> f64| median(seconds.iter().map(of).collect(), f64::total_cmp);
         let (theirs, ours, ratio) = (middle(|pair| pair[0]), middle(|pair| pair[1]), middle(|pair| pair[1] / pair[0]));
         let what = format!("{} beside {}", names[1], names[0]);
-        let verdict = verdict(self.note(&what, "s", ours, Some(theirs), Some(ratio), Some(limit)));
-        self.line(&format!("median of the ratios: {ratio:.2} (limit {limit:.2}: {verdict})"))
+        let verdict = verdict(self.note(&what, "s", ours, Some(theirs), Some(ratio), limit));
+        let limit = limit.map(|limit| format!(" (limit {limit:.2}: {verdict})")).unwrap_or_default();
+        self.line(&format!("median of the ratios: {ratio:.2}{limit}"))
     }
 
     /// Keeps a figure for [`RESULTS`], and says whether its limit is kept.
@@ -238,8 +239,8 @@ mod tests {
         let mut out = Vec::new();
         let mut sheet =
             Sheet { out: &mut out, subject: String::new(), debian: None, title: String::new(), figures: Vec::new() };
-        sheet.pairs(["bare", "ours"], &pairs, 1.1).unwrap();
-        sheet.pairs(["bare", "ours"], &pairs, 1.09).unwrap();
+        sheet.pairs(["bare", "ours"], &pairs, Some(1.1)).unwrap();
+        sheet.pairs(["bare", "ours"], &pairs, Some(1.09)).unwrap();
         sheet.limited("size", 2.0, 3.0, "MB").unwrap();
         sheet.figure("start", 1.5, "ms").unwrap();
         let kept: Vec<_> = sheet.figures.iter().map(|figure| figure.kept).collect();

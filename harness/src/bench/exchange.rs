@@ -5,6 +5,7 @@ use rand::RngCore as _;
 
 use crate::appliance;
 use crate::image::Debian;
+use crate::machine::Disk;
 use crate::observation::{Happened, Mark, SystemState};
 use crate::release::Release;
 use crate::shipped::{SERVICES, XIVO};
@@ -20,9 +21,9 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
-    pub(super) fn new(debian: Debian) -> Result<Self> {
+    pub(super) fn new(debian: Debian, disk: Disk) -> Result<Self> {
         let upgrader = appliance::for_synthetic_services(XIVO.upgrader()?)?;
-        let mut exchange = Self { world: appliance::at_release(debian, "1.2.1", &upgrader)?, patch: 1 };
+        let mut exchange = Self { world: appliance::at_release_on(disk, &XIVO, debian, "1.2.1", &upgrader)?, patch: 1 };
         exchange.publish_next(0)?;
         exchange.upgrade()?;
         Ok(exchange)

@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::exchange::Exchange;
 use super::{Sheet, median};
 use crate::image::Debian;
+use crate::machine::Disk;
 use crate::server::fault::{Affected, Fault, RepositoryFault};
 
 /// In an upgrade the services are away at most this many times as long as in a bare restart.
@@ -20,7 +21,7 @@ const SLOW: u32 = 50_000;
 const BALLAST: usize = 200_000;
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
-    let mut exchange = Exchange::new(debian)?;
+    let mut exchange = Exchange::new(debian, Disk::default())?;
     for (mirror, rate, ballast) in [("", None, 0), (" from a mirror with 50 kB/s", Some(SLOW), BALLAST)] {
         sheet.title(&format!(
             "Outage on {debian}: all services together in an upgrade{mirror}, beside a bare ordered systemctl restart"
@@ -42,7 +43,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
             let after = exchange.outage(|exchange| exchange.bare_restart())?;
             pairs.push([(before + after) / 2, ours]);
         }
-        sheet.pairs(["bare restart", "upgrade"], &pairs, LIMIT)?;
+        sheet.pairs(["bare restart", "upgrade"], &pairs, Some(LIMIT))?;
         sheet.figure("a whole run", median(runs, Duration::cmp).as_secs_f64(), "s")?;
     }
     Ok(())

@@ -74,7 +74,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         pairs.push([theirs(&world)?, ours(&packages)?]);
     }
     let times = pairs.iter().map(|pair| pair[1]).collect();
-    sheet.pairs(["Debian's tools", "ours"], &pairs, 1.0)?;
+    sheet.pairs(["Debian's tools", "ours"], &pairs, Some(1.0))?;
     sheet.limited("ours", median(times, Duration::cmp).as_secs_f64(), LIMIT, "s")
 }
 
