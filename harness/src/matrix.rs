@@ -1,5 +1,7 @@
 /// What the person does who is asked.
 pub mod answer;
+/// A machine before it is upgraded, where it is expected to be the same afterwards.
+pub(crate) mod before;
 /// Whether what vendors do wrong is caught.
 pub mod catalogue;
 /// One upgrade of the matrix.
