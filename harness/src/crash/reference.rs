@@ -1,6 +1,7 @@
 use std::fs::{self, File};
+use std::thread::ScopedJoinHandle;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call};
@@ -51,41 +52,71 @@ impl Reference {
         Ok(reference)
     }
 
+    /// All of it at once: who makes it is waited for by everybody else.
     fn make(stage: &Stage) -> Result<Self> {
-        let world = stage.world(Scene::Run)?;
-        let old = Whole::of(&world.machine)?;
-        drop(world);
-        let world = stage.world(Scene::Migration)?;
-        let before = Whole::of(&world.machine)?;
-        let ended = Scene::Migration.begin(&world)?;
-        ensure!(ended.exit == Some(0), "{ended:?}");
-        let database = (before, Whole::of(&world.machine)?);
-        drop(world);
-        let mut reference =
-            Self { upgraded: old.clone(), old, database, calls: Vec::new(), dpkg: Vec::new(), scripts: Vec::new() };
-        for scene in Scene::ALL {
-            let world = stage.world(scene)?;
-            world.machine.sh(&count(scene))?;
-            let ended = scene.begin(&world)?;
-            let expected = [Some(0), Some(0), None, Some(4)][scene as usize];
-            ensure!(ended.exit == expected && ended.is_over, "{}: {ended:?}", scene.key());
-            let printed = world.machine.sh(COUNTED)?;
-            let mut sections = printed.split("==\n");
-            let calls = call::read(sections.next().unwrap_or_default());
-            ensure!(!calls.is_empty(), "nothing was seen of the upgrader: {printed}");
-            reference.calls.push((scene, calls));
-            let scripts = sections.next().unwrap_or_default();
-            if scene == Scene::Run {
-                reference.upgraded = Whole::of(&world.machine)?;
-                reference.dpkg = sections.map(call::read).collect();
-                for script in scripts.lines() {
-                    if !reference.scripts.iter().any(|known| known == script) {
-                        reference.scripts.push(script.to_owned());
-                    }
+        std::thread::scope(|scope| {
+            let old = scope.spawn(|| Whole::of(&stage.world(Scene::Run)?.machine));
+            let database = scope.spawn(|| {
+                let world = stage.world(Scene::Migration)?;
+                let before = Whole::of(&world.machine)?;
+                let ended = Scene::Migration.begin(&world)?;
+                ensure!(ended.exit == Some(0), "{ended:?}");
+                Ok((before, Whole::of(&world.machine)?))
+            });
+            let runs = Scene::ALL.map(|scene| scope.spawn(move || Undisturbed::of(stage, scene)));
+            let mut reference = Self {
+                old: result(old)?,
+                upgraded: Whole::default(),
+                database: result(database)?,
+                calls: Vec::new(),
+                dpkg: Vec::new(),
+                scripts: Vec::new(),
+            };
+            for (scene, run) in Scene::ALL.into_iter().zip(runs) {
+                let run = result(run)?;
+                reference.calls.push((scene, run.calls));
+                if let Some((upgraded, scripts, dpkg)) = run.upgraded {
+                    (reference.upgraded, reference.scripts, reference.dpkg) = (upgraded, scripts, dpkg);
                 }
             }
+            ensure!(reference.old != reference.upgraded, "an upgrade changes nothing");
+            Ok(reference)
+        })
+    }
+}
+
+/// What a thread found out.
+fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
+}
+
+/// A scene in which nothing happened.
+struct Undisturbed {
+    calls: Vec<Call>,
+    /// Of a whole run: the machine, the maintainer scripts, and the calls of dpkg.
+    upgraded: Option<(Whole, Vec<String>, Vec<Vec<Call>>)>,
+}
+
+impl Undisturbed {
+    fn of(stage: &Stage, scene: Scene) -> Result<Self> {
+        let world = stage.world(scene)?;
+        world.machine.sh(&count(scene))?;
+        let ended = scene.begin(&world)?;
+        let expected = [Some(0), Some(0), None, Some(4)][scene as usize];
+        ensure!(ended.exit == expected && ended.is_over, "{}: {ended:?}", scene.key());
+        let printed = world.machine.sh(COUNTED)?;
+        let mut sections = printed.split("==\n");
+        let calls = call::read(sections.next().unwrap_or_default());
+        ensure!(!calls.is_empty(), "nothing was seen of the upgrader: {printed}");
+        if scene != Scene::Run {
+            return Ok(Self { calls, upgraded: None });
         }
-        ensure!(reference.old != reference.upgraded, "an upgrade changes nothing");
-        Ok(reference)
+        let mut scripts: Vec<String> = Vec::new();
+        for script in sections.next().unwrap_or_default().lines() {
+            if !scripts.iter().any(|known| known == script) {
+                scripts.push(script.to_owned());
+            }
+        }
+        Ok(Self { calls, upgraded: Some((Whole::of(&world.machine)?, scripts, sections.map(call::read).collect())) })
     }
 }

@@ -55,7 +55,7 @@ const STORE: &str = ".xivo-upgrade-rollback";
 
 /// Everything that a machine is, but for [`EXCEPTIONS`]: each path with type, mode, owner, content and extended attributes, times left aside;
 /// what dpkg complains of; and the services, with the versions that they say they run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Whole(BTreeMap<String, String>);
 
 impl Whole {
