@@ -31,7 +31,7 @@ pub struct Options {
     download_only: bool,
 
     /// Upgrade without asking
-    #[arg(short = 'f', long)]
+    #[arg(short = 'f', long, global = true)]
     pub yes: bool,
 
     /// Show what would change and stop; not even this program is upgraded
@@ -225,6 +225,7 @@ mod tests {
         assert_eq!(parsed(&["-d"]).expect("good").mode(), Mode::DownloadOnly);
         assert_eq!(parsed(&["--dry-run", "-f"]).expect("good").mode(), Mode::DryRun);
         assert!(parsed(&["-d", "--dry-run"]).is_err(), "these contradict each other");
+        assert!(parsed(&["rollback", "--yes"]).expect("good").yes, "whoever goes back need not be asked either");
     }
 
     #[test]
