@@ -42,8 +42,8 @@ matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
 	$(HARNESS) report && exit $$result
 
-crash: ## kill an upgrade everywhere, and see that it completes or never happened (ONLY=regex for some points, JOBS=4 for more at once)
-	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)); result=$$?; \
+crash: ## kill an upgrade everywhere, and see that it completes or never happened (ONLY=regex for some points, JOBS=4 for more at once, ON_HOST=1 for links)
+	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)) $(if $(ON_HOST),--on-host); result=$$?; \
 	$(HARNESS) sweep --check && exit $$result
 
 next-debian: ## a real upgrade to the next Debian, complete and undone, with packages from Debian's mirror
