@@ -93,7 +93,7 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     for package in Release::named("1.2.2")?.packages {
         let sum = hex::encode(Sha256::digest(deb::build(&package)?.bytes));
         let member = set.packages.iter().find(|member| member.name == package.name);
-        ensure!(member.is_none_or(|member| member.sha256.as_ref() == Some(&sum)), "{member:?}");
+        ensure!(member.is_some_and(|member| member.sha256.as_ref() == Some(&sum)), "{}: {member:?}", package.name);
     }
     let is_named = |members: &[Member], name: &str| members.iter().any(|member| member.name == name);
     ensure!(

@@ -38,6 +38,12 @@ pub(crate) const STORIES: &[Story] = &[
         tell: pair_cut_in_the_middle,
         has_snapshot: true,
     },
+    Story {
+        name: "pair_without_an_answer",
+        promise: "Nobody who cannot say what a node is begins an upgrade; one that was cut short is completed all the same.",
+        tell: pair_without_an_answer,
+        has_snapshot: true,
+    },
 ];
 
 /// What the vendor says of the pair.
@@ -63,6 +69,10 @@ const ANSWER: &str = "[Service]\nExecStart=/usr/lib/xivo/node tell\nStandardInpu
 
 /// A hook that shows what it is told.
 const HOOK: &str = "#!/bin/sh\necho \"$UPGRADE_PHASE on the $UPGRADE_NODE_ROLE node\" >>/root/told\n";
+
+/// A hook that kills the process that works, the first time, and then says what it was told.
+const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
+                    echo \"$UPGRADE_NODE_ROLE\" >/root/role\n";
 
 /// Two machines at 1.2.1, for which 1.2.2 is published.
 struct Pair {
@@ -196,5 +206,27 @@ fn pair_cut_in_the_middle(debian: Debian) -> Result<Option<String>> {
     Ok(Some(together([
         ("The passive node", &passive, &cut),
         ("The active node, when the link is cut", &active, &refused),
+    ])))
+}
+
+fn pair_without_an_answer(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    // What answers as the other node is this one.
+    make_node(&world, "passive", IpAddr::from([127, 0, 0, 1]))?;
+    let (mute, speak) = ("chmod -x /usr/lib/xivo/node", "chmod +x /usr/lib/xivo/node");
+    world.machine.sh(mute)?;
+    let refused = world.upgrade(&["--yes"]).run()?;
+    ensure!(refused.exit == 1 && version(&world)? == "1.2.1", "{refused}");
+    world.machine.sh(speak)?;
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-kill", KILL.as_bytes(), 0o755)?;
+    let killed = world.upgrade(&["--yes"]).run()?;
+    ensure!(killed.exit == 5, "{killed}");
+    world.machine.sh(mute)?;
+    let completed = world.upgrade(&["--yes"]).run()?;
+    ensure!(completed.exit == 6 && version(&world)? == "1.2.2", "{completed}");
+    ensure!(world.machine.sh("cat /root/role")? == "passive\n", "a hook was told something else");
+    Ok(Some(together([
+        ("The node, before", &world, &refused),
+        ("The node, after it was cut short", &world, &completed),
     ])))
 }

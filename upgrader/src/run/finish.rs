@@ -16,7 +16,7 @@ impl Run<'_> {
     pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
         let next = if last == Step::Verify { self.look_at_pair_again(events)? } else { None };
         if last == Step::Verify {
-            self.look_for_drift(events)?;
+            self.look_for_drift(events);
         }
         let time = Timestamp::now();
         let (exit, mut message) = self.last_words(last, exit, events.report(), time)?;
@@ -65,22 +65,27 @@ impl Run<'_> {
         Ok((exit, message))
     }
 
-    /// Compares the machine with what was validated, and says what differs that nobody was shown before.
-    fn look_for_drift(&self, events: &mut Events<'_>) -> Result<()> {
-        let Some(shown) = self.plan()?.validated.as_ref().filter(|shown| shown.debian.is_some()) else { return Ok(()) };
+    /// Compares the machine with what was validated, and says what differs that nobody was shown before. That it cannot be compared is
+    /// no failure of the upgrade, which is done.
+    fn look_for_drift(&self, events: &mut Events<'_>) {
+        let command = self.context.paths.package();
+        let said = match self.unseen_drift() {
+            Ok(unseen) if unseen.is_empty() => return,
+            Ok(unseen) => format!("Not as the {} team validated it: {}", self.product.name, unseen.join("; ")),
+            Err(error) => format!("Whether the machine is as it was validated is not known: {error:#}"),
+        };
+        events
+            .tell(Event::Attention(format!("{said}. What to do: `{command} status --drift` shows all that differs.")));
+    }
+
+    fn unseen_drift(&self) -> Result<Vec<String>> {
+        let Some(shown) = self.plan()?.validated.as_ref().filter(|shown| shown.debian.is_some()) else {
+            return Ok(Vec::new());
+        };
         let (paths, sets) = (self.context.paths, Set::all(self.context.paths)?);
         let drift = Drift::of_packages(&sets, &self.installed_version()?, &paths.package(), &dpkg::packages()?);
         let unseen = drift.differing.iter().filter(|difference| !shown.differing.contains(difference));
-        let unseen: Vec<String> = unseen.map(ToString::to_string).collect();
-        if !unseen.is_empty() {
-            events.tell(Event::Attention(format!(
-                "Not as the {} team validated it: {}. What to do: `{} status --drift` shows all that differs.",
-                self.product.name,
-                unseen.join("; "),
-                paths.package()
-            )));
-        }
-        Ok(())
+        Ok(unseen.map(ToString::to_string).collect())
     }
 
     /// Says what has become of the pair meanwhile, and gives what comes next.

@@ -91,7 +91,11 @@ impl Run<'_> {
             download: download?,
             unfinished_from: self.past.as_ref().map(|past| past.plan.comes_from().to_owned()),
             restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
-            node: node?,
+            node: match (node, &self.past) {
+                // What is half-way has to be completed whoever gives no answer; what hooks were told until then holds.
+                (Err(_), Some(past)) => past.plan.node.clone(),
+                (node, _) => node?,
+            },
             last_outage_ms: history::last_outage(&self.context.paths.history()),
             ..Plan::default()
         };
@@ -113,7 +117,9 @@ impl Run<'_> {
         }
         let (packages, offered) = (dpkg::packages()?, apt::offered(plan.new_versions())?);
         plan.measure(&packages, &offered);
-        if self.validated_rule() != Rule::Ignore && !plan.is_empty() {
+        if let Some(past) = &self.past {
+            plan.validated.clone_from(&past.plan.validated);
+        } else if self.validated_rule() != Rule::Ignore && !plan.is_empty() {
             let sets = Set::all(self.context.paths)?;
             plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
         }

@@ -92,12 +92,7 @@ impl Drift {
         list(out, "Files that are not what their packages brought", &self.changed_files)?;
         list(out, "Configuration files that were edited", &self.edited_conffiles)?;
         if !self.beside.is_empty() {
-            writeln!(
-                out,
-                "Beside them {} packages that were not part of it: {}",
-                self.beside.len(),
-                self.beside.join(" ")
-            )?;
+            writeln!(out, "Beside them, not part of it ({}): {}", self.beside.len(), self.beside.join(" "))?;
         }
         Ok(())
     }
@@ -148,7 +143,7 @@ mod tests {
           libacme 2
         Files that are not what their packages brought:
           /usr/bin/acme
-        Beside them 1 packages that were not part of it: vim
+        Beside them, not part of it (1): vim
         "#);
         let same = Drift::of_packages(&[set("2", "bookworm", &[("acme", "2")])], "2", "acme-upgrade", &machine[..2]);
         assert!(!same.is_one() && same.packages == 1, "{same:?}");
