@@ -186,9 +186,7 @@ pub(crate) fn look_afterwards(pair: &Pair, before: &Node, installed: &str, comma
         Ok(now) => now,
         Err(error) => {
             let remedy = remedy_of(&error).unwrap_or_default();
-            return Afterwards::Attention(format!(
-                "What this node is is not known any more: {error:#}. What to do: {remedy}"
-            ));
+            return Afterwards::Attention(format!("After the upgrade, {error:#}. What to do: {remedy}"));
         }
     };
     if now.role != before.role {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::entry::{below, look};
-use super::scope::{Canon, DPKG, Forbidden, Lists, entries, first_levels, walk, walked_for_added};
+use super::scope::{Canon, DPKG, Forbidden, INFO, Lists, entries, first_levels, walk, walked_for_added};
 use super::{Store, place};
 use crate::dpkg;
 
@@ -78,10 +78,9 @@ impl Store {
 
     /// The lists of files as dpkg had them when the store was made.
     pub(super) fn saved_lists(&self) -> Result<Lists> {
-        let info = Path::new(DPKG).join("info");
         let mut lists = Vec::new();
         for (path, line) in &self.manifest.lines {
-            if path.parent() == Some(&info)
+            if path.parent() == Some(Path::new(INFO))
                 && let Some(package) = path.file_name().and_then(dpkg::package_of_list)
                 && let Some(stored) = &line.stored
             {

@@ -13,6 +13,10 @@ use crate::paths::Paths;
 /// Where dpkg keeps its database.
 pub(super) const DPKG: &str = "/var/lib/dpkg";
 
+/// What dpkg knows of each package. It writes each of these files anew and renames it: lib/dpkg/atomic-file.c, and the control files come from
+/// an unpacked package.
+pub(super) const INFO: &str = "/var/lib/dpkg/info";
+
 /// What dpkg locks: it is held while the store works.
 const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
 
@@ -82,7 +86,7 @@ pub(super) struct Lists {
 impl Lists {
     /// As dpkg has them now.
     pub(super) fn now(root: &Path) -> Result<Self> {
-        let directory = below(root, Path::new(DPKG)).join("info");
+        let directory = below(root, Path::new(INFO));
         let mut lists = Vec::new();
         for entry in directory.read_dir().with_context(|| directory.display().to_string())? {
             let entry = entry?;
@@ -153,7 +157,10 @@ pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, 
     }
     let declared = scope.declared.iter().map(|path| canon.path(path)).collect::<Result<Vec<_>>>()?;
     for top in COPIED.iter().map(Path::new).chain(declared.iter().map(PathBuf::as_path)) {
-        covered.walk(top, &mut |covered, path, _| covered.add(path.to_owned(), Treatment::Copy))?;
+        covered.walk(top, &mut |covered, path, _| {
+            let is_replaced = path.parent() == Some(Path::new(INFO));
+            covered.add(path.to_owned(), if is_replaced { Treatment::Link } else { Treatment::Copy });
+        })?;
     }
     Ok(covered.with_ancestors())
 }
