@@ -36,7 +36,9 @@ impl Own {
         let [now, there] = machine.ask([&format!("{SCRIPT}{UNITS}"), "find /etc -type f -exec sha256sum {} +"])?;
         let now = Self::parse(&now);
         let sums: BTreeSet<&str> = self.edited().map(|(sum, _)| sum).collect();
-        let there: BTreeSet<&str> = there.lines().filter_map(|line| line.split(' ').next()).collect();
+        // What a link leads to may be anywhere.
+        let linked = now.edited().map(|(sum, _)| sum);
+        let there: BTreeSet<&str> = there.lines().filter_map(|line| line.split(' ').next()).chain(linked).collect();
         let lost = self.edited().filter(|(sum, _)| !there.contains(sum));
         let foreign = now.edited().filter(|(sum, _)| !sums.contains(sum));
         Ok(vec![
