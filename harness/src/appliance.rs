@@ -115,9 +115,20 @@ pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Packag
 /// A machine with packages of Debian's own, prepared by a shell script, and an empty repository. Like [`at_release`], its
 /// disk is kept as an image for all who need the same. `name` is part of the image's.
 pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
+    with_debian_packages_on(Disk::default(), debian, name, packages, prepare)
+}
+
+/// The same with the machine's files there.
+pub fn with_debian_packages_on(
+    disk: Disk,
+    debian: Debian,
+    name: &str,
+    packages: &[&str],
+    prepare: &str,
+) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
-    World::boot_image(&engine, &debian_packages(&engine, debian, name, packages, prepare)?)
+    World::boot_image_on(disk, &engine, &debian_packages(&engine, debian, name, packages, prepare)?)
 }
 
 /// The image of such a machine.

@@ -6,6 +6,8 @@ mod libraries;
 mod matrix;
 /// How much memory a run needs.
 mod memory;
+/// How long it takes to go back from the next Debian.
+mod next_debian;
 /// How long services are away.
 mod outage;
 /// What others take who test upgrades.
@@ -61,6 +63,8 @@ pub enum Subject {
     Repository,
     /// The scan for services that run replaced files beside needrestart's; needs Debian's mirror
     Libraries,
+    /// How long it takes to go back from a real upgrade to the next Debian; needs Debian's mirror
+    NextDebian,
 }
 
 /// Measures these subjects, or all that need nothing but this host if none is named, prints the figures, and writes them
@@ -71,8 +75,9 @@ pub enum Subject {
 pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
     let mut subjects = subjects.to_vec();
     if subjects.is_empty() {
-        let needs_mirror =
-            |subject: &&Subject| matches!(subject, Subject::Peers | Subject::Repository | Subject::Libraries);
+        let needs_mirror = |subject: &&Subject| {
+            matches!(subject, Subject::Peers | Subject::Repository | Subject::Libraries | Subject::NextDebian)
+        };
         subjects.extend(Subject::value_variants().iter().filter(|subject| !needs_mirror(subject)));
     }
     let mut sheet = Sheet { out, subject: String::new(), debian: None, title: String::new(), figures: Vec::new() };
@@ -83,11 +88,13 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
             programs::measure(&mut sheet)?;
         } else if subject == Subject::Rollback {
             rollback::measure(&mut sheet)?;
+        } else if subject == Subject::NextDebian {
+            next_debian::measure(&mut sheet)?;
         } else {
             for debian in Debian::ALL {
                 sheet.debian = Some(debian.to_string());
                 match subject {
-                    Subject::Programs | Subject::Rollback => {}
+                    Subject::Programs | Subject::Rollback | Subject::NextDebian => {}
                     Subject::Memory => memory::measure(debian, &mut sheet)?,
                     Subject::Speed => speed::measure(debian, &mut sheet)?,
                     Subject::Outage => outage::measure(debian, &mut sheet)?,

@@ -4,7 +4,8 @@
 
 use std::io::Write as _;
 
-use harness::crash::{CHOSEN, CHOSEN_ON_HOST, check, next_debian};
+use harness::crash::next_debian::{self, Undone};
+use harness::crash::{CHOSEN, CHOSEN_ON_HOST, check};
 use harness::machine::Disk;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -13,12 +14,16 @@ fn main() {
     let point = |name: &'static str| Trial::test(name, move || result(check(name, Disk::Layers)));
     let on_host = |name: &'static str| Trial::test(format!("on_host:{name}"), move || result(check(name, Disk::Host)));
     let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
-    let undone = Trial::test("next_debian::undone", move || {
-        let shown = next_debian::undone().map_err(|error| format!("{error:?}"))?;
-        writeln!(std::io::stdout(), "{shown}")?;
-        Ok(())
-    });
-    let real = [complete, undone].map(|trial| trial.with_ignored_flag(true));
+    let undone = |name: &str, disk| {
+        Trial::test(format!("next_debian::{name}"), move || {
+            let Undone { shown, arming, going_back } =
+                next_debian::undone(disk).map_err(|error| format!("{error:?}"))?;
+            writeln!(std::io::stdout(), "{shown}\narming took {arming:?}, going back {going_back:?}")?;
+            Ok(())
+        })
+    };
+    let undone = [undone("undone", Disk::Layers), undone("undone_on_host", Disk::Host)];
+    let real = [complete].into_iter().chain(undone).map(|trial| trial.with_ignored_flag(true));
     let trials = CHOSEN.into_iter().map(point).chain(CHOSEN_ON_HOST.into_iter().map(on_host)).chain(real).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

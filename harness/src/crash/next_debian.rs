@@ -3,8 +3,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::whole::Whole;
-use crate::appliance::{PRODUCT, upgrader, with_debian_packages};
+use crate::appliance::{PRODUCT, upgrader, with_debian_packages_on};
 use crate::image::Debian;
+use crate::machine::Disk;
+use crate::matrix::record::Kind;
+use crate::matrix::timeline;
 use crate::package::Package;
 use crate::transcript::Transcript;
 use crate::world::World;
@@ -33,8 +36,8 @@ const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
 const PATIENCE: Duration = Duration::from_secs(25 * 60);
 
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
-fn world() -> Result<World> {
-    let mut world = with_debian_packages(Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
+fn world(disk: Disk) -> Result<World> {
+    let mut world = with_debian_packages_on(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
     let mut upgrader = upgrader()?;
     for file in upgrader.files.iter_mut().filter(|file| file.path == PRODUCT) {
         file.content = DEFINITION.as_bytes().to_vec();
@@ -62,7 +65,7 @@ fn upgrade(world: &World) -> Result<Transcript> {
 /// # Errors
 /// Also if Debian's mirror cannot be reached: nobody must think that this was tried.
 pub fn complete() -> Result<()> {
-    let world = world()?;
+    let world = world(Disk::Layers)?;
     let transcript = upgrade(&world)?;
     ensure!(matches!(transcript.exit, 0 | 6), "{transcript}");
     let machine = &world.machine;
@@ -76,12 +79,12 @@ pub fn complete() -> Result<()> {
 }
 
 /// Fails at the very end, when every package is there and services restart: the machine is Debian 12 again, path by path, and the next run,
-/// with nothing in its way, goes through. Gives what was shown.
+/// with nothing in its way, goes through.
 ///
 /// # Errors
 /// As [`complete`].
-pub fn undone() -> Result<String> {
-    let world = world()?;
+pub fn undone(disk: Disk) -> Result<Undone> {
+    let world = world(disk)?;
     let machine = &world.machine;
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";
     machine.write("/etc/systemd/system/cron.service.d/old.conf", condition.as_bytes(), 0o644)?;
@@ -94,10 +97,26 @@ pub fn undone() -> Result<String> {
     let paths = differences.join("\n");
     ensure!(differences.is_empty(), "{} paths differ:\n{paths}\n{transcript}", differences.len());
     machine.sh("systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"")?;
+    let log = machine.sh("cat /var/log/xivo-upgrade.log")?;
     machine.sh("rm -r /etc/systemd/system/cron.service.d; systemctl daemon-reload")?;
     let again = upgrade(&world)?;
     ensure!(matches!(again.exit, 0 | 6) && machine.sh(VERSION)? == "trixie\n", "{transcript}\n{again}");
-    let log = machine
-        .sh("grep -E 'step (roll back|arm rollback|restart old) (began|ended)|paths' /var/log/xivo-upgrade.log")?;
-    Ok(format!("{transcript}\n{log}"))
+    let took = |step: &str| {
+        let spans = timeline::of(&log, &[]);
+        let span = spans.iter().find(|span| span.kind == Kind::Step && span.name == step);
+        let took = span.and_then(|span| Some(Duration::from_millis(span.end?.checked_sub(span.begin)?)));
+        took.with_context(|| format!("the log tells nothing of the step {step}:\n{log}"))
+    };
+    Ok(Undone { shown: transcript.to_string(), arming: took("arm rollback")?, going_back: took("roll back")? })
+}
+
+/// What was seen of an upgrade to the next Debian that was undone.
+#[derive(Debug)]
+pub struct Undone {
+    /// The screen.
+    pub shown: String,
+    /// How long it took to keep what is needed to go back.
+    pub arming: Duration,
+    /// How long it took to go back, without the restart of what had been running.
+    pub going_back: Duration,
 }
