@@ -33,24 +33,20 @@ use crate::image::Debian;
 use crate::machine::Disk;
 
 /// Points of every kind, for every run of the tests.
-pub const CHOSEN: [&str; 14] = [
+pub const CHOSEN: [&str; 10] = [
     "write:20:run",
-    "write:40:run",
     "write:9:resume",
     "write:9:boot",
-    "write:5:back",
     "dpkg:4:fsync:1",
     "script:asterisk.postinst",
     "script:xivo-agid.prerm:all",
-    "power:script:xivo-agid.postinst:alone",
     "power:start:xivo-provd:back:again",
     "full:packages:/var",
     "hook:post-upgrade:kills",
-    "start:nginx:fails",
     "migration:fails",
 ];
 
-/// The same on the host's filesystem, where what is kept to go back are hard links.
+/// Some more on the host's filesystem, where what is kept to go back are hard links.
 pub const CHOSEN_ON_HOST: [&str; 3] = ["write:40:run", "write:5:back", "power:script:xivo-agid.postinst:alone"];
 
 /// Which points are run, and how.
