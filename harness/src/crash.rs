@@ -47,7 +47,7 @@ pub const CHOSEN: [&str; 10] = [
 ];
 
 /// Some more on the host's filesystem, where what is kept to go back are hard links.
-pub const CHOSEN_ON_HOST: [&str; 3] = ["write:40:run", "write:5:back", "power:script:xivo-agid.postinst:alone"];
+pub const CHOSEN_ON_HOST: [&str; 3] = ["write:520:run", "write:54:back", "power:script:xivo-agid.postinst:alone"];
 
 /// Which points are run, and how.
 #[derive(Debug, Clone, clap::Args)]
@@ -184,21 +184,34 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs one point, on the older Debian.
+/// Runs one point, on the older Debian. Of the writes, of which there are more when Debian's packages have more files, it is the one nearest
+/// to the number in the name.
 ///
 /// # Errors
 /// If there is none of that name, or it diverged.
 pub fn check(name: &str, disk: Disk) -> Result<()> {
     let ground = Ground::of(Debian::Bookworm, disk)?;
-    let points = all(&ground.reference);
-    let mut point =
-        points.into_iter().find(|point| point.name == name).with_context(|| format!("there is no point {name}"))?;
+    let points = all(&ground.reference).into_iter();
+    let nearest = points.filter_map(|point| Some((distance(&point.name, name)?, point))).min_by_key(|(by, _)| *by);
+    let (_, mut point) = nearest.with_context(|| format!("there is no point {name}"))?;
     point.debian = Debian::Bookworm;
     match examine(&point, &ground)? {
         Verdict::Completed | Verdict::RolledBack => Ok(()),
         Verdict::Diverged(paths) => {
             Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name, disk)))
         }
+    }
+}
+
+/// By how many numbers the name of a point is another one: `write:40:run` is by 3 from `write:37:run`. `None` if it is of another kind.
+fn distance(name: &str, wanted: &str) -> Option<u32> {
+    fn write(name: &str) -> Option<(u32, &str)> {
+        let (number, scene) = name.strip_prefix("write:")?.split_once(':')?;
+        Some((number.parse().ok()?, scene))
+    }
+    match write(name).zip(write(wanted)) {
+        Some(((one, scene), (other, wanted))) => (scene == wanted).then(|| one.abs_diff(other)),
+        None => (name == wanted).then_some(0),
     }
 }
 
@@ -222,4 +235,18 @@ fn again(name: &str, disk: Disk) -> String {
 fn keep(results: &Results) -> Result<()> {
     let path = binaries::target().join("crash/results.json");
     fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_writes_have_neighbours() {
+        assert_eq!(distance("write:37:run", "write:40:run"), Some(3));
+        assert_eq!(distance("write:40:back", "write:40:run"), None);
+        assert_eq!(distance("script:a.postinst", "script:a.postinst"), Some(0));
+        assert_eq!(distance("script:a.postinst", "script:a.prerm"), None);
+        assert_eq!(distance("script:a.postinst", "write:40:run"), None);
+    }
 }
