@@ -33,16 +33,14 @@ use crate::image::Debian;
 use crate::machine::Disk;
 
 /// Points of every kind, for every run of the tests.
-pub const CHOSEN: [&str; 10] = [
+pub const CHOSEN: [&str; 8] = [
     "write:20:run",
     "write:9:resume",
     "write:9:boot",
     "dpkg:4:fsync:1",
-    "script:asterisk.postinst",
     "script:xivo-agid.prerm:all",
     "power:start:xivo-provd:back:again",
     "full:packages:/var",
-    "hook:post-upgrade:kills",
     "migration:fails",
 ];
 

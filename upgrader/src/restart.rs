@@ -290,7 +290,7 @@ fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<S
         Err(_) if !matches!(unit.result.as_str(), "" | "success") => how_it_ended(&unit),
         Err(error) => format!("{error:#}"),
     };
-    Err((reason, journalctl::last_lines(&unit.invocation)))
+    Err((reason, journalctl::last_lines(&unit)))
 }
 
 /// What an admin's setting of a unit of the product means for its restart.

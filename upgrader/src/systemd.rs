@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use crate::command::Program;
+use crate::command::{Failed, Program};
 
-/// For how long systemd may be away while it executes itself anew, and how often it is asked whether it is back.
-const REEXECUTION: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(20));
+/// For how long systemd may give no answer, and how often it is asked. While it executes itself anew, since its package or one of its libraries
+/// was upgraded, whoever asks is cut off: `Connection reset by peer`.
+const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
 
 /// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
@@ -59,7 +60,7 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     }
     let properties = "--property=Id,LoadState,ActiveState,UnitFileState,Type,Result,NRestarts,InvocationID,Transient,\
                       RefuseManualStop";
-    let shown = parse(&Program::new("systemctl").args(["show", properties, "--"]).args(units).output()?);
+    let shown = parse(&ask(|| Program::new("systemctl").args(["show", properties, "--"]).args(units), AWAY)?);
     ensure!(shown.len() == units.len(), "systemctl told of {} units when asked for {}", shown.len(), units.len());
     Ok(shown)
 }
@@ -67,17 +68,15 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
 /// The names of the services that are active, and of what lets services start.
 pub fn active() -> Result<Vec<String>> {
     let of_interest = ["--state=active", "--type=service,socket,timer,path"];
-    let listed = Program::new("systemctl")
-        .args(["list-units", "--plain", "--no-legend", "--full"])
-        .args(of_interest)
-        .output()?;
+    let list = ["list-units", "--plain", "--no-legend", "--full"];
+    let listed = ask(|| Program::new("systemctl").args(list).args(of_interest), AWAY)?;
     Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 /// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
 pub fn forget_gone() -> Result<()> {
-    let listed =
-        Program::new("systemctl").args(["list-units", "--failed", "--plain", "--no-legend", "--full"]).output()?;
+    let list = ["list-units", "--failed", "--plain", "--no-legend", "--full"];
+    let listed = ask(|| Program::new("systemctl").args(list), AWAY)?;
     for line in listed.lines() {
         let mut words = line.split_whitespace();
         if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {
@@ -122,14 +121,23 @@ pub fn kill(unit: &str) -> Result<()> {
 /// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
 pub fn reexecute() -> Result<()> {
     systemctl(&["daemon-reexec"])?;
-    let deadline = Instant::now() + REEXECUTION.0;
+    ask(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
+}
+
+/// Asks until there is an answer, or that has taken too long.
+fn ask(question: impl Fn() -> Program, (patience, pause): (Duration, Duration)) -> Result<String> {
+    let deadline = Instant::now() + patience;
     loop {
-        match Program::new("systemctl").args(["show", "--property=Version"]).output() {
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => sleep(REEXECUTION.1),
-            Ok(_) => return Ok(()),
+        match question().output() {
+            Err(error) if is_cut_off(&error) && Instant::now() < deadline => sleep(pause),
+            answer => return answer,
         }
     }
+}
+
+/// True if who asked came to an end without an answer.
+fn is_cut_off(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| !failed.timed_out)
 }
 
 fn systemctl(arguments: &[&str]) -> Result<()> {
@@ -189,6 +197,21 @@ mod tests {
         assert_eq!(units[0], ssh);
         assert_eq!((units[1].load.as_str(), units.len()), ("not-found", 2));
         assert!(units[0].is_active() && !units[1].is_active());
+    }
+
+    #[test]
+    fn who_is_cut_off_asks_again_and_gives_up_in_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let calls = directory.path().join("calls");
+        // It fails twice.
+        let script = "echo >>\"$0\"; test \"$(wc -l <\"$0\")\" -gt 2 && echo yes";
+        let question = || Program::new("sh").args(["-c", script]).args([&calls]);
+        let hasty = (Duration::ZERO, Duration::ZERO);
+        let cut_off = ask(question, hasty).expect_err("no answer yet");
+        assert!(cut_off.is::<Failed>(), "{cut_off:?}");
+        assert_eq!(ask(question, AWAY).expect("an answer"), "yes\n");
+        let nobody = ask(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is nobody to ask");
+        assert!(!nobody.is::<Failed>(), "{nobody:?}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ fn page(records: &[harness::matrix::record::Record], log: usize) -> Result<Vec<u
 fn the_page_does_what_it_says_in_a_real_browser() -> Result<()> {
     let records = cells::matrix();
     ensure!(records.len() == cells::COUNT, "there are {} cells", records.len());
-    let many: Vec<_> = (0..8)
+    let many: Vec<_> = (0..5)
         .flat_map(|copy| {
             records.iter().cloned().map(move |mut record| {
                 record.cell = format!("{copy}::{}", record.cell);

@@ -38,7 +38,7 @@ pub(super) fn watch(mut services: Vec<Watched>, end: Instant) -> Result<Vec<Gone
         let now = systemd::show(&names)?;
         for (service, unit) in services.iter().zip(&now) {
             if let Some(reason) = what_is_wrong(&service.unit, unit) {
-                let log = journalctl::last_lines(&service.unit.invocation);
+                let log = journalctl::last_lines(&service.unit);
                 gone.push(Gone { service: service.clone(), reason, log });
             }
         }
