@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 
 use crate::command::{Failed, Program};
 
-/// For how long systemd may give no answer, and how often it is asked. While it executes itself anew, since its package or one of its libraries
-/// was upgraded, whoever asks is cut off: `Connection reset by peer`.
+/// For how long systemd may give no answer, and how often it is asked. Whoever asks while it executes itself anew, or comes to
+/// its end, may be cut off: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
 
 /// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
