@@ -97,7 +97,10 @@ impl Engine {
             .into_iter()
             .filter_map(|name| block_on(self.docker.inspect_network(name, None)).ok()?.ipam?.config)
             .flatten()
-            .find_map(|config| config.gateway?.parse().ok())
+            .find_map(|config| match config.gateway {
+                Some(gateway) => gateway.parse().ok(),
+                None => first_of(&config.subnet?),
+            })
             .context("the engine has no network that a machine could reach this host through")
     }
 
@@ -233,6 +236,13 @@ impl std::fmt::Display for Owner {
     }
 }
 
+/// The first address of a subnet, `172.17.0.1` of `172.17.0.0/16`: the engine's own, where it is not told another. Of the first start of an
+/// engine on a host Docker does not tell the gateway of its bridge (moby issue 26799).
+fn first_of(subnet: &str) -> Option<IpAddr> {
+    let network: Ipv4Addr = subnet.split_once('/')?.0.parse().ok()?;
+    Some(Ipv4Addr::from_bits(network.to_bits() + 1).into())
+}
+
 /// What tells this host from all others, and this boot of it: `MACHINE-ID+BOOT-ID`.
 fn boot() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -259,6 +269,12 @@ fn started(process: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_engine_has_the_first_address_of_its_bridge() {
+        assert_eq!(first_of("172.17.0.0/16"), Some(Ipv4Addr::new(172, 17, 0, 1).into()));
+        assert_eq!(first_of("172.17.0.0"), None);
+    }
 
     #[test]
     fn a_process_is_known_by_its_label_and_dead_ones_are_too() {
