@@ -37,10 +37,10 @@ test: ## tests: units, and upgrades of real machines, a chosen part of the matri
 test-fleet: ## fleets of machines, upgraded by Debian's Ansible with the role of docs/ansible
 	@$(SET_UP); $(call RUN,--test fleet,--run-ignored all,-- --include-ignored); exit $$result
 
-matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a part of them)
-	@$(SET_UP); rm -rf target/matrix/cells; \
+matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a part of them, RUNS=10 until one of ten fails)
+	@$(SET_UP); for run in $$(seq $(or $(RUNS),1)); do rm -rf target/matrix/cells; $(if $(RUNS),echo "run $$run of $(RUNS)"; )\
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
-	$(HARNESS) report && exit $$result
+	$(HARNESS) report || exit; [ $$result = 0 ] || exit $$result; done
 
 crash: ## kill an upgrade everywhere, and see that it completes or never happened (ONLY=regex for some points, JOBS=4 for more at once, ON_HOST=1 for links)
 	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)) $(if $(ON_HOST),--on-host); result=$$?; \
