@@ -30,9 +30,11 @@ find /usr -xdev ! -type d -newerct @@SINCE@ | sed 'p; s|^/usr/|/|' | xargs -d '\
 
 /// Prints what runs or maps files that are gone, and in which unit.
 const REPLACED: &str = r#"
-for process in /proc/[0-9]*; do
-    { readlink $process/exe; grep -s ' /usr.* (deleted)$' $process/maps; } 2>/dev/null | grep '(deleted)$' |
-        sed "s|^[^/]*|$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' $process/cgroup 2>/dev/null): |" | sort -u
+{
+    find /proc/[0-9]*/exe -maxdepth 0 -lname '* (deleted)' -printf '%h/:%l\n'
+    grep -s ' /usr.* (deleted)$' /proc/[0-9]*/maps
+} 2>/dev/null | sed 's|^/proc/\([0-9]*\)/[^:]*:[^/]*|\1 |' | sort -u | while read -r process path; do
+    echo "$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' /proc/$process/cgroup 2>/dev/null): $path"
 done || :"#;
 
 /// Prints what a run has to take away and did not.
