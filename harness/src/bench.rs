@@ -1,3 +1,5 @@
+/// How long the hook for backup proxies takes with many devices.
+mod devices;
 /// An exchange that is upgraded over and over.
 mod exchange;
 /// How quick the scan for services that run replaced files is.
@@ -53,6 +55,8 @@ pub enum Subject {
     Rollback,
     /// How long services are away beside a bare restart of them
     Outage,
+    /// The hook for backup proxies on an exchange with 5,000 devices; needs Debian's mirror
+    Devices,
     /// What a world costs around a run
     Worlds,
     /// What a cell of the matrix costs beside bare apt, and how many run in a minute
@@ -76,7 +80,10 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
     let mut subjects = subjects.to_vec();
     if subjects.is_empty() {
         let needs_mirror = |subject: &&Subject| {
-            matches!(subject, Subject::Peers | Subject::Repository | Subject::Libraries | Subject::NextDebian)
+            matches!(
+                subject,
+                Subject::Peers | Subject::Repository | Subject::Libraries | Subject::NextDebian | Subject::Devices
+            )
         };
         subjects.extend(Subject::value_variants().iter().filter(|subject| !needs_mirror(subject)));
     }
@@ -98,6 +105,7 @@ pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
                     Subject::Memory => memory::measure(debian, &mut sheet)?,
                     Subject::Speed => speed::measure(debian, &mut sheet)?,
                     Subject::Outage => outage::measure(debian, &mut sheet)?,
+                    Subject::Devices => devices::measure(debian, &mut sheet)?,
                     Subject::Worlds => worlds::measure(debian, &mut sheet)?,
                     Subject::Matrix => matrix::measure(debian, &mut sheet)?,
                     Subject::Peers => peers::measure(debian, &mut sheet)?,

@@ -1,12 +1,15 @@
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::appliance::{self, PRODUCT};
 use crate::image::Debian;
+use crate::machine::Machine;
 use crate::package::Package;
 use crate::release::Release;
 use crate::shipped::EXCHANGE;
+use crate::transcript::Transcript;
 use crate::world::World;
 
 /// Where provd's stand-in keeps what it has, and where its faults are told: `products/exchange/provd.py`.
@@ -56,6 +59,36 @@ fn upgrader() -> Result<Package> {
         file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
     }
     Ok(package)
+}
+
+/// Gives an exchange this many devices, makes it the master of a pair and then a node of none, each twice, and has the hook set and take
+/// away the backup proxy of each. Says how long each turn took.
+///
+/// # Errors
+/// Also if in a first turn not each of them and the template was written, or in a second one any.
+pub fn change_devices(machine: &Machine, devices: usize) -> Result<[Duration; 4]> {
+    machine
+        .sh(&format!("systemctl stop xivo-provd && xivo-wizard --devices {devices} && systemctl start xivo-provd"))?;
+    let all = devices + 1;
+    let turns =
+        [("master", "192.0.2.20", all), ("master", "192.0.2.20", 0), ("disabled", "", all), ("disabled", "", 0)];
+    let mut took = [Duration::ZERO; 4];
+    for ((role, address, written), took) in turns.into_iter().zip(&mut took) {
+        let pair = format!(r#"{{"node_type": "{role}", "remote_address": "{address}"}}"#);
+        machine.write("/etc/xivo/ha.conf", pair.as_bytes(), 0o644)?;
+        let started = Instant::now();
+        let transcript = run_hook(machine, HOOKS[1])?;
+        *took = started.elapsed();
+        ensure!(transcript.exit == 0, "{transcript}");
+        let puts = machine.sh(&format!("grep -c ^PUT {PROVD}/requests.log || :; rm {PROVD}/requests.log"))?;
+        ensure!(puts.trim() == written.to_string(), "{puts} were written instead of {written}: {transcript}");
+    }
+    Ok(took)
+}
+
+/// Runs one of [`HOOKS`] alone, as somebody does whom the screen told to.
+pub fn run_hook(machine: &Machine, hook: &str) -> Result<Transcript> {
+    machine.command(&[&format!("/usr/share/xivo-upgrade/post-upgrade.d/{hook}")]).run()
 }
 
 #[cfg(test)]
