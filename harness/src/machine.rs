@@ -31,6 +31,10 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// What is printed between the answers to several questions, and is in none of them.
 const BETWEEN: &str = "== the next answer ==\n";
 
+/// How many messages may wait while journald writes to the disk; systemd drops what does not fit. On a real machine systemd sets this when it
+/// boots (`bump_unix_max_dgram_qlen` of its src/core/main.c), in a container it may not, and the kernel's own value is 10.
+const JOURNAL_QUEUE: (&str, &str) = ("net.unix.max_dgram_qlen", "512");
+
 /// Where a machine has its files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Disk {
@@ -86,6 +90,7 @@ impl Machine {
                 }
                 let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
                 host.tmpfs = Some(tmpfs.into());
+                host.sysctls = Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
             });
         let limits = engine.limits()?.iter();
         let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
