@@ -90,10 +90,14 @@ class Page(unittest.TestCase):
         for key in keys:
             self.browser.switch_to.active_element.send_keys(key)
 
+    def wait_for_cells(self, count):
+        """Waits until so many cells are in the window: the page hears a moment later of what the browser did."""
+        cells = (By.CSS_SELECTOR, "dialog article")
+        WebDriverWait(self.browser, 10).until(lambda browser: len(browser.find_elements(*cells)) == count)
+
     def escape(self):
-        """Closes the window; the page hears of that a moment later."""
         self.press(Keys.ESCAPE)
-        WebDriverWait(self.browser, 10).until(lambda _: not self.browser.find_elements(By.CSS_SELECTOR, "dialog article"))
+        self.wait_for_cells(0)
 
     def focused(self):
         return self.browser.switch_to.active_element.get_attribute("href").split("#")[1]
@@ -164,10 +168,29 @@ class Page(unittest.TestCase):
 
     def test_back_and_forward_close_and_open(self):
         self.one("#matrix td.field a").click()
+        opened = self.fragment()
         self.browser.back()
+        self.wait_for_cells(0)
         self.assertEqual(self.seen("dialog"), [])
         self.browser.forward()
+        self.wait_for_cells(1)
         self.assertEqual(len(self.seen("dialog article")), 1)
+        self.assertEqual(self.fragment(), opened)
+
+    def test_back_and_forward_at_once_end_in_the_cell(self):
+        """The window tells that it was closed when the cell is open in it again."""
+        self.one("#matrix td.field a").click()
+        opened = self.fragment()
+        self.browser.execute_async_script("""
+            const [opened, done] = arguments;
+            document.getElementById("window").addEventListener("close", () => setTimeout(done), { once: true });
+            for (const address of [location.pathname, opened]) {
+              history.replaceState(null, "", address);
+              dispatchEvent(new PopStateEvent("popstate"));
+            }
+        """, opened)
+        self.assertEqual(len(self.seen("dialog article")), 1)
+        self.assertEqual(self.fragment(), opened)
 
     def test_a_link_leads_to_a_cell(self):
         self.open("#" + FAILED)
@@ -177,7 +200,6 @@ class Page(unittest.TestCase):
         self.assertEqual(len(self.seen("dialog .timeline tbody")), 4)
         self.assertIn("never ended", self.one("dialog .timeline").text)
         self.one("dialog .close").click()
-        WebDriverWait(self.browser, 10).until(lambda _: not self.browser.find_elements(By.CSS_SELECTOR, "dialog article"))
         self.assertEqual(self.seen("dialog"), [])
         self.assertEqual(self.script("return decodeURIComponent(document.activeElement.hash)"), "#" + FAILED)
 

@@ -48,7 +48,7 @@ function show() {
   }
   narrow();
   if (cell && document.getElementById(cell)) open(cell);
-  else if (dialog.open) dialog.close();
+  else if (home) close();
 }
 
 /** Shows what the form says, and how much that is. */
@@ -93,6 +93,19 @@ function open(id) {
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   article.querySelector("h3").focus();
+}
+
+/** Closes the window and gives the focus back. */
+function close() {
+  const link = putBack();
+  dialog.close();
+  (opener?.matches("a") && opener.checkVisibility() ? opener : link)?.focus();
+}
+
+/** Leaves the cell in the window, as its reader wants. */
+function leave() {
+  history.pushState(null, "", address(""));
+  show();
 }
 
 /** Puts the cell in the window back where it was; gives its link in the table. */
@@ -149,7 +162,7 @@ document.addEventListener("click", async (event) => {
       said.textContent = "selected: copy it with Ctrl-C";
     }
   }
-  if (event.target === dialog || event.target.closest(".close")) dialog.close();
+  if (event.target === dialog || event.target.closest(".close")) leave();
 });
 
 table.addEventListener("keydown", (event) => {
@@ -160,10 +173,9 @@ table.addEventListener("keydown", (event) => {
   neighbour(link, ...step)?.focus();
 });
 
+// The browser closes the window on Escape. It tells of every closing only later: by then the address can have opened a cell again.
 dialog.addEventListener("close", () => {
-  const link = putBack();
-  if (wanted().cell) history.pushState(null, "", address(""));
-  (opener?.matches("a") && opener.checkVisibility() ? opener : link)?.focus();
+  if (home && !dialog.open) leave();
 });
 
 document.documentElement.classList.add("scripted");
