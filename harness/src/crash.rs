@@ -33,8 +33,7 @@ use crate::image::Debian;
 use crate::machine::Disk;
 
 /// Points of every kind, for every run of the tests.
-pub const CHOSEN: [&str; 8] = [
-    "write:20:run",
+pub const CHOSEN: [&str; 7] = [
     "write:9:resume",
     "write:9:boot",
     "dpkg:4:fsync:1",

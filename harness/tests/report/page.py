@@ -81,7 +81,10 @@ class Page(unittest.TestCase):
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def seen(self, selector):
-        return [element for element in self.browser.find_elements(By.CSS_SELECTOR, selector) if element.is_displayed()]
+        return self.script("""
+            return [...document.querySelectorAll(arguments[0])].filter((element) =>
+              element.checkVisibility({ visibilityProperty: true, opacityProperty: true }));
+        """, selector)
 
     def told(self):
         return self.one("#filter output").text
