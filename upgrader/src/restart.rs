@@ -221,6 +221,11 @@ impl Restarted {
                 recommended.push(("systemd".to_owned(), format!("it still runs {file}: reboot when it suits")));
             }
         }
+        // Some units have only their main process ended (KillMode=process).
+        let had_a_turn = |unit: &String| self.watched.iter().any(|service| service.unit.id == *unit);
+        let outlived = processes.obsolete()?.services.into_keys().filter(had_a_turn);
+        let advice = "a process of it outlived the restart: end it, or reboot when it suits";
+        recommended.extend(outlived.map(|unit| (short(&unit), advice.to_owned())));
         recommended.extend(found.sessions.into_iter().map(|unit| (unit, "log out and in again".to_owned())));
         recommended.extend(found.others.into_iter().map(|name| (name, "it was not started as a service".to_owned())));
         if !recommended.is_empty() {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::expectation::Expectation;
+use super::outlived::{self, outlived};
 use super::portrait::Portrait;
 use crate::image::Debian;
 use crate::machine::Machine;
@@ -16,7 +17,8 @@ pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend
 /// Prints what systemd knows of every unit; which packages the files of those that come from packages belong to; and when packages were
 /// unpacked.
 const UNITS: &str = r#"
-units=$(systemctl show --timestamp=unix --property=Id,MainPID,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload '*')
+units=$(systemctl show --timestamp=unix --property=Id,MainPID,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload,ControlGroup,\
+InactiveExitTimestampMonotonic '*')
 printf '%s\n==\n' "$units"
 printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed 'p; s|^|/usr|' | sort -u |
     xargs dpkg-query --search 2>/dev/null || :
@@ -82,6 +84,7 @@ struct Seen {
     audit: String,
     failed: String,
     units: String,
+    processes: String,
     modified: String,
     replaced: String,
     left: String,
@@ -118,7 +121,7 @@ impl Upgraded<'_> {
             ("nothing runs replaced files", replaced_files(&seen)?),
             ("nothing of the run is left", self.leftovers(&seen.left)),
             ("the conffile ledger is true", self.ledger(&seen)?),
-            ("it is the same as a machine on which the release was installed", self.drift(&seen.portrait)),
+            ("it is the same as a machine on which the release was installed", self.drift(&seen)),
         ];
         if let Some(next) = self.next_debian {
             let other = lines(&seen.debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
@@ -130,12 +133,13 @@ impl Upgraded<'_> {
     /// All that is looked at, with one command.
     fn look(&self) -> Result<Seen> {
         let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
-        let [state, audit, failed, units, modified, replaced, left, reports, sums, portrait, debian] =
+        let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, portrait, debian] =
             self.machine.ask([
                 &SystemState::script(&services),
                 "dpkg --audit; ls /var/lib/dpkg/updates",
                 FAILED_UNITS,
                 UNITS,
+                outlived::SCRIPT,
                 &MODIFIED.replace("@SINCE@", &self.since.time),
                 REPLACED,
                 &LEFT.replace("@NAME@", self.upgrader),
@@ -149,6 +153,7 @@ impl Upgraded<'_> {
             audit,
             failed,
             units,
+            processes,
             modified,
             replaced,
             left,
@@ -249,8 +254,11 @@ impl Upgraded<'_> {
         Ok(findings)
     }
 
-    fn drift(&self, portrait: &Portrait) -> Vec<String> {
-        let mut differences = portrait.differences(self.installed);
+    fn drift(&self, seen: &Seen) -> Vec<String> {
+        let mut differences = seen.portrait.differences(self.installed);
+        // No service of a machine on which it was just installed has such a process.
+        let old = outlived(&starts(&seen.units), &seen.processes);
+        differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));
         differences.retain(|line| !self.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         if self.next_debian.is_some() {
             // What Debian's own packages leave behind on their way to the next release is not ours to judge.
@@ -298,6 +306,15 @@ fn old_processes(seen: &Seen) -> Result<Vec<String>> {
         }
     }
     Ok(findings)
+}
+
+/// When each unit was last started (microseconds since boot), by its control group.
+fn starts(units: &str) -> BTreeMap<&str, u64> {
+    let starts = units.split("\n\n").filter_map(|unit| {
+        let unit: BTreeMap<&str, &str> = lines_of(unit, "=").collect();
+        Some((*unit.get("ControlGroup")?, unit.get("InactiveExitTimestampMonotonic")?.parse().ok()?))
+    });
+    starts.collect()
 }
 
 fn unread_units(units: &str) -> Vec<String> {

@@ -106,20 +106,23 @@ fn unit(exec: &str, variable: &str) -> String {
     )
 }
 
-/// A package with three services beside the product's: `ssh` maps libexpat, as dbus does; `recorder` is a script of the package;
-/// `bystander` is neither. A newer version of it replaces that library, that script and systemd's program on disk with new
+/// A package with four services beside the product's: `ssh` maps libexpat, as dbus does; `recorder` is a script of the package, and so
+/// is `keeper`, whose unit has only its main process ended; `bystander` is none of that. A newer version of it replaces that library, those scripts and systemd's program on disk with new
 /// files, as dpkg does, and asks for a reboot.
 fn neighbours(version: &str) -> Package {
     let mut package = Package::new("neighbours", version)
         .file("/usr/libexec/recorder", format!("#!/usr/bin/perl\n# {version}\nsleep 1000 while 1;\n"), 0o755)
         .file("/usr/lib/systemd/system/recorder.service", unit("/usr/libexec/recorder", "A=a"), 0o644)
+        .file("/usr/libexec/keeper", format!("#!/usr/bin/perl\n# {version}\nfork;\nsleep 1000 while 1;\n"), 0o755)
+        .file("/usr/lib/systemd/system/keeper.service", unit("/usr/libexec/keeper", "A=a"), 0o644)
+        .file("/usr/lib/systemd/system/keeper.service.d/main.conf", "[Service]\nKillMode=process\n", 0o644)
         .file("/usr/lib/systemd/system/ssh.service", unit("/bin/sleep infinity", "LD_PRELOAD=libexpat.so.1"), 0o644)
         .file("/usr/lib/systemd/system/bystander.service", unit("/bin/sleep infinity", "A=a"), 0o644);
     let postinst = r#"#!/bin/sh
 set -e
 if [ -z "$2" ]; then
     systemctl daemon-reload
-    systemctl --quiet enable --now ssh recorder bystander
+    systemctl --quiet enable --now ssh recorder keeper bystander
     exit
 fi
 for file in /usr/lib/*/libexpat.so.1 /usr/lib/systemd/systemd; do
@@ -140,7 +143,7 @@ fn replaced_library(debian: Debian) -> Result<Option<String>> {
     world.install(&["neighbours"])?;
     // The limit to its starts is a real one, and reached.
     world.machine.sh("! systemctl restart ssh 2>/dev/null; systemctl reset-failed ssh; systemctl start ssh")?;
-    let others = ["ssh", "recorder", "bystander", "dbus"];
+    let others = ["ssh", "recorder", "keeper", "bystander", "dbus"];
     let (mark, before) = (Mark::set(&world.machine)?, SystemState::of(&world.machine, &others)?);
     world.publish([&neighbours("2")])?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -148,11 +151,11 @@ fn replaced_library(debian: Debian) -> Result<Option<String>> {
     let after = SystemState::of(&world.machine, &others)?;
     for (name, service) in &after.services {
         let restarted = service.started > before.services[name].started;
-        ensure!(restarted == ["ssh", "recorder"].contains(&name.as_str()), "{name}: {service:?}");
+        ensure!(restarted == ["ssh", "recorder", "keeper"].contains(&name.as_str()), "{name}: {service:?}");
         ensure!(service.state == "active", "{name}: {service:?}");
     }
     let happened = Happened::since(&mark, &world.machine, &others)?;
-    ensure!(happened.starts.len() == 2, "each once: {happened}");
+    ensure!(happened.starts.len() == 3, "each once: {happened}");
     world.machine.sh("! grep -q deleted /proc/1/maps")?;
     Ok(Some(restarts(&transcript.screen)?))
 }
