@@ -18,7 +18,7 @@ pub mod expectation;
 pub mod explore;
 /// What goes wrong: the files in `faults/`.
 pub mod fault;
-/// Which processes are older than the last start of their service.
+/// Which processes outlived the last restart of their service.
 mod outlived;
 /// What belongs to a machine and not to a release.
 pub mod own;

@@ -18,7 +18,7 @@ pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend
 /// unpacked.
 const UNITS: &str = r#"
 units=$(systemctl show --timestamp=unix --property=Id,MainPID,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload,ControlGroup,\
-InactiveExitTimestampMonotonic '*')
+InactiveEnterTimestampMonotonic '*')
 printf '%s\n==\n' "$units"
 printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed 'p; s|^|/usr|' | sort -u |
     xargs dpkg-query --search 2>/dev/null || :
@@ -257,7 +257,7 @@ impl Upgraded<'_> {
     fn drift(&self, seen: &Seen) -> Vec<String> {
         let mut differences = seen.portrait.differences(self.installed);
         // No service of a machine on which it was just installed has such a process.
-        let old = outlived(&starts(&seen.units), &seen.processes);
+        let old = outlived(&stops(&seen.units), &seen.processes);
         differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));
         differences.retain(|line| !self.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         if self.next_debian.is_some() {
@@ -308,13 +308,13 @@ fn old_processes(seen: &Seen) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// When each unit was last started (microseconds since boot), by its control group.
-fn starts(units: &str) -> BTreeMap<&str, u64> {
-    let starts = units.split("\n\n").filter_map(|unit| {
+/// When each unit was last inactive (microseconds since boot), by its control group.
+fn stops(units: &str) -> BTreeMap<&str, u64> {
+    let stops = units.split("\n\n").filter_map(|unit| {
         let unit: BTreeMap<&str, &str> = lines_of(unit, "=").collect();
-        Some((*unit.get("ControlGroup")?, unit.get("InactiveExitTimestampMonotonic")?.parse().ok()?))
+        Some((*unit.get("ControlGroup")?, unit.get("InactiveEnterTimestampMonotonic")?.parse().ok()?))
     });
-    starts.collect()
+    stops.collect()
 }
 
 fn unread_units(units: &str) -> Vec<String> {

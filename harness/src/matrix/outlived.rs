@@ -1,4 +1,4 @@
-//! Processes that outlived the last start of their service, as they do when its unit has only the main one ended (KillMode=process).
+//! Processes that outlived the last restart of their service, as they do when its unit has only the main one ended (KillMode=process).
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,9 @@ pub(super) const SCRIPT: &str = "grep -s '' /proc/[0-9]*/stat /proc/[0-9]*/cgrou
 /// The unit of the times in `proc_pid_stat(5)`, in microseconds: what it calls a clock tick is a hundredth of a second on every Linux.
 const TICK: u64 = 10_000;
 
-/// The processes that were there before their service was last started, of services with these starts (microseconds since boot) by
-/// their control groups: `asterisk.service: worker`. What the script printed is `processes`.
-pub(super) fn outlived(starts: &BTreeMap<&str, u64>, processes: &str) -> Vec<String> {
+/// The processes that were there when their service was last inactive (microseconds since boot, by control groups):
+/// `asterisk.service: worker`. What the script printed is `processes`.
+pub(super) fn outlived(stops: &BTreeMap<&str, u64>, processes: &str) -> Vec<String> {
     let mut known = BTreeMap::new();
     let mut groups = BTreeMap::new();
     for (path, line) in processes.lines().filter_map(|line| line.split_once(':')) {
@@ -23,9 +23,9 @@ pub(super) fn outlived(starts: &BTreeMap<&str, u64>, processes: &str) -> Vec<Str
     let mut outlived: Vec<String> = groups
         .into_iter()
         .filter_map(|(process, group)| {
-            let ((name, tick), start) = (known.get(process)?, starts.get(group)?);
+            let ((name, tick), stop) = (known.get(process)?, stops.get(group)?);
             let unit = group.rsplit('/').next()?;
-            ((tick + 1) * TICK < *start).then(|| format!("{unit}: {name}"))
+            ((tick + 1) * TICK < *stop).then(|| format!("{unit}: {name}"))
         })
         .collect();
     outlived.sort();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_older_than_the_last_start_of_its_service() {
+    fn what_was_there_when_its_service_was_inactive() {
         let stat = |process: u32, name: &str, start: u64| {
             format!("/proc/{process}/stat:{process} ({name}) S 1 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 0\n")
         };
@@ -53,7 +53,7 @@ mod tests {
             stat(7, "main", 500),
             stat(8, "a (b) c", 120),
             stat(9, "getty", 120),
-            // It was started in the very tick in which systemd began to start the service.
+            // It was started in the very tick in which the service was inactive.
             stat(10, "helper", 500),
             group(7, "/system.slice/x.service"),
             group(8, "/system.slice/x.service"),
@@ -62,7 +62,7 @@ mod tests {
             // It has ended since.
             group(11, "/system.slice/x.service"),
         ];
-        let starts = BTreeMap::from([("/system.slice/x.service", 5_004_000)]);
-        assert_eq!(outlived(&starts, &seen.concat()), ["x.service: a (b) c"]);
+        let stops = BTreeMap::from([("/system.slice/x.service", 5_004_000)]);
+        assert_eq!(outlived(&stops, &seen.concat()), ["x.service: a (b) c"]);
     }
 }
