@@ -68,3 +68,15 @@ fn bare(debian: Debian) -> Result<Duration> {
     ))?;
     Ok(start.elapsed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plainest_cell_is_in_the_matrix_on_every_debian() {
+        for debian in Debian::ALL {
+            assert_eq!(plain(debian).unwrap().debian, debian);
+        }
+    }
+}

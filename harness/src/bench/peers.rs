@@ -1,6 +1,11 @@
+/// The same upgrade by Debian's autopkgtest.
+mod autopkgtest;
+/// The same upgrade by piuparts.
+mod piuparts;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::matrix::{passed, plain};
 use super::{Sheet, median};
@@ -8,6 +13,8 @@ use crate::appliance;
 use crate::deb;
 use crate::engine::Engine;
 use crate::image::Debian;
+use crate::machine::Disk;
+use crate::matrix::cell::Cell;
 use crate::release::Release;
 use crate::world::World;
 
@@ -17,37 +24,35 @@ const RUNS: usize = 3;
 /// A warm cell takes at most this many times what piuparts takes.
 const LIMIT: f64 = 1.0 / 3.0;
 
-/// Where the packages of the new release are on piuparts's machine.
+/// Where the packages of the new release are on a peer's machine.
 const NEW: &str = "/root/new";
 
-/// The chroot that piuparts unpacks each time.
-const BASE: &str = "/root/base.tar.gz";
-
-/// piuparts with what makes it as quick as it can be here: no check by adequate, and of its tests the one of the upgrade. Its
-/// chroots cannot be in memory: there are no devices below /tmp.
-const PIUPARTS: &str = "piuparts --tmpdir=/var/tmp --no-adequate --no-install-purge-test --distribution=";
-
-/// How long piuparts may take: it makes its chroot from the mirror.
+/// How long a peer may take: one makes its chroot from the mirror.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Compares a cell with piuparts on the same pair of releases, warm and cold.
+/// Compares a cell with what others offer for the same pair of releases, warm and cold.
 ///
-/// piuparts installs, upgrades, removes and purges in a chroot in which no service may start; a cell boots a machine, upgrades it with
-/// services running, and looks at all of it.
+/// piuparts installs, upgrades, removes and purges in a chroot, autopkgtest installs and upgrades in a container of podman's; no service
+/// may start in either. A cell boots a machine, upgrades it with services running, and looks at all of it.
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
-    sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
-    let world = prepare(debian)?;
     let cell = plain(debian)?;
     passed(&cell)?;
-    let cold = cold(&world, debian)?;
-    let pairs = (0..RUNS).map(|_| Ok([warm(&world, debian)?, passed(&cell)?])).collect::<Result<Vec<_>>>()?;
+    beside_piuparts(debian, &cell, sheet)?;
+    beside_autopkgtest(debian, &cell, sheet)
+}
+
+fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
+    let world = prepare(Disk::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
+    let cold = piuparts::cold(&world, debian)?;
+    let pairs = pairs(cell, || piuparts::warm(&world, debian))?;
     sheet.pairs(["piuparts", "a cell"], &pairs, Some(LIMIT))?;
 
     // From the machine's image on: the old release has to be installed first. Theirs has to make its chroot.
     let start = Instant::now();
     let engine = Engine::connect()?;
     appliance::forget(&engine, debian, "1.2.1")?;
-    passed(&cell)?;
+    passed(cell)?;
     let ours = start.elapsed().as_secs_f64();
     let theirs = cold + median(pairs.iter().map(|pair| pair[0]).collect(), Duration::cmp);
     sheet.compared(
@@ -58,9 +63,23 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     )
 }
 
-/// A machine with piuparts, the old release in a repository, and the packages of the new one as files.
-fn prepare(debian: Debian) -> Result<World> {
-    let mut world = appliance::with_debian_packages(debian, "piuparts", &["piuparts", "debootstrap"], "")?;
+fn beside_autopkgtest(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!("A cell beside autopkgtest with podman on {debian}, XiVO 1.2.1 to 1.2.2"))?;
+    // The engine's layers would have podman copy its image for each run.
+    let world = prepare(Disk::Host, debian, "autopkgtest", &autopkgtest::PACKAGES)?;
+    autopkgtest::prepare(&world)?;
+    let pairs = pairs(cell, || autopkgtest::warm(&world))?;
+    sheet.pairs(["autopkgtest", "a cell"], &pairs, None)
+}
+
+/// What both take, in turns.
+fn pairs(cell: &Cell, theirs: impl Fn() -> Result<Duration>) -> Result<Vec<[Duration; 2]>> {
+    (0..RUNS).map(|_| Ok([theirs()?, passed(cell)?])).collect()
+}
+
+/// A machine with a peer's packages, the old release in a repository, and the packages of the new one as files.
+fn prepare(disk: Disk, debian: Debian, peer: &str, packages: &[&str]) -> Result<World> {
+    let mut world = appliance::with_debian_packages_on(disk, debian, peer, packages, "")?;
     world.publish(&Release::named("1.2.1")?.packages)?;
     for package in &Release::named("1.2.2")?.packages {
         world.machine.write(&format!("{NEW}/{}", package.file_name()), &deb::build(package)?.bytes, 0o644)?;
@@ -68,33 +87,10 @@ fn prepare(debian: Debian) -> Result<World> {
     Ok(world)
 }
 
-/// The mirror that the machine's own sources name.
-fn mirror(world: &World) -> Result<String> {
-    let sources = world.machine.sh("cat /etc/apt/debian-sources/*")?;
-    let mirror = sources.split_whitespace().find(|field| field.starts_with("http"));
-    mirror.map(str::to_owned).context("the machine's sources name no mirror")
-}
-
-/// Has piuparts make its chroot, and says how long that took.
-fn cold(world: &World, debian: Debian) -> Result<Duration> {
-    let mirror = mirror(world)?;
-    let options = format!("--mirror='{mirror} main' --save={BASE} --no-upgrade-test {NEW}/xivo-sounds_*.deb");
-    piuparts(world, debian, &options, "PASS: All tests")
-}
-
-fn warm(world: &World, debian: Debian) -> Result<Duration> {
-    let (mirror, url) = (mirror(world)?, world.url()?);
-    let options = format!(
-        "--mirror='{mirror} main' --basetgz={BASE} --extra-repo='deb [trusted=yes] {url} stable main' {NEW}/*.deb"
-    );
-    piuparts(world, debian, &options, "PASS: Installation, upgrade and purging tests")
-}
-
-/// Runs it, and says how long that took.
-fn piuparts(world: &World, debian: Debian, options: &str, wanted: &str) -> Result<Duration> {
-    let command = format!("{PIUPARTS}{debian} {options} 2>&1");
+/// Runs a peer, and says how long that took. It has done what it is for if it says `wanted`.
+fn timed(world: &World, command: &str, wanted: &str) -> Result<Duration> {
     let start = Instant::now();
-    let tested = world.machine.command(&["sh", "-c", &command]).patience(PATIENCE).run()?;
-    ensure!(tested.screen.contains(wanted), "piuparts did not do what it is for: {tested}");
+    let tested = world.machine.command(&["sh", "-c", &format!("{command} 2>&1")]).patience(PATIENCE).run()?;
+    ensure!(tested.screen.contains(wanted), "it did not do what it is for: {tested}");
     Ok(start.elapsed())
 }

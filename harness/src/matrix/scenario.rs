@@ -163,12 +163,12 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     }
     if let Some(everywhere) = &scenario.everywhere {
         for part in everywhere {
-            ensure_some(&cells, part, &at)?;
+            ensure_some(&cells, Cell::name_anywhere, part, &at)?;
         }
         take_turns(&mut cells, &debians, everywhere);
     }
     for Exception { of, because, expect } in &scenario.except {
-        ensure_some(&cells, of, &at)?;
+        ensure_some(&cells, Cell::name, of, &at)?;
         let concerned = |cell: &Cell| cell.name().contains(of.get_ref().as_str());
         let Some(expect) = expect else {
             cells.retain(|cell| !concerned(cell));
@@ -181,7 +181,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     }
     ensure!(!cells.is_empty(), "{}: no cell comes of it", path.display());
     for chosen in &scenario.chosen {
-        ensure_some(&cells, chosen, &at)?;
+        ensure_some(&cells, Cell::name, chosen, &at)?;
         cells
             .iter_mut()
             .filter(|cell| cell.name().contains(chosen.get_ref().as_str()))
@@ -190,8 +190,8 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-fn ensure_some(cells: &[Cell], part: &Spanned<String>, at: Where<'_>) -> Result<()> {
-    let found = cells.iter().any(|cell| cell.name().contains(part.get_ref().as_str()));
+fn ensure_some(cells: &[Cell], name: impl Fn(&Cell) -> String, part: &Spanned<String>, at: Where<'_>) -> Result<()> {
+    let found = cells.iter().any(|cell| name(cell).contains(part.get_ref().as_str()));
     ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(part), part.get_ref());
     Ok(())
 }
@@ -323,6 +323,8 @@ mod tests {
         assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
         assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");
+        // Where a cell runs is no part of what runs everywhere.
+        assert_eq!(complaint("everywhere = [\"bookworm\"]"), ":5: no cell of the scenario has \"bookworm\" in its name");
         assert!(complaint("state = []").starts_with(":5: unknown field `state`"));
     }
 }
