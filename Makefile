@@ -38,7 +38,8 @@ test-fleet: ## fleets of machines, upgraded by Debian's Ansible with the role of
 	@$(SET_UP); $(call RUN,--test fleet,--run-ignored all,-- --include-ignored); exit $$result
 
 matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a part of them, RUNS=10 until one of ten fails)
-	@$(SET_UP); for run in $$(seq $(or $(RUNS),1)); do rm -rf target/matrix/cells; $(if $(RUNS),echo "run $$run of $(RUNS)"; )\
+	@$(if $(SHARD),$(CARGO) nextest --version >/dev/null || { echo "SHARD needs cargo-nextest: cargo install --locked cargo-nextest"; exit 2; };) \
+	$(SET_UP); for run in $$(seq $(or $(RUNS),1)); do rm -rf target/matrix/cells; $(if $(RUNS),echo "run $$run of $(RUNS)"; )\
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
 	$(HARNESS) report || exit; [ $$result = 0 ] || exit $$result; done
 

@@ -33,6 +33,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::image::Debian;
 
@@ -227,12 +228,24 @@ impl Sheet<'_> {
         kept != Some(false)
     }
 
-    /// Writes all figures so far to [`RESULTS`].
+    /// Writes all figures so far to [`RESULTS`]. Those of subjects that were measured another time stay.
     fn save(&self) -> Result<()> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(RESULTS);
         fs::create_dir_all(path.parent().context("no directory")?)?;
-        fs::write(&path, serde_json::to_string_pretty(&self.figures)?).with_context(|| path.display().to_string())
+        let kept: Vec<Value> =
+            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let figures = merged(kept, &self.figures)?;
+        fs::write(&path, serde_json::to_string_pretty(&figures)?).with_context(|| path.display().to_string())
     }
+}
+
+/// Figures of an earlier time with those of now in the place of what was measured again.
+fn merged(mut figures: Vec<Value>, new: &[Figure]) -> Result<Vec<Value>> {
+    figures.retain(|old| new.iter().all(|figure| old["subject"] != figure.subject));
+    for figure in new {
+        figures.push(serde_json::to_value(figure)?);
+    }
+    Ok(figures)
 }
 
 fn verdict(kept: bool) -> &'static str {
@@ -260,6 +273,10 @@ mod tests {
         sheet.figure("start", 1.5, "ms").unwrap();
         let kept: Vec<_> = sheet.figures.iter().map(|figure| figure.kept).collect();
         assert_eq!(kept, [Some(true), Some(false), Some(true), None]);
+        sheet.figures.truncate(1);
+        let subjects = |figures: &[Value]| figures.iter().map(|figure| figure["subject"].clone()).collect::<Vec<_>>();
+        let kept = vec![serde_json::json!({"subject": "speed"}), serde_json::json!({"subject": ""})];
+        assert_eq!(subjects(&merged(kept, &sheet.figures).unwrap()), ["speed", ""]);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("bare: 0.010 s   ours: 0.030 s   ratio 3.00\n"), "{text}");
         assert!(text.contains("median of the ratios: 1.10 (limit 1.10: kept)\n"), "{text}");

@@ -7,6 +7,8 @@ mod manifest;
 /// The repositories.
 mod offer;
 
+use std::error::Error;
+use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +25,9 @@ use crate::matrix::scenario::FRESH;
 use crate::matrix::state::State;
 use crate::report::{self, Files};
 use crate::shipped::vendor::{Described, package_name};
+
+/// The directories that hooks are in.
+const PHASES: [&str; 2] = ["pre-upgrade.d", "post-upgrade.d"];
 
 /// What `--from` calls the version that the old repository offers.
 const OFFERED: &str = "installed";
@@ -64,7 +69,7 @@ pub struct Options {
     #[arg(long, value_parser = package_name)]
     name: Option<String>,
     /// The directory of the product's hooks (pre-upgrade.d and post-upgrade.d), if it is not the one of the product
-    #[arg(long, value_name = "DIRECTORY", value_parser = directory)]
+    #[arg(long, value_name = "DIRECTORY", value_parser = hooks)]
     hooks: Option<PathBuf>,
     /// What is installed, and brings all else with it, if not the version package alone
     #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
@@ -75,8 +80,9 @@ pub struct Options {
     /// Also upgrade machines in this state: files as those in harness/states/
     #[arg(long, value_name = "FILE", value_parser = NamedState::parse)]
     state: Vec<NamedState>,
-    /// What may differ from a machine on which the candidate was installed: the beginning of a line that says so. It has to differ
-    #[arg(long, value_name = "BEGINNING")]
+    /// What may differ from a machine on which the candidate was installed: the beginning of a line that says so. It has to differ; after
+    /// `bookworm:`, on machines with that Debian
+    #[arg(long, value_name = "[DEBIAN:]BEGINNING")]
     differs: Vec<String>,
     /// If every upgrade passes, write the set of packages that did: a file for each Debian, for the directory `validated` beside product.toml
     #[arg(long, value_name = "DIRECTORY")]
@@ -85,6 +91,18 @@ pub struct Options {
     #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
     output: PathBuf,
 }
+
+/// What is wrong with a command line as a whole: nothing was tried.
+#[derive(Debug)]
+pub struct WrongCommandLine(String);
+
+impl fmt::Display for WrongCommandLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Error for WrongCommandLine {}
 
 /// A state, and what it is called.
 #[derive(Debug, Clone)]
@@ -98,7 +116,10 @@ impl NamedState {
     fn parse(text: &str) -> Result<Self, String> {
         let path = Path::new(text);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let state = data::read(path).map_err(|error| format!("{error:#}"))?;
+        let state: State = data::read(path).map_err(|error| format!("{error:#}"))?;
+        if state.old_upgrader || state.repository.is_some() || !state.mend.is_empty() || state.again.is_some() {
+            return Err("old-upgrader, repository, mend and again are not for the gate".to_owned());
+        }
         Ok(Self { name, path: Some(path.to_owned()), state })
     }
 
@@ -111,8 +132,11 @@ fn file(text: &str) -> Result<PathBuf, String> {
     existing(text, Path::is_file, "there is no such file")
 }
 
-fn directory(text: &str) -> Result<PathBuf, String> {
-    existing(text, Path::is_dir, "there is no such directory")
+/// A directory with hooks: whoever names one without any means another.
+fn hooks(text: &str) -> Result<PathBuf, String> {
+    let directory = existing(text, Path::is_dir, "there is no such directory")?;
+    let has_hooks = PHASES.iter().any(|phase| directory.join(phase).is_dir());
+    has_hooks.then_some(directory).ok_or_else(|| format!("it has no {}", PHASES.join(" and no ")))
 }
 
 /// An absolute path to something that is there.
@@ -139,9 +163,36 @@ impl Options {
         self.product.definition.services.order().iter().map(String::as_str).collect()
     }
 
+    /// What may differ on a release of Debian.
+    fn differs(&self, debian: Debian) -> Vec<String> {
+        let here = |beginning: &String| match beginning.split_once(':') {
+            Some((name, rest)) if Debian::ALL.iter().any(|one| one.to_string() == name) => {
+                (name == debian.to_string()).then(|| rest.trim_start().to_owned())
+            }
+            _ => Some(beginning.clone()),
+        };
+        self.differs.iter().filter_map(here).collect()
+    }
+
     /// The states: a machine that nobody did anything to, and those that are named.
     fn states(&self) -> Vec<NamedState> {
         std::iter::once(NamedState::fresh()).chain(self.state.iter().cloned()).collect()
+    }
+
+    /// Two upgrades of the same name would overwrite each other's records.
+    fn ensure_each_once(&self) -> Result<(), WrongCommandLine> {
+        let states = self.states();
+        let named = |option: &str, names: Vec<String>| match names
+            .iter()
+            .enumerate()
+            .find(|(at, name)| names[..*at].contains(name))
+        {
+            Some((_, name)) => Err(WrongCommandLine(format!("--{option}: {name} is there twice"))),
+            None => Ok(()),
+        };
+        named("from", self.from.clone())?;
+        named("on", self.on.iter().map(ToString::to_string).collect())?;
+        named("state", states.into_iter().map(|state| state.name).collect())
     }
 
     /// The command that does one upgrade of this again.
@@ -182,6 +233,7 @@ impl Options {
 /// # Errors
 /// If one did not pass: then the reports are written first.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    options.ensure_each_once()?;
     let machines = Machines::new(options)?;
     let cells = options.output.join("cells");
     if cells.exists() {

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             let _ = writeln!(stderr(), "error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<gate::WrongCommandLine>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

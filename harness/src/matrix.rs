@@ -9,7 +9,7 @@ pub mod cell;
 /// What is looked at on a machine that was upgraded.
 pub mod check;
 /// How a run goes with nothing in its way.
-mod course;
+pub(crate) mod course;
 /// What vendors do wrong: the files in `defects/`.
 pub mod defect;
 /// What is expected of a run.

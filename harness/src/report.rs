@@ -102,7 +102,7 @@ impl Report {
                 Err(error) => return Err(error).context(file.display().to_string()),
             }
         }
-        ensure!(!cells.is_empty(), nothing());
+        ensure!(!cells.is_empty() || !cut_short.is_empty(), nothing());
         cells.sort_by(|a, b| (&a.record.place, &a.record.cell).cmp(&(&b.record.place, &b.record.cell)));
         cut_short.sort();
         Ok(Self { cells, cut_short, ended })

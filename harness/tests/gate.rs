@@ -186,6 +186,7 @@ fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
     let vendor = Vendor::new(&[&Release::named("1.2.1")?])?;
     fs::create_dir(vendor.path().join("empty"))?;
     fs::write(vendor.path().join("bad.toml"), "name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\nordr = []\n")?;
+    fs::write(vendor.path().join("old.toml"), "description = \"\"\nold-upgrader = true\n")?;
     fs::write(vendor.path().join("state.toml"), "description = \"x\"\nprepared = \"\"\n")?;
     let good = ["--candidate", "1.2.1", "--from", "1.2.1"];
     for (arguments, said) in [
@@ -194,6 +195,12 @@ fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
         (&[&good[..], &["--from-repo", "nowhere"][..]].concat(), "there is no such directory"),
         (&[&good[..], &["--on", "woody"][..]].concat(), "invalid value 'woody' for '--on"),
         (&[&good[..], &["--state", "state.toml"][..]].concat(), "state.toml:2: unknown field `prepared`"),
+        (
+            &[&good[..], &["--state", "old.toml"][..]].concat(),
+            "old-upgrader, repository, mend and again are not for the gate",
+        ),
+        (&[&good[..], &["--hooks", "empty"][..]].concat(), "it has no pre-upgrade.d and no post-upgrade.d"),
+        (&[&good[..], &["--on", "trixie,trixie"][..]].concat(), "--on: trixie is there twice"),
         (&[&good[..], &["--key", "nowhere"][..]].concat(), "there is no such file"),
         (&[&good[..], &["--product", "nowhere"][..]].concat(), "there is no such file"),
         (&[&good[..], &["--product", "empty"][..]].concat(), "empty: there is no product.toml in this directory"),

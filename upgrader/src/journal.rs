@@ -1,5 +1,5 @@
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -86,6 +86,8 @@ struct Line {
 #[derive(Debug)]
 pub struct Journal {
     file: File,
+    /// How many bytes of it are whole lines.
+    whole: u64,
     path: PathBuf,
     last: PathBuf,
 }
@@ -95,25 +97,25 @@ impl Journal {
     pub fn begin(paths: &Paths, started: Timestamp, plan: &Plan) -> Result<Self> {
         let (path, last) = (paths.journal(), paths.last_journal());
         let new = path.with_extension("new");
-        let begin = || -> std::io::Result<File> {
+        let begin = || -> std::io::Result<(File, u64)> {
             fs::create_dir_all(paths.state())?;
             // Reasons are quoted from what programs printed, which may be private.
             let mut file = File::options().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
-            // Not every filesystem can.
-            let _ = fallocate(&file, FallocateFlags::KEEP_SIZE, 0, RESERVED);
-            file.write_all(&line(Entry::Began {
+            let _ = reserve(&file);
+            let first = line(Entry::Began {
                 version: VERSION,
                 upgrader: env!("CARGO_PKG_VERSION").to_owned(),
                 started,
                 plan: Box::new(plan.clone()),
-            }))?;
+            });
+            file.write_all(&first)?;
             file.sync_all()?;
             fs::rename(&new, &path)?;
             File::open(paths.state())?.sync_all()?;
-            Ok(file)
+            Ok((file, first.len() as u64))
         };
-        let file = begin().with_context(|| path.display().to_string()).explain(cannot_write)?;
-        Ok(Self { file, path, last })
+        let (file, whole) = begin().with_context(|| path.display().to_string()).explain(cannot_write)?;
+        Ok(Self { file, whole, path, last })
     }
 
     /// The journal of a run that did not come to its end, and what it tells. None if there is none.
@@ -126,10 +128,12 @@ impl Journal {
         let open = || -> std::io::Result<File> {
             let file = File::options().append(true).open(&path)?;
             file.set_len(whole)?;
+            // What was reserved behind its end is gone with that.
+            let _ = reserve(&file);
             Ok(file)
         };
         let file = open().with_context(|| path.display().to_string()).explain(cannot_write)?;
-        Ok(Some((Self { file, path, last: paths.last_journal() }, past)))
+        Ok(Some((Self { file, whole, path, last: paths.last_journal() }, past)))
     }
 
     /// The journal of the run that did not come to its end, or else of the last that did: it is open again.
@@ -166,8 +170,21 @@ impl Journal {
     /// # Errors
     /// If it is not: then whatever it announces must not be done.
     pub fn write(&mut self, entry: Entry) -> Result<()> {
-        let written = self.file.write_all(&line(entry)).and_then(|()| self.file.sync_data());
+        let line = line(entry);
+        let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.whole = self.whole.saturating_add(line.len() as u64),
+            // The disk may be full. Half a line is a damaged one as soon as another is behind it.
+            Err(_) => self.take_back(),
+        }
         written.with_context(|| self.path.display().to_string()).explain(cannot_write)
+    }
+
+    /// Takes back what was written of a line.
+    fn take_back(&mut self) {
+        // If that fails, what is written next fails, too.
+        let _ = self.file.set_len(self.whole).and_then(|()| self.file.seek(SeekFrom::Start(self.whole)));
+        let _ = reserve(&self.file);
     }
 
     /// The run has changed nothing, and is as good as never begun. What the one before it tells is kept.
@@ -187,6 +204,11 @@ impl Journal {
         };
         close().with_context(|| self.path.display().to_string()).explain(cannot_write)
     }
+}
+
+/// Takes the space that a run may need: what a full disk must not keep it from writing. Not every filesystem can.
+fn reserve(file: &File) -> rustix::io::Result<()> {
+    fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED)
 }
 
 fn cannot_write() -> Failure {
@@ -319,6 +341,21 @@ mod tests {
         // Blocks of zeros, where the size came to the disk before the content.
         fs::write(paths.journal(), [&text[..last], &[0; 100], b"\n"].concat()).expect("written");
         assert_eq!(Journal::read(&paths).expect("readable").expect("there").hook(), None);
+    }
+
+    #[test]
+    fn half_a_line_that_a_full_disk_left_is_in_the_way_of_nothing() {
+        let (_root, paths) = machine();
+        let begun = written(&paths);
+        let taken_up = |_| Journal::open(&paths).expect("readable").expect("there").0;
+        let mut next = None;
+        for mut journal in std::iter::once(begun).chain((0..1).map(taken_up)) {
+            journal.file.write_all(b"half a li").expect("writable");
+            journal.take_back();
+            journal.write(Entry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
+            next = Journal::read(&paths).expect("nothing is mixed up");
+        }
+        assert_eq!(next.expect("there").hook(), Some(Path::new("/a/30")));
     }
 
     #[test]

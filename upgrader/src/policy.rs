@@ -1,5 +1,5 @@
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,18 +29,19 @@ impl Policy {
         policy.clear()?;
         if policy.path.symlink_metadata().is_ok() {
             rename(&policy.path, &policy.admins)?;
+            sync_directory_of(&policy.path)?;
         }
         let text = script(services, &paths.lock(), &policy.admins);
         let new = policy.path.with_extension("new");
-        fs::write(&new, text)
-            .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
+        write(&new, &text)
             .inspect_err(|_| {
                 // Half of it is of no use to anybody: the disk may be full.
                 let _ = fs::remove_file(&new);
             })
             .with_context(|| new.display().to_string())?;
-        // From one moment to the next: a policy that is half-written would say anything.
+        // From one moment to the next, also if the power goes: a policy that is half-written would say anything.
         rename(&new, &policy.path)?;
+        sync_directory_of(&policy.path)?;
         Ok(policy)
     }
 
@@ -52,6 +53,10 @@ impl Policy {
     fn clear(&self) -> Result<()> {
         match fs::read(&self.path) {
             Ok(text) if text.starts_with(MARK.as_bytes()) => {
+                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
+            }
+            // Nobody's policy is empty: of ours that is what a power cut can leave.
+            Ok(text) if text.is_empty() && self.admins.symlink_metadata().is_ok() => {
                 fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
             Ok(_) => return Ok(()),
@@ -71,6 +76,20 @@ impl Drop for Policy {
         // What cannot be removed is harmless without the lock, and the next run removes it.
         let _ = self.clear();
     }
+}
+
+/// Writes a program, and comes back when it is on the disk.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    file.sync_all()
+}
+
+fn sync_directory_of(path: &Path) -> Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let sync = || File::open(directory)?.sync_all();
+    sync().with_context(|| directory.display().to_string())
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -160,5 +179,15 @@ mod tests {
         assert!(!paths.admins_policy().exists());
         Policy::remove_left_over(&paths).expect("nothing to do");
         assert_eq!(fs::read_to_string(paths.policy()).expect("it stays"), own);
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_ours_does_not_take_the_place_of_the_admins() {
+        let (_root, paths) = machine();
+        fs::write(paths.policy(), "").expect("written");
+        fs::write(paths.admins_policy(), "#!/bin/sh\nexit 101\n").expect("written");
+        drop(Policy::hold_back(&paths, &services()).expect("written"));
+        assert_eq!(fs::read_to_string(paths.policy()).expect("it is back"), "#!/bin/sh\nexit 101\n");
+        assert!(!paths.admins_policy().exists());
     }
 }

@@ -6,7 +6,7 @@ use self::settle::{Watched, how_it_ended, watch};
 use crate::event::{Event, Events};
 use crate::exit::Failure;
 use crate::journalctl;
-use crate::processes::Processes;
+use crate::processes::{Obsolete, Old, Processes};
 use crate::product::{Ready, RestartPolicy, Services};
 use crate::systemd::{self, Unit};
 
@@ -14,6 +14,9 @@ use crate::systemd::{self, Unit};
 pub mod live;
 mod ready;
 mod settle;
+
+/// What is said of a service of which a process with replaced files outlived the restart.
+const OUTLIVED: &str = "a process of it outlived the restart: end it, or reboot when it suits";
 
 /// What came of the services' turn.
 #[derive(Debug, Default)]
@@ -38,9 +41,10 @@ pub struct Restarted {
 /// If systemd does not answer.
 pub fn restart_all(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
     let mut restarted = Restarted::default();
+    let before = processes.obsolete().unwrap_or_default();
     let product = restarted.product(services, events)?;
     // The product is up: nothing that comes after is a reason to call the upgrade failed.
-    if let Err(error) = restarted.others(processes, &product, events) {
+    if let Err(error) = restarted.others(processes, &before, &product, events) {
         restarted.attention.push(format!(
             "Other services that still run replaced files could not be found: {error:#}. What to do: reboot when it suits."
         ));
@@ -191,8 +195,14 @@ impl Restarted {
         Ok(units.into_iter().map(|unit| unit.id).collect())
     }
 
-    /// Restarts what else runs replaced files, or says why it cannot be.
-    fn others(&mut self, processes: &Processes, product: &[String], events: &mut Events<'_>) -> Result<()> {
+    /// Restarts what else runs replaced files, or says why it cannot be. What ran them before the product was restarted is `before`.
+    fn others(
+        &mut self,
+        processes: &Processes,
+        before: &Obsolete,
+        product: &[String],
+        events: &mut Events<'_>,
+    ) -> Result<()> {
         let found = processes.obsolete()?;
         let names: Vec<&String> = found.services.keys().filter(|unit| !product.contains(unit)).collect();
         let own = processes.own_service();
@@ -222,10 +232,11 @@ impl Restarted {
             }
         }
         // Some units have only their main process ended (KillMode=process).
-        let had_a_turn = |unit: &String| self.watched.iter().any(|service| service.unit.id == *unit);
-        let outlived = processes.obsolete()?.services.into_keys().filter(had_a_turn);
-        let advice = "a process of it outlived the restart: end it, or reboot when it suits";
-        recommended.extend(outlived.map(|unit| (short(&unit), advice.to_owned())));
+        let had_a_turn = |unit: &&String| self.watched.iter().any(|service| service.unit.id == **unit);
+        let now = processes.obsolete().unwrap_or_default();
+        for unit in outlived(before, &now).into_iter().filter(had_a_turn) {
+            recommended.push((short(unit), OUTLIVED.to_owned()));
+        }
         recommended.extend(found.sessions.into_iter().map(|unit| (unit, "log out and in again".to_owned())));
         recommended.extend(found.others.into_iter().map(|name| (name, "it was not started as a service".to_owned())));
         if !recommended.is_empty() {
@@ -280,10 +291,11 @@ impl Restarted {
 /// Restarts a service and waits until it is up and ready. If it is not: why, and the last lines of its log.
 fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<String>)> {
     let result = systemd::restart(service);
-    let unit = match systemd::show(&[service]) {
-        Ok(units) => units.into_iter().next().unwrap_or_default(),
-        Err(error) => return Err((format!("{error:#}"), Vec::new())),
+    let shown = match result {
+        Ok(()) => systemd::show(&[service]).map(|units| units.into_iter().next().unwrap_or_default()),
+        Err(_) => systemd::show_failed(service),
     };
+    let unit = shown.map_err(|error| (format!("{error:#}"), Vec::new()))?;
     let is_up = unit.is_active() || unit.is_done();
     let reason = match result {
         Ok(()) if !is_up => how_it_ended(&unit),
@@ -296,6 +308,15 @@ fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<S
         Err(error) => format!("{error:#}"),
     };
     Err((reason, journalctl::last_lines(&unit)))
+}
+
+/// The services of which a process that ran replaced files `before` still does.
+fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
+    let is_left = |(unit, old): &(&String, &Old)| {
+        let then = before.services.get(*unit);
+        then.is_some_and(|then| old.processes.iter().any(|process| then.processes.contains(process)))
+    };
+    now.services.iter().filter(is_left).map(|(unit, _)| unit).collect()
 }
 
 /// What an admin's setting of a unit of the product means for its restart.
@@ -316,6 +337,23 @@ fn short(unit: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_replaced_files_since_it_was_restarted_has_outlived_nothing() {
+        let services = |services: &[(&str, &[u32])]| Obsolete {
+            services: services
+                .iter()
+                .map(|(unit, processes)| {
+                    ((*unit).to_owned(), Old { file: String::new(), processes: processes.to_vec() })
+                })
+                .collect(),
+            ..Obsolete::default()
+        };
+        let before = services(&[("a.service", &[1, 2]), ("b.service", &[3])]);
+        // One process of a is still there. b deletes what it maps, at every start; so does c, which is new.
+        let now = services(&[("a.service", &[2, 7]), ("b.service", &[8]), ("c.service", &[9])]);
+        assert_eq!(outlived(&before, &now), ["a.service"]);
+    }
 
     #[test]
     fn what_the_admin_switched_off_stays_off_and_what_runs_is_restarted() {

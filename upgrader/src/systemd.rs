@@ -10,6 +10,9 @@ use crate::command::{Failed, Program};
 /// its end, may be cut off: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
 
+/// For how long it is waited until a unit that is started again and again fails once more, and how often it is looked at.
+const FAILING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
+
 /// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -100,6 +103,21 @@ pub fn restart(unit: &str) -> Result<()> {
         return systemctl(&["start", unit]);
     }
     Err(error)
+}
+
+/// How a unit is after it could not be started. One that systemd starts again and again has no result while it does that: then it is
+/// waited for the next.
+pub fn show_failed(unit: &str) -> Result<Unit> {
+    let (patience, pause) = FAILING;
+    let deadline = Instant::now() + patience;
+    loop {
+        let unit = show(&[unit])?.into_iter().next().unwrap_or_default();
+        let is_starting = unit.active == "activating" && matches!(unit.result.as_str(), "" | "success");
+        if !is_starting || Instant::now() >= deadline {
+            return Ok(unit);
+        }
+        sleep(pause);
+    }
 }
 
 /// Stops a unit.

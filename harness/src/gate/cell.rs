@@ -10,7 +10,9 @@ use crate::machine::Machine;
 use crate::matrix::answer::Answer;
 use crate::matrix::before::Before;
 use crate::matrix::check::{Check, FAILED_UNITS, Upgraded};
+use crate::matrix::course;
 use crate::matrix::expectation::{End, Expectation};
+use crate::matrix::own::{Data, Own};
 use crate::matrix::record::{Place, Record};
 use crate::matrix::run::millis;
 use crate::matrix::timeline;
@@ -102,7 +104,7 @@ impl Machines<'_> {
         state.bring_about(&mut world)?;
         self.publish_candidate(&mut world, debian)?;
         let expected =
-            Expectation { differs: self.options.differs.clone(), ..Expectation::default() }.or(&state.expect);
+            Expectation { differs: self.options.differs(debian), ..Expectation::default() }.or(&state.expect);
         let ran = self.run(&world, state, installed, &expected, record);
         record.keep_logs(&world.machine, &self.upgrader.name, directory)?;
         ran
@@ -123,6 +125,7 @@ impl Machines<'_> {
             record.look(("there is something to upgrade", findings));
         }
         let before = Before::of(machine, &services, expected)?;
+        let own = Own::of(machine)?;
         let [failed, mark] = machine.ask([FAILED_UNITS, &Mark::script()])?;
         let failed_before: Vec<String> = failed.lines().map(str::to_owned).collect();
         let mark = Mark::read(&mark)?;
@@ -135,7 +138,8 @@ impl Machines<'_> {
         record.screen = world.redacted(&transcript.screen);
         record.expect(&transcript, expected);
         let log = machine.sh(&format!("cat /var/log/{}.log 2>/dev/null || :", self.upgrader.name))?;
-        record.timeline = timeline::of(&log, &Happened::since(&mark, machine, &services)?.turns);
+        let happened = Happened::since(&mark, machine, &services)?;
+        record.timeline = timeline::of(&log, &happened.turns);
         // What was put back lacks all that is new: that is no news.
         let end = match (expected.end(), record.exit) {
             (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
@@ -143,7 +147,15 @@ impl Machines<'_> {
         };
         match (end, installed) {
             (End::Upgraded, Some(installed)) => {
+                let restarts = course::restarts(&happened, machine, &services)?;
+                record.look(("every service had one turn, after those that it needs", restarts));
+                let files = machine.sh(&format!("dpkg-query --listfiles {}", self.upgrader.name))?;
+                let left_out = course::hooks_left_out(files.lines(), &record.timeline);
+                record.look(("every hook that is shipped ran", left_out));
                 self.look(machine, installed, expected, (&failed_before, &mark), record)?;
+                for check in own.checks(machine, Data::Directories)? {
+                    record.look(check);
+                }
             }
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
             (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),

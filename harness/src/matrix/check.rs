@@ -115,7 +115,7 @@ impl Upgraded<'_> {
             ("every package of the release is there", self.packages(&seen.state)),
             ("every service runs, and runs the new version", self.services(&seen.state)),
             ("no unit has failed", self.failed_units(&seen.failed)),
-            ("no service is older than its package", old_processes(&seen)?),
+            ("no service is older than its package", old_processes(&seen.units, &seen.restart_recommended()?)?),
             ("systemd has read every unit as it is on disk", unread_units(&seen.units)),
             ("no shipped file was modified", self.shipped_files(&seen.modified)),
             ("nothing runs replaced files", replaced_files(&seen)?),
@@ -278,10 +278,9 @@ impl Upgraded<'_> {
 }
 
 /// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
-/// What cannot be restarted on a machine that is in use may run on, if the upgrader has said so.
-fn old_processes(seen: &Seen) -> Result<Vec<String>> {
-    let named = seen.restart_recommended()?;
-    let (units, packages) = seen.units.split_once("==\n").context("the machine said less than it was asked")?;
+/// What cannot be restarted on a machine that is in use may run on, if the upgrader has `named` it.
+fn old_processes(units: &str, named: &[String]) -> Result<Vec<String>> {
+    let (units, packages) = units.split_once("==\n").context("the machine said less than it was asked")?;
     let (owners, unpacked) = packages.split_once("==\n").context("the machine said less than it was asked")?;
     // A unit's package, by the name of its file: which of two paths to the same directory dpkg knows is another question.
     let owners: BTreeMap<&str, &str> =
@@ -294,7 +293,7 @@ fn old_processes(seen: &Seen) -> Result<Vec<String>> {
         let unit: BTreeMap<&str, &str> = lines_of(unit, "=").collect();
         let start = unit.get("ExecMainStartTimestamp").and_then(|time| time.strip_prefix('@'));
         let (Some(start), Some(path), Some(name)) = (start, unit.get("FragmentPath"), unit.get("Id")) else { continue };
-        if unit.get("MainPID") == Some(&"0") || named.iter().any(|named| *name == format!("{named}.service")) {
+        if unit.get("MainPID") == Some(&"0") || named.iter().any(|one| *name == format!("{one}.service")) {
             continue;
         }
         let Some((package, time)) = owners.get(file_name(path)).and_then(|package| unpacked.get_key_value(package))
@@ -355,4 +354,21 @@ struct Conffile {
     path: String,
     other: Option<String>,
     sha256_after: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_since_before_its_package_was_unpacked_is_old_unless_it_was_named() {
+        let units = "Id=dbus.service\nMainPID=7\nFragmentPath=/lib/systemd/system/dbus.service\nExecMainStartTimestamp=@100\n\n\
+                     Id=cron.service\nMainPID=8\nFragmentPath=/lib/systemd/system/cron.service\nExecMainStartTimestamp=@300\n\
+                     ==\ndbus: /lib/systemd/system/dbus.service\ncron: /lib/systemd/system/cron.service\n\
+                     ==\n200 /var/lib/dpkg/info/dbus.list\n200 /var/lib/dpkg/info/cron.list\n";
+        let old = "dbus.service has run since before dbus was unpacked";
+        assert_eq!(old_processes(units, &[]).unwrap(), [old]);
+        assert_eq!(old_processes(units, &["cron".to_owned()]).unwrap(), [old]);
+        assert_eq!(old_processes(units, &["dbus".to_owned()]).unwrap(), [""; 0]);
+    }
 }

@@ -5,13 +5,12 @@ use anyhow::Result;
 use super::record::{Kind, Span};
 use crate::machine::Machine;
 use crate::observation::Happened;
-use crate::package::Package;
 use crate::release::Release;
 use crate::shipped::SERVICES;
 
 /// What is wrong with the turns that the services had in a run with nothing in its way: more than one, or one before that of a service
 /// which systemd would start first.
-pub(super) fn restarts(happened: &Happened, machine: &Machine) -> Result<Vec<String>> {
+pub(crate) fn restarts(happened: &Happened, machine: &Machine, services: &[&str]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let order = happened.restart_order();
     for service in &order {
@@ -20,8 +19,8 @@ pub(super) fn restarts(happened: &Happened, machine: &Machine) -> Result<Vec<Str
             findings.push(format!("{service} was started {starts} times"));
         }
     }
-    let shown = machine.sh(&format!("systemctl show --property=After --value -- {}", SERVICES.join(" ")))?;
-    let after: BTreeMap<&str, &str> = SERVICES.into_iter().zip(shown.split("\n\n")).collect();
+    let shown = machine.sh(&format!("systemctl show --property=After --value -- {}", services.join(" ")))?;
+    let after: BTreeMap<&str, &str> = services.iter().copied().zip(shown.split("\n\n")).collect();
     for (index, service) in order.iter().enumerate() {
         let is_needed = |other: &&&str| {
             let unit = format!("{other}.service");
@@ -34,12 +33,12 @@ pub(super) fn restarts(happened: &Happened, machine: &Machine) -> Result<Vec<Str
     Ok(findings)
 }
 
-/// The hooks of the upgrader's own package that did not run.
-pub(super) fn hooks_left_out(upgrader: &Package, timeline: &[Span]) -> Vec<String> {
+/// The hooks among the files of the upgrader's own package that did not run.
+pub(crate) fn hooks_left_out<'a>(files: impl IntoIterator<Item = &'a str>, timeline: &[Span]) -> Vec<String> {
     let ran = |name: &str| timeline.iter().any(|span| span.kind == Kind::Hook && span.name == name);
     let is_hook = |path: &&str| path.contains("/pre-upgrade.d/") || path.contains("/post-upgrade.d/");
-    let paths = upgrader.files.iter().map(|file| file.path.as_str()).filter(is_hook);
-    let left_out = paths.filter(|path| path.rsplit('/').next().is_some_and(|name| !ran(name)));
+    let hooks = files.into_iter().filter(is_hook);
+    let left_out = hooks.filter(|path| path.rsplit('/').next().is_some_and(|name| !ran(name)));
     left_out.map(str::to_owned).collect()
 }
 

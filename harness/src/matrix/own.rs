@@ -14,8 +14,17 @@ const SCRIPT: &str = r"export LC_ALL=C
 dpkg-query --show --showformat='${Conffiles}\n' | sed -n 's/^ \(.*\) \([0-9a-f]\{32\}\)$/\2  \1/p' |
     md5sum --check --quiet 2>/dev/null | sed -n 's/: FAILED$//p' | xargs --no-run-if-empty sha256sum | sed 's/^\([^ ]*\)  /conffile \1 /'
 find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
-    grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|xivo-upgrade)/'
+    grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|[^/]*-upgrade)/'
 ";
+
+/// How closely the data of a machine is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// Each file has to be there afterwards.
+    Files,
+    /// Each directory that had files has to have some: databases make and remove files of their own.
+    Directories,
+}
 
 /// What belongs to a machine and its admin, and not to the release: it outlives every upgrade.
 #[derive(Debug)]
@@ -32,7 +41,7 @@ impl Own {
     }
 
     /// Whether all of it is still there.
-    pub fn checks(&self, machine: &Machine) -> Result<Vec<Check>> {
+    pub fn checks(&self, machine: &Machine, data: Data) -> Result<Vec<Check>> {
         let [now, there] = machine.ask([&format!("{SCRIPT}{UNITS}"), "find /etc -type f -exec sha256sum {} +"])?;
         let now = Self::parse(&now);
         let sums: BTreeSet<&str> = self.edited().map(|(sum, _)| sum).collect();
@@ -44,7 +53,7 @@ impl Own {
         Ok(vec![
             ("no edit of the admin's is lost", lost.map(|(_, path)| path.to_owned()).collect()),
             ("nobody but the admin has edited a conffile", foreign.map(|(_, path)| path.to_owned()).collect()),
-            ("no data of the machine's is gone", self.lacking(&now, "data ")),
+            ("no data of the machine's is gone", self.lacking(&now, data)),
             ("what was switched off stays off", self.switched_on(&now)),
         ])
     }
@@ -54,8 +63,18 @@ impl Own {
         self.0.iter().filter_map(|line| line.strip_prefix("conffile ")?.split_once(' '))
     }
 
-    fn lacking(&self, now: &Self, kind: &str) -> Vec<String> {
-        self.0.difference(&now.0).filter_map(|line| line.strip_prefix(kind)).map(str::to_owned).collect()
+    fn lacking(&self, now: &Self, data: Data) -> Vec<String> {
+        let (before, after) = (self.data(data), now.data(data));
+        before.difference(&after).map(|path| (*path).to_owned()).collect()
+    }
+
+    /// Files with data, or the directories that have any.
+    fn data(&self, data: Data) -> BTreeSet<&str> {
+        let files = self.0.iter().filter_map(|line| line.strip_prefix("data "));
+        match data {
+            Data::Files => files.collect(),
+            Data::Directories => files.filter_map(|path| Some(path.rsplit_once('/')?.0)).collect(),
+        }
     }
 
     /// A unit that is gone is not switched on, nor is one that comes switched on.
@@ -84,5 +103,13 @@ mod tests {
         );
         assert_eq!(before.switched_on(&after), ["a.service", "b.service"]);
         assert_eq!(before.switched_on(&before), [""; 0]);
+    }
+
+    #[test]
+    fn a_database_may_change_its_files_but_not_lose_its_directory() {
+        let before = Own::parse("data /var/lib/db/wal/1\ndata /var/lib/db/wal/2\ndata /srv/calls/1\n");
+        let after = Own::parse("data /var/lib/db/wal/2\ndata /var/lib/db/wal/3\n");
+        assert_eq!(before.lacking(&after, Data::Files), ["/srv/calls/1", "/var/lib/db/wal/1"]);
+        assert_eq!(before.lacking(&after, Data::Directories), ["/srv/calls"]);
     }
 }

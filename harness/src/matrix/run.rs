@@ -15,7 +15,7 @@ use super::check::{FAILED_UNITS, Upgraded};
 use super::course;
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
-use super::own::Own;
+use super::own::{Data, Own};
 use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
@@ -87,15 +87,28 @@ impl Cell {
         let directory = self.kept_in();
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        let mut running = Running::start(self, None)?;
+        let mut running = match Running::start(self, None) {
+            Ok(running) => running,
+            Err(error) => return Ok(self.never_ran(&error, start)),
+        };
         if let Err(error) = running.go() {
             running.record.failures.push(format!("{error:#}"));
         }
-        running.record.keep_logs(&running.world.machine, &XIVO.package(), &directory)?;
+        if let Err(error) = running.record.keep_logs(&running.world.machine, &XIVO.package(), &directory) {
+            running.record.failures.push(format!("its logs could not be kept: {error:#}"));
+        }
         visit(&running.world.machine)?;
         let Running { mut record, document, .. } = running;
         record.took = millis(start.elapsed());
         Ok(Ran { record, document })
+    }
+
+    /// What is known of it if its machine could not be made ready.
+    fn never_ran(&self, error: &anyhow::Error, start: Instant) -> Ran {
+        let mut record = Record::new(self.name(), self.place(), self.explanation(), self.again());
+        record.failures.push(format!("the run could not begin: {error:#}"));
+        record.took = millis(start.elapsed());
+        Ran { record, document: String::new() }
     }
 
     /// Stops its machine in the middle of a step, where faults strike, or before the run if none is named; then comes a visit, and then
@@ -110,6 +123,7 @@ impl Cell {
         let running = Running::start(self, Some(point))?;
         let machine = &running.world.machine;
         point.arm(machine, "touch /run/stopped; sleep infinity", false)?;
+        self.state.start_beside(machine)?;
         std::thread::scope(|scope| {
             let (tell, told) = mpsc::channel();
             let tell_end = tell.clone();
@@ -230,9 +244,10 @@ impl<'a> Running<'a> {
         match expected.end() {
             End::Upgraded => {
                 if self.cell.strike.is_none() {
-                    let restarts = course::restarts(&happened, &self.world.machine)?;
+                    let restarts = course::restarts(&happened, &self.world.machine, &SERVICES)?;
                     self.record.look(("every service had one turn, after those that it needs", restarts));
-                    let left_out = course::hooks_left_out(&self.upgrader, &self.record.timeline);
+                    let files = self.upgrader.files.iter().map(|file| file.path.as_str());
+                    let left_out = course::hooks_left_out(files, &self.record.timeline);
                     self.record.look(("every hook that is shipped ran", left_out));
                 }
                 self.mend()?;
@@ -365,7 +380,7 @@ impl<'a> Running<'a> {
         };
         let undeclared = course::undeclared_services(&self.release);
         self.record.look(("every service of the release is in the declared order", undeclared));
-        for check in upgraded.checks()?.into_iter().chain(self.own.checks(&self.world.machine)?) {
+        for check in upgraded.checks()?.into_iter().chain(self.own.checks(&self.world.machine, Data::Files)?) {
             self.record.look(check);
         }
         if let Some(check) = self.cell.state.check(&self.world.machine)? {
@@ -392,10 +407,20 @@ fn arm(strike: &Strike, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// True if a run can be stopped in a step: not where nothing on the machine can hold it.
+/// True if a run can be stopped in a step: where something on the machine can hold it.
 #[must_use]
 pub fn can_stop_at(step: Step) -> bool {
-    !matches!(step, Step::Plan | Step::Confirm | Step::Repair | Step::Download | Step::Migrate)
+    matches!(
+        step,
+        Step::Refresh
+            | Step::Preflight
+            | Step::SelfUpdate
+            | Step::PreUpgradeHooks
+            | Step::Packages
+            | Step::PostUpgradeHooks
+            | Step::Restart
+            | Step::Verify
+    )
 }
 
 /// Where a fault strikes.

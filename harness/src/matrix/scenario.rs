@@ -324,7 +324,10 @@ mod tests {
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
         assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");
         // Where a cell runs is no part of what runs everywhere.
-        assert_eq!(complaint("everywhere = [\"bookworm\"]"), ":5: no cell of the scenario has \"bookworm\" in its name");
+        assert_eq!(
+            complaint("everywhere = [\"bookworm\"]"),
+            ":5: no cell of the scenario has \"bookworm\" in its name"
+        );
         assert!(complaint("state = []").starts_with(":5: unknown field `state`"));
     }
 }

@@ -127,7 +127,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
 }
 
 /// Lets somebody hold dpkg's lock until the unit is stopped; gives the number of its process.
-fn hold_lock(world: &World) -> Result<String> {
+pub(crate) fn hold_lock(world: &World) -> Result<String> {
     let holder = b"#!/usr/bin/perl\nuse Fcntl;\n$0 = 'unattended-upgr';\nopen my $lock, '>>', '/var/lib/dpkg/lock-frontend' or die;\n\
                    my $whole = pack 's s x4 q q l x4', F_WRLCK, 0, 0, 0, 0;\nfcntl $lock, F_SETLK, $whole or die;\n\
                    open my $ready, '>', '/run/holder.ready'; sleep;\n";

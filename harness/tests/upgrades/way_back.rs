@@ -1,5 +1,6 @@
 use anyhow::{Result, ensure};
 use harness::appliance::upgradable;
+use harness::deb;
 use harness::image::Debian;
 use harness::observation::SystemState;
 use harness::package::Package;
@@ -9,6 +10,7 @@ use harness::transcript::Transcript;
 use harness::world::World;
 
 use crate::attended::wait_until;
+use crate::preflight::hold_lock;
 use crate::story::Story;
 
 /// Every story of this file.
@@ -43,6 +45,19 @@ pub(crate) const STORIES: &[Story] = &[
         promise: "An upgrade that went well is undone by hand, after it was said what has changed since; then there is nothing more to go back \
                   to.",
         tell: undone_by_hand,
+        has_snapshot: true,
+    },
+    Story {
+        name: "undone_only_to_where_it_came_from",
+        promise: "An upgrade that failed when it repaired packages, was mended and then undone takes nothing with it from before: what an \
+                  earlier upgrade kept to go back is not its own.",
+        tell: undone_only_to_where_it_came_from,
+        has_snapshot: false,
+    },
+    Story {
+        name: "nobody_else_works_while_it_goes_back",
+        promise: "Whoever goes back by hand while somebody works with packages is told who, and nothing is touched.",
+        tell: nobody_else_works_while_it_goes_back,
         has_snapshot: true,
     },
     Story {
@@ -90,6 +105,50 @@ fn is_at(world: &World, version: &str) -> Result<()> {
          ! find / -xdev -name '*.xivo-upgrade-tmp' | grep .",
     )?;
     Ok(())
+}
+
+fn undone_only_to_where_it_came_from(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let upgraded = world.upgrade(&["--yes"]).run()?;
+    ensure!(upgraded.exit == 0, "{upgraded}");
+    world.machine.sh("echo '# since 1.2.2' >>/etc/hosts")?;
+    let mut unfinished = Package::new("unfinished", "1.0");
+    unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/mended\n".to_owned());
+    world.machine.write("/root/unfinished.deb", &deb::build(&unfinished)?.bytes, 0o644)?;
+    // What dpkg had not yet written into its database when it was killed.
+    world.machine.sh("dpkg --unpack /root/unfinished.deb 2>&1
+         dpkg-query --status unfinished >/var/lib/dpkg/updates/0000")?;
+    let mut failing = Package::new("xivo-sounds", "1.2.3");
+    failing.scripts.insert("postinst".to_owned(), "#!/bin/sh\nexit 1\n".to_owned());
+    world.publish([&failing])?;
+    let in_repair = world.upgrade(&["--yes"]).run()?;
+    ensure!(in_repair.exit == 5 && in_repair.screen.contains("unfinished"), "{in_repair}");
+    world.machine.sh("touch /srv/mended")?;
+    let undone = world.upgrade(&["--yes"]).run()?;
+    ensure!(undone.exit == 4, "{undone}");
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    // As it was when that run began: nobody has configured the package yet.
+    ensure!(state.unfinished == ["unfinished half-configured"] && state.packages["xivo"] == "1.2.2", "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    world.machine.sh("grep -qx '# since 1.2.2' /etc/hosts")?;
+    Ok(None)
+}
+
+fn nobody_else_works_while_it_goes_back(debian: Debian) -> Result<Option<String>> {
+    let world = upgradable(debian)?;
+    let upgraded = world.upgrade(&["--yes"]).run()?;
+    ensure!(upgraded.exit == 0, "{upgraded}");
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nlock = \"1s\"\n", 0o644)?;
+    let holder = hold_lock(&world)?;
+    let refused = world.upgrade(&["rollback", "--yes"]).run()?;
+    ensure!(refused.exit == 1 && refused.screen.contains("somebody else works with packages"), "{refused}");
+    is_at(&world, "1.2.2")?;
+    world.machine.sh("systemctl stop holder")?;
+    let undone = world.upgrade(&["rollback", "--yes"]).run()?;
+    ensure!(undone.exit == 0, "{undone}");
+    is_at(&world, "1.2.1")?;
+    let end = refused.screen.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>().join("\n");
+    Ok(Some(end.replace(&holder, "1234")))
 }
 
 fn redacted(world: &World, transcript: &Transcript) -> String {
@@ -200,6 +259,7 @@ fn undone_by_hand(debian: Debian) -> Result<Option<String>> {
     ensure!(undone.exit == 0, "{undone}");
     is_at(&world, "1.2.1")?;
     ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the admin's words are back");
+    ensure!(world.machine.sh("cat /etc/motd.new")? == "hello\n", "what the admin has made since is gone");
     let more = world.upgrade(&["rollback"]).run()?;
     ensure!(more.exit == 1, "{more}");
     let documents = [early, undone, more].map(|transcript| redacted(&world, &transcript));

@@ -1,4 +1,5 @@
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -7,20 +8,23 @@ use super::{Run, drive, rollback};
 use crate::cli::Context;
 use crate::config::Rollback;
 use crate::event::{Event, Events};
-use crate::exit::{Exit, Failure, Stopped, code_of, describe};
+use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
 use crate::history::Keeper;
 use crate::journal::{Journal, Past};
 use crate::lock::Lock;
 use crate::paths::Paths;
 use crate::product::Product;
 use crate::step::{Mode, Next, Outcome, Step};
-use crate::{refresh, session, signals, store, worker};
+use crate::{package_locks, refresh, session, signals, store, worker};
 
 /// The verb of the unit that looks after a run that was cut short when the machine boots.
 pub const RESUME: &str = "resume";
 
 /// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
 const BOOTS: u32 = 3;
+
+/// How long whoever works with packages when the machine has booted may take.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
 /// The machine has booted: completes a run that was cut short, and if that fails undoes it.
 ///
@@ -67,7 +71,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         run.forget(events)?;
         return Ok(Exit::Done);
     }
-    events.tell(Event::CutShort(run.cut_short(&past)?));
+    events.tell(Event::CutShort(run.cut_short(&past)));
     let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
     run.past = Some(past);
     if boots >= BOOTS {
@@ -81,6 +85,9 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     if is_back {
         return run.go_back_at_boot(events);
     }
+    // Others start to work with packages when a machine boots. They are no reason to go back.
+    package_locks::wait(context.paths.root(), PATIENCE, events)
+        .explain(|| Failure::new("the upgrade that was cut short was not taken up").exit(Exit::NeedsHuman))?;
     run.agreed = true;
     let unit = Some(worker::own_unit(context.paths));
     let ready = drive(
@@ -101,7 +108,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.tell(Event::Failed(text.clone()));
-            if context.config.rollback != Rollback::Auto || rollback::past(context.paths)?.is_none() {
+            if context.config.rollback != Rollback::Auto || !rollback::is_open(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.plan_the_way_back(text, events)?;

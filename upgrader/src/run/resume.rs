@@ -34,7 +34,7 @@ impl Run<'_> {
         self.past = Some(past);
         let Some(past) = self.past.as_ref().filter(|past| past.was_cut_short()) else { return Ok(Way::On) };
         let mode = self.context.options.mode();
-        let found = self.cut_short(past)?;
+        let found = self.cut_short(past);
         events.tell(Event::CutShort(found.clone()));
         if mode == Mode::DryRun {
             return Ok(Way::On);
@@ -63,8 +63,8 @@ impl Run<'_> {
         Ok(way)
     }
 
-    pub(super) fn cut_short(&self, past: &Past) -> Result<CutShort> {
-        Ok(CutShort {
+    pub(super) fn cut_short(&self, past: &Past) -> CutShort {
+        CutShort {
             product: self.product.name.clone(),
             from: past.plan.comes_from().to_owned(),
             to: past.latest_plan().candidate.clone(),
@@ -72,8 +72,8 @@ impl Run<'_> {
             hook: past.hook().map(hooks::name),
             last: past.last,
             rolling_back: past.rolling_back.is_some(),
-            can_roll_back: rollback::past(self.context.paths)?.is_some(),
-        })
+            can_roll_back: rollback::is_open(self.context.paths),
+        }
     }
 
     fn ask_what_to_do(&self, found: &CutShort) -> Choice {
@@ -166,7 +166,7 @@ impl Run<'_> {
         // What was cut short is completed or undone, whatever step it is that does not go on.
         let can_go_back = (step.undone_by().is_some() || !is_first)
             && self.context.config.rollback == Rollback::Auto
-            && rollback::past(self.context.paths)?.is_some();
+            && rollback::is_open(self.context.paths);
         if can_go_back {
             // What to do about it is what the machine does now.
             let text = format!("error: {:#}", stopped.error);

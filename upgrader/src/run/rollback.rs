@@ -20,7 +20,7 @@ use crate::restart::restart_old;
 use crate::screen::Screen;
 use crate::step::{Mode, Outcome, Step};
 use crate::store::{self, Flaw, Store};
-use crate::{database, dpkg, processes, session, signals, systemd, worker};
+use crate::{database, dpkg, package_locks, processes, session, signals, systemd, worker};
 
 /// Why a machine goes back if nothing failed.
 const ASKED_FOR: &str = "somebody asked for it";
@@ -38,7 +38,9 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
     if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
         run.forget(events)?;
     }
+    boot::forget_old(context)?;
     let (past, store) = run.way_there()?;
+    package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
     let back = WayBack {
         product: product.name.clone(),
         from: dpkg::installed_version(&product.version_package)?,
@@ -83,10 +85,19 @@ pub(super) fn if_wanted(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopp
 /// What the run tells that can be undone: the one that is not over, if it kept what is needed, or else the last that is. None if there is
 /// no way back.
 pub fn past(paths: &Paths) -> Result<Option<Past>> {
-    let past = Journal::read(paths)?.map_or_else(|| Journal::read_last(paths), |past| Ok(Some(past)))?;
+    let past = match Journal::read(paths)? {
+        Some(past) => Some(past),
+        // One that went back is where it came from; what it kept may still be there if it was killed on its last inch.
+        None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
+    };
     // What is there beside a run that kept nothing is of another version.
     let past = past.filter(|past| past.has_ended(Step::Arm));
     Ok(past.zip(store::open(paths)?).map(|(past, _)| past))
+}
+
+/// True if there is a way back. What is damaged is none, and keeps nobody from going on.
+pub(super) fn is_open(paths: &Paths) -> bool {
+    past(paths).is_ok_and(|past| past.is_some())
 }
 
 impl Run<'_> {
@@ -139,9 +150,12 @@ impl Run<'_> {
     /// The way back of a run that was told of already, in the process that works.
     pub(super) fn go_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        journal.write(Entry::RollingBack(ASKED_FOR.to_owned()))?;
+        // On a full disk as well: going back is what mends it.
+        let _ = journal.write(Entry::RollingBack(ASKED_FOR.to_owned()));
         self.journal = Some(journal);
-        self.past = Journal::read(self.context.paths)?;
+        let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
+        past.rolling_back.get_or_insert_with(|| ASKED_FOR.to_owned());
+        self.past = Some(past);
         self.way_back(events)
     }
 
@@ -161,7 +175,7 @@ impl Run<'_> {
         self.way_back(events)
     }
 
-    /// Goes back, step by step. Each can be done again: what is as it was is left alone.
+    /// Goes back, step by step. Each can be begun again: what is as it was is left alone.
     pub(super) fn way_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let reached = drive(
             Step::RollBack,
@@ -169,6 +183,10 @@ impl Run<'_> {
             Mode::Upgrade,
             events,
             |step, events| {
+                if self.is_back_to(step) {
+                    events.tell(Event::DoneBefore(step));
+                    return Ok(Outcome::Done);
+                }
                 // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
                 let _ = self.note(Entry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
@@ -195,6 +213,17 @@ impl Run<'_> {
                 let _ = self.note(Entry::Stopped(Exit::NeedsHuman));
                 Err(stopped)
             }
+        }
+    }
+
+    /// True if a way back that was cut short came to the end of a step that must not be taken again: the old services may have run since,
+    /// and what they wrote is no part of the upgrade.
+    fn is_back_to(&self, step: Step) -> bool {
+        let has_ended = self.past.as_ref().is_some_and(|past| past.has_ended(step));
+        match step {
+            Step::RollBack => has_ended && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty()),
+            Step::RollBackDatabase => has_ended,
+            _ => false,
         }
     }
 

@@ -9,11 +9,11 @@ use crate::config::Rollback;
 use crate::event::{Event, Events};
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::hooks::{self, Phase};
-use crate::journal::Entry;
+use crate::journal::{Entry, Past};
 use crate::policy::Policy;
 use crate::processes::Processes;
 use crate::restart::restart_all;
-use crate::step::Outcome;
+use crate::step::{Outcome, Step};
 use crate::store::{self, Scope};
 use crate::{apt, database, dpkg, package_locks, reboot, systemd, worker};
 
@@ -53,13 +53,26 @@ impl Run<'_> {
             return Ok(Outcome::Done);
         }
         let (paths, scope) = (self.context.paths, self.scope()?);
-        let armed = if self.past.is_none() {
-            store::arm(paths, &scope, &mut |_| {})
-        } else if store::open(paths)?.is_some() {
-            store::extend(paths, &scope, &mut |_| {})
-        } else {
+        // A store that lies there while this run has none of its own is of an upgrade before it.
+        let has_changed = |past: &Past| past.has_begun(Step::PreUpgradeHooks) || past.has_begun(Step::Packages);
+        let armed = match &self.past {
+            Some(past) if past.has_ended(Step::Arm) => match store::open(paths) {
+                Ok(Some(_)) => store::extend(paths, &scope, &mut |_| {}),
+                Ok(None) => return Ok(Outcome::Done),
+                // That is no reason to leave the machine half-way.
+                Err(error) => {
+                    events.tell(Event::Attention(format!(
+                        "This upgrade cannot be undone: {error:#}. What to do: see to that filesystem before the next upgrade."
+                    )));
+                    return Ok(Outcome::Attention);
+                }
+            },
             // The machine is half-way already: what is kept now would not be the version that it comes from.
-            return Ok(Outcome::Done);
+            Some(past) if has_changed(past) => {
+                store::discard(paths)?;
+                return Ok(Outcome::Done);
+            }
+            _ => store::arm(paths, &scope, &mut |_| {}),
         };
         let armed = armed.explain(|| {
             Failure::new("nothing was changed: what would be needed to go back cannot be kept")

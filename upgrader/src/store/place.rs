@@ -141,9 +141,15 @@ impl<'a> Places<'a> {
             match self.on_mount(path, seen.mount)? {
                 Means::Clone(place) => {
                     let to = object(&self.directories[place], number);
-                    clone(full, &to)?;
-                    seen.entry.put_time(&to)?;
-                    return Ok((Stored { how: How::Clone, place, object: number }, size));
+                    match clone(full, &to) {
+                        Ok(()) => {
+                            seen.entry.put_time(&to)?;
+                            return Ok((Stored { how: How::Clone, place, object: number }, size));
+                        }
+                        Err(error) if !no_clone(&error) => return Err(error),
+                        // Begun, and of no use.
+                        Err(_) => fs::remove_file(&to)?,
+                    }
                 }
                 Means::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
                     Ok(()) => return Ok((Stored { how: How::Link, place, object: number }, size)),
@@ -318,6 +324,14 @@ fn can_clone(directory: &Path) -> bool {
 }
 
 /// True for what the kernel says where no link can be made: between mounts, of what is immutable, on vfat, of too many.
+/// True if a file cannot be cloned though others on its filesystem can: one that is exempt from copy-on-write (`chattr +C`), or swapped
+/// to (`ioctl_ficlonerange(2)`).
+fn no_clone(error: &anyhow::Error) -> bool {
+    let code = error.downcast_ref::<Errno>().copied();
+    let code = code.or_else(|| Errno::from_io_error(error.downcast_ref::<io::Error>()?));
+    matches!(code, Some(Errno::INVAL | Errno::TXTBSY | Errno::OPNOTSUPP | Errno::XDEV))
+}
+
 pub(super) fn no_link(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS))

@@ -3,6 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maud::{Markup, html};
 
 use super::{address, seconds, verdict};
+use crate::matrix::answer::Answer;
 use crate::report::{Cell, Report};
 
 /// A row of the table: all that the cells in it have in common.
@@ -64,11 +65,11 @@ fn group(scenario: &str, rows: &Rows, debians: &BTreeSet<&str>) -> Markup {
                     th scope="row" { (row.from) " → " (row.to) }
                     td.usual[row.state == "fresh"] { (row.state) }
                     td.usual[row.fault == "none"] { (row.fault) }
-                    td.usual[row.answer == "yes"] { (row.answer) }
+                    td.usual[row.answer == Answer::default().key()] { (row.answer) }
                     @for debian in debians {
                         td.field data-debian=(debian) {
                             @for cell in fields.get(debian).into_iter().flatten() { (link(cell)) }
-                            @if !fields.contains_key(debian) { span.missing { "missing" } }
+                            @if !fields.contains_key(debian) { span.absent { "–" span.unseen { "no such cell" } } }
                         }
                     }
                 }
@@ -93,14 +94,14 @@ mod tests {
     use crate::report::tests::{cell, report};
 
     #[test]
-    fn a_place_without_a_cell_is_missing() {
+    fn a_place_without_a_cell_is_empty() {
         let mut report = report();
         report.cells.push(cell("rollback", "bookworm", &[]));
         let table = table(&report).into_string();
-        assert_eq!(table.matches("<span class=\"missing\">missing</span>").count(), 1);
+        assert_eq!(table.matches("<span class=\"absent\">").count(), 1);
         let row = table.split("<tr data-").nth(1).unwrap();
         let (bookworm, trixie) = row.split_once("data-debian=\"trixie\"").unwrap();
-        assert!(bookworm.contains("#cell-rollback--bookworm") && trixie.contains("missing"), "{row}");
+        assert!(bookworm.contains("#cell-rollback--bookworm") && trixie.contains("no such cell"), "{row}");
     }
 
     #[test]
