@@ -215,6 +215,9 @@ pub struct WayBack {
     pub since: Timestamp,
     /// What has changed since then, and how.
     pub changed_since: Vec<String>,
+    /// The packages that others have changed since then.
+    #[serde(default)]
+    pub packages_since: Vec<String>,
     /// The database that goes back with it.
     pub database: Option<String>,
 }

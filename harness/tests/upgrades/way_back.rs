@@ -48,6 +48,12 @@ pub(crate) const STORIES: &[Story] = &[
         has_snapshot: true,
     },
     Story {
+        name: "undone_after_others_changed_packages",
+        promise: "Whoever goes back after somebody has installed another package is told that dpkg will not know of it, and what to do then.",
+        tell: undone_after_others_changed_packages,
+        has_snapshot: true,
+    },
+    Story {
         name: "undone_only_to_where_it_came_from",
         promise: "An upgrade that failed when it repaired packages, was mended and then undone takes nothing with it from before: what an \
                   earlier upgrade kept to go back is not its own.",
@@ -105,6 +111,21 @@ fn is_at(world: &World, version: &str) -> Result<()> {
          ! find / -xdev -name '*.xivo-upgrade-tmp' | grep .",
     )?;
     Ok(())
+}
+
+fn undone_after_others_changed_packages(debian: Debian) -> Result<Option<String>> {
+    let mut world = upgradable(debian)?;
+    let upgraded = world.upgrade(&["--yes"]).run()?;
+    ensure!(upgraded.exit == 0, "{upgraded}");
+    world.publish([&Package::new("extra", "1.0").file("/usr/bin/extra", "#!/bin/sh\n", 0o755)])?;
+    world.install(&["extra"])?;
+    let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").run()?;
+    ensure!(undone.exit == 0, "{undone}");
+    is_at(&world, "1.2.1")?;
+    world.machine.sh("test -x /usr/bin/extra; ! dpkg-query --show extra 2>/dev/null")?;
+    // What it says to do.
+    world.machine.sh("apt-get -qq update; apt-get -qq -y install --reinstall extra 2>&1; dpkg --verify extra; dpkg --search /usr/bin/extra")?;
+    Ok(Some(redacted(&world, &undone)))
 }
 
 fn undone_only_to_where_it_came_from(debian: Debian) -> Result<Option<String>> {

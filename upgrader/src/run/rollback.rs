@@ -52,6 +52,7 @@ pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<
             .filter(|difference| difference.matters())
             .map(ToString::to_string)
             .collect(),
+        packages_since: store.packages_since()?,
         database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
     };
     events.tell(Event::WayBack(back.clone()));
@@ -261,6 +262,7 @@ impl Run<'_> {
                 let _ = systemd::stop(&unit);
             }
         }
+        let by_others = store.packages_since()?;
         let mut last = None;
         let restored = store.restore(&mut |percent| {
             if last != Some(percent) {
@@ -269,6 +271,13 @@ impl Run<'_> {
             }
         })?;
         events.tell(Event::PutBack { changed: restored.changed, removed: restored.removed });
+        if !by_others.is_empty() {
+            let packages = by_others.join(" ");
+            events.tell(Event::Attention(format!(
+                "What others have changed since the upgrade is there, but dpkg has it as it was before: {packages}. What to do: \
+                 `apt-get install --reinstall {packages}`."
+            )));
+        }
         for path in restored.edited_in_place {
             events.tell(Event::Attention(format!(
                 "{} was edited in place during the upgrade, and as it was before nobody knows. What to do: install its package again, \

@@ -211,6 +211,7 @@ fn the_way_back_is_shown_from_the_question_to_the_end() {
             to: "1.2.1".to_owned(),
             since: "2026-11-22T15:48:53Z".parse().expect("a time"),
             changed_since: (1..=changed).map(|number| format!("/etc/{number}: content")).collect(),
+            packages_since: vec!["curl".to_owned(); changed / 2],
             database: database.map(str::to_owned),
         })
     };
@@ -233,6 +234,9 @@ fn the_way_back_is_shown_from_the_question_to_the_end() {
         Changed since the upgrade ended on 2026-11-22 at 15:48:53 UTC (2):
           /etc/1: content
           /etc/2: content
+
+        Packages that others have changed since (1): curl
+        Their files stay, but dpkg will have them as they were before the upgrade: install them once more then.
 
 
         XiVO installed version: 1.2.2

@@ -69,6 +69,14 @@ fn way_back(out: &mut dyn Write, back: &WayBack) -> io::Result<()> {
             writeln!(out, "  … (the log has all)")?;
         }
     }
+    if !back.packages_since.is_empty() {
+        let packages = back.packages_since.join(" ");
+        writeln!(out, "\nPackages that others have changed since ({}): {packages}", back.packages_since.len())?;
+        writeln!(
+            out,
+            "Their files stay, but dpkg will have them as they were before the upgrade: install them once more then."
+        )?;
+    }
     writeln!(out)
 }
 

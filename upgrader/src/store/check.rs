@@ -105,6 +105,17 @@ impl Store {
         Ok(differences)
     }
 
+    /// The packages that were installed, upgraded or removed since the store was sealed. Their files are not kept, but all of dpkg's
+    /// database is.
+    pub fn packages_since(&self) -> Result<Vec<String>> {
+        let lists = self.since()?.into_iter().filter_map(|difference| {
+            let list =
+                difference.path.strip_prefix("/var/lib/dpkg/info").ok()?.to_str()?.strip_suffix(".list")?.to_owned();
+            Some(list.split(':').next()?.to_owned())
+        });
+        Ok(lists.filter(|name| *name != self.paths.package()).collect())
+    }
+
     /// How the machine was when the upgrade was done; none if it never was.
     pub(super) fn at_the_seal(&self) -> Result<Option<Manifest>> {
         Manifest::read(&self.sealed())
