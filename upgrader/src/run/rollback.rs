@@ -262,7 +262,7 @@ impl Run<'_> {
                 let _ = systemd::stop(&unit);
             }
         }
-        let by_others = store.packages_since()?;
+        let by_others = self.changed_by_others(&store)?;
         let mut last = None;
         let restored = store.restore(&mut |percent| {
             if last != Some(percent) {
@@ -297,6 +297,18 @@ impl Run<'_> {
             if is_newer { systemd::reexecute() } else { systemd::reload() }?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// The packages that others have changed since the upgrade. If an earlier process has begun to go back, those of the plan may be what
+    /// that has put back.
+    fn changed_by_others(&self, store: &Store) -> Result<Vec<String>> {
+        let mut packages = store.packages_since()?;
+        if let Some(past) = self.past.as_ref().filter(|past| past.has_begun(Step::RollBack)) {
+            let of_plan =
+                |name: &String| past.plan.changes.iter().any(|change| change.package.split(':').next() == Some(name));
+            packages.retain(|name| !of_plan(name));
+        }
+        Ok(packages)
     }
 
     /// Puts the database back, if its migration had begun.

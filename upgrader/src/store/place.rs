@@ -323,7 +323,6 @@ fn can_clone(directory: &Path) -> bool {
     answer
 }
 
-/// True for what the kernel says where no link can be made: between mounts, of what is immutable, on vfat, of too many.
 /// True if a file cannot be cloned though others on its filesystem can: one that is exempt from copy-on-write (`chattr +C`), or swapped
 /// to (`ioctl_ficlonerange(2)`).
 fn no_clone(error: &anyhow::Error) -> bool {
@@ -332,6 +331,7 @@ fn no_clone(error: &anyhow::Error) -> bool {
     matches!(code, Some(Errno::INVAL | Errno::TXTBSY | Errno::OPNOTSUPP | Errno::XDEV))
 }
 
+/// True for what the kernel says where no link can be made: between mounts, of what is immutable, on vfat, of too many.
 pub(super) fn no_link(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS))
