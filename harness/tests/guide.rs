@@ -144,14 +144,16 @@ impl Reader {
                 kill -TERM -- -$$
                 until rm -rf {all}; do sleep 0.1; done
             ) >/dev/null 9>&- &
+            # Open both ways: a pipe of which the last writer is about to go would be at its end already.
+            exec 7<>{go}
             set -euo pipefail\n",
             go = go.display()
         );
         for (index, block) in blocks.iter().enumerate() {
             // A list in braces is no shell of its own: what it sets stays.
             let output = output.join(index.to_string());
-            writeln!(script, "{{\n{}}} >{} 2>&1 8<&- 9>&-", block.commands, output.display())?;
-            writeln!(script, "echo {index} >&9\nread -r _ <{}", go.display())?;
+            writeln!(script, "{{\n{}}} >{} 2>&1 7<&- 8<&- 9>&-", block.commands, output.display())?;
+            writeln!(script, "echo {index} >&9\nread -r _ <&7")?;
         }
         let file = home.path().join("script");
         fs::write(&file, script)?;
