@@ -44,6 +44,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
 fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
     let world = prepare(Disk::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
+    piuparts::prepare(&world)?;
     let cold = piuparts::cold(&world, debian)?;
     let pairs = pairs(cell, || piuparts::warm(&world, debian))?;
     sheet.pairs(["piuparts", "a cell"], &pairs, Some(LIMIT))?;

@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 
 use super::{NEW, timed};
 use crate::image::Debian;
+use crate::repository::ORIGIN;
 use crate::world::World;
 
 /// What its machine has.
@@ -16,6 +17,17 @@ const BASE: &str = "/root/base.tar.gz";
 /// chroots cannot be in memory: there are no devices below /tmp.
 const PIUPARTS: &str = "piuparts --tmpdir=/var/tmp --no-adequate --no-install-purge-test --distribution=";
 
+/// Where its scripts are: those that are called `post_setup…` run in each chroot.
+const SCRIPTS: &str = "/root/scripts";
+
+/// Lets its chroots prefer the release's packages: Debian has newer ones of some of their names.
+pub(super) fn prepare(world: &World) -> Result<()> {
+    let script = format!(
+        "#!/bin/sh\nprintf 'Package: *\\nPin: release o={ORIGIN}\\nPin-Priority: 1001\\n' >/etc/apt/preferences.d/release\n"
+    );
+    world.machine.write(&format!("{SCRIPTS}/post_setup_preferences"), script.as_bytes(), 0o755)
+}
+
 /// Has it make its chroot, and says how long that took.
 pub(super) fn cold(world: &World, debian: Debian) -> Result<Duration> {
     let mirror = mirror(world)?;
@@ -27,7 +39,7 @@ pub(super) fn cold(world: &World, debian: Debian) -> Result<Duration> {
 pub(super) fn warm(world: &World, debian: Debian) -> Result<Duration> {
     let (mirror, url) = (mirror(world)?, world.url()?);
     let options = format!(
-        "--mirror='{mirror} main' --basetgz={BASE} --extra-repo='deb [trusted=yes] {url} stable main' {NEW}/*.deb"
+        "--mirror='{mirror} main' --basetgz={BASE} --scriptsdir={SCRIPTS} --extra-repo='deb [trusted=yes] {url} stable main' {NEW}/*.deb"
     );
     timed(world, &format!("{PIUPARTS}{debian} {options}"), "PASS: Installation, upgrade and purging tests")
 }
