@@ -49,5 +49,5 @@ pub(super) fn warm(world: &World) -> Result<Duration> {
         "autopkgtest --no-built-binaries --setup-commands \"{setup}\" {NEW}/*.deb {SOURCE}/ \
          -- podman localhost/base -- --network=host --cgroups=disabled"
     );
-    timed(world, &command, "PASS")
+    timed(world, &command, "command1             PASS")
 }
