@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::database;
 use crate::deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
@@ -54,8 +55,8 @@ pub fn at_release_on(
     engine.sweep()?;
     let release = Release::of(product, release)?;
     let ready = *upgrader == upgrader_of(product)?;
-    let image =
-        if ready { ready_made(&engine, debian, &release, upgrader)? } else { installed(&engine, debian, &release)? };
+    let old = installed(&engine, &debian.machine(), debian, &release)?;
+    let image = if ready { with_upgrader(&engine, &old, debian, &release, upgrader)? } else { old };
     let mut world = World::boot_image_on(disk, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     if !ready {
@@ -77,24 +78,44 @@ pub fn upgradable(debian: Debian) -> Result<World> {
     upgradable_with(debian, &upgrader, &upgrader)
 }
 
-/// The image of a machine on which a release is installed.
-fn installed(engine: &Engine, debian: Debian, release: &Release) -> Result<Image> {
-    let name = format!("{debian}-{}-{}", release.product, release.version);
-    kept(engine, &name, &debian.machine(), &release.packages, &release.product)
+/// A machine with a database in Debian's PostgreSQL, on which such a release is installed ([`database::release`]), with its upgrader.
+pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let base = debian_packages(&engine, debian, "database", &["postgresql"], database::PREPARE)?;
+    let old = installed(&engine, &base, debian, release)?;
+    let image = with_upgrader(&engine, &old, debian, release, upgrader)?;
+    let mut world = World::boot_image(&engine, &image)?;
+    world.publish(release.packages.iter().chain([upgrader]))?;
+    world.machine.sh(database::UP)?;
+    Ok(world)
 }
 
-/// The same with today's upgrader, which most worlds want.
-fn ready_made(engine: &Engine, debian: Debian, release: &Release, upgrader: &Package) -> Result<Image> {
+/// The image of a machine on which a release is installed.
+fn installed(engine: &Engine, base: &Image, debian: Debian, release: &Release) -> Result<Image> {
+    let name = format!("{debian}-{}-{}", release.product, release.version);
+    kept(engine, &name, base, &release.packages, &release.product)
+}
+
+/// The same with an upgrader.
+fn with_upgrader(
+    engine: &Engine,
+    installed: &Image,
+    debian: Debian,
+    release: &Release,
+    upgrader: &Package,
+) -> Result<Image> {
     let name = format!("{debian}-{}-{}-ready", release.product, release.version);
     let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
-    kept(engine, &name, &installed(engine, debian, release)?, &packages, &upgrader.name)
+    kept(engine, &name, installed, &packages, &upgrader.name)
 }
 
 /// Forgets the machines on which a release is installed, so that the next who needs one has to install it.
 pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
     let release = Release::named(release)?;
-    ready_made(engine, debian, &release, &upgrader()?)?.remove(engine);
-    installed(engine, debian, &release)?.remove(engine);
+    let installed = installed(engine, &debian.machine(), debian, &release)?;
+    with_upgrader(engine, &installed, debian, &release, &upgrader()?)?.remove(engine);
+    installed.remove(engine);
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use crate::appliance::{self, PRODUCT};
+use crate::database;
 use crate::image::Debian;
 use crate::machine::Machine;
 use crate::package::Package;
@@ -18,27 +19,17 @@ pub const PROVD: &str = "/var/lib/xivo-provd";
 /// The hooks that the package ships, in the order in which they run.
 pub const HOOKS: [&str; 3] = ["10-device-template", "20-backup-proxy", "30-web-language"];
 
-/// How many calls are in the database.
-pub const CALLS: &str = "1000";
-
-/// What the wizard of a real exchange has done to Debian's packages: a database with calls in it.
-const PREPARE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
-     --command='CREATE ROLE asterisk LOGIN' --command='CREATE DATABASE asterisk OWNER asterisk'
-runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
-     CREATE TABLE calls (id int PRIMARY KEY, caller text); \
-     INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
-systemctl stop postgresql nginx";
-
 /// A machine at 1.2.1 with PostgreSQL and nginx of Debian, and stand-ins of provd and asterisk that behave like the real ones:
 /// the first and the last service of the order are real. It has today's upgrader exactly as it is shipped, but for its
 /// product.toml, and 1.2.2 is published for it.
 pub fn upgradable(debian: Debian) -> Result<World> {
-    let mut world = appliance::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], PREPARE)?;
+    let prepare = format!("{}\nsystemctl stop nginx", database::PREPARE);
+    let mut world = appliance::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], &prepare)?;
     let upgrader = upgrader()?;
     world.publish(release("1.2.1")?.packages.iter().chain([&upgrader]))?;
     world.install(&["xivo", &upgrader.name])?;
     world.publish(&release("1.2.2")?.packages)?;
-    world.machine.sh("until pg_isready --quiet; do sleep 0.05; done")?;
+    world.machine.sh(database::UP)?;
     Ok(world)
 }
 

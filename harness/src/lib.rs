@@ -6,6 +6,8 @@
 
 /// Machines in the field: an old release installed, a new one published.
 pub mod appliance;
+/// Two pieces of work at once.
+mod at_once;
 /// What a world and the upgrader cost.
 pub mod bench;
 /// The upgrader's programs, built as they are shipped.
@@ -16,6 +18,8 @@ pub mod command;
 pub mod crash;
 /// TOML files.
 pub mod data;
+/// The product's database, in a PostgreSQL of Debian's.
+pub mod database;
 /// .deb files.
 pub mod deb;
 /// An upgrade to watch.

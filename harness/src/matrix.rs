@@ -10,6 +10,8 @@ pub mod cell;
 pub mod check;
 /// How a run goes with nothing in its way.
 pub(crate) mod course;
+/// What is looked at in a database.
+mod database;
 /// What vendors do wrong: the files in `defects/`.
 pub mod defect;
 /// What is expected of a run.

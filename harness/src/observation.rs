@@ -210,19 +210,24 @@ fn turns(journal: &str, services: &[&str]) -> Result<Vec<Turn>> {
 impl Happened {
     /// Reads what happened to these services, and which hooks ran, since a mark.
     pub fn since(mark: &Mark, machine: &Machine, services: &[&str]) -> Result<Self> {
-        let seen = machine.sh(&format!(
+        Self::read(&machine.sh(&Self::script(mark))?, services)
+    }
+
+    /// What prints it.
+    pub(crate) fn script(mark: &Mark) -> String {
+        format!(
             "journalctl --sync
             tail -n +{} {HOOK_MARKS} 2>/dev/null || :
             echo ==
             journalctl --quiet --after-cursor='{}' --output=json --output-fields=MESSAGE_ID,UNIT _PID=1",
             mark.hooks + 1,
             mark.cursor
-        ))?;
-        let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
-        Self::read(hooks, journal, services)
+        )
     }
 
-    fn read(hooks: &str, journal: &str, services: &[&str]) -> Result<Self> {
+    /// Reads what that printed.
+    pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
+        let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
         let hooks = hooks.lines().map(str::to_owned).collect();
         let mut happened = Self { hooks, turns: turns(journal, services)?, ..Self::default() };
         let mut down_since: BTreeMap<String, u64> = BTreeMap::new();
@@ -305,7 +310,7 @@ mod tests {
             r#"{"__REALTIME_TIMESTAMP":"5","__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
         ]
         .join("\n");
-        let happened = Happened::read("pre-upgrade 10-a\n", &journal, &["a", "b", "c"]).unwrap();
+        let happened = Happened::read(&format!("pre-upgrade 10-a\n==\n{journal}"), &["a", "b", "c"]).unwrap();
         assert_eq!(happened.hooks, ["pre-upgrade 10-a"]);
         assert_eq!(happened.stops, ["b", "a", "b", "c"]);
         assert_eq!(happened.starts, ["b", "a", "b"]);

@@ -20,7 +20,7 @@ pub struct World {
 }
 
 /// What is never the same twice lies between these.
-const VARYING: [(&str, &str); 14] = [
+const VARYING: [(&str, &str); 17] = [
     // Who holds a lock, as the upgrader names it, and as apt does.
     ("(process ", ")"),
     ("held by process ", " "),
@@ -39,6 +39,10 @@ const VARYING: [(&str, &str); 14] = [
     // When an upgrade was there last.
     ("was cut short on ", "."),
     ("the upgrade ended on ", " ("),
+    // When a database was saved, and how big it is: each PostgreSQL has its own size.
+    ("/dumps/xivo-asterisk-", ".dump"),
+    ("it is kept as asterisk_", "\n"),
+    (" may take ", "\n"),
     // How many paths Debian's own programs have changed beside the packages'.
     ("  ", " paths put back, "),
     (" paths put back, ", " removed that had come"),

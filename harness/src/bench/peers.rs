@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use super::matrix::{passed, plain};
-use super::{Sheet, median};
+use super::{RUNS, Sheet, median};
 use crate::appliance;
 use crate::deb;
 use crate::engine::Engine;
@@ -17,9 +17,6 @@ use crate::machine::Disk;
 use crate::matrix::cell::Cell;
 use crate::release::Release;
 use crate::world::World;
-
-/// How often each is measured, in turns.
-const RUNS: usize = 3;
 
 /// A warm cell takes at most this many times what piuparts takes.
 const LIMIT: f64 = 1.0 / 3.0;

@@ -68,7 +68,7 @@ impl Known {
     fn of(cell: &Cell) -> Option<Self> {
         let snapshot = format!("matrix/{}/{}", cell.scenario, cell.snapshot());
         match (&cell.strike, cell.scenario.as_str()) {
-            (Some(strike), "faults") => {
+            (Some(strike), "faults" | "database") => {
                 let (name, step) =
                     strike.name().split_once('@').map(|(name, step)| (name.to_owned(), step.to_owned()))?;
                 Some(Self { name, step: Some(step), description: one_line(&strike.fault.description), snapshot })

@@ -5,18 +5,18 @@ use anyhow::{Context as _, Result};
 
 use super::NamedState;
 use super::machines::{Installed, Machines, PATIENCE};
+use crate::at_once::both;
 use crate::image::Debian;
 use crate::machine::Machine;
 use crate::matrix::answer::Answer;
 use crate::matrix::before::Before;
 use crate::matrix::check::{Check, FAILED_UNITS, Upgraded};
-use crate::matrix::course;
+use crate::matrix::course::Course;
 use crate::matrix::expectation::{End, Expectation};
 use crate::matrix::own::{Data, Own};
-use crate::matrix::record::{Place, Record};
+use crate::matrix::record::{NONE, Place, Record};
 use crate::matrix::run::millis;
-use crate::matrix::timeline;
-use crate::observation::{Happened, Mark, SystemState};
+use crate::observation::{Mark, SystemState};
 use crate::world::World;
 
 /// What its cells belong to, in reports.
@@ -52,7 +52,7 @@ impl Machines<'_> {
             to: to.to_owned(),
             debian: debian.to_string(),
             state: state.name.clone(),
-            fault: "none".to_owned(),
+            fault: NONE.to_owned(),
             answer: Answer::Unasked.key().to_owned(),
         };
         let again = self.options.again(from, debian, state);
@@ -137,9 +137,8 @@ impl Machines<'_> {
         record.exit = Some(transcript.exit);
         record.screen = world.redacted(&transcript.screen);
         record.expect(&transcript, expected);
-        let log = machine.sh(&format!("cat /var/log/{}.log 2>/dev/null || :", self.upgrader.name))?;
-        let happened = Happened::since(&mark, machine, &services)?;
-        record.timeline = timeline::of(&log, &happened.turns);
+        let course = Course::of(&self.upgrader.name, &mark, machine, &services)?;
+        record.timeline.clone_from(&course.timeline);
         // What was put back lacks all that is new: that is no news.
         let end = match (expected.end(), record.exit) {
             (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
@@ -147,15 +146,12 @@ impl Machines<'_> {
         };
         match (end, installed) {
             (End::Upgraded, Some(installed)) => {
-                let restarts = course::restarts(&happened, machine, &services)?;
-                record.look(("every service had one turn, after those that it needs", restarts));
+                record.look(course.restarts());
                 let files = machine.sh(&format!("dpkg-query --listfiles {}", self.upgrader.name))?;
-                let left_out = course::hooks_left_out(files.lines(), &record.timeline);
-                record.look(("every hook that is shipped ran", left_out));
-                self.look(machine, installed, expected, (&failed_before, &mark), record)?;
-                for check in own.checks(machine, Data::Directories)? {
-                    record.look(check);
-                }
+                record.look(course.hooks_left_out(files.lines()));
+                let look = || self.look(machine, installed, expected, (&failed_before, &mark));
+                let (looked, kept) = both(look, || own.checks(machine, Data::Directories))?;
+                looked.into_iter().chain(kept).for_each(|check| record.look(check));
             }
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
             (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),
@@ -176,8 +172,7 @@ impl Machines<'_> {
         installed: &Installed,
         expect: &Expectation,
         (failed_before, since): (&[String], &Mark),
-        record: &mut Record,
-    ) -> Result<()> {
+    ) -> Result<Vec<Check>> {
         // Services of the world outside do not say which version they are.
         let services: Vec<_> = self.options.services().into_iter().map(|name| (name, None)).collect();
         let upgraded = Upgraded {
@@ -192,11 +187,9 @@ impl Machines<'_> {
             failed_before,
             since,
         };
-        for check in upgraded.checks()? {
-            record.look(check);
-        }
-        record.look(self.ready(machine, expect)?);
-        Ok(())
+        let mut checks = upgraded.checks()?;
+        checks.push(self.ready(machine, expect)?);
+        Ok(checks)
     }
 
     /// Asks the services themselves, in the vendor's own words.

@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use upgrader::validated::Set;
 
 use super::offer::{Offer, Origin, version};
 use super::{Options, manifest};
 use crate::appliance::INSTALLATION;
+use crate::at_once::both;
 use crate::deb;
 use crate::engine::Engine;
 use crate::image::{Debian, Image};
@@ -95,11 +96,7 @@ impl<'a> Machines<'a> {
             self.install(&world, debian, &offer, None)?;
             anyhow::Ok((Portrait::of(&world.machine)?, self.set(&world.machine, debian, &base)?))
         };
-        let (one, other) = std::thread::scope(|scope| {
-            let other = scope.spawn(install);
-            (install(), other.join().map_err(|_| anyhow!("a thread panicked")))
-        });
-        let ((portrait, set), (other, _)) = (one?, other??);
+        let ((other, _), (portrait, set)) = both(install, install)?;
         let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
         let own = portrait.differences(&other).into_iter().map(named).collect();
         let packages = portrait.packages();

@@ -6,7 +6,7 @@ use super::answer::Answer;
 use super::defect::Defect;
 use super::expectation::Expectation;
 use super::fault::Strike;
-use super::record::Place;
+use super::record::{NONE, Place};
 use super::scenario::FRESH;
 use super::state::State;
 use crate::image::Debian;
@@ -26,6 +26,8 @@ pub struct Cell {
     pub debian: Debian,
     /// The Debian that it goes to with the same run, if its sources have that.
     pub next_debian: Option<Debian>,
+    /// Whether it has a database, which the release changes.
+    pub has_database: bool,
     /// The name of the machine's state.
     pub state_name: String,
     /// The state.
@@ -54,7 +56,7 @@ impl Cell {
             to: self.to.clone(),
             debian: self.debians(),
             state: self.state_name.clone(),
-            fault: self.strike.as_ref().map_or_else(|| "none".to_owned(), Strike::name),
+            fault: self.strike.as_ref().map_or_else(|| NONE.to_owned(), Strike::name),
             answer: self.answer.key().to_owned(),
         }
     }
@@ -133,6 +135,9 @@ impl Cell {
                 self.debian, self.from, self.to
             ),
         ];
+        if self.has_database {
+            paragraphs.push("Its database is in a PostgreSQL of Debian's, with a thousand calls in it.".to_owned());
+        }
         if let Some(next) = self.next_debian {
             paragraphs.push(format!("Its sources for Debian are those of {next}, so that it becomes one."));
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::expectation::Expectation;
 use super::outlived::{self, outlived};
 use super::portrait::Portrait;
+use crate::at_once::both;
 use crate::image::Debian;
 use crate::machine::Machine;
 use crate::observation::{Mark, SystemState};
@@ -130,10 +131,11 @@ impl Upgraded<'_> {
         Ok(checks)
     }
 
-    /// All that is looked at, with one command.
+    /// All that is looked at, with two commands at once: one walks over all files, and waits for the disk.
     fn look(&self) -> Result<Seen> {
         let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
-        let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, portrait, debian] =
+        let portrait = || Portrait::of(self.machine);
+        let others = || {
             self.machine.ask([
                 &SystemState::script(&services),
                 "dpkg --audit; ls /var/lib/dpkg/updates",
@@ -145,9 +147,11 @@ impl Upgraded<'_> {
                 &LEFT.replace("@NAME@", self.upgrader),
                 &format!("{} history --json", self.upgrader),
                 "find /etc -xtype f -exec sha256sum {} +",
-                &Portrait::script(),
                 "grep ^VERSION_CODENAME= /etc/os-release",
-            ])?;
+            ])
+        };
+        let (portrait, [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian]) =
+            both(portrait, others)?;
         Ok(Seen {
             state: SystemState::read(&state, &services)?,
             audit,
@@ -159,7 +163,7 @@ impl Upgraded<'_> {
             left,
             reports: serde_json::from_str(&reports).context("the history")?,
             sums: sums_by_path(&sums),
-            portrait: Portrait::parse(&portrait),
+            portrait,
             debian,
         })
     }

@@ -200,6 +200,7 @@ fn read(name: &str, path: &Path) -> Result<Cell> {
         to: written.to,
         debian: written.on,
         next_debian: None,
+        has_database: false,
         remarks: Vec::new(),
         state_name: name.to_owned(),
         state: State { prepare: written.prepare, ..State::default() },

@@ -17,6 +17,9 @@ use crate::server::fault::{Affected, RepositoryFault};
 pub struct Fault {
     /// What goes wrong, for a person.
     pub description: String,
+    /// Whether it needs a database wherever it strikes; at the step `migrate` each does.
+    #[serde(default)]
+    pub database: bool,
     /// What is wrong with the repository; which files that is about comes from the step.
     pub repository: Option<server::fault::Fault>,
     /// Shell commands that run on the machine before the upgrader is started.
@@ -122,6 +125,12 @@ impl Strike {
     #[must_use]
     pub fn strikes(&self) -> bool {
         self.fault.power_cut || !self.fault.strike.is_empty()
+    }
+
+    /// Whether it strikes only machines that have a database.
+    #[must_use]
+    pub fn needs_database(&self) -> bool {
+        self.fault.database || self.step == Step::Migrate
     }
 
     /// What is wrong with the repository when the step comes to it.

@@ -19,8 +19,22 @@ const SERVICE: &str = "xivo-provd";
 /// The last service of the order. When it is up, nothing is left but to look whether all stay up.
 const LAST_SERVICE: &str = "nginx";
 
+/// Holds the database's table until a run wants it for its migration, and has done there what has to be done.
+const HOLD: &str = r"#!/bin/sh
+mkfifo @PROGRAM@.sql
+runuser -u postgres -- psql --quiet asterisk <@PROGRAM@.sql &
+exec 3>@PROGRAM@.sql
+rm @PROGRAM@.sql
+locks() { runuser -u postgres -- psql -XAtq --command='SELECT granted FROM pg_locks WHERE relation = to_regclass($$calls$$)' asterisk; }
+echo 'BEGIN; LOCK TABLE calls;' >&3
+until locks | grep -q t; do sleep 0.02; done
+: >@PROGRAM@.held
+until locks | grep -q f; do sleep 0.02; done
+@PROGRAM@
+";
+
 /// A place in the middle of a step at which shell commands can run on the machine, by what a machine has for that: apt's and dpkg's
-/// own hooks, maintainer scripts, hooks of the admin, drop-ins of units. Nothing of the upgrader has to know.
+/// own hooks, maintainer scripts, hooks of the admin, drop-ins of units, locks of the database. Nothing of the upgrader has to know.
 ///
 /// Two steps are come at from elsewhere: the question when it is asked, and the download when the repository is asked for a package.
 #[derive(Debug, Clone, Copy)]
@@ -94,13 +108,22 @@ impl Point {
                     ))
                     .map(drop)
             }
+            Step::Migrate => {
+                // Whoever wants to save or to migrate the database waits for its table in the meantime.
+                let hold = HOLD.replace("@PROGRAM@", &program);
+                machine.write(&format!("{program}.later"), hold.as_bytes(), 0o755)?;
+                machine.sh(&format!(
+                    "systemd-run --quiet --collect --unit={name} {program}.later
+                     timeout 20 sh -c 'until test -e {program}.held; do sleep 0.02; done'"
+                ))?;
+                Ok(())
+            }
             // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
             Step::Plan
             | Step::Confirm
             | Step::Download
             | Step::Arm
             | Step::Packages
-            | Step::Migrate
             | Step::RollBack
             | Step::RollBackDatabase
             | Step::RestartOld
@@ -122,7 +145,8 @@ impl Point {
     pub(super) fn disarm(self, machine: &Machine) -> Result<()> {
         let (name, program) = (self.name, self.program());
         machine.sh(&format!(
-            "rm -f {program} {program}.later /etc/apt/apt.conf.d/99{name} /etc/xivo-upgrade/*-upgrade.d/50-{name}
+            "systemctl stop {name} 2>/dev/null || :
+             rm -f {program} {program}.later {program}.held /etc/apt/apt.conf.d/99{name} /etc/xivo-upgrade/*-upgrade.d/50-{name}
              cd /etc/systemd/system
              for service in {SERVICE} {LAST_SERVICE}; do
                  if rm $service.service.d/{name}.conf 2>/dev/null; then rmdir --ignore-fail-on-non-empty $service.service.d; fi

@@ -6,11 +6,13 @@ use anyhow::{Context as _, Result};
 
 use crate::appliance;
 use crate::binaries;
+use crate::database;
 use crate::deb;
 use crate::image::{Debian, Image};
 use crate::machine::Machine;
 use crate::package::Package;
 use crate::release::Release;
+use crate::world::World;
 
 /// Prints `unit NAME enabled`, `masked` or `disabled` of every unit file. systemd's own list of them takes it a third of a second, and
 /// comes from the same links.
@@ -44,8 +46,10 @@ systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ 
 systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\).*/trigger \1 \2/p'
 "#;
 
-/// Services that are there or not as it comes: systemd's own, of moments long past, and one that had nothing to do at boot.
-const FLEETING: [&str; 8] = [
+/// Services that are there or not as it comes: systemd's own, of moments long past, one that had nothing to do at boot, and what a fault
+/// waits in.
+const FLEETING: [&str; 9] = [
+    "service strike.service ",
     "service xivo-upgrade-resume.service inactive",
     "service systemd-",
     "service ldconfig.service",
@@ -73,11 +77,28 @@ impl Portrait {
 
     /// Of a machine on which a release was installed, with this upgrader. It is kept for all who ask, in the target directory.
     pub fn of_installed(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
+        Self::kept(debian, release, upgrader, "", || appliance::at_release(debian, &release.version, upgrader))
+    }
+
+    /// The same of one that has a database.
+    pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
+        let install = || appliance::with_database(debian, release, upgrader);
+        Self::kept(debian, release, upgrader, database::PREPARE, install)
+    }
+
+    /// The one that is kept of such a machine, or that of one that is made now. `prepared` is how it was before the release came.
+    fn kept(
+        debian: Debian,
+        release: &Release,
+        upgrader: &Package,
+        prepared: &str,
+        install: impl FnOnce() -> Result<World>,
+    ) -> Result<Self> {
         let packages = release.packages.iter().chain([upgrader]).map(|package| Ok(deb::build(package)?.bytes));
         let packages = packages.collect::<Result<Vec<_>>>()?;
         let machine = debian.machine();
-        let ingredients =
-            packages.iter().map(AsRef::as_ref).chain([machine.tag.as_bytes(), SCRIPT.as_bytes(), UNITS.as_bytes()]);
+        let ingredients = [machine.tag.as_str(), prepared, SCRIPT, UNITS].map(str::as_bytes);
+        let ingredients = packages.iter().map(AsRef::as_ref).chain(ingredients);
         let name = Image::of("portrait", ingredients).tag;
         let directory = binaries::target().join("matrix/portraits");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
@@ -91,8 +112,7 @@ impl Portrait {
         if let Some(kept) = read(&path)? {
             return Ok(kept);
         }
-        let world = appliance::at_release(debian, &release.version, upgrader)?;
-        let portrait = Self::of(&world.machine)?;
+        let portrait = Self::of(&install()?.machine)?;
         let lines: Vec<&str> = portrait.0.iter().map(String::as_str).collect();
         let new = path.with_extension("new");
         fs::write(&new, lines.join("\n"))?;

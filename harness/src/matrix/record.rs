@@ -49,6 +49,9 @@ pub struct Record {
     pub again: String,
 }
 
+/// What is called what goes wrong if nothing does.
+pub const NONE: &str = "none";
+
 /// Where a cell is in the matrix.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,7 +66,7 @@ pub struct Place {
     pub debian: String,
     /// The state of the machine; `fresh` for one as it was installed.
     pub state: String,
-    /// What goes wrong, and at which step (`hook-fails@pre-upgrade-hooks`); `none` if nothing does.
+    /// What goes wrong, and at which step (`hook-fails@pre-upgrade-hooks`); [`NONE`] if nothing does.
     pub fault: String,
     /// What the person does who is asked.
     pub answer: String,

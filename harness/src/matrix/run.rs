@@ -12,18 +12,20 @@ use super::answer::QUESTION;
 use super::before::Before;
 use super::cell::Cell;
 use super::check::{FAILED_UNITS, Upgraded};
-use super::course;
+use super::course::{self, Course};
+use super::database::{migrated, unchanged};
 use super::expectation::{End, Expectation};
 use super::fault::Strike;
 use super::own::{Data, Own};
 use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
-use super::timeline;
 use crate::appliance;
+use crate::at_once::both;
 use crate::binaries;
+use crate::database;
 use crate::machine::{Command, Machine};
-use crate::observation::{Happened, Mark};
+use crate::observation::Mark;
 use crate::package::Package;
 use crate::release::Release;
 use crate::repository::ORIGIN;
@@ -63,6 +65,8 @@ struct Running<'a> {
     /// The new release as it is published.
     release: Release,
     upgrader: Package,
+    /// The database as it was, if the machine has one.
+    database: Option<String>,
     /// Units that have failed before the upgrader is started.
     failed_before: Vec<String>,
     /// When it is started.
@@ -150,17 +154,22 @@ impl Cell {
 impl<'a> Running<'a> {
     /// A machine as it is in the field, and the new release published for it.
     fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
-        let upgrader = appliance::upgrader()?;
+        let today = appliance::upgrader()?;
         let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
-        let installed = if cell.state.old_upgrader
+        // A release that changes the database brings its migration with an upgrader of its own. That it stays when the machine goes back is
+        // another story: where something goes wrong, it has come before.
+        let is_old = (cell.has_database && cell.strike.is_none())
+            || cell.state.old_upgrader
             || at(Step::SelfUpdate)
-            || stop.is_some_and(|stop| stop.step == Step::SelfUpdate)
-        {
-            &appliance::old_upgrader()?
+            || stop.is_some_and(|stop| stop.step == Step::SelfUpdate);
+        let installed = if is_old { &appliance::old_upgrader()? } else { &today };
+        let mut world = if cell.has_database {
+            let old = database::release(&cell.from)?;
+            let brought = if is_old { old.clone() } else { database::release(&cell.to)? };
+            appliance::with_database(cell.debian, &old, &database::upgrader(installed.clone(), &brought)?)?
         } else {
-            &upgrader
+            appliance::at_release(cell.debian, &cell.from, installed)?
         };
-        let mut world = appliance::at_release(cell.debian, &cell.from, installed)?;
         if let Some(defect) = &cell.defect {
             defect.install_old(&mut world)?;
         }
@@ -174,8 +183,13 @@ impl<'a> Running<'a> {
             ))?;
         }
         let (mut release, upgrader) = match &cell.defect {
-            Some(defect) => (defect.candidate.clone(), defect.upgrader(upgrader)?),
-            None => (Release::named(&cell.to)?, upgrader),
+            Some(defect) => (defect.candidate.clone(), defect.upgrader(today)?),
+            None if cell.has_database => {
+                let new = database::release(&cell.to)?;
+                let upgrader = database::upgrader(today, &new)?;
+                (new, upgrader)
+            }
+            None => (Release::named(&cell.to)?, today),
         };
         if at(Step::Packages) {
             strike_point(Step::Packages).arm_package(&mut release.packages)?;
@@ -189,6 +203,7 @@ impl<'a> Running<'a> {
         }
         // What a fault brings with it, and takes away again, is not the admin's.
         let own = Own::of(&world.machine)?;
+        let database = cell.has_database.then(|| database::portrait(&world.machine)).transpose()?;
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
@@ -198,7 +213,7 @@ impl<'a> Running<'a> {
         let [failed, mark] = world.machine.ask([FAILED_UNITS, &Mark::script()])?;
         let (failed_before, mark) = (failed.lines().map(str::to_owned).collect(), Mark::read(&mark)?);
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
-        Ok(Self { cell, world, own, failed_before, mark, release, upgrader, document: String::new(), record })
+        Ok(Self { cell, world, own, database, failed_before, mark, release, upgrader, document: String::new(), record })
     }
 
     fn go(&mut self) -> Result<()> {
@@ -220,9 +235,9 @@ impl<'a> Running<'a> {
             self.record.exit = Some(transcript.exit);
             self.record.expect(&transcript, &expected);
         }
-        let happened = Happened::since(&self.mark, &self.world.machine, &SERVICES)?;
-        let log = self.world.machine.sh("cat /var/log/xivo-upgrade.log 2>/dev/null || :")?;
-        self.record.timeline = timeline::of(&log, &happened.turns);
+        let course = Course::of(&self.upgrader.name, &self.mark, &self.world.machine, &SERVICES)?;
+        self.record.timeline.clone_from(&course.timeline);
+        let happened = &course.happened;
         let shown = self.world.redacted(&if cut { without_exit(&transcript) } else { transcript.to_string() });
         let shown = if self.cell.next_debian.is_some() { without_debians_packages(&shown) } else { shown };
         let _ = write!(self.document, "\n{shown}\n");
@@ -244,11 +259,9 @@ impl<'a> Running<'a> {
         match expected.end() {
             End::Upgraded => {
                 if self.cell.strike.is_none() {
-                    let restarts = course::restarts(&happened, &self.world.machine, &SERVICES)?;
-                    self.record.look(("every service had one turn, after those that it needs", restarts));
+                    self.record.look(course.restarts());
                     let files = self.upgrader.files.iter().map(|file| file.path.as_str());
-                    let left_out = course::hooks_left_out(files, &self.record.timeline);
-                    self.record.look(("every hook that is shipped ran", left_out));
+                    self.record.look(course.hooks_left_out(files));
                 }
                 self.mend()?;
                 self.look_at_the_upgraded(&expected)
@@ -343,6 +356,11 @@ impl<'a> Running<'a> {
         self.mend()?;
         self.world.behave()?;
         self.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
+        if let Some(before) = &self.database
+            && self.cell.expectation().end() != End::Stuck
+        {
+            self.record.look(unchanged(before, &self.world.machine)?);
+        }
         let expected = self.cell.expectation_again();
         let transcript = self.world.upgrade(&["--yes"]).in_shell(&self.cell.state.shell).run()?;
         self.record.expect(&transcript, &expected);
@@ -360,6 +378,9 @@ impl<'a> Running<'a> {
         let debian = self.cell.next_debian.unwrap_or(self.cell.debian);
         let installed = match &self.cell.defect {
             Some(defect) => defect.portrait_of_new(debian, &self.upgrader),
+            None if self.cell.has_database => {
+                Portrait::with_database(debian, &database::release(&self.cell.to)?, &self.upgrader)
+            }
             None => Portrait::of_installed(debian, &Release::named(&self.cell.to)?, &self.upgrader),
         }?;
         let published = self.release.packages.iter().chain([&self.upgrader]);
@@ -378,13 +399,16 @@ impl<'a> Running<'a> {
             failed_before: &self.failed_before,
             since: &self.mark,
         };
-        let undeclared = course::undeclared_services(&self.release);
-        self.record.look(("every service of the release is in the declared order", undeclared));
-        for check in upgraded.checks()?.into_iter().chain(self.own.checks(&self.world.machine, Data::Files)?) {
-            self.record.look(check);
-        }
+        // A server makes and removes files of its own.
+        let data = if self.cell.has_database { Data::Directories } else { Data::Files };
+        let (looked, kept) = both(|| upgraded.checks(), || self.own.checks(&self.world.machine, data))?;
+        self.record.look(course::undeclared_services(&self.release));
+        looked.into_iter().chain(kept).for_each(|check| self.record.look(check));
         if let Some(check) = self.cell.state.check(&self.world.machine)? {
             self.record.look(check);
+        }
+        if self.database.is_some() {
+            self.record.look(migrated(&self.world.machine, &self.release)?);
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::answer::Answer;
 use super::cell::Cell;
 use super::expectation::Expectation;
 use super::fault::{Fault, Strike, key};
+use super::record::NONE;
 use super::state::State;
 use crate::data;
 use crate::image::Debian;
@@ -31,14 +32,17 @@ struct Scenario {
     to: Vec<Spanned<String>>,
     /// The releases of Debian; `bookworm-to-trixie` is a machine that goes from one to the next with the same run.
     on: Vec<Spanned<String>>,
-    /// Those cells that run on all of them: parts of their names. The others run on one of them each, in turn; without this key, all run on
+    /// Those cells that run on all of them: parts of their names, or the whole of one. The others run on one of them each, in turn; without this key, all run on
     /// all.
     everywhere: Option<Vec<Spanned<String>>>,
+    /// Whether the machines have a database, which the releases change.
+    #[serde(default)]
+    database: bool,
     /// The states of the machines; `*` is all of them.
     #[serde(default)]
     states: Vec<Spanned<String>>,
     /// What goes wrong, everywhere it can (`hook-fails`) or at one step (`hook-fails@pre-upgrade-hooks`); `*` is everything
-    /// everywhere.
+    /// everywhere; `none` is a run in which nothing does. Those that need a database strike where there is one, and no others do.
     #[serde(default)]
     faults: Vec<Spanned<String>>,
     /// What the person does.
@@ -47,7 +51,7 @@ struct Scenario {
     /// What is expected, whatever the states, faults and answers say.
     #[serde(default)]
     expect: Expectation,
-    /// Those cells that every run of the tests has a look at: parts of their names.
+    /// Those cells that every run of the tests has a look at: parts of their names, or the whole of one.
     #[serde(default)]
     chosen: Vec<Spanned<String>>,
     /// Those cells of which something else is expected, or which are left out.
@@ -59,7 +63,7 @@ struct Scenario {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Exception {
-    /// A part of their names.
+    /// A part of their names, or the whole of one.
     of: Spanned<String>,
     /// Why, for a person.
     because: String,
@@ -147,6 +151,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                             to: to.version.clone(),
                             debian,
                             next_debian,
+                            has_database: scenario.database,
                             state_name: state_name.clone(),
                             state: state.clone(),
                             strike: strike.clone(),
@@ -162,46 +167,50 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         }
     }
     if let Some(everywhere) = &scenario.everywhere {
-        for part in everywhere {
-            ensure_some(&cells, Cell::name_anywhere, part, &at)?;
-        }
-        take_turns(&mut cells, &debians, everywhere);
+        let everywhere = everywhere.iter().map(|part| meant(&cells, Cell::name_anywhere, part, &at));
+        let everywhere: Vec<_> = everywhere.collect::<Result<_>>()?;
+        take_turns(&mut cells, &debians, &everywhere.into_iter().flatten().collect());
     }
     for Exception { of, because, expect } in &scenario.except {
-        ensure_some(&cells, Cell::name, of, &at)?;
-        let concerned = |cell: &Cell| cell.name().contains(of.get_ref().as_str());
+        let concerned = meant(&cells, Cell::name, of, &at)?;
         let Some(expect) = expect else {
-            cells.retain(|cell| !concerned(cell));
+            cells.retain(|cell| !concerned.contains(&cell.name()));
             continue;
         };
-        for cell in cells.iter_mut().filter(|cell| concerned(cell)) {
+        for cell in cells.iter_mut().filter(|cell| concerned.contains(&cell.name())) {
             cell.expect = expect.or(&cell.expect);
             cell.remarks.push(because.clone());
         }
     }
     ensure!(!cells.is_empty(), "{}: no cell comes of it", path.display());
-    for chosen in &scenario.chosen {
-        ensure_some(&cells, Cell::name, chosen, &at)?;
-        cells
-            .iter_mut()
-            .filter(|cell| cell.name().contains(chosen.get_ref().as_str()))
-            .for_each(|cell| cell.chosen = true);
+    for part in &scenario.chosen {
+        let chosen = meant(&cells, Cell::name, part, &at)?;
+        cells.iter_mut().filter(|cell| chosen.contains(&cell.name())).for_each(|cell| cell.chosen = true);
     }
     Ok(cells)
 }
 
-fn ensure_some(cells: &[Cell], name: impl Fn(&Cell) -> String, part: &Spanned<String>, at: Where<'_>) -> Result<()> {
-    let found = cells.iter().any(|cell| name(cell).contains(part.get_ref().as_str()));
-    ensure!(found, "{}: no cell of the scenario has {:?} in its name", at(part), part.get_ref());
-    Ok(())
+/// The names of the cells that have this in their names. If it is the whole name of one, only that is meant.
+fn meant(
+    cells: &[Cell],
+    name: impl Fn(&Cell) -> String,
+    part: &Spanned<String>,
+    at: Where<'_>,
+) -> Result<BTreeSet<String>> {
+    let (names, text): (BTreeSet<String>, _) = (cells.iter().map(name).collect(), part.get_ref());
+    if let Some(whole) = names.get(text) {
+        return Ok(BTreeSet::from([whole.clone()]));
+    }
+    let found: BTreeSet<String> = names.into_iter().filter(|name| name.contains(text)).collect();
+    ensure!(!found.is_empty(), "{}: no cell of the scenario has {text:?} in its name", at(part));
+    Ok(found)
 }
 
 /// Leaves of each cell the one on one release of Debian, the next one's on the next: by their names, so that each fault is seen on several.
 /// Those that run everywhere have no turn.
-fn take_turns(cells: &mut Vec<Cell>, debians: &[(Debian, Option<Debian>)], everywhere: &[Spanned<String>]) {
-    let has_turn = |name: &String| !everywhere.iter().any(|part| name.contains(part.get_ref().as_str()));
-    let names: BTreeSet<String> = cells.iter().map(Cell::name_anywhere).filter(has_turn).collect();
-    let turns: BTreeMap<_, _> = names.into_iter().zip(debians.iter().cycle()).collect();
+fn take_turns(cells: &mut Vec<Cell>, debians: &[(Debian, Option<Debian>)], everywhere: &BTreeSet<String>) {
+    let names: BTreeSet<String> = cells.iter().map(Cell::name_anywhere).collect();
+    let turns: BTreeMap<_, _> = names.difference(everywhere).zip(debians.iter().cycle()).collect();
     let its_turn =
         |cell: &Cell| turns.get(&cell.name_anywhere()).is_none_or(|turn| **turn == (cell.debian, cell.next_debian));
     cells.retain(its_turn);
@@ -245,18 +254,29 @@ fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Opti
             .get_ref()
             .split_once('@')
             .map_or((written.get_ref().as_str(), None), |(name, step)| (name, Some(step)));
+        if name == NONE {
+            strikes.push(None);
+            continue;
+        }
         if name == "*" {
-            strikes.extend(parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name)));
+            let all = parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name));
+            strikes.extend(all.filter(|strike| strike.needs_database() == scenario.database).map(Some));
             continue;
         }
         let fault =
             parts.faults.get(name).with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?;
         let before = strikes.len();
         let is_meant = |strike: &Strike| step.is_none_or(|step| key(strike.step) == step);
-        strikes.extend(fault.strikes(name).into_iter().filter(is_meant));
-        ensure!(strikes.len() > before, "{}: {name} does not strike there", at(written));
+        let meant = fault.strikes(name).into_iter().filter(is_meant);
+        strikes.extend(meant.filter(|strike| strike.needs_database() == scenario.database).map(Some));
+        let database = if scenario.database { "with" } else { "without" };
+        ensure!(
+            strikes.len() > before,
+            "{}: {name} does not strike there, on machines {database} a database",
+            at(written)
+        );
     }
-    Ok(strikes.into_iter().map(Some).collect())
+    Ok(strikes)
 }
 
 /// Where a scenario is.

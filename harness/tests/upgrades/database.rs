@@ -2,10 +2,10 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 use harness::appliance::{self, OLD_UPGRADER};
+use harness::database::{PREPARE, TABLE, UP, ask, migrations, portrait};
 use harness::image::Debian;
 use harness::observation::HOOK_MARKS;
 use harness::package::Package;
-use harness::release::Release;
 use harness::transcript::Transcript;
 use harness::world::World;
 
@@ -20,12 +20,6 @@ pub(crate) const STORIES: &[Story] = &[
                   before can be restored.",
         tell: database,
         has_snapshot: true,
-    },
-    Story {
-        name: "release_with_a_migration",
-        promise: "A release that changes the schema brings its migration with it, in the upgrader that is published with it.",
-        tell: release_with_a_migration,
-        has_snapshot: false,
     },
     Story {
         name: "failing_migration",
@@ -61,76 +55,36 @@ pub(crate) const STORIES: &[Story] = &[
     },
 ];
 
-const PRODUCT: &str = r#"name = "XiVO"
-version-package = "xivo"
-[services]
-order = ["postgresql"]
-[database]
-kind = "postgresql"
-name = "asterisk"
-owner = "asterisk"
-"#;
-
-/// A database with calls in it, of an owner who may do nothing else.
-const DATABASE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
-     --command='CREATE ROLE asterisk LOGIN' --command='CREATE DATABASE asterisk OWNER asterisk'
-runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
-     CREATE TABLE calls (id int PRIMARY KEY, caller text); \
-     INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
-systemctl stop postgresql";
+/// A product that is nothing but its database, of which there is more to say.
+fn definition(more: &str) -> String {
+    format!("name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\norder = [\"postgresql\"]\n{TABLE}{more}")
+}
 
 const MIGRATIONS: &str = "/usr/share/xivo-upgrade/migrations";
 const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
 
 /// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
 fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
-    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], DATABASE)?;
+    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], PREPARE)?;
     world.publish([&Package::new("xivo", "1.0"), upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1")])?;
-    world.machine.sh("until pg_isready --quiet; do sleep 0.1; done")?;
+    world.machine.sh(UP)?;
     Ok(world)
 }
 
-/// Today's upgrader with this product.toml and these migrations.
-fn upgrader(product: &str, migrations: &[(&str, &str)]) -> Result<Package> {
+/// Today's upgrader for such a product, with more in its product.toml and these migrations.
+fn upgrader(more: &str, migrations: &[(&str, &str)]) -> Result<Package> {
     let mut package = appliance::upgrader()?;
     for file in &mut package.files {
         if file.path == appliance::PRODUCT {
-            file.content = product.as_bytes().to_vec();
+            file.content = definition(more).into_bytes();
         }
     }
     for (name, sql) in migrations {
         package = package.file(&format!("{MIGRATIONS}/{name}"), *sql, 0o644);
     }
     Ok(package)
-}
-
-/// What the database answers.
-fn ask(world: &World, database: &str, sql: &str) -> Result<String> {
-    let sql = sql.replace('"', "\\\"");
-    world
-        .machine
-        .sh(&format!("runuser -u postgres -- psql -XAtq --set=ON_ERROR_STOP=1 --dbname={database} --command=\"{sql}\""))
-}
-
-/// The migrations that the database says were applied.
-fn recorded(world: &World) -> Result<String> {
-    ask(world, "asterisk", "SELECT name FROM xivo_upgrade.migrations ORDER BY name")
-}
-
-/// What was shown, without the times in the names of dumps.
-fn shown(world: &World, transcript: &Transcript) -> String {
-    let text = world.redacted(&transcript.to_string());
-    let mut pieces = text.split("xivo-asterisk-");
-    let mut shown = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (time, rest) = piece.split_once(".dump").unwrap_or(("", piece));
-        let time: String =
-            time.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
-        shown = format!("{shown}xivo-asterisk-{time}.dump{rest}");
-    }
-    shown
 }
 
 const FIRST: (&str, &str) = ("001-agents.sql", "-- Agents.\nCREATE TABLE agents (name text PRIMARY KEY);\n");
@@ -155,13 +109,13 @@ systemd-run --quiet sh -c 'until tail -1 /var/log/xivo-upgrade.log | grep "step 
 "#;
 
 fn database(debian: Debian) -> Result<Option<String>> {
-    let mut yesterday = upgrader(PRODUCT, &[FIRST])?;
+    let mut yesterday = upgrader("", &[FIRST])?;
     OLD_UPGRADER.clone_into(&mut yesterday.version);
     let mut world = exchange(debian, &yesterday)?;
     // Nothing but a migration is pending.
     world.machine.sh("apt-mark hold xivo >/dev/null")?;
     let first = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(recorded(&world)? == "001-agents\n", "{first}");
+    ensure!(migrations(&world.machine)? == "001-agents\n", "{first}");
     world.machine.sh("apt-mark unhold xivo >/dev/null")?;
 
     // An old dump, and what a killed run left of one.
@@ -171,15 +125,16 @@ fn database(debian: Debian) -> Result<Option<String>> {
     // The server goes down with the packages, and is not up before it is needed.
     let mut xivo = Package::new("xivo", "1.2");
     xivo.scripts.insert("postinst".to_owned(), GOES_DOWN.to_owned());
-    world.publish([&xivo, &upgrader(PRODUCT, &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
+    world.publish([&xivo, &upgrader("", &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
     let second = world.upgrade(&["--yes"]).run()?;
     ensure!(second.exit == 0, "{second}");
     world.machine.sh("test ! -e /root/down")?;
-    ensure!(recorded(&world)? == "001-agents\n002-agents-from-calls\n010-answered\n", "{second}");
-    let counted = ask(&world, "asterisk", "SELECT count(*), sum(answered), (SELECT count(*) FROM agents) FROM calls")?;
+    ensure!(migrations(&world.machine)? == "001-agents\n002-agents-from-calls\n010-answered\n", "{second}");
+    let counted =
+        ask(&world.machine, "asterisk", "SELECT count(*), sum(answered), (SELECT count(*) FROM agents) FROM calls")?;
     ensure!(counted == "1000|1000|1000\n", "calls, answered, agents: {counted}");
     let others = ask(
-        &world,
+        &world.machine,
         "asterisk",
         "SELECT relname FROM pg_class JOIN pg_roles r ON r.oid = relowner JOIN pg_namespace n ON n.oid = relnamespace \
          WHERE rolname <> 'asterisk' AND nspname IN ('public', 'xivo_upgrade')",
@@ -194,39 +149,13 @@ fn database(debian: Debian) -> Result<Option<String>> {
         ls {DUMPS}/*.dump | tail -1 | xargs cat | runuser -u postgres -- pg_restore --exit-on-error --dbname=restored"
     ))?;
     let restored =
-        ask(&world, "restored", "SELECT count(*), (SELECT count(*) FROM agents), min(c::text) FROM calls c")?;
+        ask(&world.machine, "restored", "SELECT count(*), (SELECT count(*) FROM agents), min(c::text) FROM calls c")?;
     ensure!(restored == "1000|0|(1,\"agent 1\")\n", "the dump has {restored}");
-    ensure!(ask(&world, "restored", "SELECT name FROM xivo_upgrade.migrations")? == "001-agents\n");
+    ensure!(ask(&world.machine, "restored", "SELECT name FROM xivo_upgrade.migrations")? == "001-agents\n");
 
     let third = world.upgrade(&["--yes"]).run()?;
     ensure!(third.exit == 0 && third.screen.contains("Nothing to upgrade"), "{third}");
-    Ok(Some(format!("{}\n{}", shown(&world, &first), shown(&world, &second))))
-}
-
-fn release_with_a_migration(debian: Debian) -> Result<Option<String>> {
-    const DATABASE_TABLE: &[u8] = b"\n[database]\nkind = \"postgresql\"\nname = \"asterisk\"\nowner = \"asterisk\"\n";
-    let with_database = |mut upgrader: Package| {
-        for file in upgrader.files.iter_mut().filter(|file| file.path == appliance::PRODUCT) {
-            file.content.extend_from_slice(DATABASE_TABLE);
-        }
-        upgrader
-    };
-    let (old, new) = (Release::named("1.2.2")?, Release::named("1.2.3")?);
-    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], DATABASE)?;
-    world.publish(old.packages.iter().chain([&with_database(appliance::old_upgrader()?)]))?;
-    world.install(&["xivo", "xivo-upgrade"])?;
-    let upgrader = with_database(new.with_migrations(appliance::upgrader()?));
-    world.publish(new.packages.iter().chain([&upgrader]))?;
-    world.machine.sh("until pg_isready --quiet; do sleep 0.1; done")?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(
-        transcript.exit == 0 && transcript.screen.contains("Database migrations (1): 001-voicemail\n"),
-        "{transcript}"
-    );
-    ensure!(recorded(&world)? == "001-voicemail\n", "{transcript}");
-    let boxes = ask(&world, "asterisk", "SELECT count(*), min(language) FROM voicemail")?;
-    ensure!(boxes == "1000|en\n", "{boxes}");
-    Ok(None)
+    Ok(Some(format!("{}\n{}", world.redacted(&first.to_string()), world.redacted(&second.to_string()))))
 }
 
 fn failing_migration(debian: Debian) -> Result<Option<String>> {
@@ -234,14 +163,17 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
         "002-bad.sql",
         "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
     );
-    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
+    let world = exchange(debian, &upgrader("", &[FIRST, bad])?)?;
     undo_nothing(&world)?;
     let marks = &format!("cat {HOOK_MARKS}");
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");
-    ensure!(recorded(&world)? == "001-agents\n", "{failed}");
-    let left =
-        ask(&world, "asterisk", "SELECT to_regclass('halves') IS NULL, count(*) FROM calls WHERE caller = 'gone'")?;
+    ensure!(migrations(&world.machine)? == "001-agents\n", "{failed}");
+    let left = ask(
+        &world.machine,
+        "asterisk",
+        "SELECT to_regclass('halves') IS NULL, count(*) FROM calls WHERE caller = 'gone'",
+    )?;
     ensure!(left == "t|0\n", "the failed migration left something: {left}");
     ensure!(!world.machine.sh(marks)?.contains("post-upgrade"), "hooks ran on half a database: {failed}");
 
@@ -250,54 +182,49 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
     world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), killed.as_bytes(), 0o644)?;
     let killed = world.upgrade(&["--yes"]).run()?;
     ensure!(killed.exit == 5 && killed.screen.contains("FATAL: terminating connection"), "{killed}");
-    ensure!(recorded(&world)? == "001-agents\n", "{killed}");
-    ensure!(ask(&world, "asterisk", "SELECT to_regclass('halves') IS NULL")? == "t\n", "{killed}");
+    ensure!(migrations(&world.machine)? == "001-agents\n", "{killed}");
+    ensure!(ask(&world.machine, "asterisk", "SELECT to_regclass('halves') IS NULL")? == "t\n", "{killed}");
 
     world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), SECOND.1.as_bytes(), 0o644)?;
     let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0 && recorded(&world)? == "001-agents\n002-bad\n", "{again}");
-    ensure!(ask(&world, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{again}");
+    ensure!(again.exit == 0 && migrations(&world.machine)? == "001-agents\n002-bad\n", "{again}");
+    ensure!(ask(&world.machine, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{again}");
     ensure!(world.machine.sh(marks)?.contains("post-upgrade"), "no hook ran: {again}");
-    Ok(Some(format!("{}\nmended and started again:\n{}", shown(&world, &failed), shown(&world, &again))))
+    Ok(Some(format!(
+        "{}\nmended and started again:\n{}",
+        world.redacted(&failed.to_string()),
+        world.redacted(&again.to_string())
+    )))
 }
 
 fn undone_migration(debian: Debian) -> Result<Option<String>> {
     let bad = ("002-bad.sql", "INSERT INTO agents VALUES ('a'), ('a');\n");
-    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST, bad])?)?;
+    let world = exchange(debian, &upgrader("", &[FIRST, bad])?)?;
     // Somebody who is connected all the time, as a product's services are.
     world.machine.sh(
         "runuser -u postgres -- psql --quiet --command='ALTER DATABASE asterisk SET work_mem = 5555' \
              --command='REVOKE CONNECT ON DATABASE asterisk FROM public'
          systemd-run --quiet --unit=reader --property=Restart=always runuser -u postgres -- psql --dbname=asterisk --command='SELECT pg_sleep(600)'",
     )?;
-    let before = portrait(&world)?;
+    let before = portrait(&world.machine)?;
     let undone = world.upgrade(&["--yes"]).run()?;
     ensure!(undone.exit == 4, "{undone}");
-    ensure!(portrait(&world)? == before, "{before}\nbecame\n{}\n{undone}", portrait(&world)?);
+    ensure!(portrait(&world.machine)? == before, "{before}\nbecame\n{}\n{undone}", portrait(&world.machine)?);
     ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.0", "{undone}");
     ensure!(!world.machine.sh(&format!("cat {HOOK_MARKS}"))?.contains("post-upgrade"), "{undone}");
-    let last = ask(&world, "postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'asterisk_2%'")?;
-    ensure!(ask(&world, last.trim(), "SELECT count(*) FROM xivo_upgrade.migrations")? == "1\n", "{last}");
+    let last = ask(&world.machine, "postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'asterisk_2%'")?;
+    ensure!(ask(&world.machine, last.trim(), "SELECT count(*) FROM xivo_upgrade.migrations")? == "1\n", "{last}");
 
     // With a migration that works it goes through.
     world.machine.sh(&format!("echo 'SELECT 1;' >{MIGRATIONS}/{}", bad.0))?;
     let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0 && recorded(&world)? == "001-agents\n002-bad\n", "{again}");
+    ensure!(again.exit == 0 && migrations(&world.machine)? == "001-agents\n002-bad\n", "{again}");
     let (_, end) = undone.screen.split_once("Upgrading packages\n").unwrap_or_default();
-    let kept_as = (last.trim(), "asterisk_00000000T000000Z");
-    Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..undone }).replace(kept_as.0, kept_as.1)))
-}
-
-/// All that makes the database: what is in it, whose it is, who may use it, how it is set.
-fn portrait(world: &World) -> Result<String> {
-    world.machine.sh(
-        "runuser -u postgres -- pg_dump --create asterisk | grep -v restrict
-         runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"",
-    )
+    Ok(Some(world.redacted(&Transcript { screen: format!("…\n{end}"), ..undone }.to_string())))
 }
 
 fn locked_migration(debian: Debian) -> Result<Option<String>> {
-    let world = exchange(debian, &upgrader(PRODUCT, &[THIRD])?)?;
+    let world = exchange(debian, &upgrader("", &[THIRD])?)?;
     undo_nothing(&world)?;
     // Somebody forgot to end a transaction that has read from the table.
     world.machine.sh(
@@ -309,22 +236,22 @@ fn locked_migration(debian: Debian) -> Result<Option<String>> {
     let waited = world.upgrade(&["--yes"]).run()?;
     ensure!(waited.exit == 5, "{waited}");
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'calls'::regclass AND attname = 'answered'";
-    ensure!(ask(&world, "asterisk", columns)? == "0\n", "{waited}");
+    ensure!(ask(&world.machine, "asterisk", columns)? == "0\n", "{waited}");
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
-    ensure!(ask(&world, "asterisk", end)? == "t\n", "nobody was in the way: {waited}");
+    ensure!(ask(&world.machine, "asterisk", end)? == "t\n", "nobody was in the way: {waited}");
     world.machine.sh("while systemctl is-active --quiet reader; do sleep 0.1; done")?;
     let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0 && recorded(&world)? == "010-answered\n", "{again}");
+    ensure!(again.exit == 0 && migrations(&world.machine)? == "010-answered\n", "{again}");
     let (_, end) = waited.screen.split_once("Upgrading packages\n").unwrap_or_default();
     ensure!(!end.is_empty(), "{waited}");
-    Ok(Some(shown(&world, &Transcript { screen: format!("…\n{end}"), ..waited })))
+    Ok(Some(world.redacted(&Transcript { screen: format!("…\n{end}"), ..waited }.to_string())))
 }
 
 fn unfit_database(debian: Debian) -> Result<Option<String>> {
-    let world = exchange(debian, &upgrader(PRODUCT, &[FIRST])?)?;
+    let world = exchange(debian, &upgrader("", &[FIRST])?)?;
     world.machine.sh("apt-mark hold xivo >/dev/null")?;
     let first = world.upgrade(&["--yes"]).run()?;
-    ensure!(recorded(&world)? == "001-agents\n", "{first}");
+    ensure!(migrations(&world.machine)? == "001-agents\n", "{first}");
     world.machine.sh(&format!("apt-mark unhold xivo >/dev/null; rm -r {DUMPS}"))?;
 
     let product = "/usr/share/xivo-upgrade/product.toml";
@@ -376,11 +303,11 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 1, "{what}: {transcript}");
         ensure!(world.machine.sh(&portrait)? == before, "{what}: the machine changed: {transcript}");
-        writeln!(story, "{what}:\n{}", disk_redacted(&transcript.to_string()))?;
+        writeln!(story, "{what}:\n{}", world.redacted(&transcript.to_string()))?;
         world
             .machine
             .sh(&format!("rm -r /usr/share/xivo-upgrade; mv /root/good /usr/share/xivo-upgrade\n{mending}"))?;
-        ensure!(recorded(&world)? == "001-agents\n", "{what}: {transcript}");
+        ensure!(migrations(&world.machine)? == "001-agents\n", "{what}: {transcript}");
         world.machine.sh(&format!("test ! -e {DUMPS}"))?;
     }
 
@@ -389,20 +316,9 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
         "{pending}; touch $(echo /var/lib/postgresql/*/main)/standby.signal; systemctl restart postgresql"
     ))?;
     let standby = world.upgrade(&["--yes"]).run()?;
-    ensure!(standby.exit == 0 && recorded(&world)? == "001-agents\n", "{standby}");
-    writeln!(story, "the server is a standby:\n{}", shown(&world, &standby))?;
+    ensure!(standby.exit == 0 && migrations(&world.machine)? == "001-agents\n", "{standby}");
+    writeln!(story, "the server is a standby:\n{}", world.redacted(&standby.to_string()))?;
     Ok(Some(story))
-}
-
-/// A text without the size of the database, which differs between versions of PostgreSQL.
-fn disk_redacted(text: &str) -> String {
-    match text.split_once(" may take ") {
-        Some((before, after)) => {
-            let (_, after) = after.split_once('\n').unwrap_or_default();
-            format!("{before} may take …\n{after}")
-        }
-        None => text.to_owned(),
-    }
 }
 
 /// A product's own command: each migration is a directory entry until it is done.
@@ -420,7 +336,7 @@ esac
 "#;
 
 fn own_migration_command(debian: Debian) -> Result<Option<String>> {
-    let command = format!("{PRODUCT}migrate = [\"xivo-dbms\", \"upgrade\"]\n");
+    let command = "migrate = [\"xivo-dbms\", \"upgrade\"]\n";
     let asked = format!("{command}pending = [\"xivo-dbms\", \"pending\"]\n");
     let mut world = exchange(debian, &upgrader(&asked, &[])?)?;
     undo_nothing(&world)?;
@@ -433,22 +349,22 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
     world.publish([&release("1.2", &[("agents", FIRST.1), ("more", SECOND.1)])])?;
     let first = world.upgrade(&["--yes"]).run()?;
     ensure!(first.exit == 0, "{first}");
-    ensure!(ask(&world, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{first}");
+    ensure!(ask(&world.machine, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{first}");
     world.machine.sh(&format!("test $(ls {DUMPS} | wc -l) = 1"))?;
     let nothing = world.upgrade(&["--yes"]).run()?;
     ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
 
     // A command that cannot say what it has to do runs after each change of packages, until it succeeds.
-    world.machine.write("/usr/share/xivo-upgrade/product.toml", command.as_bytes(), 0o644)?;
+    world.machine.write(appliance::PRODUCT, definition(command).as_bytes(), 0o644)?;
     world.publish([&release("1.3", &[("bad", "SELECT nothing;\n")])])?;
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");
     world.machine.write("/usr/share/xivo-dbms/bad", THIRD.1.as_bytes(), 0o644)?;
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.exit == 0, "{again}");
-    ensure!(ask(&world, "asterisk", "SELECT sum(answered) FROM calls")? == "1000\n", "{again}");
+    ensure!(ask(&world.machine, "asterisk", "SELECT sum(answered) FROM calls")? == "1000\n", "{again}");
     let nothing = world.upgrade(&["--yes"]).run()?;
     ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
-    let [first, failed, again] = [first, failed, again].map(|transcript| shown(&world, &transcript));
+    let [first, failed, again] = [first, failed, again].map(|transcript| world.redacted(&transcript.to_string()));
     Ok(Some(format!("{first}\nit fails:\n{failed}\nmended and started again:\n{again}")))
 }

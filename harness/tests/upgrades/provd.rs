@@ -1,7 +1,8 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::exchange::{self, CALLS, HOOKS, PROVD, run_hook};
+use harness::database::CALLS;
+use harness::exchange::{self, HOOKS, PROVD, run_hook};
 use harness::image::Debian;
 use harness::machine::Machine;
 use harness::observation::{Happened, Mark, SystemState};

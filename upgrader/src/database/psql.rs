@@ -138,16 +138,20 @@ pub(super) fn apply(
             said.push(text.to_owned());
             line(text);
         });
-    result.map_err(|error| complaint(&said).map_or(error, |complaint| anyhow!(complaint))).map_err(|error| {
-        if said.iter().any(|line| line.contains("canceling statement due to lock timeout")) {
-            return error.context(format!(
-                "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
-                 --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
-                database.name()
-            ));
-        }
-        error
-    })
+    let result = result.map_err(|error| complaint(&said).map_or(error, |complaint| anyhow!(complaint)));
+    if said.iter().any(|line| line.contains("canceling statement due to lock timeout")) {
+        return result.with_context(|| waited(database));
+    }
+    result
+}
+
+/// That somebody else holds a table, and how to find out who.
+fn waited(database: &Database) -> String {
+    format!(
+        "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
+         --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
+        database.name()
+    )
 }
 
 /// Writes a dump of a database, in `pg_dump`'s compressed format, into a file.
@@ -157,6 +161,11 @@ pub(super) fn dump(database: &Database, file: File) -> Result<()> {
         .arg(format!("--lock-wait-timeout={LOCK_TIMEOUT}s"))
         .arg(format!("--dbname={}", database.name()))
         .into_file(file)
+        .map_err(|error| {
+            // pg_dump waits for locks by way of this timeout.
+            let has_waited = format!("{error:#}").contains("canceling statement due to statement timeout");
+            if has_waited { error.context(waited(database)) } else { error }
+        })
 }
 
 /// Waits until the server answers.

@@ -6,8 +6,9 @@ use super::{NEW, timed};
 use crate::release::Release;
 use crate::world::World;
 
-/// What its machine has; its containers have the same. dpkg-dev is what it indexes the packages with that it is given.
-pub(super) const PACKAGES: [&str; 5] = ["autopkgtest", "podman", "crun", "ca-certificates", "dpkg-dev"];
+/// What its machine has; its containers have the same. dpkg-dev is what it indexes the packages with that it is given, and without uidmap
+/// trixie's does not begin, not even as root.
+pub(super) const PACKAGES: [&str; 6] = ["autopkgtest", "podman", "crun", "uidmap", "ca-certificates", "dpkg-dev"];
 
 /// The source package whose test is run.
 const SOURCE: &str = "/root/upgrade";
@@ -38,7 +39,8 @@ pub(super) fn prepare(world: &World) -> Result<()> {
 
 /// Has it install the old release in a container, and test it with the packages of the new one; says how long that took.
 ///
-/// Its containers have no systemd: they get no control groups of their own inside of a machine that is a container itself.
+/// Its containers have no systemd: they get no control groups of their own inside of a machine that is a container itself. What runs in
+/// their place does not listen when it is asked to end, and would be waited for for ten seconds.
 pub(super) fn warm(world: &World) -> Result<Duration> {
     let url = world.url()?;
     let setup = format!(
@@ -47,7 +49,7 @@ pub(super) fn warm(world: &World) -> Result<Duration> {
     );
     let command = format!(
         "autopkgtest --no-built-binaries --setup-commands \"{setup}\" {NEW}/*.deb {SOURCE}/ \
-         -- podman localhost/base -- --network=host --cgroups=disabled"
+         -- podman localhost/base -- --network=host --cgroups=disabled --stop-timeout=0"
     );
     timed(world, &command, "command1             PASS")
 }

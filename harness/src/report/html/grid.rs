@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use super::{address, seconds, verdict};
 use crate::matrix::answer::Answer;
+use crate::matrix::record::NONE;
 use crate::report::{Cell, Report};
 
 /// A row of the table: all that the cells in it have in common.
@@ -64,7 +65,7 @@ fn group(scenario: &str, rows: &Rows, debians: &BTreeSet<&str>) -> Markup {
                 tr data-state=(row.state) data-fault=(row.fault) {
                     th scope="row" { (row.from) " → " (row.to) }
                     td.usual[row.state == "fresh"] { (row.state) }
-                    td.usual[row.fault == "none"] { (row.fault) }
+                    td.usual[row.fault == NONE] { (row.fault) }
                     td.usual[row.answer == Answer::default().key()] { (row.answer) }
                     @for debian in debians {
                         td.field data-debian=(debian) {

@@ -1,0 +1,36 @@
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use super::check::Check;
+use crate::database::{CALLS, NAME, ask, migrations, portrait};
+use crate::machine::Machine;
+use crate::release::Release;
+
+/// Whether it is what it was when it had this portrait.
+pub(super) fn unchanged(before: &str, machine: &Machine) -> Result<Check> {
+    Ok(("the database is what it was", differences(before, &portrait(machine)?)))
+}
+
+/// Whether it has what a release makes of it, and every call.
+pub(super) fn migrated(machine: &Machine, release: &Release) -> Result<Check> {
+    let mut findings = Vec::new();
+    let applied = migrations(machine)?;
+    let applied: Vec<&str> = applied.lines().collect();
+    let wanted: Vec<&str> = release.migrations.iter().map(|migration| migration.name.as_str()).collect();
+    if applied != wanted {
+        findings.push(format!("the migrations {applied:?} were applied, and not {wanted:?}"));
+    }
+    let calls = ask(machine, NAME, "SELECT count(*) FROM calls")?;
+    if calls.trim() != CALLS {
+        findings.push(format!("it has {} calls, and not {CALLS}", calls.trim()));
+    }
+    Ok(("the database has every migration of the release, and every call", findings))
+}
+
+/// Lines that begin with `-` are only in the first, with `+` only in the second.
+fn differences(before: &str, now: &str) -> Vec<String> {
+    let [before, now] = [before, now].map(|portrait| portrait.lines().collect::<BTreeSet<_>>());
+    let lacking = before.difference(&now).map(|line| format!("- {line}"));
+    lacking.chain(now.difference(&before).map(|line| format!("+ {line}"))).collect()
+}
