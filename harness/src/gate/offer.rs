@@ -42,13 +42,23 @@ impl Origin {
     }
 }
 
+/// As it is written on the command line, but without a user and a password: reports show it.
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Url(url) => f.write_str(url),
+            Self::Url(url) => f.write_str(&without_password(url)),
             Self::Directory(path, _) => write!(f, "{}", path.display()),
         }
     }
+}
+
+/// A URL in which whoever wants to use it writes their own user and password.
+fn without_password(url: &str) -> String {
+    let secret = url.split_once("://").and_then(|(scheme, rest)| {
+        let end = rest.find('/').unwrap_or(rest.len());
+        Some((scheme, &rest[rest[..end].rfind('@')?..]))
+    });
+    secret.map_or_else(|| url.to_owned(), |(scheme, rest)| format!("{scheme}://USER:PASSWORD{rest}"))
 }
 
 /// A repository that a machine installs from.
@@ -115,6 +125,13 @@ pub(super) fn version<'a>(package: &str, wanted: Option<&str>, versions: &'a [St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_reads_a_password_in_a_report() {
+        assert_eq!(without_password("https://bob:s@e@repo.example/x@y"), "https://USER:PASSWORD@repo.example/x@y");
+        assert_eq!(without_password("http://repo.example"), "http://repo.example");
+        assert_eq!(without_password("http://repo.example/~bob@x"), "http://repo.example/~bob@x");
+    }
 
     #[test]
     fn a_version_is_the_one_that_a_person_means() {

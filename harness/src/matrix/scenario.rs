@@ -105,8 +105,6 @@ pub fn matrix() -> Result<Vec<Cell>> {
     for (name, path) in data::files("scenarios")? {
         cells.extend(read(&name, &path, &parts)?);
     }
-    let names: BTreeSet<String> = cells.iter().map(Cell::name).collect();
-    ensure!(names.len() == cells.len(), "two cells have the same name");
     Ok(cells)
 }
 
@@ -126,6 +124,12 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         let read = |name: &Spanned<String>| Release::named(name.get_ref()).with_context(|| at(name));
         names.iter().map(read).collect::<Result<Vec<_>>>()
     };
+    for list in [&scenario.from, &scenario.to, &scenario.on, &scenario.states, &scenario.faults] {
+        let mut seen = BTreeSet::new();
+        for name in list {
+            ensure!(seen.insert(name.get_ref()), "{}: {} is there twice", at(name), name.get_ref());
+        }
+    }
     let mut cells = Vec::new();
     let (from, to) = (releases(&scenario.from)?, releases(&scenario.to)?);
     let debians = scenario.on.iter().map(|name| debians(name.get_ref()).with_context(|| at(name)));
@@ -165,6 +169,12 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                 }
             }
         }
+    }
+    // As by `*` and a name that it stands for.
+    let mut seen = BTreeSet::new();
+    for name in cells.iter().map(Cell::name) {
+        ensure!(!seen.contains(&name), "{}: it has the cell {name} twice", path.display());
+        seen.insert(name);
     }
     if let Some(everywhere) = &scenario.everywhere {
         let everywhere = everywhere.iter().map(|part| meant(&cells, Cell::name_anywhere, part, &at));
@@ -343,6 +353,11 @@ mod tests {
         assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
         assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");
+        assert_eq!(complaint("states = [\"fresh\",\n\"fresh\"]"), ":6: fresh is there twice");
+        assert_eq!(
+            complaint("answers = [\"no\", \"no\"]"),
+            ": it has the cell bad::1.2.1-to-1.2.2::no::bookworm twice"
+        );
         // Where a cell runs is no part of what runs everywhere.
         assert_eq!(
             complaint("everywhere = [\"bookworm\"]"),
