@@ -360,12 +360,13 @@ impl Defect {
         if record.passed() && !self.caught_by.is_empty() {
             escaped.push("nothing was found wrong".to_owned());
         } else {
-            let found = |part: &&String| record.failures.iter().any(|failure| failure.contains(part.as_str()));
+            let findings: Vec<String> = record.findings().collect();
+            let found = |part: &&String| findings.iter().any(|finding| finding.contains(part.as_str()));
             let missed = self.caught_by.iter().filter(|part| !found(part));
             escaped.extend(missed.map(|part| format!("it was not found that: {part}")));
-            let explained = |failure: &&String| self.caught_by.iter().any(|part| failure.contains(part.as_str()));
-            let beside = record.failures.iter().filter(|failure| !explained(failure));
-            escaped.extend(beside.map(|failure| format!("also found, and for no reason that is known: {failure}")));
+            let explained = |finding: &&String| self.caught_by.iter().any(|part| finding.contains(part.as_str()));
+            let beside = findings.iter().filter(|finding| !explained(finding));
+            escaped.extend(beside.map(|finding| format!("also found, and for no reason that is known: {finding}")));
         }
         if escaped.is_empty() { Ok(()) } else { Err(escaped) }
     }
@@ -447,5 +448,9 @@ mod tests {
         assert_eq!(verdict(&["is a"]), Err("it was not found that: b".to_owned()));
         let beside = "also found, and for no reason that is known: c".to_owned();
         assert_eq!(verdict(&["is a", "is b", "c"]), Err(beside));
+        // One finding of a check explains no other.
+        assert_eq!(verdict(&["not true: it is so:\n  a\n  b"]), Ok(()));
+        let beside = "also found, and for no reason that is known: not true: it is so:\n  c".to_owned();
+        assert_eq!(verdict(&["not true: it is so:\n  a\n  b\n  c"]), Err(beside));
     }
 }

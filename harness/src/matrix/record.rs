@@ -17,6 +17,9 @@ const LOGS: [(&str, &str); 4] = [
     ("journal.log", "journalctl --no-pager --output=short-precise"),
 ];
 
+/// How the failure of a check begins.
+const NOT_TRUE: &str = "not true: ";
+
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,8 +142,19 @@ impl Record {
         if findings.is_empty() {
             self.checked.push(what.to_owned());
         } else {
-            self.failures.push(format!("not true: {what}:\n  {}", findings.join("\n  ")));
+            self.failures.push(format!("{NOT_TRUE}{what}:\n  {}", findings.join("\n  ")));
         }
+    }
+
+    /// What was not as expected, each finding of a check for itself, after what was looked at.
+    pub fn findings(&self) -> impl Iterator<Item = String> {
+        let split = |failure: &String| match failure.split_once('\n') {
+            Some((what, findings)) if what.starts_with(NOT_TRUE) => {
+                findings.lines().map(|finding| format!("{what}\n{finding}")).collect()
+            }
+            _ => vec![failure.clone()],
+        };
+        self.failures.iter().flat_map(split)
     }
 
     /// Keeps the logs of a machine, whose upgrader's command has this name, in a directory.
