@@ -26,10 +26,13 @@ printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed '
 echo ==
 stat --format='%Y %n' /var/lib/dpkg/info/*.list"#;
 
-/// Prints what `dpkg --verify` says of the packages in whose files something has been written since.
+/// Prints what `dpkg --verify` says of the packages that have been unpacked since, and of those in whose files something has been written.
 const MODIFIED: &str = r"
-find /usr -xdev ! -type d -newerct @@SINCE@ | sed 'p; s|^/usr/|/|' | xargs -d '\n' --no-run-if-empty dpkg-query --search 2>/dev/null |
-    sed -n '/^diversion /d; s/: .*//p' | tr -d ' ' | tr , '\n' | sort -u | xargs --no-run-if-empty dpkg --verify || :";
+{
+    find /usr -xdev ! -type d -newerct @@SINCE@ | sed 'p; s|^/usr/|/|' | xargs -d '\n' --no-run-if-empty dpkg-query --search 2>/dev/null |
+        sed -n '/^diversion /d; s/: .*//p' | tr -d ' ' | tr , '\n'
+    find /var/lib/dpkg/info -name '*.list' -newerct @@SINCE@ -printf '%f\n' | sed 's/[.]list$//'
+} | sort -u | xargs --no-run-if-empty dpkg --verify || :";
 
 /// Prints what runs or maps files that are gone, and in which unit.
 const REPLACED: &str = r#"
