@@ -55,8 +55,8 @@ pub fn at_release_on(
     engine.sweep()?;
     let release = Release::of(product, release)?;
     let ready = *upgrader == upgrader_of(product)?;
-    let old = installed(&engine, &debian.machine(), debian, &release)?;
-    let image = if ready { with_upgrader(&engine, &old, debian, &release, upgrader)? } else { old };
+    let old = installed(&engine, &debian.machine(), &debian.to_string(), &release)?;
+    let image = if ready { with_upgrader(&engine, &old, &debian.to_string(), &release, upgrader)? } else { old };
     let mut world = World::boot_image_on(disk, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     if !ready {
@@ -82,18 +82,19 @@ pub fn upgradable(debian: Debian) -> Result<World> {
 pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
-    let base = debian_packages(&engine, debian, "database", &["postgresql"], database::PREPARE)?;
-    let old = installed(&engine, &base, debian, release)?;
-    let image = with_upgrader(&engine, &old, debian, release, upgrader)?;
+    let base = debian_packages(&engine, debian, "postgresql", &["postgresql"], database::PREPARE)?;
+    let kind = format!("{debian}-postgresql");
+    let old = installed(&engine, &base, &kind, release)?;
+    let image = with_upgrader(&engine, &old, &kind, release, upgrader)?;
     let mut world = World::boot_image(&engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     world.machine.sh(database::UP)?;
     Ok(world)
 }
 
-/// The image of a machine on which a release is installed.
-fn installed(engine: &Engine, base: &Image, debian: Debian, release: &Release) -> Result<Image> {
-    let name = format!("{debian}-{}-{}", release.product, release.version);
+/// The image of a machine on which a release is installed. `kind` is what the machine was before.
+fn installed(engine: &Engine, base: &Image, kind: &str, release: &Release) -> Result<Image> {
+    let name = format!("{kind}-{}-{}", release.product, release.version);
     kept(engine, &name, base, &release.packages, &release.product)
 }
 
@@ -101,11 +102,11 @@ fn installed(engine: &Engine, base: &Image, debian: Debian, release: &Release) -
 fn with_upgrader(
     engine: &Engine,
     installed: &Image,
-    debian: Debian,
+    kind: &str,
     release: &Release,
     upgrader: &Package,
 ) -> Result<Image> {
-    let name = format!("{debian}-{}-{}-ready", release.product, release.version);
+    let name = format!("{kind}-{}-{}-ready", release.product, release.version);
     let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
     kept(engine, &name, installed, &packages, &upgrader.name)
 }
@@ -113,8 +114,9 @@ fn with_upgrader(
 /// Forgets the machines on which a release is installed, so that the next who needs one has to install it.
 pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
     let release = Release::named(release)?;
-    let installed = installed(engine, &debian.machine(), debian, &release)?;
-    with_upgrader(engine, &installed, debian, &release, &upgrader()?)?.remove(engine);
+    let kind = debian.to_string();
+    let installed = installed(engine, &debian.machine(), &kind, &release)?;
+    with_upgrader(engine, &installed, &kind, &release, &upgrader()?)?.remove(engine);
     installed.remove(engine);
     Ok(())
 }

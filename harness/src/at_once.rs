@@ -6,11 +6,10 @@ use anyhow::{Result, anyhow};
 pub(crate) fn both<A: Send, B>(
     one: impl FnOnce() -> Result<A> + Send,
     other: impl FnOnce() -> Result<B>,
-) -> Result<(A, B)> {
+) -> (Result<A>, Result<B>) {
     thread::scope(|scope| {
         let one = scope.spawn(one);
         let other = other();
-        let one = one.join().map_err(|_| anyhow!("a thread panicked"))?;
-        Ok((one?, other?))
+        (one.join().map_err(|_| anyhow!("a thread panicked")).flatten(), other)
     })
 }

@@ -33,10 +33,12 @@ pub const UP: &str = "until pg_isready --quiet; do sleep 0.05; done";
 /// The package of Debian's that a release's own is a stand-in of, on machines without a database.
 const SERVER: &str = "postgresql";
 
-/// Prints all that makes the database: what is in it, whose it is, who may use it, how it is set.
-const PORTRAIT: &str = "runuser -u postgres -- pg_dump --create asterisk | grep -v restrict
-    runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), \
-        pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"";
+/// A copy of it, as it was once.
+const COPY: &str = "reference";
+
+/// Prints all that makes the database: whose it is, who may use it, how it is set.
+const SETTINGS: &str = "runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), \
+    pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"";
 
 /// A release for machines that have Debian's PostgreSQL.
 pub fn release(version: &str) -> Result<Release> {
@@ -65,7 +67,32 @@ pub fn migrations(machine: &Machine) -> Result<String> {
     ask(machine, NAME, "SELECT name FROM xivo_upgrade.migrations ORDER BY name")
 }
 
-/// All that makes the database, as text.
+/// All that makes the database: what is in it, whose it is, who may use it, how it is set.
 pub fn portrait(machine: &Machine) -> Result<String> {
-    machine.sh(PORTRAIT)
+    let [dump, settings] = machine.ask([&dump(&format!("--create {NAME}")), SETTINGS])?;
+    Ok(dump + &settings)
+}
+
+/// Copies it, to be compared with it later.
+pub(crate) fn copy(machine: &Machine) -> Result<()> {
+    machine.sh(&format!("runuser -u postgres -- createdb --template={NAME} --owner={NAME} {COPY}")).map(drop)
+}
+
+/// What psql(1) makes of the copy with the migrations of a release, and what there is in the database, but for the upgrader's own notes.
+pub(crate) fn copy_and_database(machine: &Machine, release: &Release) -> Result<[String; 2]> {
+    for migration in &release.migrations {
+        machine.sh(&format!(
+            "runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname={COPY} <<'END'\nSET ROLE {NAME};\n{}\nEND",
+            migration.sql
+        ))?;
+    }
+    machine.ask([&dump(COPY), &dump(&format!("--exclude-schema=xivo_upgrade {NAME}"))])
+}
+
+/// Prints what is in a database, as SQL. Each dump has a word of its own, in lines that restrict what psql(1) does with it.
+fn dump(arguments: &str) -> String {
+    format!(
+        "dump=$(runuser -u postgres -- pg_dump {arguments})
+        printf '%s\\n' \"$dump\" | grep -v '^.\\(un\\)*restrict '"
+    )
 }

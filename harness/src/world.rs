@@ -42,7 +42,7 @@ const VARYING: [(&str, &str); 17] = [
     // When a database was saved, and how big it is: each PostgreSQL has its own size.
     ("/dumps/xivo-asterisk-", ".dump"),
     ("it is kept as asterisk_", "\n"),
-    (" may take ", "\n"),
+    ("before it is migrated may take ", "\n"),
     // How many paths Debian's own programs have changed beside the packages'.
     ("  ", " paths put back, "),
     (" paths put back, ", " removed that had come"),

@@ -150,8 +150,10 @@ impl Machines<'_> {
                 let files = machine.sh(&format!("dpkg-query --listfiles {}", self.upgrader.name))?;
                 record.look(course.hooks_left_out(files.lines()));
                 let look = || self.look(machine, installed, expected, (&failed_before, &mark));
-                let (looked, kept) = both(look, || own.checks(machine, Data::Directories))?;
-                looked.into_iter().chain(kept).for_each(|check| record.look(check));
+                let (looked, kept) = both(look, || own.checks(machine, Data::Directories));
+                looked?.into_iter().for_each(|check| record.look(check));
+                kept?.into_iter().for_each(|check| record.look(check));
+                record.look(self.ready(machine, expected)?);
             }
             (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
             (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),
@@ -187,9 +189,7 @@ impl Machines<'_> {
             failed_before,
             since,
         };
-        let mut checks = upgraded.checks()?;
-        checks.push(self.ready(machine, expect)?);
-        Ok(checks)
+        upgraded.checks()
     }
 
     /// Asks the services themselves, in the vendor's own words.

@@ -96,7 +96,8 @@ impl<'a> Machines<'a> {
             self.install(&world, debian, &offer, None)?;
             anyhow::Ok((Portrait::of(&world.machine)?, self.set(&world.machine, debian, &base)?))
         };
-        let ((other, _), (portrait, set)) = both(install, install)?;
+        let (one, other) = both(install, install);
+        let ((portrait, set), (other, _)) = (one?, other?);
         let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
         let own = portrait.differences(&other).into_iter().map(named).collect();
         let packages = portrait.packages();

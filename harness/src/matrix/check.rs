@@ -153,8 +153,8 @@ impl Upgraded<'_> {
                 "grep ^VERSION_CODENAME= /etc/os-release",
             ])
         };
-        let (portrait, [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian]) =
-            both(portrait, others)?;
+        let (portrait, others) = both(portrait, others);
+        let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian] = others?;
         Ok(Seen {
             state: SystemState::read(&state, &services)?,
             audit,
@@ -166,7 +166,7 @@ impl Upgraded<'_> {
             left,
             reports: serde_json::from_str(&reports).context("the history")?,
             sums: sums_by_path(&sums),
-            portrait,
+            portrait: portrait?,
             debian,
         })
     }

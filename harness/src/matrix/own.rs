@@ -17,10 +17,13 @@ find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
     grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|[^/]*-upgrade)/'
 ";
 
+/// Where Debian's PostgreSQL has its clusters.
+const SERVER: &str = "/var/lib/postgresql/";
+
 /// How closely the data of a machine is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
-    /// Each file has to be there afterwards.
+    /// Each file has to be there afterwards, but of a database server each directory that had some.
     Files,
     /// Each directory that had files has to have some: databases make and remove files of their own.
     Directories,
@@ -72,7 +75,10 @@ impl Own {
     fn data(&self, data: Data) -> BTreeSet<&str> {
         let files = self.0.iter().filter_map(|line| line.strip_prefix("data "));
         match data {
-            Data::Files => files.collect(),
+            // A database server makes and removes files of its own.
+            Data::Files => files
+                .map(|path| path.rsplit_once('/').filter(|_| path.starts_with(SERVER)).map_or(path, |(above, _)| above))
+                .collect(),
             Data::Directories => files.filter_map(|path| Some(path.rsplit_once('/')?.0)).collect(),
         }
     }
@@ -111,5 +117,8 @@ mod tests {
         let after = Own::parse("data /var/lib/db/wal/2\ndata /var/lib/db/wal/3\n");
         assert_eq!(before.lacking(&after, Data::Files), ["/srv/calls/1", "/var/lib/db/wal/1"]);
         assert_eq!(before.lacking(&after, Data::Directories), ["/srv/calls"]);
+        let before = Own::parse("data /var/lib/postgresql/15/main/base/1\ndata /var/lib/postgresql/15/main/pg_wal/1\n");
+        let after = Own::parse("data /var/lib/postgresql/15/main/base/2\n");
+        assert_eq!(before.lacking(&after, Data::Files), ["/var/lib/postgresql/15/main/pg_wal"]);
     }
 }

@@ -20,18 +20,20 @@ const SERVICE: &str = "xivo-provd";
 const LAST_SERVICE: &str = "nginx";
 
 /// Holds the database's table until a run wants it for its migration, and has done there what has to be done.
-const HOLD: &str = r"#!/bin/sh
+const HOLD: &str = r#"#!/bin/sh
 mkfifo @PROGRAM@.sql
 runuser -u postgres -- psql --quiet asterisk <@PROGRAM@.sql &
 exec 3>@PROGRAM@.sql
 rm @PROGRAM@.sql
-locks() { runuser -u postgres -- psql -XAtq --command='SELECT granted FROM pg_locks WHERE relation = to_regclass($$calls$$)' asterisk; }
+is_locked() {
+    runuser -u postgres -- psql -XAtqc "SELECT 1 FROM pg_locks WHERE relation = 'calls'::regclass AND $1" asterisk | grep -q 1
+}
 echo 'BEGIN; LOCK TABLE calls;' >&3
-until locks | grep -q t; do sleep 0.02; done
+until is_locked "granted AND mode = 'AccessExclusiveLock'"; do sleep 0.02; done
 : >@PROGRAM@.held
-until locks | grep -q f; do sleep 0.02; done
+until is_locked 'NOT granted'; do sleep 0.2; done
 @PROGRAM@
-";
+"#;
 
 /// A place in the middle of a step at which shell commands can run on the machine, by what a machine has for that: apt's and dpkg's
 /// own hooks, maintainer scripts, hooks of the admin, drop-ins of units, locks of the database. Nothing of the upgrader has to know.

@@ -40,7 +40,7 @@ ours='-path /etc/machine-id -o -path /etc/hostname -o -path /etc/hosts -o -path 
     -o -path /etc/apt/sources.list.d/xivo.sources -o -path /usr/share/keyrings/xivo.pgp'
 find /etc \( $ours \) -o -type f -exec sha256sum {} + | sed 's/^\([^ ]*\)  \(.*\)/content \2 \1/'
 find /etc /usr \( $ours \) -o -type d -printf '%U %G directory %p %m \001\n' -o -printf '%U %G file %p %y %m \001 %l\n' -path '/usr/*' -type f -printf '0 0 size %p %s\n' |
-    awk 'FILENAME != "-" { split($0, entry, ":"); name[FILENAME, entry[3]] = entry[1]; next }
+    awk 'FILENAME != "-" { split($0, entry, ":"); if (!((FILENAME, entry[3]) in name)) name[FILENAME, entry[3]] = entry[1]; next }
         function named(file, id) { return (file, id) in name ? name[file, id] : id }
         { owner = named("/etc/passwd", $1) ":" named("/etc/group", $2); sub(/^[^ ]* [^ ]* /, ""); sub(/\001/, owner); print }' /etc/passwd /etc/group -
 find /var/lib/systemd/deb-systemd* -type f -printf 'switched %p\n' 2>/dev/null
@@ -106,7 +106,8 @@ impl Portrait {
         let name = Image::of("portrait", ingredients).tag;
         let directory = binaries::target().join("matrix/portraits");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        let path = directory.join(format!("{debian}-{}-{name}", release.version));
+        let file = format!("{debian}-{}-{name}", release.version);
+        let path = directory.join(&file);
         if let Some(kept) = read(&path)? {
             return Ok(kept);
         }
@@ -118,7 +119,7 @@ impl Portrait {
         }
         let portrait = Self::of(&install()?.machine)?;
         let lines: Vec<&str> = portrait.0.iter().map(String::as_str).collect();
-        let new = path.with_extension("new");
+        let new = directory.join(format!("{file}.new"));
         fs::write(&new, lines.join("\n"))?;
         fs::rename(&new, &path)?;
         Ok(portrait)

@@ -203,7 +203,12 @@ impl<'a> Running<'a> {
         }
         // What a fault brings with it, and takes away again, is not the admin's.
         let own = Own::of(&world.machine)?;
-        let database = cell.has_database.then(|| database::portrait(&world.machine)).transpose()?;
+        let database = if cell.has_database {
+            database::copy(&world.machine)?;
+            Some(database::portrait(&world.machine)?)
+        } else {
+            None
+        };
         if let Some(strike) = &cell.strike {
             arm(strike, &world)?;
         }
@@ -399,11 +404,10 @@ impl<'a> Running<'a> {
             failed_before: &self.failed_before,
             since: &self.mark,
         };
-        // A server makes and removes files of its own.
-        let data = if self.cell.has_database { Data::Directories } else { Data::Files };
-        let (looked, kept) = both(|| upgraded.checks(), || self.own.checks(&self.world.machine, data))?;
         self.record.look(course::undeclared_services(&self.release));
-        looked.into_iter().chain(kept).for_each(|check| self.record.look(check));
+        let (looked, kept) = both(|| upgraded.checks(), || self.own.checks(&self.world.machine, Data::Files));
+        looked?.into_iter().for_each(|check| self.record.look(check));
+        kept?.into_iter().for_each(|check| self.record.look(check));
         if let Some(check) = self.cell.state.check(&self.world.machine)? {
             self.record.look(check);
         }

@@ -132,6 +132,10 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     }
     let mut cells = Vec::new();
     let (from, to) = (releases(&scenario.from)?, releases(&scenario.to)?);
+    for (name, release) in scenario.to.iter().zip(&to).filter(|_| scenario.database) {
+        let has_some = !release.migrations.is_empty();
+        ensure!(has_some, "{}: {} has no migration of the database", at(name), release.version);
+    }
     let debians = scenario.on.iter().map(|name| debians(name.get_ref()).with_context(|| at(name)));
     let debians = debians.collect::<Result<Vec<_>>>()?;
     let states = states(&scenario, parts, &at)?;
@@ -264,21 +268,21 @@ fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Opti
             .get_ref()
             .split_once('@')
             .map_or((written.get_ref().as_str(), None), |(name, step)| (name, Some(step)));
-        if name == NONE {
+        if written.get_ref() == NONE {
             strikes.push(None);
             continue;
         }
-        if name == "*" {
-            let all = parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name));
-            strikes.extend(all.filter(|strike| strike.needs_database() == scenario.database).map(Some));
-            continue;
-        }
-        let fault =
-            parts.faults.get(name).with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?;
+        let all: Vec<Strike> = if name == "*" {
+            parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name)).collect()
+        } else {
+            let fault = parts.faults.get(name);
+            fault.with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?.strikes(name)
+        };
         let before = strikes.len();
-        let is_meant = |strike: &Strike| step.is_none_or(|step| key(strike.step) == step);
-        let meant = fault.strikes(name).into_iter().filter(is_meant);
-        strikes.extend(meant.filter(|strike| strike.needs_database() == scenario.database).map(Some));
+        let is_meant = |strike: &Strike| {
+            step.is_none_or(|step| key(strike.step) == step) && strike.needs_database() == scenario.database
+        };
+        strikes.extend(all.into_iter().filter(is_meant).map(Some));
         let database = if scenario.database { "with" } else { "without" };
         ensure!(
             strikes.len() > before,
@@ -351,6 +355,9 @@ mod tests {
         };
         assert_eq!(complaint("states = [\"nowhere\"]"), ":5: there is no states/nowhere.toml");
         assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
+        assert_eq!(complaint("faults = [\"none@refresh\"]"), ":5: there is no faults/none.toml");
+        assert_eq!(complaint("faults = [\"*@lunch\"]"), ":5: * does not strike there, on machines without a database");
+        assert_eq!(complaint("database = true"), ":3: 1.2.2 has no migration of the database");
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
         assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");
         assert_eq!(complaint("states = [\"fresh\",\n\"fresh\"]"), ":6: fresh is there twice");
