@@ -36,7 +36,7 @@ const SERVER: &str = "postgresql";
 /// A copy of it, as it was once.
 const COPY: &str = "reference";
 
-/// Prints all that makes the database: whose it is, who may use it, how it is set.
+/// Prints whose the database is, who may use it, and whether anybody may.
 const SETTINGS: &str = "runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), \
     pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"";
 
