@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use anyhow::Result;
 use upgrader::step::Step;
 
 use super::answer::Answer;
@@ -9,7 +10,9 @@ use super::fault::Strike;
 use super::record::{NONE, Place};
 use super::scenario::FRESH;
 use super::state::State;
+use crate::database;
 use crate::image::Debian;
+use crate::release::Release;
 
 /// One upgrade of the matrix.
 #[derive(Debug, Clone)]
@@ -65,6 +68,11 @@ impl Cell {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}::{}", self.name_anywhere(), self.debians())
+    }
+
+    /// A release as its machine has it.
+    pub(super) fn release(&self, version: &str) -> Result<Release> {
+        if self.has_database { database::release(version) } else { Release::named(version) }
     }
 
     /// Its Debian, or the way from that to the next.

@@ -156,20 +156,13 @@ impl<'a> Running<'a> {
     fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
         let today = appliance::upgrader()?;
         let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
-        // A release that changes the database brings its migration with an upgrader of its own. That it stays when the machine goes back is
-        // another story: where something goes wrong, it has come before.
+        // A release that changes the database brings its migration with an upgrader of its own. Where something goes wrong that has come
+        // before: it stays when the machine goes back, which then is not what it was.
         let is_old = (cell.has_database && cell.strike.is_none())
             || cell.state.old_upgrader
             || at(Step::SelfUpdate)
             || stop.is_some_and(|stop| stop.step == Step::SelfUpdate);
-        let installed = if is_old { &appliance::old_upgrader()? } else { &today };
-        let mut world = if cell.has_database {
-            let old = database::release(&cell.from)?;
-            let brought = if is_old { old.clone() } else { database::release(&cell.to)? };
-            appliance::with_database(cell.debian, &old, &database::upgrader(installed.clone(), &brought)?)?
-        } else {
-            appliance::at_release(cell.debian, &cell.from, installed)?
-        };
+        let mut world = Self::old_machine(cell, is_old, &today)?;
         if let Some(defect) = &cell.defect {
             defect.install_old(&mut world)?;
         }
@@ -182,15 +175,7 @@ impl<'a> Running<'a> {
                 cell.debian
             ))?;
         }
-        let (mut release, upgrader) = match &cell.defect {
-            Some(defect) => (defect.candidate.clone(), defect.upgrader(today)?),
-            None if cell.has_database => {
-                let new = database::release(&cell.to)?;
-                let upgrader = database::upgrader(today, &new)?;
-                (new, upgrader)
-            }
-            None => (Release::named(&cell.to)?, today),
-        };
+        let (mut release, upgrader) = Self::candidate(cell, today)?;
         if at(Step::Packages) {
             strike_point(Step::Packages).arm_package(&mut release.packages)?;
         }
@@ -219,6 +204,27 @@ impl<'a> Running<'a> {
         let (failed_before, mark) = (failed.lines().map(str::to_owned).collect(), Mark::read(&mark)?);
         let record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
         Ok(Self { cell, world, own, database, failed_before, mark, release, upgrader, document: String::new(), record })
+    }
+
+    /// A machine with the old release, and an upgrader that is of an earlier day or today's.
+    fn old_machine(cell: &Cell, is_old: bool, today: &Package) -> Result<World> {
+        let upgrader = if is_old { &appliance::old_upgrader()? } else { today };
+        if !cell.has_database {
+            return appliance::at_release(cell.debian, &cell.from, upgrader);
+        }
+        let old = cell.release(&cell.from)?;
+        let brought = if is_old { &old } else { &cell.release(&cell.to)? };
+        appliance::with_database(cell.debian, &old, &database::upgrader(upgrader.clone(), brought)?)
+    }
+
+    /// The new release, and the upgrader that is published with it.
+    fn candidate(cell: &Cell, today: Package) -> Result<(Release, Package)> {
+        if let Some(defect) = &cell.defect {
+            return Ok((defect.candidate.clone(), defect.upgrader(today)?));
+        }
+        let release = cell.release(&cell.to)?;
+        let upgrader = if cell.has_database { database::upgrader(today, &release)? } else { today };
+        Ok((release, upgrader))
     }
 
     fn go(&mut self) -> Result<()> {
@@ -384,9 +390,9 @@ impl<'a> Running<'a> {
         let installed = match &self.cell.defect {
             Some(defect) => defect.portrait_of_new(debian, &self.upgrader),
             None if self.cell.has_database => {
-                Portrait::with_database(debian, &database::release(&self.cell.to)?, &self.upgrader)
+                Portrait::with_database(debian, &self.cell.release(&self.cell.to)?, &self.upgrader)
             }
-            None => Portrait::of_installed(debian, &Release::named(&self.cell.to)?, &self.upgrader),
+            None => Portrait::of_installed(debian, &self.cell.release(&self.cell.to)?, &self.upgrader),
         }?;
         let published = self.release.packages.iter().chain([&self.upgrader]);
         let packages: BTreeMap<_, _> =
