@@ -34,6 +34,8 @@ pub mod record;
 pub mod run;
 /// Which cells there are: the files in `scenarios/`.
 pub mod scenario;
+/// What of a screen is the same each time.
+mod shown;
 /// The states of machines: the files in `states/`.
 pub mod state;
 /// What happened when.

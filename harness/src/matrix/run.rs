@@ -20,6 +20,7 @@ use super::own::{Data, Own};
 use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
+use super::shown::{without_debians_packages, without_exit};
 use crate::appliance;
 use crate::at_once::both;
 use crate::binaries;
@@ -462,53 +463,10 @@ fn strike_point(step: Step) -> Point {
     Point { name: "strike", step }
 }
 
-/// What was shown without the lists of Debian's own packages, and the versions of those that want a reboot: there are newer ones every
-/// week.
-fn without_debians_packages(shown: &str) -> String {
-    const LISTS: [&str; 4] = ["System packages to upgrade", "New packages", "Packages to remove", "Download: "];
-    let line = |line: &str| match line
-        .split_once(" -> ")
-        .and_then(|(before, rest)| Some((before, rest.split_once(": ")?)))
-    {
-        Some((before, (_, why))) => format!("{} ...: {why}", before.rsplit_once(' ').map_or(before, |(name, _)| name)),
-        None => line.to_owned(),
-    };
-    let paragraph = |paragraph: &str| match LISTS.iter().find(|list| paragraph.starts_with(**list)) {
-        Some(list) => {
-            let rest = paragraph.lines().skip_while(|line| !line.starts_with("Services to restart"));
-            std::iter::once(format!("{list}...")).chain(rest.map(str::to_owned)).collect::<Vec<_>>().join("\n")
-        }
-        None => paragraph.split('\n').map(line).collect::<Vec<_>>().join("\n"),
-    };
-    shown.split("\n\n").map(paragraph).collect::<Vec<_>>().join("\n\n")
-}
-
-/// What was seen of a run until the power was cut. Not everything is gone in the same instant: who still is has a complaint about those
-/// who are not, or has none.
-fn without_exit(transcript: &Transcript) -> String {
-    let lines = transcript.screen.lines().take_while(|line| !line.starts_with("error: "));
-    let screen = lines.collect::<Vec<_>>().join("\n");
-    format!("$ {}\n{}\n[the power was cut]\n", transcript.command, screen.trim_end())
-}
-
 fn not(wanted: bool, otherwise: &str) -> Vec<String> {
     if wanted { Vec::new() } else { vec![otherwise.to_owned()] }
 }
 
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_debian_publishes_every_week_is_not_compared() {
-        let shown = "XiVO packages to upgrade (1):\n  xivo 1 -> 2\n\nNew packages (1):\n  a 1\n\nDownload: 5 MB\nServices to restart: x\n\n\
-                     Reboot recommended\n  dbus 1:1 -> 1:2: it is in use\n";
-        let without = "XiVO packages to upgrade (1):\n  xivo 1 -> 2\n\nNew packages...\n\nDownload: ...\nServices to restart: x\n\n\
-                       Reboot recommended\n  dbus ...: it is in use\n";
-        assert_eq!(without_debians_packages(shown), without);
-    }
 }

@@ -32,8 +32,8 @@ struct Scenario {
     to: Vec<Spanned<String>>,
     /// The releases of Debian; `bookworm-to-trixie` is a machine that goes from one to the next with the same run.
     on: Vec<Spanned<String>>,
-    /// Those cells that run on all of them: parts of their names, or the whole of one. The others run on one of them each, in turn; without this key, all run on
-    /// all.
+    /// Those cells that run on all of them: parts of their names, or the whole of one. The others run on one of them each, in turn; without
+    /// this key, all run on all.
     everywhere: Option<Vec<Spanned<String>>>,
     /// Whether the machines have a database, which the releases change.
     #[serde(default)]
