@@ -1,3 +1,5 @@
+//! Two pieces of work at once.
+
 use std::thread;
 
 use anyhow::{Result, anyhow};

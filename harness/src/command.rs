@@ -1,3 +1,5 @@
+//! Programs of this host.
+
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};

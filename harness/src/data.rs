@@ -1,9 +1,11 @@
+//! TOML files.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::de::DeserializeOwned;
-use upgrader::strict;
+use upgrader::config::strict;
 
 /// Reads a TOML file.
 ///

@@ -1,16 +1,19 @@
+//! An upgrade to watch.
+
 use std::io::Write;
 
 use anyhow::{Result, ensure};
 
-use crate::appliance;
-use crate::image::Debian;
-use crate::observation::{Happened, Mark, SystemState};
-use crate::shipped::SERVICES;
+use crate::machines::image::Debian;
+use crate::machines::product_machine;
+use crate::observe::observation::{Happened, Mark, SystemState};
+use crate::packages::shipped::SERVICES;
 
 /// Boots an exchange at 1.2.1, upgrades it to 1.2.2 before the spectator's eyes, and prints what was observed from outside.
 pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "== A Debian {debian} machine boots and installs XiVO 1.2.1 from its repository")?;
-    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    let world =
+        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
     for (name, service) in &before.services {
         writeln!(out, "   {name:<16} {} {}", service.state, service.version)?;

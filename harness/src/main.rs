@@ -7,12 +7,19 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, Subcommand};
-use harness::engine::Engine;
-use harness::image::{self, Debian};
+use harness::bench;
+use harness::command;
+use harness::demo;
+use harness::faults::crash;
+use harness::gate;
+use harness::machines::engine::Engine;
+use harness::machines::image::{self, Debian};
 use harness::matrix::{catalogue, explore, fault};
-use harness::shipped::vendor;
-use harness::{bench, binaries, command, crash, demo, gate, lintian, report};
-use upgrader::step::Step;
+use harness::packages::binaries;
+use harness::packages::lintian;
+use harness::packages::shipped::vendor;
+use harness::report;
+use upgrader::model::step::Step;
 
 /// Boot Debian machines, upgrade them, and see what happens.
 #[derive(Debug, Parser)]

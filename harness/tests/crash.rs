@@ -4,9 +4,9 @@
 
 use std::io::Write as _;
 
-use harness::crash::next_debian::{self, Undone};
-use harness::crash::{CHOSEN, CHOSEN_ON_HOST, check};
-use harness::machine::Disk;
+use harness::faults::crash::next_debian::{self, Undone};
+use harness::faults::crash::{CHOSEN, CHOSEN_ON_HOST, check};
+use harness::machines::machine::Disk;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {

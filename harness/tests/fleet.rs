@@ -6,9 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::fleet::{Fleet, Line, Untouched};
-use harness::image::Debian;
-use harness::transcript::{Transcript, without_times};
+use harness::machines::fleet::{Fleet, Line, Untouched};
+use harness::machines::image::Debian;
+use harness::machines::transcript::{Transcript, without_times};
 use libtest_mimic::{Arguments, Failed, Trial};
 use yaml_rust2::{Yaml, YamlLoader};
 

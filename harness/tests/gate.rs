@@ -5,14 +5,14 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use assert_cmd::Command;
-use harness::deb;
-use harness::release::Release;
-use harness::shipped::SERVICES;
+use harness::packages::deb;
+use harness::packages::release::Release;
+use harness::packages::shipped::SERVICES;
 use quick_junit::Report;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
-use upgrader::validated::{Member, Set};
+use upgrader::checks::validated::{Member, Set};
 
 /// A vendor's files: a directory of .debs for each release, and a product.toml.
 struct Vendor(TempDir);

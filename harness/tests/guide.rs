@@ -10,14 +10,15 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::engine::Engine;
+use harness::data;
+use harness::machines::engine::Engine;
+use harness::machines::image;
 use harness::matrix::state::State;
-use harness::{data, image};
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
 use similar::TextDiff;
 use tempfile::TempDir;
-use upgrader::product::Product;
+use upgrader::config::product::Product;
 
 const GUIDE: &str = "docs/guide.md";
 

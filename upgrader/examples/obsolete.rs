@@ -3,7 +3,7 @@
 
 use std::io::{Write as _, stdout};
 
-use upgrader::processes::Processes;
+use upgrader::system::processes::Processes;
 
 fn main() -> anyhow::Result<()> {
     let found = Processes::of_this_machine().obsolete()?;

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use upgrader::paths::Paths;
-use upgrader::store::{Scope, Store, arm, discard, measure, open};
+use upgrader::rollback::{Scope, Store, arm, discard, measure, open};
 
 /// How many files a package has.
 const FILES: usize = 100;

@@ -1,3 +1,5 @@
+//! The command line, and what both programs make of it.
+
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
@@ -5,12 +7,13 @@ use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::config::Config;
-use crate::event::{Event, Events};
+use crate::config::settings::Config;
 use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe};
+use crate::model::event::{Event, Events};
+use crate::model::step::Mode;
+use crate::output::history;
+use crate::output::notify;
 use crate::paths::Paths;
-use crate::step::Mode;
-use crate::{history, notify};
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
@@ -71,10 +74,10 @@ pub enum Verb {
     /// Go back to how the machine was before the last upgrade, or before the one that was cut short
     Rollback,
     /// Complete a run that was cut short, or undo it; started when the machine boots
-    #[command(name = crate::run::RESUME, hide = true)]
+    #[command(name = crate::engine::run::RESUME, hide = true)]
     Resume,
     /// Do the work of a run whose question was answered; started by the run itself
-    #[command(name = crate::worker::VERB, hide = true)]
+    #[command(name = crate::engine::worker::VERB, hide = true)]
     Work,
 }
 

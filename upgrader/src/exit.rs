@@ -1,3 +1,5 @@
+//! The exit codes, and errors that say what to do next.
+
 use std::fmt;
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;

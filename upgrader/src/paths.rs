@@ -1,8 +1,10 @@
+//! Whose upgrader this is, and where its files are.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::hooks::Phase;
+use crate::engine::hooks::Phase;
 
 /// Whose upgrader this is, and where its files are.
 ///

@@ -1,8 +1,10 @@
+//! How long the hook for backup proxies takes with many devices.
+
 use anyhow::Result;
 
 use super::Sheet;
-use crate::exchange::{change_devices, upgradable};
-use crate::image::Debian;
+use crate::machines::exchange::{change_devices, upgradable};
+use crate::machines::image::Debian;
 
 /// How many devices there are.
 const DEVICES: usize = 5000;

@@ -1,16 +1,18 @@
+//! An exchange that is upgraded over and over.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
-use crate::appliance;
-use crate::image::Debian;
-use crate::machine::Disk;
-use crate::observation::{Happened, Mark, SystemState};
-use crate::release::Release;
-use crate::shipped::{SERVICES, XIVO};
-use crate::transcript::Transcript;
-use crate::world::World;
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
+use crate::machines::product_machine;
+use crate::machines::transcript::Transcript;
+use crate::machines::world::World;
+use crate::observe::observation::{Happened, Mark, SystemState};
+use crate::packages::release::Release;
+use crate::packages::shipped::{SERVICES, XIVO};
 
 /// An exchange that is upgraded over and over, so that what is compared happens in the same container: 1.2.1, 1.2.2, 1.2.3 …,
 /// each like 1.2.2.
@@ -22,8 +24,9 @@ pub(super) struct Exchange {
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
     pub(super) fn new(debian: Debian, disk: Disk) -> Result<Self> {
-        let upgrader = appliance::for_synthetic_services(XIVO.upgrader()?)?;
-        let mut exchange = Self { world: appliance::at_release_on(disk, &XIVO, debian, "1.2.1", &upgrader)?, patch: 1 };
+        let upgrader = product_machine::for_synthetic_services(XIVO.upgrader()?)?;
+        let mut exchange =
+            Self { world: product_machine::at_release_on(disk, &XIVO, debian, "1.2.1", &upgrader)?, patch: 1 };
         exchange.publish_next(0)?;
         exchange.upgrade()?;
         Ok(exchange)

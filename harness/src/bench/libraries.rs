@@ -1,12 +1,14 @@
+//! How quick the scan for services that run replaced files is.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{RUNS, Sheet, median};
-use crate::binaries;
-use crate::engine::Engine;
-use crate::image::Debian;
-use crate::machine::Machine;
+use crate::machines::engine::Engine;
+use crate::machines::image::Debian;
+use crate::machines::machine::Machine;
+use crate::packages::binaries;
 
 /// Where the scan lies on the machine.
 const SCAN: &str = "/usr/local/bin/obsolete";

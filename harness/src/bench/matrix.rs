@@ -1,3 +1,5 @@
+//! What a cell of the matrix costs.
+
 use std::sync::Mutex;
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
@@ -5,11 +7,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::{RUNS, Sheet, median};
-use crate::appliance;
-use crate::image::Debian;
+use crate::machines::image::Debian;
+use crate::machines::product_machine;
 use crate::matrix::cell::Cell;
 use crate::matrix::scenario::matrix;
-use crate::shipped::SERVICES;
+use crate::packages::shipped::SERVICES;
 
 /// The plainest cell: a machine at 1.2.1 as it was installed, and nothing goes wrong. `@` is the release of Debian.
 const PLAIN: &str = "answers::1.2.1-to-1.2.2::yes::@";
@@ -69,7 +71,7 @@ pub(super) fn passed(cell: &Cell) -> Result<Duration> {
 
 /// How long an admin's commands take who does without the upgrader.
 fn bare(debian: Debian) -> Result<Duration> {
-    let world = appliance::upgradable(debian)?;
+    let world = product_machine::upgradable(debian)?;
     let start = Instant::now();
     world.machine.sh(&format!(
         "apt-get -qq update; DEBIAN_FRONTEND=noninteractive apt-get -qq -y dist-upgrade 2>&1; systemctl restart {}",

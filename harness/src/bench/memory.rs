@@ -1,9 +1,11 @@
+//! How much memory a run needs.
+
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 use super::exchange::Exchange;
 use super::{RUNS, Sheet, median};
-use crate::image::Debian;
-use crate::machine::Disk;
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
 
 /// The limit for the program that does the work, in megabytes.
 const LIMIT: f64 = 15.0;

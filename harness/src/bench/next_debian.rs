@@ -1,8 +1,10 @@
+//! How long it takes to go back from the next Debian.
+
 use anyhow::Result;
 
 use super::Sheet;
-use crate::crash::next_debian::undone;
-use crate::machine::Disk;
+use crate::faults::crash::next_debian::undone;
+use crate::machines::machine::Disk;
 
 /// Going back from the next Debian takes at most so long where what is kept are links, in seconds.
 const LIMIT: f64 = 5.0;

@@ -1,12 +1,14 @@
+//! How long services are away.
+
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::exchange::Exchange;
 use super::{Sheet, median};
-use crate::image::Debian;
-use crate::machine::Disk;
-use crate::server::fault::{Affected, Fault, RepositoryFault};
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
+use crate::packages::server::fault::{Affected, Fault, RepositoryFault};
 
 /// In an upgrade the services are away at most this many times as long as in a bare restart.
 const LIMIT: f64 = 1.2;

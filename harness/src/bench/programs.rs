@@ -1,10 +1,13 @@
+//! How small and how quick to start the programs are.
+
 use std::ffi::OsStr;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use super::Sheet;
-use crate::{binaries, command};
+use crate::command;
+use crate::packages::binaries;
 
 /// How often a program is started to see how long that takes.
 const STARTS: u32 = 50;

@@ -1,15 +1,17 @@
+//! How long a repository takes to be built, indexed and signed.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
 use super::{Sheet, median};
-use crate::appliance;
-use crate::deb;
-use crate::image::Debian;
-use crate::package::Package;
-use crate::repository::Repository;
-use crate::world::World;
+use crate::machines::image::Debian;
+use crate::machines::product_machine;
+use crate::machines::world::World;
+use crate::packages::deb;
+use crate::packages::package::Package;
+use crate::packages::repository::Repository;
 
 /// How many packages the repository has.
 const PACKAGES: usize = 1000;
@@ -58,7 +60,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         "A repository of {PACKAGES} packages, built, indexed and signed, beside dpkg-deb, apt-ftparchive and gpg on {debian}"
     ))?;
     let packages: Vec<Package> = (0..PACKAGES).map(package).collect();
-    let world = appliance::with_debian_packages(debian, "repository-tools", &TOOLS, "")?;
+    let world = product_machine::with_debian_packages(debian, "repository-tools", &TOOLS, "")?;
     let mut debs = tar::Builder::new(Vec::new());
     for package in &packages {
         let deb = deb::build(package)?.bytes;

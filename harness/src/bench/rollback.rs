@@ -1,3 +1,5 @@
+//! How long it takes to arm the rollback store and to go back.
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -5,7 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::{Sheet, median};
-use crate::{binaries, command};
+use crate::command;
+use crate::packages::binaries;
 
 /// How many paths the machine has that is armed, upgraded in all of them, and restored.
 const PATHS: &str = "10000";

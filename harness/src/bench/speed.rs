@@ -1,9 +1,11 @@
+//! How long a whole run takes.
+
 use anyhow::Result;
 
 use super::exchange::Exchange;
 use super::{RUNS, Sheet};
-use crate::image::Debian;
-use crate::machine::Disk;
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
 
 /// A whole run, with all that is needed to go back, takes at most this many times what the bare commands take.
 const LIMIT: f64 = 1.15;

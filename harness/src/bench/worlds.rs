@@ -1,12 +1,14 @@
+//! What a world costs around a run.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::{RUNS, Sheet, median};
-use crate::appliance;
-use crate::image::Debian;
-use crate::observation::{Happened, Mark, SystemState};
-use crate::shipped::SERVICES;
+use crate::machines::image::Debian;
+use crate::machines::product_machine;
+use crate::observe::observation::{Happened, Mark, SystemState};
+use crate::packages::shipped::SERVICES;
 
 /// The parts of one world's life.
 struct Life {
@@ -29,7 +31,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
 
 fn live(debian: Debian) -> Result<Life> {
     let born = Instant::now();
-    let world = appliance::upgradable(debian)?;
+    let world = product_machine::upgradable(debian)?;
     let mark = Mark::set(&world.machine)?;
     let start = Instant::now();
     let transcript = world.upgrade(&["--yes"]).run()?;

@@ -1,3 +1,5 @@
+//! Links from page to page.
+
 use std::path::{Component, Path, PathBuf};
 
 use documented::Page;

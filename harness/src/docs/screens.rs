@@ -1,3 +1,5 @@
+//! What the pages quote of the screen.
+
 use documented::{Block, Page};
 
 use super::{pages, snapshots};

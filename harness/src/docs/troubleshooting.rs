@@ -1,3 +1,5 @@
+//! The page for a day on which something is wrong.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 

@@ -1,3 +1,5 @@
+//! One upgrade.
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -6,8 +8,9 @@ use anyhow::{Context as _, Result};
 use super::NamedState;
 use super::machines::{Installed, Machines, PATIENCE};
 use crate::at_once::both;
-use crate::image::Debian;
-use crate::machine::Machine;
+use crate::machines::image::Debian;
+use crate::machines::machine::Machine;
+use crate::machines::world::World;
 use crate::matrix::answer::Answer;
 use crate::matrix::before::Before;
 use crate::matrix::check::{Check, FAILED_UNITS, Upgraded};
@@ -16,8 +19,7 @@ use crate::matrix::expectation::{End, Expectation};
 use crate::matrix::own::{Data, Own};
 use crate::matrix::record::{NONE, Place, Record};
 use crate::matrix::run::millis;
-use crate::observation::{Mark, SystemState};
-use crate::world::World;
+use crate::observe::observation::{Mark, SystemState};
 
 /// What its cells belong to, in reports.
 const SCENARIO: &str = "gate";

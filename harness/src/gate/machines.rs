@@ -1,22 +1,24 @@
+//! The machines: with an old version, and with the candidate.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use upgrader::validated::Set;
+use upgrader::checks::validated::Set;
 
 use super::offer::{Offer, Origin, version};
 use super::{Options, manifest};
-use crate::appliance::INSTALLATION;
 use crate::at_once::both;
-use crate::deb;
-use crate::engine::Engine;
-use crate::image::{Debian, Image};
-use crate::machine::Machine;
+use crate::machines::engine::Engine;
+use crate::machines::image::{Debian, Image};
+use crate::machines::machine::Machine;
+use crate::machines::product_machine::INSTALLATION;
+use crate::machines::world::World;
 use crate::matrix::portrait::Portrait;
-use crate::package::Package;
-use crate::shipped::Product;
-use crate::shipped::vendor::utf8;
-use crate::world::World;
+use crate::packages::deb;
+use crate::packages::package::Package;
+use crate::packages::shipped::Product;
+use crate::packages::shipped::vendor::utf8;
 
 /// How long a vendor's packages may take to be installed or upgraded.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60 * 60);

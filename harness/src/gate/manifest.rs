@@ -1,12 +1,14 @@
+//! The package set that passed.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use upgrader::validated::{Member, Set};
+use upgrader::checks::validated::{Member, Set};
 
-use crate::machine::Machine;
+use crate::machines::machine::Machine;
 
 /// The packages that are installed: name, architecture and version on a line each.
 const INSTALLED: &str = "dpkg-query --show --showformat='${db:Status-Status} ${Package} ${Architecture} ${Version}\\n' \

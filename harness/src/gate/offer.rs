@@ -1,10 +1,12 @@
+//! The repositories.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::deb::Deb;
-use crate::image::Debian;
-use crate::machine::Machine;
+use crate::machines::image::Debian;
+use crate::machines::machine::Machine;
+use crate::packages::deb::Deb;
 
 /// Where packages come from.
 #[derive(Debug, Clone)]

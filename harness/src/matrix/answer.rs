@@ -1,7 +1,9 @@
+//! What the person does who is asked.
+
 use serde::Deserialize;
 
 use super::expectation::{End, Expectation};
-use crate::machine::Command;
+use crate::machines::machine::Command;
 
 /// The question, as it ends on the screen.
 pub const QUESTION: &str = "[Y/n] ";

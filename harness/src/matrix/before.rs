@@ -1,9 +1,11 @@
+//! A machine before it is upgraded, where it is expected to be the same afterwards.
+
 use anyhow::Result;
 
 use super::expectation::{End, Expectation};
 use super::portrait::Portrait;
-use crate::machine::Machine;
-use crate::observation::{FINGERPRINT, SystemState};
+use crate::machines::machine::Machine;
+use crate::observe::observation::{FINGERPRINT, SystemState};
 
 /// What can be compared afterwards, where it is expected that nothing changes.
 pub(crate) struct Before(Option<(String, Portrait, SystemState)>);

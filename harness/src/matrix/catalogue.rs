@@ -1,3 +1,5 @@
+//! Whether what vendors do wrong is caught.
+
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::mpsc;

@@ -1,7 +1,9 @@
+//! One upgrade of the matrix.
+
 use std::fmt::Write as _;
 
 use anyhow::Result;
-use upgrader::step::Step;
+use upgrader::model::step::Step;
 
 use super::answer::Answer;
 use super::defect::Defect;
@@ -10,9 +12,9 @@ use super::fault::Strike;
 use super::record::{NONE, Place};
 use super::scenario::FRESH;
 use super::state::State;
-use crate::database;
-use crate::image::Debian;
-use crate::release::Release;
+use crate::machines::database;
+use crate::machines::image::Debian;
+use crate::packages::release::Release;
 
 /// One upgrade of the matrix.
 #[derive(Debug, Clone)]

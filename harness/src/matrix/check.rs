@@ -1,3 +1,5 @@
+//! What is looked at on a machine that was upgraded.
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
@@ -8,9 +10,9 @@ use super::expectation::Expectation;
 use super::outlived::{self, outlived};
 use super::portrait::Portrait;
 use crate::at_once::both;
-use crate::image::Debian;
-use crate::machine::Machine;
-use crate::observation::{Mark, SystemState};
+use crate::machines::image::Debian;
+use crate::machines::machine::Machine;
+use crate::observe::observation::{Mark, SystemState};
 
 /// Prints the units that have failed.
 pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend --plain | cut -d' ' -f1";

@@ -1,3 +1,5 @@
+//! How a run goes with nothing in its way.
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -5,10 +7,10 @@ use anyhow::Result;
 use super::check::Check;
 use super::record::{Kind, Span};
 use super::timeline;
-use crate::machine::Machine;
-use crate::observation::{Happened, Mark};
-use crate::release::Release;
-use crate::shipped::SERVICES;
+use crate::machines::machine::Machine;
+use crate::observe::observation::{Happened, Mark};
+use crate::packages::release::Release;
+use crate::packages::shipped::SERVICES;
 
 /// How a run went.
 pub(crate) struct Course {

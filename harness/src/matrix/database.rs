@@ -1,11 +1,13 @@
+//! What is looked at in a database.
+
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::check::Check;
-use crate::database::{copy_and_database, migrations, portrait};
-use crate::machine::Machine;
-use crate::release::Release;
+use crate::machines::database::{copy_and_database, migrations, portrait};
+use crate::machines::machine::Machine;
+use crate::packages::release::Release;
 
 /// Whether it is what it was when it had this portrait.
 pub(super) fn unchanged(before: &str, machine: &Machine) -> Result<Check> {

@@ -1,11 +1,13 @@
+//! What vendors do wrong: the files in `defects/`.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use toml::Spanned;
-use upgrader::hooks::Phase;
-use upgrader::strict::line_at;
+use upgrader::config::strict::line_at;
+use upgrader::engine::hooks::Phase;
 
 use super::answer::Answer;
 use super::cell::Cell;
@@ -13,13 +15,13 @@ use super::expectation::Expectation;
 use super::portrait::Portrait;
 use super::record::Record;
 use super::state::State;
-use crate::appliance::{self, PRODUCT};
 use crate::data;
-use crate::image::Debian;
-use crate::package::{File, Package};
-use crate::release::Release;
-use crate::server::fault::RepositoryFault;
-use crate::world::World;
+use crate::machines::image::Debian;
+use crate::machines::product_machine::{self, PRODUCT};
+use crate::machines::world::World;
+use crate::packages::package::{File, Package};
+use crate::packages::release::Release;
+use crate::packages::server::fault::RepositoryFault;
 
 /// Something that a vendor does wrong: a file in `defects/`. An upgrade to it has to fail, for the reasons that the file gives.
 #[derive(Debug, Clone)]
@@ -314,7 +316,7 @@ impl Defect {
     /// # Errors
     /// If it cannot be installed.
     pub(super) fn portrait_of_new(&self, debian: Debian, upgrader: &Package) -> Result<Portrait> {
-        let mut world = appliance::at_release(debian, &self.candidate.version, upgrader)?;
+        let mut world = product_machine::at_release(debian, &self.candidate.version, upgrader)?;
         let installed = self.new.install(&mut world, &self.candidate.product);
         installed.context("the new release cannot be installed where there was none")?;
         Portrait::of(&world.machine)
@@ -427,7 +429,7 @@ mod tests {
         assert!(defects().any(|defect| defect.caught_by.is_empty()));
         for defect in defects() {
             for package in defect.old.packages.iter().chain(&defect.candidate.packages) {
-                crate::deb::build(package).unwrap();
+                crate::packages::deb::build(package).unwrap();
             }
         }
     }

@@ -1,3 +1,5 @@
+//! What is expected of a run.
+
 use std::fmt;
 
 use serde::Deserialize;

@@ -1,12 +1,14 @@
+//! What a person does with the matrix.
+
 use std::io::{BufRead as _, Write};
 
 use anyhow::{Context as _, Result, ensure};
-use upgrader::step::Step;
+use upgrader::model::step::Step;
 
 use super::cell::Cell;
 use super::fault::steps;
 use super::scenario::matrix;
-use crate::machine::Machine;
+use crate::machines::machine::Machine;
 
 /// Lists the cells that have a text in their names.
 pub fn list(part: &str, chosen: bool, out: &mut dyn Write) -> Result<()> {

@@ -1,14 +1,16 @@
+//! What goes wrong: the files in `faults/`.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde::Deserialize;
-use upgrader::step::{Mode, Next, Outcome, Step};
+use upgrader::model::step::{Mode, Next, Outcome, Step};
 
 use super::expectation::Expectation;
 use crate::data;
-use crate::server;
-use crate::server::fault::{Affected, RepositoryFault};
+use crate::packages::server;
+use crate::packages::server::fault::{Affected, RepositoryFault};
 
 /// Something that goes wrong, from outside the upgrader: a file in `faults/`. It says of every step of a run what happens if it
 /// strikes there, or why it cannot.

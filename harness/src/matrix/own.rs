@@ -1,10 +1,12 @@
+//! What belongs to a machine and not to a release.
+
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::check::Check;
 use super::portrait::UNITS;
-use crate::machine::Machine;
+use crate::machines::machine::Machine;
 
 /// Prints what a machine has that no release brings, a line each: `conffile SUM PATH` for one that is not as its package has it, and
 /// `data PATH`. Its units are printed beside it.

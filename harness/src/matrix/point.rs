@@ -1,11 +1,13 @@
+//! Where something can strike in the middle of a step.
+
 use anyhow::{Context as _, Result};
-use upgrader::step::Step;
+use upgrader::model::step::Step;
 
 use super::fault::key;
-use crate::deb;
-use crate::machine::Machine;
-use crate::package::Package;
-use crate::shipped::XIVO;
+use crate::machines::machine::Machine;
+use crate::packages::deb;
+use crate::packages::package::Package;
+use crate::packages::shipped::XIVO;
 
 /// The package of the new release in whose configuration something can happen: there are others before and after it.
 const PACKAGE: &str = "dahdi";

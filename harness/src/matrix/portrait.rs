@@ -1,18 +1,20 @@
+//! What two machines with the same release have in common.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::appliance;
-use crate::binaries;
-use crate::database;
-use crate::deb;
-use crate::image::{Debian, Image};
-use crate::machine::Machine;
-use crate::package::Package;
-use crate::release::Release;
-use crate::world::World;
+use crate::machines::database;
+use crate::machines::image::{Debian, Image};
+use crate::machines::machine::Machine;
+use crate::machines::product_machine;
+use crate::machines::world::World;
+use crate::packages::binaries;
+use crate::packages::deb;
+use crate::packages::package::Package;
+use crate::packages::release::Release;
 
 /// Prints `unit NAME enabled`, `masked` or `disabled` of every unit file. systemd's own list of them takes it a third of a second, and
 /// comes from the same links.
@@ -81,12 +83,12 @@ impl Portrait {
 
     /// Of a machine on which a release was installed, with this upgrader. It is kept for all who ask, in the target directory.
     pub fn of_installed(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
-        Self::kept(debian, release, upgrader, "", || appliance::at_release(debian, &release.version, upgrader))
+        Self::kept(debian, release, upgrader, "", || product_machine::at_release(debian, &release.version, upgrader))
     }
 
     /// The same of one that has a database.
     pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> Result<Self> {
-        let install = || appliance::with_database(debian, release, upgrader);
+        let install = || product_machine::with_database(debian, release, upgrader);
         Self::kept(debian, release, upgrader, database::PREPARE, install)
     }
 

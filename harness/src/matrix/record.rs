@@ -1,3 +1,5 @@
+//! What is known of a cell after it ran.
+
 use std::fs;
 use std::path::Path;
 
@@ -6,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::check::Check;
 use super::expectation::Expectation;
-use crate::machine::Machine;
-use crate::transcript::Transcript;
+use crate::machines::machine::Machine;
+use crate::machines::transcript::Transcript;
 
 /// The machine's logs that are kept: what they are called, and what prints them; `@UPGRADER@` is `xivo-upgrade`.
 const LOGS: [(&str, &str); 4] = [

@@ -1,3 +1,5 @@
+//! How a cell runs.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -6,7 +8,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use upgrader::step::Step;
+use upgrader::model::step::Step;
 
 use super::answer::QUESTION;
 use super::before::Before;
@@ -21,18 +23,18 @@ use super::point::Point;
 use super::portrait::Portrait;
 use super::record::Record;
 use super::shown::{without_debians_packages, without_exit};
-use crate::appliance;
 use crate::at_once::both;
-use crate::binaries;
-use crate::database;
-use crate::machine::{Command, Machine};
-use crate::observation::Mark;
-use crate::package::Package;
-use crate::release::Release;
-use crate::repository::ORIGIN;
-use crate::shipped::{SERVICES, XIVO};
-use crate::transcript::Transcript;
-use crate::world::World;
+use crate::machines::database;
+use crate::machines::machine::{Command, Machine};
+use crate::machines::product_machine;
+use crate::machines::transcript::Transcript;
+use crate::machines::world::World;
+use crate::observe::observation::Mark;
+use crate::packages::binaries;
+use crate::packages::package::Package;
+use crate::packages::release::Release;
+use crate::packages::repository::ORIGIN;
+use crate::packages::shipped::{SERVICES, XIVO};
 
 /// Above this an exit code says which signal ended a program, as shells tell it.
 const SIGNALLED: i64 = 128;
@@ -155,7 +157,7 @@ impl Cell {
 impl<'a> Running<'a> {
     /// A machine as it is in the field, and the new release published for it.
     fn start(cell: &'a Cell, stop: Option<Point>) -> Result<Self> {
-        let today = appliance::upgrader()?;
+        let today = product_machine::upgrader()?;
         let at = |step| cell.strike.as_ref().is_some_and(|strike| strike.step == step);
         // A release that changes the database brings its migration with an upgrader of its own. Where something goes wrong that has come
         // before: it stays when the machine goes back, which then is not what it was.
@@ -209,13 +211,13 @@ impl<'a> Running<'a> {
 
     /// A machine with the old release, and an upgrader that is of an earlier day or today's.
     fn old_machine(cell: &Cell, is_old: bool, today: &Package) -> Result<World> {
-        let upgrader = if is_old { &appliance::old_upgrader()? } else { today };
+        let upgrader = if is_old { &product_machine::old_upgrader()? } else { today };
         if !cell.has_database {
-            return appliance::at_release(cell.debian, &cell.from, upgrader);
+            return product_machine::at_release(cell.debian, &cell.from, upgrader);
         }
         let old = cell.release(&cell.from)?;
         let brought = if is_old { &old } else { &cell.release(&cell.to)? };
-        appliance::with_database(cell.debian, &old, &database::upgrader(upgrader.clone(), brought)?)
+        product_machine::with_database(cell.debian, &old, &database::upgrader(upgrader.clone(), brought)?)
     }
 
     /// The new release, and the upgrader that is published with it.

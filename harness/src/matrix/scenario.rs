@@ -1,3 +1,5 @@
+//! Which cells there are: the files in `scenarios/`.
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -6,9 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum as _;
 use serde::Deserialize;
 use toml::Spanned;
-use upgrader::dpkg::is_newer;
-use upgrader::step::Step;
-use upgrader::strict::line_at;
+use upgrader::config::strict::line_at;
+use upgrader::model::step::Step;
+use upgrader::system::dpkg::is_newer;
 
 use super::answer::Answer;
 use super::cell::Cell;
@@ -17,8 +19,8 @@ use super::fault::{Fault, Strike, key};
 use super::record::NONE;
 use super::state::State;
 use crate::data;
-use crate::image::Debian;
-use crate::release::Release;
+use crate::machines::image::Debian;
+use crate::packages::release::Release;
 
 /// A part of the matrix: a file in `scenarios/`. It has a cell for each combination of what it lists.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,4 +1,6 @@
-use crate::transcript::Transcript;
+//! What of a screen is the same each time.
+
+use crate::machines::transcript::Transcript;
 
 /// What was shown without the lists of Debian's own packages, and the versions of those that want a reboot: there are newer ones every
 /// week.

@@ -1,11 +1,13 @@
+//! The states of machines: the files in `states/`.
+
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::check::Check;
 use super::expectation::Expectation;
-use crate::machine::Machine;
-use crate::server::fault::Fault;
-use crate::world::World;
+use crate::machines::machine::Machine;
+use crate::machines::world::World;
+use crate::packages::server::fault::Fault;
 
 /// A state that a machine in the field can be in: a file in `states/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -33,7 +35,7 @@ pub struct State {
     pub respected: String,
     /// Packages that nobody but this machine has: published together with the old release.
     #[serde(default, rename = "package")]
-    pub packages: Vec<crate::package::Package>,
+    pub packages: Vec<crate::packages::package::Package>,
     /// What is expected of an upgrade of such a machine.
     #[serde(default)]
     pub expect: Expectation,

@@ -1,9 +1,11 @@
+//! What happened when.
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
 use super::record::{Kind, Span};
-use crate::observation::Turn;
+use crate::observe::observation::Turn;
 
 /// Spans that have begun, each with the moment in milliseconds since 1970.
 #[derive(Default)]

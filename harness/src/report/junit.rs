@@ -1,3 +1,5 @@
+//! The report as CI servers read it.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What came of each cell, as data.
+
 use anyhow::Result;
 use serde::Serialize;
 

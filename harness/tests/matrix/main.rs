@@ -1,11 +1,10 @@
 //! The matrix: one test for each cell. Those that are not chosen count as ignored; `make matrix` runs all.
 
-/// What the cells saw beside what they saw before.
 mod snapshot;
 
+use harness::machines::transcript::without_times;
 use harness::matrix::cell::Cell;
 use harness::matrix::scenario::matrix;
-use harness::transcript::without_times;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> anyhow::Result<()> {

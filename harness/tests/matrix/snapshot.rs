@@ -1,3 +1,5 @@
+//! What the cells saw beside what they saw before.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::AssertUnwindSafe;

@@ -1,9 +1,11 @@
+//! Records of a matrix that ran.
+
 use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
 use harness::matrix::record::{Kind, Place, Record, Span};
-use harness::shipped::SERVICES;
+use harness::packages::shipped::SERVICES;
 
 /// A text that does harm on a page that takes it for more than a text.
 pub(crate) const HARMFUL: &str = "</script></pre><img src=x onerror=\"window.harmed = true\">";

@@ -1,6 +1,5 @@
 //! The report of a matrix, as people see it: in a browser.
 
-/// Records of a matrix that ran.
 mod cells;
 
 use std::fs;
@@ -9,8 +8,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use harness::appliance;
-use harness::image::Debian;
+use harness::machines::image::Debian;
+use harness::machines::product_machine;
 use harness::report::{self, Files};
 
 /// The tests that run in the machine with the browser.
@@ -46,7 +45,7 @@ fn the_page_does_what_it_says_in_a_real_browser() -> Result<()> {
         })
         .collect();
     let packages = ["chromium", "chromium-driver", "fonts-dejavu-core", "python3-selenium"];
-    let world = appliance::with_debian_packages(Debian::Bookworm, "chromium", &packages, "")?;
+    let world = product_machine::with_debian_packages(Debian::Bookworm, "chromium", &packages, "")?;
     let machine = &world.machine;
     machine.write("/root/page/report.html", &page(&records, 200_000)?, 0o644)?;
     machine.write("/root/page/large.html", &page(&many, 100_000)?, 0o644)?;

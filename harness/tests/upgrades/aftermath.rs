@@ -1,9 +1,11 @@
+//! Stories of what is known after a run.
+
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
-use harness::package::Package;
-use harness::shipped::SERVICES;
-use harness::transcript::Transcript;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::Transcript;
+use harness::packages::package::Package;
+use harness::packages::shipped::SERVICES;
 use serde_json::Value;
 
 use crate::story::Story;

@@ -1,14 +1,16 @@
+//! Stories of who looks on while an upgrade goes on, and of terminals that are lost.
+
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
-use harness::observation::SystemState;
-use harness::package::Package;
-use harness::server::fault::{Affected, Fault, RepositoryFault};
-use harness::shipped::SERVICES;
-use harness::transcript::{HUNG_UP, Transcript};
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::{HUNG_UP, Transcript};
+use harness::machines::world::World;
+use harness::observe::observation::SystemState;
+use harness::packages::package::Package;
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 use crate::unchanged::portrait;

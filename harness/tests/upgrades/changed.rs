@@ -1,9 +1,11 @@
+//! Stories of machines that end up upgraded, and of those whose upgrade fails in the middle.
+
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, OLD_UPGRADER, upgradable};
-use harness::image::Debian;
-use harness::observation::{Happened, Mark, SystemState};
-use harness::release::Release;
-use harness::shipped::{SERVICES, VERSION};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
+use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::packages::release::Release;
+use harness::packages::shipped::{SERVICES, VERSION};
 
 use crate::story::Story;
 use crate::way_back::undo_nothing;
@@ -72,7 +74,8 @@ pub(crate) const STORIES: &[Story] = &[
 ];
 
 fn upgrade(debian: Debian) -> Result<Option<String>> {
-    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    let world =
+        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
 
@@ -90,7 +93,8 @@ fn upgrade(debian: Debian) -> Result<Option<String>> {
 }
 
 fn arguments_survive_the_self_update(debian: Debian) -> Result<Option<String>> {
-    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    let world =
+        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     let transcript = world.upgrade(&["--download-only", "--verbose"]).run()?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.packages["xivo-upgrade"] == VERSION, "the upgrader did not update itself: {transcript}");
@@ -106,10 +110,10 @@ fn arguments_survive_the_self_update(debian: Debian) -> Result<Option<String>> {
 }
 
 fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
-    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut shown = String::new();
     for version in ["12.04", "2023.1~rc1", "2023.1-rc2+b1", "1:2.0"] {
-        let mut xivo = harness::package::Package::new("xivo", version);
+        let mut xivo = harness::packages::package::Package::new("xivo", version);
         xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
         world.publish([&xivo])?;
         // apt on this machine speaks French when nobody tells it not to.
@@ -130,7 +134,7 @@ fn versions_are_opaque(debian: Debian) -> Result<Option<String>> {
 }
 
 fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
-    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut release = Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
@@ -167,17 +171,17 @@ fn own_policy(debian: Debian) -> Result<Option<String>> {
     // It notes what it is asked, and allows everything.
     let own = b"#!/bin/sh\necho \"$*\" >>/root/asked\n";
     world.machine.write("/usr/sbin/policy-rc.d", own, 0o755)?;
-    let mut other = harness::package::Package::new("xivo-monitor", "1.0");
+    let mut other = harness::packages::package::Package::new("xivo-monitor", "1.0");
     other.service = true;
-    harness::service::add_service(&mut other);
+    harness::packages::service::add_service(&mut other);
     world.publish([&other])?;
     world.install(&["xivo-monitor"])?;
-    other = harness::package::Package::new("xivo-monitor", "1.1");
+    other = harness::packages::package::Package::new("xivo-monitor", "1.1");
     // As PostgreSQL's scripts speak of the clusters of one version, and as some speak to invoke-rc.d.
     let meddling =
         "#!/bin/sh\ndeb-systemd-invoke stop 'postgresql@15-*'\ninvoke-rc.d --quiet asterisk restart\nexit 0\n";
     other.scripts.insert("preinst".to_owned(), meddling.to_owned());
-    harness::service::add_service(&mut other);
+    harness::packages::service::add_service(&mut other);
     world.publish([&other])?;
     let cluster = b"[Service]\nExecStart=/bin/sleep infinity\n";
     world.machine.write("/etc/systemd/system/postgresql@.service", cluster, 0o644)?;
@@ -212,10 +216,10 @@ fn held_product(debian: Debian) -> Result<Option<String>> {
 }
 
 fn held_upgrader(debian: Debian) -> Result<Option<String>> {
-    let today = appliance::upgrader()?;
+    let today = product_machine::upgrader()?;
     let mut yesterday = today.clone();
     OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let world = appliance::upgradable_with(debian, &yesterday, &today)?;
+    let world = product_machine::upgradable_with(debian, &yesterday, &today)?;
     world.machine.sh("apt-mark hold xivo-upgrade >/dev/null")?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.screen.contains("is available but held: going on with 0.0.9\n"), "{transcript}");
@@ -254,7 +258,7 @@ fn stop_then_start(debian: Debian) -> Result<Option<String>> {
     // And one that systemd calls active but that never is ready is not up.
     undo_nothing(&world)?;
     world.machine.sh(&format!("sed -i 's/\"30s\"/\"1s\"/; s#/root/ready#/bin/false#' {product}"))?;
-    world.publish([&harness::package::Package::new("xivo-sounds", "1.2.3")])?;
+    world.publish([&harness::packages::package::Package::new("xivo-sounds", "1.2.3")])?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5, "{transcript}");
     let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
@@ -262,7 +266,7 @@ fn stop_then_start(debian: Debian) -> Result<Option<String>> {
 }
 
 fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
-    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut release = Release::named("1.2.2")?;
     let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;

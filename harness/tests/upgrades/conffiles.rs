@@ -1,11 +1,13 @@
+//! Stories of conffiles, and of packages that would like to ask.
+
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, upgradable};
-use harness::image::Debian;
-use harness::package::Package;
-use harness::release::Release;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, upgradable};
+use harness::machines::world::World;
+use harness::packages::package::Package;
+use harness::packages::release::Release;
 use serde_json::Value;
 
 use crate::story::Story;
@@ -70,8 +72,8 @@ fn settings(version: &str) -> Package {
 
 /// A machine on which an admin has done everything to conffiles that can be done, before an upgrade that brings others.
 fn edited_machine(debian: Debian) -> Result<World> {
-    let mut world = appliance::with_debian_packages(debian, "ucf", &["ucf"], "")?;
-    world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &appliance::upgrader()?]))?;
+    let mut world = product_machine::with_debian_packages(debian, "ucf", &["ucf"], "")?;
+    world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &product_machine::upgrader()?]))?;
     world.install(&["xivo", "xivo-settings", "xivo-upgrade"])?;
     world.machine.sh("cd /etc/settings
          for name in edited dropped-edited edited-but-not-by-us by-ucf; do echo mine >>$name.conf; done

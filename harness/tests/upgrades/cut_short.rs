@@ -1,10 +1,12 @@
+//! Stories of upgrades whose process is killed.
+
 use anyhow::{Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
-use harness::observation::{Happened, Mark, SystemState};
-use harness::shipped::SERVICES;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 

@@ -1,13 +1,15 @@
+//! Stories of products with a database.
+
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
-use harness::appliance::{self, OLD_UPGRADER};
-use harness::database::{PREPARE, TABLE, UP, ask, migrations, portrait};
-use harness::image::Debian;
-use harness::observation::HOOK_MARKS;
-use harness::package::Package;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::database::{PREPARE, TABLE, UP, ask, migrations, portrait};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, OLD_UPGRADER};
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::observation::HOOK_MARKS;
+use harness::packages::package::Package;
 
 use crate::story::Story;
 use crate::way_back::undo_nothing;
@@ -65,7 +67,7 @@ const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
 
 /// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
 fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
-    let mut world = appliance::with_debian_packages(debian, "postgresql", &["postgresql"], PREPARE)?;
+    let mut world = product_machine::with_debian_packages(debian, "postgresql", &["postgresql"], PREPARE)?;
     world.publish([&Package::new("xivo", "1.0"), upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1")])?;
@@ -75,9 +77,9 @@ fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
 
 /// Today's upgrader for such a product, with more in its product.toml and these migrations.
 fn upgrader(more: &str, migrations: &[(&str, &str)]) -> Result<Package> {
-    let mut package = appliance::upgrader()?;
+    let mut package = product_machine::upgrader()?;
     for file in &mut package.files {
-        if file.path == appliance::PRODUCT {
+        if file.path == product_machine::PRODUCT {
             file.content = definition(more).into_bytes();
         }
     }
@@ -355,7 +357,7 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
     ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
 
     // A command that cannot say what it has to do runs after each change of packages, until it succeeds.
-    world.machine.write(appliance::PRODUCT, definition(command).as_bytes(), 0o644)?;
+    world.machine.write(product_machine::PRODUCT, definition(command).as_bytes(), 0o644)?;
     world.publish([&release("1.3", &[("bad", "SELECT nothing;\n")])])?;
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");

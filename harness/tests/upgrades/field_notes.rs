@@ -1,12 +1,14 @@
+//! What goes wrong with upgraders in the field, and which stories show that it does not here.
+
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
 use harness::matrix::scenario::matrix;
-use harness::observation::{HOOK_MARKS, SystemState};
-use harness::server::fault::{Affected, Fault, RepositoryFault};
-use harness::shipped::SERVICES;
+use harness::observe::observation::{HOOK_MARKS, SystemState};
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;
 
 use crate::attended::{wait_until, while_running};

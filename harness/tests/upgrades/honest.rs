@@ -1,11 +1,13 @@
+//! Stories of the harness itself: what it must be right about for the others to prove anything.
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::engine::Engine;
-use harness::image::Debian;
-use harness::observation::fingerprint;
-use harness::world::World;
+use harness::machines::engine::Engine;
+use harness::machines::image::Debian;
+use harness::machines::world::World;
+use harness::observe::observation::fingerprint;
 
 use crate::story::Story;
 

@@ -1,12 +1,14 @@
+//! Stories of hooks: in order, in their own world, and up to no good.
+
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
-use harness::observation::{Happened, Mark};
-use harness::package::Package;
-use harness::shipped::SERVICES;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::world::World;
+use harness::observe::observation::{Happened, Mark};
+use harness::packages::package::Package;
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 
@@ -47,7 +49,7 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
     let pre = |name: &str| format!("{SHIPPED}/pre-upgrade.d/{name}");
     let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
     let local = format!("{LOCAL}/pre-upgrade.d/05-local");
-    world.machine.write(&local, harness::appliance::marking_hook().as_bytes(), 0o755)?;
+    world.machine.write(&local, harness::machines::product_machine::marking_hook().as_bytes(), 0o755)?;
     world.machine.write(&format!("{LOCAL}/pre-upgrade.d/README"), b"Put your own hooks here.\n", 0o644)?;
     hook(&world, &pre("30-other-hardware"), "exit 75")?;
     world.machine.write(&pre("35-forgotten-chmod"), b"#!/bin/sh\nexit 1\n", 0o644)?;

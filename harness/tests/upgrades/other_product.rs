@@ -1,9 +1,11 @@
+//! Stories of another product than XiVO.
+
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, HOOK_COUNT, at_release_of, old_upgrader_of, upgrader_of};
-use harness::image::Debian;
-use harness::observation::{HOOK_MARKS, Happened, Mark, SystemState};
-use harness::release::Release;
-use harness::shipped::{ACME, VERSION, XIVO};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, HOOK_COUNT, at_release_of, old_upgrader_of, upgrader_of};
+use harness::observe::observation::{HOOK_MARKS, Happened, Mark, SystemState};
+use harness::packages::release::Release;
+use harness::packages::shipped::{ACME, VERSION, XIVO};
 
 use crate::story::Story;
 
@@ -58,8 +60,8 @@ fn other_product(debian: Debian) -> Result<Option<String>> {
 }
 
 fn two_products(debian: Debian) -> Result<Option<String>> {
-    let ours = appliance::upgrader()?;
-    let mut world = appliance::upgradable_with(debian, &ours, &ours)?;
+    let ours = product_machine::upgrader()?;
+    let mut world = product_machine::upgradable_with(debian, &ours, &ours)?;
     // The same disk, and with it the files of the one, before and after the other came.
     let files = "find / -xdev -path '*xivo*' -not -path '/proc/*' -not -path '/var/lib/dpkg/*' \
                  -printf '%p %y %m %s %i %C@\\n' | LC_ALL=C sort";
@@ -70,10 +72,10 @@ fn two_products(debian: Debian) -> Result<Option<String>> {
     world.install(&["acme", "acme-upgrade"])?;
     world.publish(&Release::of(&ACME, "2025.10")?.packages)?;
     // What is published of the one is held, so that the other has only its own to do.
-    let others: Vec<&str> = harness::shipped::SERVICES.into_iter().chain([XIVO.name]).collect();
+    let others: Vec<&str> = harness::packages::shipped::SERVICES.into_iter().chain([XIVO.name]).collect();
     world.machine.sh(&format!("apt-mark hold {} >/dev/null; rm {HOOK_MARKS} 2>/dev/null || :", others.join(" ")))?;
     let mark = Mark::set(&world.machine)?;
-    let services: Vec<&str> = SERVICES.into_iter().chain(harness::shipped::SERVICES).collect();
+    let services: Vec<&str> = SERVICES.into_iter().chain(harness::packages::shipped::SERVICES).collect();
     let transcript = world.machine.command(&["acme-upgrade", "--yes"]).run()?;
     // Held packages want attention.
     ensure!(transcript.exit == 6, "{transcript}");

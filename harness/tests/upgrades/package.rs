@@ -1,6 +1,8 @@
+//! Stories of what the package brings beside the programs.
+
 use anyhow::{Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
 
 use crate::story::Story;
 

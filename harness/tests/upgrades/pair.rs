@@ -1,12 +1,14 @@
+//! Stories of two machines, one of which takes over when the other fails.
+
 use std::net::IpAddr;
 
 use anyhow::{Result, ensure};
-use harness::appliance::{PRODUCT, upgradable};
-use harness::engine::Engine;
-use harness::image::Debian;
-use harness::link::Link;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::engine::Engine;
+use harness::machines::image::Debian;
+use harness::machines::link::Link;
+use harness::machines::product_machine::{PRODUCT, upgradable};
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
 
 use crate::attended::{wait_until, while_running};
 use crate::story::Story;
@@ -159,7 +161,7 @@ fn pair_out_of_order(debian: Debian) -> Result<Option<String>> {
     active.machine.sh("rm /etc/systemd/system/xivo-node@.service && printf '[Service]\\nExecStart=echo 1.2.0\\nStandardInput=socket\\n' \
                        >/etc/systemd/system/xivo-node@.service && systemctl daemon-reload")?;
     let mut passive = passive;
-    passive.publish(&harness::release::Release::named("1.2.3")?.packages)?;
+    passive.publish(&harness::packages::release::Release::named("1.2.3")?.packages)?;
     let too_far = passive.upgrade(&["--yes"]).run()?;
     ensure!(too_far.exit == 1 && version(&passive)? == "1.2.2", "{too_far}");
     Ok(Some(together([

@@ -1,14 +1,16 @@
+//! Stories of what can be known to go wrong before anything is touched.
+
 use std::fmt::Write as _;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, upgradable};
-use harness::image::Debian;
-use harness::observation::SystemState;
-use harness::package::Package;
-use harness::server::fault::Fault;
-use harness::shipped::SERVICES;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, upgradable};
+use harness::machines::world::World;
+use harness::observe::observation::SystemState;
+use harness::packages::package::Package;
+use harness::packages::server::fault::Fault;
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 use crate::unchanged::unchanged;
@@ -64,10 +66,10 @@ fn goes_through(world: &World, exit: i64) -> Result<String> {
 }
 
 fn everything_wrong(debian: Debian) -> Result<Option<String>> {
-    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     world.publish([&Package::new("xivo-legacy", "1.0").file("/usr/share/xivo-legacy/a", "a", 0o644)])?;
     world.install(&["xivo-legacy"])?;
-    world.publish(&harness::release::Release::named("1.2.2")?.packages)?;
+    world.publish(&harness::packages::release::Release::named("1.2.2")?.packages)?;
     let machine = &world.machine;
     for hook in ["10-writable", "20-somebodys"] {
         machine.write(&format!("{HOOKS}/{hook}"), b"#!/bin/sh\n", 0o755)?;

@@ -1,15 +1,17 @@
+//! Stories of XiVO's own hooks, on machines where services behave like the real ones.
+
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::database::CALLS;
-use harness::exchange::{self, HOOKS, PROVD, run_hook};
-use harness::image::Debian;
-use harness::machine::Machine;
-use harness::observation::{Happened, Mark, SystemState};
-use harness::package::Package;
-use harness::shipped::SERVICES;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::database::CALLS;
+use harness::machines::exchange::{self, HOOKS, PROVD, run_hook};
+use harness::machines::image::Debian;
+use harness::machines::machine::Machine;
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::packages::package::Package;
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 

@@ -1,12 +1,14 @@
+//! Stories of machines that go through many releases.
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use harness::appliance;
-use harness::image::Debian;
-use harness::observation::{Happened, Mark, SystemState};
-use harness::release::Release;
-use harness::shipped::SERVICES;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine;
+use harness::machines::world::World;
+use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::packages::release::Release;
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 
@@ -53,7 +55,7 @@ fn oldest_to_newest(debian: Debian) -> Result<Option<String>> {
 
 /// A machine at the oldest release, with all that later ones have no more. Its admin has edited a conffile and wants to keep that.
 fn oldest(debian: Debian) -> Result<World> {
-    let world = appliance::at_release(debian, OLDEST, &appliance::upgrader()?)?;
+    let world = product_machine::at_release(debian, OLDEST, &product_machine::upgrader()?)?;
     world.machine.sh("systemctl is-active --quiet xivo-config && systemctl is-active --quiet xivo-agi")?;
     world.machine.sh("grep -q libxivo.so.0 /proc/$(systemctl show --property=MainPID --value xivo-ctid)/maps")?;
     world.machine.write(MOVED.0, EDITED.as_bytes(), 0o644)?;

@@ -1,12 +1,14 @@
+//! Stories of repositories that misbehave.
+
 use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
-use harness::appliance::{self, upgradable};
-use harness::image::Debian;
-use harness::observation::SystemState;
-use harness::server::fault::{Affected, Fault, RepositoryFault};
-use harness::shipped::SERVICES;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, upgradable};
+use harness::machines::world::World;
+use harness::observe::observation::SystemState;
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 use crate::unchanged::unchanged;
@@ -91,7 +93,8 @@ fn misbehaving(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<Opt
 }
 
 fn upgrader_that_fails(debian: Debian) -> Result<Option<String>> {
-    let world = appliance::upgradable_with(debian, &appliance::old_upgrader()?, &appliance::upgrader()?)?;
+    let world =
+        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in [("it is gone", Fault::Error(404)), ("nothing more comes", Fault::Stall)] {

@@ -1,11 +1,13 @@
+//! Stories of what is restarted after an upgrade and what is not.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, PRODUCT, upgradable};
-use harness::image::Debian;
-use harness::observation::{Happened, Mark, SystemState};
-use harness::package::Package;
-use harness::shipped::SERVICES;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, PRODUCT, upgradable};
+use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::packages::package::Package;
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 use crate::way_back::undo_nothing;
@@ -138,7 +140,7 @@ echo neighbours >>/run/reboot-required.pkgs
 }
 
 fn replaced_library(debian: Debian) -> Result<Option<String>> {
-    let mut world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     world.publish([&neighbours("1")])?;
     world.install(&["neighbours"])?;
     // The limit to its starts is a real one, and reached.

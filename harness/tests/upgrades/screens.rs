@@ -1,10 +1,12 @@
+//! Stories of what is shown where.
+
 use anyhow::{Result, ensure};
-use harness::appliance::upgradable;
-use harness::image::Debian;
-use harness::observation::SystemState;
-use harness::shipped::SERVICES;
-use harness::world::World;
-use upgrader::report::{Report, RunResult};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::world::World;
+use harness::observe::observation::SystemState;
+use harness::packages::shipped::SERVICES;
+use upgrader::output::report::{Report, RunResult};
 
 use crate::story::Story;
 

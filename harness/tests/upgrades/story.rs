@@ -1,9 +1,11 @@
+//! The list of stories, and the snapshots that belong to them.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
-use harness::image::Debian;
-use harness::transcript::without_times;
+use harness::machines::image::Debian;
+use harness::machines::transcript::without_times;
 use libtest_mimic::{Failed, Trial};
 
 /// A story of one upgrade.

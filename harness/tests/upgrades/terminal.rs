@@ -1,7 +1,9 @@
+//! Stories of terminals.
+
 use anyhow::{Result, ensure};
-use harness::image::Debian;
-use harness::transcript::HUNG_UP;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::transcript::HUNG_UP;
+use harness::machines::world::World;
 
 use crate::story::Story;
 

@@ -1,13 +1,15 @@
+//! Stories of machines on which nothing may change.
+
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::appliance::{self, OLD_UPGRADER, upgradable};
-use harness::image::Debian;
-use harness::observation::{SystemState, fingerprint};
-use harness::server::fault::{Affected, Fault, RepositoryFault};
-use harness::shipped::SERVICES;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::observation::{SystemState, fingerprint};
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
 
@@ -110,7 +112,7 @@ fn no(debian: Debian) -> Result<Option<String>> {
 }
 
 fn nothing_to_do(debian: Debian) -> Result<Option<String>> {
-    let world = appliance::at_release(debian, "1.2.1", &appliance::upgrader()?)?;
+    let world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     unchanged(&world, 0, || world.upgrade(&[]).run()).map(Some)
 }
 
@@ -126,10 +128,10 @@ fn download_only(debian: Debian) -> Result<Option<String>> {
 }
 
 fn dry_run(debian: Debian) -> Result<Option<String>> {
-    let today = appliance::upgrader()?;
+    let today = product_machine::upgrader()?;
     let mut yesterday = today.clone();
     OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let world = appliance::upgradable_with(debian, &yesterday, &today)?;
+    let world = product_machine::upgradable_with(debian, &yesterday, &today)?;
     let shown = unchanged(&world, 0, || world.upgrade(&["--dry-run"]).run())?;
     // The upgrader's own package is in it, and has another size whenever it is built.
     let (before, size) = shown.split_once("Download: ").context("no download size")?;
@@ -155,14 +157,14 @@ fn failing_pre_upgrade_hook(debian: Debian) -> Result<Option<String>> {
     let failing = b"#!/bin/sh\necho 'There are 3 calls under way.'\nexit 1\n";
     world.machine.write("/usr/share/xivo-upgrade/pre-upgrade.d/15-calls", failing, 0o755)?;
     let shown = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
-    let marks = world.machine.sh(&format!("cat {}", harness::observation::HOOK_MARKS))?;
+    let marks = world.machine.sh(&format!("cat {}", harness::observe::observation::HOOK_MARKS))?;
     ensure!(marks == "pre-upgrade 10-first (1.2.1 -> 1.2.2)\n", "these hooks ran:\n{marks}");
     Ok(Some(shown))
 }
 
 fn protected_package(debian: Debian) -> Result<Option<String>> {
     let mut world = upgradable(debian)?;
-    let mut nginx = harness::package::Package::new("nginx", "1.2.3");
+    let mut nginx = harness::packages::package::Package::new("nginx", "1.2.3");
     nginx.control.insert("Conflicts".to_owned(), "asterisk".to_owned());
     nginx.control.insert("Replaces".to_owned(), "asterisk".to_owned());
     nginx.control.insert("Provides".to_owned(), "asterisk (= 1.2.3)".to_owned());

@@ -1,13 +1,15 @@
+//! Stories of what the vendor has validated.
+
 use anyhow::{Result, ensure};
-use harness::appliance::{old_upgrader, upgradable_with, upgrader};
-use harness::deb;
-use harness::image::Debian;
-use harness::observation::fingerprint;
-use harness::package::Package;
-use harness::release::Release;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::{old_upgrader, upgradable_with, upgrader};
+use harness::machines::world::World;
+use harness::observe::observation::fingerprint;
+use harness::packages::deb;
+use harness::packages::package::Package;
+use harness::packages::release::Release;
 use sha2::{Digest as _, Sha256};
-use upgrader::validated::{Member, Set};
+use upgrader::checks::validated::{Member, Set};
 
 use crate::story::Story;
 

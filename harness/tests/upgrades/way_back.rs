@@ -1,13 +1,15 @@
+//! Stories of upgrades that were cut short or failed, and of what comes after: completing them, or going back.
+
 use anyhow::{Result, ensure};
-use harness::appliance::upgradable;
-use harness::deb;
-use harness::image::Debian;
-use harness::observation::SystemState;
-use harness::package::Package;
-use harness::server::fault::{Affected, Fault, RepositoryFault};
-use harness::shipped::SERVICES;
-use harness::transcript::Transcript;
-use harness::world::World;
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::observation::SystemState;
+use harness::packages::deb;
+use harness::packages::package::Package;
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
 
 use crate::attended::wait_until;
 use crate::preflight::hold_lock;

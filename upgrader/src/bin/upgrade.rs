@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    upgrader::cli::main(upgrader::refresh::run)
+    upgrader::cli::main(upgrader::engine::refresh::run)
 }

@@ -1,3 +1,5 @@
+//! Copies of the database, made before it is migrated.
+
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -7,10 +9,10 @@ use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 
 use super::psql;
+use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
+use crate::model::size::size as shown;
 use crate::paths::Paths;
-use crate::product::Database;
-use crate::size::size as shown;
 
 /// What stays free on the disk beside a dump, in bytes: others write there too.
 const RESERVE: u64 = 32 << 20;

@@ -1,3 +1,5 @@
+//! Migration files, and which of them a database still needs.
+
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;

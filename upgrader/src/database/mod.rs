@@ -1,22 +1,19 @@
+//! The product's database: what it needs, saving it, migrating it.
+
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::event::{Event, Events};
+use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
+use crate::model::event::{Event, Events};
 use crate::paths::Paths;
-use crate::product::Database;
 
-/// Copies of the database, made before it is migrated.
 mod dump;
-/// Migration files, and which of them a database still needs.
 mod migrations;
-/// A product's own migration command.
 mod own;
-/// What PostgreSQL's programs are asked; the only file that runs them.
 mod psql;
-/// What a migration file may not do.
 mod sql;
 
 /// How long the server may take to answer when nothing has disturbed it.

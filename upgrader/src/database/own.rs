@@ -1,12 +1,14 @@
+//! A product's own migration command.
+
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::command::{Failed, Program};
+use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
-use crate::product::Database;
+use crate::system::command::{Failed, Program};
 
 /// What the product's own command would do, a line each, by the word of its `pending` program.
 ///

@@ -1,3 +1,5 @@
+//! What PostgreSQL's programs are asked; the only file that runs them.
+
 use std::fs::File;
 use std::path::Path;
 use std::thread::sleep;
@@ -7,9 +9,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::Table;
 use super::migrations::{Applied, Migration, parse_applied};
-use crate::command::Program;
+use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
-use crate::product::Database;
+use crate::system::command::Program;
 
 /// How long a migration waits for a lock that somebody else holds, in seconds. Whoever wants the table after it waits too.
 const LOCK_TIMEOUT: u32 = 20;

@@ -1,3 +1,5 @@
+//! What a migration file may not do.
+
 /// What a migration file does that it must not: the number of the line, and what is wrong there.
 ///
 /// A migration and its record are one transaction, which the file must not end: `BEGIN`, `COMMIT` and their like are

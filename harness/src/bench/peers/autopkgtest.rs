@@ -1,10 +1,12 @@
+//! The same upgrade by Debian's autopkgtest.
+
 use std::time::Duration;
 
 use anyhow::Result;
 
 use super::{NEW, timed};
-use crate::release::Release;
-use crate::world::World;
+use crate::machines::world::World;
+use crate::packages::release::Release;
 
 /// What its machine has; its containers have the same. dpkg-dev is what it indexes the packages with that it is given, and without uidmap
 /// trixie's does not begin, not even as root.

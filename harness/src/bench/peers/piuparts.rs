@@ -1,11 +1,13 @@
+//! The same upgrade by piuparts.
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use super::{NEW, timed};
-use crate::image::Debian;
-use crate::repository::ORIGIN;
-use crate::world::World;
+use crate::machines::image::Debian;
+use crate::machines::world::World;
+use crate::packages::repository::ORIGIN;
 
 /// What its machine has.
 pub(super) const PACKAGES: [&str; 2] = ["piuparts", "debootstrap"];

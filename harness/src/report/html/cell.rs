@@ -1,3 +1,5 @@
+//! All that is known of one cell.
+
 use maud::{Markup, html};
 
 use super::timeline::timeline;

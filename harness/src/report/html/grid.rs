@@ -1,3 +1,5 @@
+//! The matrix as a table.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use maud::{Markup, html};

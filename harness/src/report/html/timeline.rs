@@ -1,3 +1,5 @@
+//! What happened when, as bars.
+
 use maud::{Markup, html};
 
 use super::seconds;

@@ -1,0 +1,94 @@
+//! What others take who test upgrades.
+
+mod autopkgtest;
+mod piuparts;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use super::matrix::{passed, plain};
+use super::{RUNS, Sheet, median};
+use crate::machines::engine::Engine;
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
+use crate::machines::product_machine;
+use crate::machines::world::World;
+use crate::matrix::cell::Cell;
+use crate::packages::deb;
+use crate::packages::release::Release;
+
+/// A warm cell takes at most this many times what piuparts takes.
+const LIMIT: f64 = 1.0 / 3.0;
+
+/// Where the packages of the new release are on a peer's machine.
+const NEW: &str = "/root/new";
+
+/// How long a peer may take: one makes its chroot from the mirror.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Compares a cell with what others offer for the same pair of releases, warm and cold.
+///
+/// piuparts installs, upgrades, removes and purges in a chroot, autopkgtest installs and upgrades in a container of podman's; no service
+/// may start in either. A cell boots a machine, upgrades it with services running, and looks at all of it.
+pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
+    let cell = plain(debian)?;
+    passed(&cell)?;
+    beside_piuparts(debian, &cell, sheet)?;
+    beside_autopkgtest(debian, &cell, sheet)
+}
+
+fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
+    let world = prepare(Disk::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
+    piuparts::prepare(&world)?;
+    let cold = piuparts::cold(&world, debian)?;
+    let pairs = pairs(cell, || piuparts::warm(&world, debian))?;
+    sheet.pairs(["piuparts", "a cell"], &pairs, Some(LIMIT))?;
+
+    // From the machine's image on: the old release has to be installed first. Theirs has to make its chroot.
+    let start = Instant::now();
+    let engine = Engine::connect()?;
+    product_machine::forget(&engine, debian, "1.2.1")?;
+    passed(cell)?;
+    let ours = start.elapsed().as_secs_f64();
+    let theirs = cold + median(pairs.iter().map(|pair| pair[0]).collect(), Duration::cmp);
+    sheet.compared(
+        "cold: a cell that installs the old release first, piuparts that makes its chroot",
+        ours,
+        theirs.as_secs_f64(),
+        "s",
+    )
+}
+
+fn beside_autopkgtest(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
+    sheet.title(&format!("A cell beside autopkgtest with podman on {debian}, XiVO 1.2.1 to 1.2.2"))?;
+    // The engine's layers would have podman copy its image for each run.
+    let world = prepare(Disk::Host, debian, "autopkgtest", &autopkgtest::PACKAGES)?;
+    autopkgtest::prepare(&world)?;
+    let pairs = pairs(cell, || autopkgtest::warm(&world))?;
+    sheet.pairs(["autopkgtest", "a cell"], &pairs, None)
+}
+
+/// What both take, in turns.
+fn pairs(cell: &Cell, theirs: impl Fn() -> Result<Duration>) -> Result<Vec<[Duration; 2]>> {
+    (0..RUNS).map(|_| Ok([theirs()?, passed(cell)?])).collect()
+}
+
+/// A machine with a peer's packages, the old release in a repository, and the packages of the new one as files.
+fn prepare(disk: Disk, debian: Debian, peer: &str, packages: &[&str]) -> Result<World> {
+    let mut world = product_machine::with_debian_packages_on(disk, debian, peer, packages, "")?;
+    world.publish(&Release::named("1.2.1")?.packages)?;
+    for package in &Release::named("1.2.2")?.packages {
+        world.machine.write(&format!("{NEW}/{}", package.file_name()), &deb::build(package)?.bytes, 0o644)?;
+    }
+    Ok(world)
+}
+
+/// Runs a peer, and says how long that took. It has done what it is for if it says `wanted`.
+fn timed(world: &World, command: &str, wanted: &str) -> Result<Duration> {
+    let start = Instant::now();
+    let tested = world.machine.command(&["sh", "-c", &format!("{command} 2>&1")]).patience(PATIENCE).run()?;
+    ensure!(tested.screen.contains(wanted), "it did not do what it is for: {tested}");
+    Ok(start.elapsed())
+}

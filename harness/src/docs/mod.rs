@@ -1,0 +1,46 @@
+//! What holds the pages of docs/ and the code together.
+
+mod links;
+mod screens;
+mod troubleshooting;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Every snapshot, by its path below snapshots/ without the ending: what was seen.
+fn snapshots() -> BTreeMap<String, String> {
+    let mut snapshots = BTreeMap::new();
+    let top = documented::tree("snapshots");
+    let mut directories = vec![top.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "snap") {
+                let text = fs::read_to_string(&path).unwrap();
+                let name = path.strip_prefix(&top).unwrap().with_extension("");
+                let (_, seen) = text.split_once("\n---\n").unwrap();
+                snapshots.insert(name.to_str().unwrap().to_owned(), seen.to_owned());
+            }
+        }
+    }
+    snapshots
+}
+
+/// Every page of the documentation, by its path from the root of the tree.
+fn pages() -> Vec<String> {
+    let mut pages: Vec<String> = ["README.md", "ARCHITECTURE.md", "hooks/README.md"].map(str::to_owned).to_vec();
+    for directory in ["docs", "docs/reference"] {
+        let entries = fs::read_dir(documented::tree(directory)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        pages.extend(names.filter(|name| is_page(name)).map(|name| format!("{directory}/{name}")));
+    }
+    pages.sort();
+    pages
+}
+
+fn is_page(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|ending| ending == "md")
+}

@@ -1,0 +1,124 @@
+//! A machine on its way to the next Debian, with real packages.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::whole::Whole;
+use crate::machines::image::Debian;
+use crate::machines::machine::Disk;
+use crate::machines::product_machine::{PRODUCT, upgrader, with_debian_packages_on};
+use crate::machines::transcript::Transcript;
+use crate::machines::world::World;
+use crate::matrix::record::Kind;
+use crate::matrix::timeline;
+use crate::packages::package::Package;
+
+/// What is on the machine beside what every machine has.
+const PACKAGES: [&str; 6] = ["postgresql", "nginx-light", "python3", "openssh-server", "cron", "attr"];
+
+/// A product that is made of Debian's own services.
+const DEFINITION: &str = r#"name = "XiVO"
+version-package = "xivo"
+[services]
+order = ["postgresql", "nginx", "ssh", "cron"]
+settle = "2s"
+"#;
+
+/// A database with something in it.
+const DATA: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --command='CREATE DATABASE asterisk'
+runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk \
+    --command='CREATE TABLE calls AS SELECT n AS id FROM generate_series(1, 100000) n'
+systemctl stop postgresql";
+
+/// What every line about a package in a state has to begin with.
+const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
+
+/// How long it may take, mirror included.
+const PATIENCE: Duration = Duration::from_secs(25 * 60);
+
+/// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
+fn world(disk: Disk) -> Result<World> {
+    let mut world = with_debian_packages_on(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
+    let mut upgrader = upgrader()?;
+    for file in upgrader.files.iter_mut().filter(|file| file.path == PRODUCT) {
+        file.content = DEFINITION.as_bytes().to_vec();
+    }
+    world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
+    world.install(&["xivo", "xivo-upgrade"])?;
+    world.publish([&Package::new("xivo", "1.1"), &upgrader])?;
+    world.machine.sh("sed 's/bookworm/trixie/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
+         until pg_isready --quiet; do sleep 0.1; done")?;
+    Ok(world)
+}
+
+fn upgrade(world: &World) -> Result<Transcript> {
+    let transcript = world.upgrade(&["--yes"]).patience(PATIENCE).patience(PATIENCE).run()?;
+    let unreachable = "a package source cannot be read";
+    ensure!(
+        !transcript.screen.contains(unreachable),
+        "Debian's mirror cannot be reached: this was not tried\n{transcript}"
+    );
+    Ok(transcript)
+}
+
+/// Goes all the way: the next Debian is there, its services run, and what was in the database is.
+///
+/// # Errors
+/// Also if Debian's mirror cannot be reached: nobody must think that this was tried.
+pub fn complete() -> Result<()> {
+    let world = world(Disk::Layers)?;
+    let transcript = upgrade(&world)?;
+    ensure!(matches!(transcript.exit, 0 | 6), "{transcript}");
+    let machine = &world.machine;
+    ensure!(machine.sh(VERSION)? == "trixie\n", "{transcript}");
+    machine.sh(
+        "systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"; test ! -e /usr/sbin/policy-rc.d",
+    )?;
+    let count = "runuser -u postgres -- psql -XAt --dbname=asterisk --command='SELECT count(*) FROM calls'";
+    ensure!(machine.sh(count)? == "100000\n", "{transcript}");
+    Ok(())
+}
+
+/// Fails at the very end, when every package is there and services restart: the machine is Debian 12 again, path by path, and the next run,
+/// with nothing in its way, goes through.
+///
+/// # Errors
+/// As [`complete`].
+pub fn undone(disk: Disk) -> Result<Undone> {
+    let world = world(disk)?;
+    let machine = &world.machine;
+    let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";
+    machine.write("/etc/systemd/system/cron.service.d/old.conf", condition.as_bytes(), 0o644)?;
+    machine.sh("systemctl daemon-reload; systemctl restart cron")?;
+    let before = Whole::of(machine).context("the machine before")?;
+    let transcript = upgrade(&world)?;
+    ensure!(transcript.exit == 4, "{transcript}");
+    ensure!(machine.sh(VERSION)? == "bookworm\n", "{transcript}");
+    let differences = Whole::of(machine)?.differences(&before);
+    let paths = differences.join("\n");
+    ensure!(differences.is_empty(), "{} paths differ:\n{paths}\n{transcript}", differences.len());
+    machine.sh("systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"")?;
+    let log = machine.sh("cat /var/log/xivo-upgrade.log")?;
+    machine.sh("rm -r /etc/systemd/system/cron.service.d; systemctl daemon-reload")?;
+    let again = upgrade(&world)?;
+    ensure!(matches!(again.exit, 0 | 6) && machine.sh(VERSION)? == "trixie\n", "{transcript}\n{again}");
+    let took = |step: &str| {
+        let spans = timeline::of(&log, &[]);
+        let span = spans.iter().find(|span| span.kind == Kind::Step && span.name == step);
+        let took = span.and_then(|span| Some(Duration::from_millis(span.end?.checked_sub(span.begin)?)));
+        took.with_context(|| format!("the log tells nothing of the step {step}:\n{log}"))
+    };
+    Ok(Undone { shown: transcript.to_string(), arming: took("arm rollback")?, going_back: took("roll back")? })
+}
+
+/// What was seen of an upgrade to the next Debian that was undone.
+#[derive(Debug)]
+pub struct Undone {
+    /// The screen.
+    pub shown: String,
+    /// How long it took to keep what is needed to go back.
+    pub arming: Duration,
+    /// How long it took to go back, without the restart of what had been running.
+    pub going_back: Duration,
+}

@@ -1,0 +1,3 @@
+//! Faults that are injected into a run.
+
+pub mod crash;

@@ -1,0 +1,313 @@
+//! Upgrades from a vendor's old repository to a candidate: what gates a release.
+
+mod cell;
+mod machines;
+mod manifest;
+mod offer;
+
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+
+use self::machines::Machines;
+use self::offer::{Offer, Origin};
+use crate::data;
+use crate::machines::image::Debian;
+use crate::matrix::record::Record;
+use crate::matrix::scenario::FRESH;
+use crate::matrix::state::State;
+use crate::packages::shipped::vendor::{Described, package_name};
+use crate::report::{self, Files};
+
+/// The directories that hooks are in.
+const PHASES: [&str; 2] = ["pre-upgrade.d", "post-upgrade.d"];
+
+/// What `--from` calls the version that the old repository offers.
+const OFFERED: &str = "installed";
+
+/// What is upgraded to what.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The candidate: the URL of an apt repository, or a directory with .debs in it
+    #[arg(long, value_name = "URL|DIRECTORY", value_parser = Origin::parse)]
+    candidate: Origin,
+    /// Its suite; `{debian}` is the name of the machine's Debian. A directory has none
+    #[arg(long, default_value = "{debian}")]
+    suite: String,
+    /// Its components
+    #[arg(long, default_value = "main", value_delimiter = ',')]
+    component: Vec<String>,
+    /// Its public key; without one those of Debian count
+    #[arg(long, value_name = "FILE", value_parser = file)]
+    key: Option<PathBuf>,
+    /// The old versions, as the version package has them; `installed` is the one that the old repository offers
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', default_value = OFFERED, required_unless_present = "from_repo")]
+    from: Vec<String>,
+    /// Where the old versions are, if not in the candidate's repository: URL or directory
+    #[arg(long, value_name = "URL|DIRECTORY", value_parser = Origin::parse)]
+    from_repo: Option<Origin>,
+    /// The suite of that repository
+    #[arg(long, value_name = "SUITE", default_value = "{debian}", requires = "from_repo")]
+    from_suite: String,
+    /// Its public key
+    #[arg(long, value_name = "FILE", value_parser = file, requires = "from_repo")]
+    from_key: Option<PathBuf>,
+    /// The releases of Debian
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "bookworm")]
+    on: Vec<Debian>,
+    /// The product: its product.toml, or the directory that `harness deb --product` takes
+    #[arg(long, value_name = "FILE|DIRECTORY", value_parser = Described::parse)]
+    product: Described,
+    /// The NAME of `NAME-upgrade`, if it is not the product's name in small letters
+    #[arg(long, value_parser = package_name)]
+    name: Option<String>,
+    /// The directory of the product's hooks (pre-upgrade.d and post-upgrade.d), if it is not the one of the product
+    #[arg(long, value_name = "DIRECTORY", value_parser = hooks)]
+    hooks: Option<PathBuf>,
+    /// What is installed, and brings all else with it, if not the version package alone
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',')]
+    metapackage: Vec<String>,
+    /// Let machines install from Debian's own repositories as well
+    #[arg(long)]
+    debian_sources: bool,
+    /// Also upgrade machines in this state: files as those in harness/states/
+    #[arg(long, value_name = "FILE", value_parser = NamedState::parse)]
+    state: Vec<NamedState>,
+    /// What may differ from a machine on which the candidate was installed: the beginning of a line that says so. It has to differ; after
+    /// `bookworm:`, on machines with that Debian
+    #[arg(long, value_name = "[DEBIAN:]BEGINNING")]
+    differs: Vec<String>,
+    /// If every upgrade passes, write the set of packages that did: a file for each Debian, for the directory `validated` beside product.toml
+    #[arg(long, value_name = "DIRECTORY")]
+    write_manifest: Option<PathBuf>,
+    /// Where reports and logs go
+    #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
+    output: PathBuf,
+}
+
+/// What is wrong with a command line as a whole: nothing was tried.
+#[derive(Debug)]
+pub struct WrongCommandLine(String);
+
+impl fmt::Display for WrongCommandLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Error for WrongCommandLine {}
+
+/// A state, and what it is called.
+#[derive(Debug, Clone)]
+struct NamedState {
+    name: String,
+    path: Option<PathBuf>,
+    state: State,
+}
+
+impl NamedState {
+    fn parse(text: &str) -> Result<Self, String> {
+        let path = Path::new(text);
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let state: State = data::read(path).map_err(|error| format!("{error:#}"))?;
+        if state.old_upgrader || state.repository.is_some() || !state.mend.is_empty() || state.again.is_some() {
+            return Err("old-upgrader, repository, mend and again are not for the gate".to_owned());
+        }
+        Ok(Self { name, path: Some(path.to_owned()), state })
+    }
+
+    fn fresh() -> Self {
+        Self { name: FRESH.to_owned(), path: None, state: State::default() }
+    }
+}
+
+fn file(text: &str) -> Result<PathBuf, String> {
+    existing(text, Path::is_file, "there is no such file")
+}
+
+/// A directory with hooks: whoever names one without any means another.
+fn hooks(text: &str) -> Result<PathBuf, String> {
+    let directory = existing(text, Path::is_dir, "there is no such directory")?;
+    let has_hooks = PHASES.iter().any(|phase| directory.join(phase).is_dir());
+    has_hooks.then_some(directory).ok_or_else(|| format!("it has no {}", PHASES.join(" and no ")))
+}
+
+/// An absolute path to something that is there.
+fn existing(text: &str, is_there: fn(&Path) -> bool, otherwise: &str) -> Result<PathBuf, String> {
+    let path = Path::new(text);
+    if !is_there(path) {
+        return Err(otherwise.to_owned());
+    }
+    path.canonicalize().map_err(|error| error.to_string())
+}
+
+impl Options {
+    fn candidate(&self) -> Offer<'_> {
+        let Self { candidate, suite, component, key, .. } = self;
+        Offer { origin: candidate, suite, components: component, key: key.as_deref() }
+    }
+
+    fn old(&self) -> Offer<'_> {
+        let Some(origin) = &self.from_repo else { return self.candidate() };
+        Offer { origin, suite: &self.from_suite, components: &self.component, key: self.from_key.as_deref() }
+    }
+
+    fn services(&self) -> Vec<&str> {
+        self.product.definition.services.order().iter().map(String::as_str).collect()
+    }
+
+    /// What may differ on a release of Debian.
+    fn differs(&self, debian: Debian) -> Vec<String> {
+        let here = |beginning: &String| match beginning.split_once(':') {
+            Some((name, rest)) if Debian::ALL.iter().any(|one| one.to_string() == name) => {
+                (name == debian.to_string()).then(|| rest.trim_start().to_owned())
+            }
+            _ => Some(beginning.clone()),
+        };
+        self.differs.iter().filter_map(here).collect()
+    }
+
+    /// The states: a machine that nobody did anything to, and those that are named.
+    fn states(&self) -> Vec<NamedState> {
+        std::iter::once(NamedState::fresh()).chain(self.state.iter().cloned()).collect()
+    }
+
+    /// Two upgrades of the same name would overwrite each other's records.
+    fn ensure_each_once(&self) -> Result<(), WrongCommandLine> {
+        let states = self.states();
+        let named = |option: &str, names: Vec<String>| match names
+            .iter()
+            .enumerate()
+            .find(|(at, name)| names[..*at].contains(name))
+        {
+            Some((_, name)) => Err(WrongCommandLine(format!("--{option}: {name} is there twice"))),
+            None => Ok(()),
+        };
+        named("from", self.from.clone())?;
+        named("on", self.on.iter().map(ToString::to_string).collect())?;
+        named("state", states.into_iter().map(|state| state.name).collect())
+    }
+
+    /// The command that does one upgrade of this again.
+    fn again(&self, from: &str, debian: Debian, state: &NamedState) -> String {
+        let path = |path: &PathBuf| path.display().to_string();
+        let mut words = vec!["harness".to_owned(), "gate".to_owned()];
+        let mut option = |name: &str, value: Option<String>| {
+            words.extend(value.into_iter().flat_map(|value| [format!("--{name}"), value]));
+        };
+        option("candidate", Some(self.candidate.to_string()));
+        option("suite", Some(self.suite.clone()));
+        option("component", Some(self.component.join(",")));
+        option("key", self.key.as_ref().map(path));
+        option("from", Some(from.to_owned()));
+        if let Some(origin) = &self.from_repo {
+            option("from-repo", Some(origin.to_string()));
+            option("from-suite", Some(self.from_suite.clone()));
+            option("from-key", self.from_key.as_ref().map(path));
+        }
+        option("on", Some(debian.to_string()));
+        option("product", Some(path(self.product.beside.as_ref().unwrap_or(&self.product.path))));
+        option("name", self.name.clone());
+        option("hooks", self.hooks.as_ref().map(path));
+        option("metapackage", (!self.metapackage.is_empty()).then(|| self.metapackage.join(",")));
+        option("state", state.path.as_ref().map(path));
+        for beginning in &self.differs {
+            option("differs", Some(beginning.clone()));
+        }
+        if self.debian_sources {
+            words.push("--debian-sources".to_owned());
+        }
+        shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
+    }
+}
+
+/// Does every upgrade, writes the reports, and prints a line for each and a table of all.
+///
+/// # Errors
+/// If one did not pass: then the reports are written first.
+pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+    options.ensure_each_once()?;
+    let machines = Machines::new(options)?;
+    let cells = options.output.join("cells");
+    if cells.exists() {
+        fs::remove_dir_all(&cells).with_context(|| cells.display().to_string())?;
+    }
+    let (mut records, mut sets) = (Vec::new(), Vec::new());
+    for &debian in &options.on {
+        writeln!(out, "{debian}: installing the candidate on new machines, to compare with")?;
+        let installed = machines.installed(debian);
+        match &installed {
+            Ok(installed) => writeln!(out, "{debian}: {}", machines.offered(installed))?,
+            Err(error) => writeln!(out, "{debian}: the candidate is not good on a new machine: {error:#}")?,
+        }
+        sets.extend(installed.as_ref().map(|installed| installed.set.clone()));
+        for from in &options.from {
+            for state in options.states() {
+                let record = machines.upgrade(debian, from, &state, &installed, &cells)?;
+                writeln!(out, "{}", line(&record))?;
+                records.push(record);
+            }
+        }
+    }
+    table(&records, out)?;
+    if let Some(directory) = &options.write_manifest {
+        if records.iter().all(Record::passed) {
+            sets.iter().try_for_each(|set| manifest::write(set, directory, out))?;
+        } else {
+            writeln!(out, "No package set was written: not every upgrade passed")?;
+        }
+    }
+    let [html, junit, json] = ["report.html", "junit.xml", "summary.json"].map(|name| options.output.join(name));
+    report::run(&cells, &Files { html, junit, json }, out)
+}
+
+/// A line for an upgrade that was tried.
+fn line(record: &Record) -> String {
+    let verdict = if record.passed() { "passed" } else { "FAILED" };
+    format!("{}: {verdict}, {} s", record.cell, record.took / 1000)
+}
+
+/// What came of each upgrade: its name, the verdict, seconds, and what failed first.
+fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
+    let width = records.iter().map(|record| record.cell.len()).max().unwrap_or_default();
+    writeln!(out)?;
+    for record in records {
+        let verdict = if record.passed() { "passed" } else { "FAILED" };
+        let failure = record.failures.first().map(|failure| in_short(failure)).unwrap_or_default();
+        let row = format!("{:width$}  {verdict}  {:>4} s  {failure}", record.cell, record.took / 1000);
+        writeln!(out, "{}", row.trim_end())?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
+/// A failure in one line: what is said first, and what that announces. Of a screen that is what the upgrader calls an error.
+fn in_short(failure: &str) -> String {
+    let mut lines = failure.lines().map(str::trim);
+    let first = lines.next().unwrap_or_default();
+    if !first.ends_with(':') {
+        return first.to_owned();
+    }
+    let rest: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    let error = rest.iter().find_map(|line| line.strip_prefix("error: ")).or(rest.first().copied());
+    error.map_or_else(|| first.to_owned(), |error| format!("{first} {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_in_short_says_why() {
+        let screen = "the exit code is 4, not 0:\nReading package lists\nerror: dpkg: it failed\nGoing back\n";
+        assert_eq!(in_short(screen), "the exit code is 4, not 0: dpkg: it failed");
+        assert_eq!(in_short("not true: it is done:\n  a is 1\n  b is 2"), "not true: it is done: a is 1");
+        assert_eq!(in_short("the exit code is 1, not 0:\n"), "the exit code is 1, not 0:");
+        assert_eq!(in_short("there is no machine: error 5"), "there is no machine: error 5");
+    }
+}

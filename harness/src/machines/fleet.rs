@@ -1,0 +1,237 @@
+//! Many machines, and one with Ansible that upgrades them.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::machines::engine::Engine;
+use crate::machines::image::Debian;
+use crate::machines::machine::Machine;
+use crate::machines::product_machine::{debian_packages, kept, upgrader};
+use crate::machines::transcript::Transcript;
+use crate::machines::world::World;
+use crate::observe::observation::{Happened, Mark, SystemState, fingerprint};
+use crate::packages::release::Release;
+use crate::packages::shipped::SERVICES;
+
+/// What Ansible needs of a machine.
+const ON_NODES: [&str; 2] = ["python3", "openssh-server"];
+
+/// What it is started with.
+const ON_CONTROLLER: [&str; 2] = ["ansible-core", "openssh-client"];
+
+/// Where the role is in this tree, and on the controller.
+const ROLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/ansible");
+const THERE: &str = "/root/fleet";
+
+/// Several machines at an old release, and one with Debian's own Ansible that reaches them by ssh.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The machine that Ansible runs on.
+    pub controller: Machine,
+    nodes: Vec<Node>,
+}
+
+/// One of the machines that are upgraded.
+#[derive(Debug)]
+struct Node {
+    name: String,
+    world: World,
+    mark: Mark,
+}
+
+/// A line of an inventory: a machine's name, and its variables as Ansible reads them: `upgrade_node_role=passive`.
+pub type Line<'a> = (&'a str, &'a str);
+
+/// When the services of a machine went down first, and came up last, in milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// The first stop.
+    pub first: i64,
+    /// The last start.
+    pub last: i64,
+}
+
+/// What of a machine must not change if it is left alone.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Untouched {
+    state: SystemState,
+    files: String,
+    history: String,
+}
+
+impl Fleet {
+    /// Boots the machines of an inventory, at 1.2.1, with 1.2.2 published for each. `canary` names the one that goes first.
+    pub fn boot(debian: Debian, inventory: &[Line<'_>], canary: &str) -> Result<Self> {
+        let engine = Engine::connect()?;
+        engine.sweep()?;
+        let controller = debian_packages(&engine, debian, "controller", &ON_CONTROLLER, KEY)?;
+        let nodes = debian_packages(&engine, debian, "fleet", &ON_NODES, "")?;
+        let packages: Vec<_> = Release::named("1.2.1")?.packages.into_iter().chain([upgrader()?]).collect();
+        let nodes = kept(&engine, &format!("{debian}-fleet-ready"), &nodes, &packages, "xivo xivo-upgrade")?;
+        let new: Vec<_> = Release::named("1.2.2")?.packages.into_iter().chain([upgrader()?]).collect();
+
+        let controller = Machine::boot(&engine, &controller)?;
+        let key = controller.sh("cat /root/.ssh/id_ed25519.pub")?;
+        let node = |name: &str| {
+            let mut world = World::boot_image(&engine, &nodes)?;
+            world.publish(&new)?;
+            world.machine.write("/root/.ssh/authorized_keys", key.as_bytes(), 0o600)?;
+            let mark = Mark::set(&world.machine)?;
+            Ok(Node { name: name.to_owned(), world, mark })
+        };
+        let nodes = thread::scope(|scope| {
+            let threads: Vec<_> = inventory.iter().map(|(name, _)| scope.spawn(move || node(name))).collect();
+            let ended = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread ended early"))?);
+            ended.collect::<Result<Vec<_>>>()
+        })?;
+
+        let fleet = Self { controller, nodes };
+        let mut text = String::new();
+        for (node, (_, variables)) in fleet.nodes.iter().zip(inventory) {
+            writeln!(text, "{} ansible_host={} {variables}", node.name, node.world.machine.address()?)?;
+        }
+        write!(text, "[canary]\n{canary}\n{VARIABLES}")?;
+        fleet.controller.write(&format!("{THERE}/inventory"), text.as_bytes(), 0o644)?;
+        for (path, content) in files(Path::new(ROLE))? {
+            fleet.controller.write(&format!("{THERE}/{path}"), &content, 0o644)?;
+        }
+        Ok(fleet)
+    }
+
+    /// One of its machines.
+    pub fn node(&self, name: &str) -> Result<&World> {
+        self.named(name).map(|node| &node.world)
+    }
+
+    fn named(&self, name: &str) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("the fleet has no {name}"))
+    }
+
+    /// Runs the playbook with these arguments.
+    pub fn play(&self, arguments: &[&str]) -> Result<Transcript> {
+        let words = ["ansible-playbook", "-i", "inventory", "upgrade.yml"];
+        let words: Vec<&str> = words.into_iter().chain(arguments.iter().copied()).collect();
+        let played = self.controller.command(&words).env("LC_ALL", "C.UTF-8").in_shell(&format!("cd {THERE}")).run()?;
+        Ok(Transcript { command: words.join(" "), screen: readable(&played.screen), exit: played.exit })
+    }
+
+    /// The report of a machine that lies on the controller, of an upgrade or (`HOST.plan`) of check mode.
+    pub fn report(&self, name: &str) -> Result<Value> {
+        Ok(serde_json::from_str(&self.controller.sh(&format!("cat {THERE}/reports/{name}.json"))?)?)
+    }
+
+    /// When the services of a machine had their turn, by its systemd's journal; none if they had none.
+    pub fn turns(&self, name: &str) -> Result<Option<Turns>> {
+        let node = self.named(name)?;
+        let turns = Happened::since(&node.mark, &node.world.machine, &SERVICES)?.turns;
+        let (Some(first), Some(last)) = (turns.first(), turns.last()) else { return Ok(None) };
+        ensure!(!first.up && last.up, "the services of {name} did not come up again");
+        Ok(Some(Turns { first: first.time, last: last.time }))
+    }
+
+    /// What is there to be touched on a machine.
+    pub fn untouched(&self, name: &str) -> Result<Untouched> {
+        let machine = &self.node(name)?.machine;
+        Ok(Untouched {
+            state: SystemState::of(machine, &SERVICES)?,
+            files: fingerprint(machine)?,
+            history: machine.sh("ls /var/lib/xivo-upgrade/history 2>/dev/null || :")?,
+        })
+    }
+}
+
+/// The controller's own key.
+const KEY: &str = "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519";
+
+/// What holds for all machines, as in `inventory.example.yml`. Their host keys are as new as they are.
+const VARIABLES: &str = "[all:vars]
+ansible_user=root
+ansible_python_interpreter=/usr/bin/python3
+ansible_ssh_common_args='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR'
+upgrade_poll=1
+";
+
+/// The files below a directory, by their paths in it.
+fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
+        let path = entry?.path();
+        let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
+        if path.is_dir() {
+            files.extend(self::files(&path)?.into_iter().map(|(path, content)| (format!("{name}/{path}"), content)));
+        } else {
+            files.push((name, fs::read(&path)?));
+        }
+    }
+    Ok(files)
+}
+
+/// What a host says in a task begins with one of these.
+const RESULTS: [&str; 5] = ["ok: [", "changed: [", "skipping: [", "fatal: [", "failed: ["];
+
+/// What comes as often as somebody had to wait.
+const WAITING: [&str; 2] = ["ASYNC ", "FAILED - RETRYING: "];
+
+/// Where newer ones say once more, on stderr, what the host says next.
+const TWICE: &str = "[ERROR]: ";
+
+/// What only older ones say.
+const THE_END: &str = "NO MORE HOSTS LEFT";
+
+/// What Ansible printed, in the same order each time: hosts that work on a task at once say so in any order. Without the stars
+/// that fill a line up.
+fn readable(screen: &str) -> String {
+    let mut blocks: Vec<String> = Vec::new();
+    let mut text = String::new();
+    let flush = |blocks: &mut Vec<String>, text: &mut String| {
+        blocks.sort_by_cached_key(|block| {
+            let host = block.split(['[', ']']).nth(1).unwrap_or_default();
+            host.split(' ').next().unwrap_or_default().to_owned()
+        });
+        text.extend(blocks.drain(..));
+    };
+    let mut is_said_twice = false;
+    for line in screen.lines().filter(|line| !WAITING.iter().any(|word| line.starts_with(word))) {
+        let line = line.trim_end().trim_end_matches('*').trim_end();
+        let begins = RESULTS.iter().any(|word| line.starts_with(word));
+        is_said_twice = !begins && (is_said_twice || line.starts_with(TWICE));
+        if is_said_twice || line == THE_END {
+            continue;
+        }
+        if begins {
+            blocks.push(String::new());
+        } else if !line.starts_with(' ') {
+            flush(&mut blocks, &mut text);
+        }
+        let place = blocks.last_mut().unwrap_or(&mut text);
+        place.push_str(line);
+        place.push('\n');
+    }
+    flush(&mut blocks, &mut text);
+    while text.contains("\n\n\n") {
+        text = text.replace("\n\n\n", "\n\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ansible_prints_is_the_same_whoever_is_quicker() {
+        let printed = "TASK [Upgrade] ****\nASYNC POLL on b: jid=1\nok: [b]\nok: [a] => \n  msg: x\nok: [a -> c] => (item=2)\n\nPLAY RECAP **\n";
+        assert_eq!(
+            readable(printed),
+            "TASK [Upgrade]\nok: [a] =>\n  msg: x\nok: [a -> c] => (item=2)\nok: [b]\n\nPLAY RECAP\n"
+        );
+        let older = "fatal: [a]: FAILED! =>\n  msg: x\n\nNO MORE HOSTS LEFT ***\n\nPLAY RECAP ***\n";
+        let newer = "[ERROR]: Task failed: x\nOrigin: y\n\nfatal: [a]: FAILED! =>\n  msg: x\n\nPLAY RECAP ***\n";
+        assert_eq!(readable(older), readable(newer));
+    }
+}

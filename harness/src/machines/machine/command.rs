@@ -1,0 +1,322 @@
+//! A command that runs on a machine.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::{Stream, StreamExt as _};
+use testcontainers::bollard::Docker;
+use testcontainers::bollard::container::LogOutput;
+use testcontainers::bollard::errors::Error;
+use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::{Machine, PATIENCE};
+use crate::machines::engine::block_on;
+use crate::machines::terminal::{self, Printed, Terminal};
+use crate::machines::transcript::{HUNG_UP, Transcript};
+
+/// How the engine begins to say that it could not start a command: now and then, on a busy host, it finds no way into a container.
+const NOT_STARTED: &str = "OCI runtime exec failed";
+
+/// How often it may try again.
+const ATTEMPTS: u32 = 3;
+
+/// Without a terminal the two streams come in two frames each; one stream keeps their order.
+const WITHOUT_TERMINAL: &str = r#"exec "$@" 2>&1"#;
+
+/// Gives the terminal its size from within, before the command can ask for it: the engine does that only afterwards.
+const AT_TERMINAL: &str = r#"stty rows "$1" columns "$2"; shift 2; exec "$@""#;
+
+/// Gives the command a second terminal inside the first, and writes down which process holds it: when that is killed, the
+/// terminal is gone. (Of the first one the engine keeps hold, whoever hangs up.)
+const GOING_AWAY: &str = r#"echo $$ >"$1"; exec script --quiet --return --flush --command "$2" /dev/null"#;
+
+/// A command about to run on a machine.
+pub struct Command<'a> {
+    machine: &'a Machine,
+    words: Vec<String>,
+    user: Option<String>,
+    environment: Vec<String>,
+    shell: String,
+    patience: Duration,
+    person: Option<Person>,
+    live: Option<&'a mut dyn Write>,
+}
+
+/// What the person before a terminal does, each as soon as its prompt comes.
+type Person = VecDeque<(String, Deed)>;
+
+enum Deed {
+    Type(String),
+    Run(String),
+    HangUp,
+}
+
+impl<'a> Command<'a> {
+    /// As root and without a terminal.
+    pub(super) fn new(machine: &'a Machine, words: &[&str]) -> Self {
+        let words = words.iter().map(|&word| word.to_owned()).collect();
+        Self {
+            machine,
+            words,
+            user: None,
+            environment: Vec::new(),
+            shell: String::new(),
+            patience: PATIENCE,
+            person: None,
+            live: None,
+        }
+    }
+
+    /// As another user than root.
+    #[must_use]
+    pub fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// With one more variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push(format!("{name}={value}"));
+        self
+    }
+
+    /// From a shell that ran these commands before.
+    #[must_use]
+    pub fn in_shell(mut self, commands: &str) -> Self {
+        commands.clone_into(&mut self.shell);
+        self
+    }
+
+    /// At a terminal, at which somebody may only look.
+    #[must_use]
+    pub fn at_terminal(mut self) -> Self {
+        self.person.get_or_insert_default();
+        self
+    }
+
+    /// At a terminal, where somebody types `answer` as soon as `prompt` is printed, after what was answered before.
+    #[must_use]
+    pub fn answer(mut self, prompt: &str, answer: &str) -> Self {
+        let deed = Deed::Type(answer.to_owned());
+        self.person.get_or_insert_default().push_back((prompt.to_owned(), deed));
+        self
+    }
+
+    /// At a terminal. As soon as `prompt` is printed, a command runs beside it, to its end, before anybody answers.
+    #[must_use]
+    pub fn strike(mut self, prompt: &str, command: &str) -> Self {
+        let deed = Deed::Run(command.to_owned());
+        self.person.get_or_insert_default().push_back((prompt.to_owned(), deed));
+        self
+    }
+
+    /// At a terminal that goes away as soon as `prompt` is printed, like that of an ssh session whose connection is lost: what
+    /// runs there gets SIGHUP, and can neither read nor write any more. What survives that goes on; the transcript ends here,
+    /// perhaps with a few lines more than the prompt, and its exit code is [`HUNG_UP`].
+    #[must_use]
+    pub fn hang_up_after(mut self, prompt: &str) -> Self {
+        self.person.get_or_insert_default().push_back((prompt.to_owned(), Deed::HangUp));
+        self
+    }
+
+    /// With this much time to end, instead of the usual.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// With its screen copied to `live` as it comes, escape sequences included.
+    #[must_use]
+    pub fn live(mut self, live: &'a mut dyn Write) -> Self {
+        self.live = Some(live);
+        self
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// If it does not end, or never prints a prompt that somebody waits for.
+    pub fn run(self) -> Result<Transcript> {
+        let (typed, patience) = (self.words.join(" "), self.patience);
+        let (screen, exit) = block_on(async { tokio::time::timeout(patience, self.follow()).await })
+            .with_context(|| format!("`{typed}` did not end within {patience:?}"))?
+            .with_context(|| format!("`{typed}` on the machine"))?;
+        Ok(Transcript { command: typed, screen, exit })
+    }
+
+    /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
+    pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
+        let command = self.words.join(" ");
+        let at_terminal = self.person.is_some();
+        let mut seen = Vec::new();
+        let ended = Command { live: Some(&mut seen), ..self }.run();
+        if let Ok(Transcript { exit: 0, .. }) = &ended {
+            bail!("`{command}` ended although the power was cut: {ended:?}");
+        }
+        let screen = if at_terminal {
+            let mut terminal = Terminal::default();
+            terminal.add(&seen);
+            terminal.seen()?
+        } else {
+            let mut printed = Printed::default();
+            printed.add(&seen);
+            printed.text().to_owned()
+        };
+        Ok(Transcript { command, screen, exit: HUNG_UP })
+    }
+
+    async fn follow(mut self) -> Result<(String, i64)> {
+        if !self.shell.is_empty() {
+            self.words = in_shell(&format!("{}\nexec \"$@\"", self.shell), [], &self.words);
+        }
+        match self.person.take() {
+            Some(person) => self.follow_at_terminal(person).await,
+            None => self.follow_without_terminal().await,
+        }
+    }
+
+    async fn follow_without_terminal(mut self) -> Result<(String, i64)> {
+        let mut attempts = 1..=ATTEMPTS;
+        loop {
+            let mut exec = self.start(in_shell(WITHOUT_TERMINAL, [], &self.words), false).await?;
+            let mut printed = Printed::default();
+            while let Some(bytes) = exec.next(&mut self.live).await? {
+                printed.add(&bytes);
+            }
+            let (printed, exit) = (printed.text().to_owned(), exec.exit_code().await?);
+            // Then nothing was run: the engine did not come into the container.
+            let was_started = !printed.starts_with(NOT_STARTED);
+            if was_started || attempts.next().is_none() {
+                return Ok((printed, exit));
+            }
+        }
+    }
+
+    async fn follow_at_terminal(mut self, mut person: Person) -> Result<(String, i64)> {
+        self.environment.push(format!("TERM={}", terminal::NAME));
+        let mut words = self.words.clone();
+        let holder = person.iter().any(|(_, deed)| matches!(deed, Deed::HangUp)).then(holder);
+        if let Some(holder) = &holder {
+            words = in_shell(GOING_AWAY, [holder.clone(), quoted(&words)], &[]);
+        }
+        let size = [terminal::ROWS.to_string(), terminal::COLUMNS.to_string()];
+        let mut exec = self.start(in_shell(AT_TERMINAL, size, &words), true).await?;
+        let mut terminal = Terminal::default();
+        // How much of what was printed has been answered.
+        let mut answered = 0;
+        let mut hung_up = false;
+        while let Some(bytes) = exec.next(&mut self.live).await? {
+            terminal.add(&bytes);
+            while let Some((prompt, _)) = person.front()
+                && let Some(at) = terminal.printed()[answered..].find(prompt.as_str())
+                && let Some((prompt, deed)) = person.pop_front()
+            {
+                // What runs beside it leaves the prompt to be answered.
+                if !matches!(deed, Deed::Run(_)) {
+                    answered += at + prompt.len();
+                }
+                match (deed, &holder) {
+                    (Deed::Run(command), _) => {
+                        let words = ["sh", "-c", &command].map(str::to_owned).to_vec();
+                        Self::new(self.machine, &[]).start(words, false).await?.exit_code().await?;
+                    }
+                    (Deed::Type(answer), _) => exec.send(&answer).await?,
+                    (Deed::HangUp, Some(holder)) => {
+                        hung_up = true;
+                        let kill = in_shell("kill -KILL $(cat \"$1\"); rm \"$1\"", [holder.clone()], &[]);
+                        let killed = Self::new(self.machine, &[]).start(kill, false).await?.exit_code().await?;
+                        ensure!(killed == 0, "the terminal does not go away");
+                    }
+                    (Deed::HangUp, None) => bail!("nobody holds the terminal"),
+                }
+            }
+        }
+        if let Some((prompt, _)) = person.front() {
+            bail!("{prompt:?} was not printed; the screen was:\n{}", terminal.seen()?);
+        }
+        let exit = exec.exit_code().await?;
+        Ok((terminal.seen()?, if hung_up { HUNG_UP } else { exit }))
+    }
+
+    async fn start(&self, words: Vec<String>, tty: bool) -> Result<Exec> {
+        let docker = self.machine.docker.clone();
+        let options = CreateExecOptions {
+            attach_stdin: Some(tty),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(tty),
+            env: Some(self.environment.clone()),
+            cmd: Some(words),
+            user: self.user.clone(),
+            ..CreateExecOptions::default()
+        };
+        let id = docker.create_exec(self.machine.id()?, options).await?.id;
+        let start = StartExecOptions { tty, ..StartExecOptions::default() };
+        match docker.start_exec(&id, Some(start)).await? {
+            StartExecResults::Attached { output, input } => Ok(Exec { docker, id, output, input }),
+            StartExecResults::Detached => bail!("the engine does not let us see the screen"),
+        }
+    }
+}
+
+/// A script for the shell, which gets `first` and then `rest` as its arguments.
+fn in_shell<const N: usize>(script: &str, first: [String; N], rest: &[String]) -> Vec<String> {
+    let shell = ["sh", "-c", script, "sh"].map(str::to_owned);
+    shell.into_iter().chain(first).chain(rest.iter().cloned()).collect()
+}
+
+/// Words as a shell reads them.
+fn quoted(words: &[String]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+    quoted.join(" ")
+}
+
+/// The file on the machine, in memory, in which the process that holds a terminal is written down.
+fn holder() -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    format!("/tmp/terminal.{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// What runs on a machine.
+struct Exec {
+    docker: Docker,
+    id: String,
+    output: Pin<Box<dyn Stream<Item = Result<LogOutput, Error>> + Send>>,
+    input: Pin<Box<dyn AsyncWrite + Send>>,
+}
+
+impl Exec {
+    /// What it prints next, copied to whoever looks on; `None` at its end.
+    async fn next(&mut self, live: &mut Option<&mut dyn Write>) -> Result<Option<Vec<u8>>> {
+        let Some(piece) = self.output.next().await else { return Ok(None) };
+        let bytes = piece?.into_bytes();
+        if let Some(live) = live {
+            live.write_all(&bytes)?;
+            live.flush()?;
+        }
+        Ok(Some(bytes.to_vec()))
+    }
+
+    async fn send(&mut self, typed: &str) -> Result<()> {
+        self.input.write_all(typed.as_bytes()).await?;
+        Ok(self.input.flush().await?)
+    }
+
+    /// Waits for its end. The engine closes the stream a moment before it knows the exit code.
+    async fn exit_code(&self) -> Result<i64> {
+        loop {
+            let state = self.docker.inspect_exec(&self.id).await?;
+            if let (Some(false), Some(code)) = (state.running, state.exit_code) {
+                return Ok(code);
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}

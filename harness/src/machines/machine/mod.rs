@@ -1,0 +1,246 @@
+//! A booted machine and the commands it runs.
+
+mod command;
+mod shell;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, ensure};
+pub use command::Command;
+use testcontainers::bollard::models::{ContainerConfig, Mount, MountType};
+use testcontainers::bollard::query_parameters::{
+    CommitContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, StartContainerOptions,
+    UploadToContainerOptionsBuilder,
+};
+use testcontainers::bollard::{Docker, body_full};
+use testcontainers::core::{CgroupnsMode, Host};
+use testcontainers::runners::AsyncRunner as _;
+use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
+
+use crate::machines::engine::{Engine, OWNER, Owner, block_on};
+use crate::machines::image::Image;
+use crate::machines::transcript::Transcript;
+
+/// The name at which a machine reaches the host that tests it.
+pub const TESTER: &str = "repository.test";
+
+/// How long a machine may take to boot, and a command to end.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What is printed between the answers to several questions, and is in none of them.
+const BETWEEN: &str = "== the next answer ==\n";
+
+/// How many messages may wait while journald writes to the disk; systemd drops what does not fit. On a real machine systemd sets this when it
+/// boots (`bump_unix_max_dgram_qlen` of its src/core/main.c), in a container it may not, and the kernel's own value is 10.
+const JOURNAL_QUEUE: (&str, &str) = ("net.unix.max_dgram_qlen", "512");
+
+/// Where a machine has its files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Disk {
+    /// In the engine's layers: a filesystem of its own kind (overlayfs), on which another name for a file of a lower layer is a copy.
+    #[default]
+    Layers,
+    /// /usr and /var are on the filesystem that the engine's host has, as on a machine in the field. They are no part of what
+    /// [`Machine::save`] keeps.
+    Host,
+}
+
+/// What is on the host's filesystem with [`Disk::Host`].
+const ON_HOST: [&str; 2] = ["/usr", "/var"];
+
+/// A booted Debian machine: a container in which systemd is process 1. Gone when dropped, whatever happened.
+#[derive(Debug)]
+pub struct Machine {
+    docker: Docker,
+    container: Option<ContainerAsync<GenericImage>>,
+}
+
+impl Machine {
+    /// Boots a machine and waits until systemd has started everything.
+    pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
+        Self::boot_on(Disk::default(), engine, image)
+    }
+
+    /// The same with its files there.
+    pub fn boot_on(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
+        let tester = engine.this_host()?;
+        ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
+        let request = GenericImage::new(&image.repository, &image.tag)
+            .with_label(OWNER, Owner::this().to_string())
+            .with_hostname("exchange")
+            .with_host(TESTER, Host::Addr(tester))
+            // All that systemd needs of a container; no privileges.
+            .with_cap_add("SYS_ADMIN")
+            // Root of a real machine sees what the processes of others map.
+            .with_cap_add("SYS_PTRACE")
+            .with_security_opt("seccomp=unconfined")
+            .with_security_opt("apparmor=unconfined")
+            .with_cgroupns_mode(CgroupnsMode::Private)
+            .with_startup_timeout(PATIENCE)
+            .with_host_config_modifier(move |host| {
+                if disk == Disk::Host {
+                    // Volumes without a name begin as what the image has there, and go with the container.
+                    let volume = |path: &str| Mount {
+                        target: Some(path.to_owned()),
+                        typ: Some(MountType::VOLUME),
+                        ..Mount::default()
+                    };
+                    host.mounts = Some(ON_HOST.map(volume).into());
+                }
+                let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
+                host.tmpfs = Some(tmpfs.into());
+                host.sysctls = Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+            });
+        let limits = engine.limits()?.iter();
+        let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
+        let container = block_on(request.start()).context("the machine's container does not start")?;
+        let machine = Self { docker: engine.docker().clone(), container: Some(container) };
+        let booted = machine.booted()?;
+        ensure!(booted == "running", "the machine came up {booted}: {}", machine.sh("systemctl --failed --no-legend")?);
+        Ok(machine)
+    }
+
+    /// A command about to run on the machine, as root and without a terminal. Several may run at once: start each from a thread
+    /// of its own (`std::thread::scope`).
+    #[must_use]
+    pub fn command<'a>(&'a self, command: &[&str]) -> Command<'a> {
+        Command::new(self, command)
+    }
+
+    /// Runs a shell script, if there is one, and gives what it printed.
+    ///
+    /// # Errors
+    /// If it fails, with what it printed.
+    pub fn sh(&self, script: &str) -> Result<String> {
+        if script.is_empty() {
+            return Ok(String::new());
+        }
+        let Transcript { screen, exit, .. } = self.command(&["sh", "-euc", script]).run()?;
+        ensure!(exit == 0, "`{script}` failed with exit code {exit} on the machine:\n{screen}");
+        Ok(screen)
+    }
+
+    /// Runs several shell scripts, one after the other, and gives what each printed. They are one command: for the engine, most cost less
+    /// to run than to start.
+    ///
+    /// # Errors
+    /// If one fails, with what was printed until then.
+    pub fn ask<const N: usize>(&self, questions: [&str; N]) -> Result<[String; N]> {
+        let scripts = questions.map(|script| format!("(\n:\n{script}\n)\n"));
+        let printed = self.sh(&scripts.join(&format!("printf %s '{BETWEEN}'\n")))?;
+        let answers: Vec<String> = printed.split(BETWEEN).map(str::to_owned).collect();
+        answers.try_into().map_err(|_| anyhow!("the machine said something else than it was asked:\n{printed}"))
+    }
+
+    /// Writes a file, and the directories it needs. Not below /run and /tmp: those are in memory, where the engine cannot
+    /// write.
+    pub fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<()> {
+        self.write_all(&[(path, content, mode)])
+    }
+
+    /// The same with several files at once: path, content and mode of each.
+    pub fn write_all(&self, files: &[(&str, &[u8], u32)]) -> Result<()> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (path, content, mode) in files {
+            ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            header.set_mode(*mode);
+            archive.append_data(&mut header, path.trim_start_matches('/'), *content)?;
+        }
+        let body = body_full(archive.into_inner()?.into());
+        let options = UploadToContainerOptionsBuilder::default().path("/").build();
+        block_on(self.docker.upload_to_container(self.id()?, Some(options), body))
+            .with_context(|| files.iter().map(|(path, ..)| *path).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Installs packages from Debian's own sources, which the machine knows only while this lasts.
+    pub fn install_from_debian(&self, packages: &[&str]) -> Result<()> {
+        let packages = packages.join(" ");
+        let sources = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/etc/apt/debian-sources";
+        self.sh(&format!(
+            "apt-get -qq {sources} update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y {sources} --no-install-recommends install {packages} 2>&1
+             apt-get clean"
+        ))
+        .with_context(|| format!("{packages} could not be installed from the Debian mirror"))?;
+        Ok(())
+    }
+
+    /// Cuts the machine's power: every process is gone at once, and what was in memory with it.
+    pub fn cut_the_power(&self) -> Result<()> {
+        // The kernel takes them one by one: who is still there must not see, and write down, that others are gone.
+        self.sh("kill -STOP -1")?;
+        let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
+        block_on(self.docker.kill_container(self.id()?, Some(options))).context("the power cannot be cut")
+    }
+
+    /// Boots the machine again after its power was cut.
+    pub fn power_on(&self) -> Result<()> {
+        block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
+            .context("the machine does not start again")?;
+        self.booted().map(drop)
+    }
+
+    /// Waits until systemd has started everything, and gives its word for how that went.
+    fn booted(&self) -> Result<String> {
+        // The bus comes up a little after process 1: until then systemctl fails at once.
+        let said = self.sh(
+            "until systemctl is-system-running --wait 2>/dev/null | grep -E 'running|degraded'; do sleep 0.02; done",
+        )?;
+        Ok(said.trim().to_owned())
+    }
+
+    /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.
+    pub fn save(&self, image: &Image) -> Result<()> {
+        let id = self.id()?.to_owned();
+        let options = CommitContainerOptionsBuilder::default()
+            .container(&id)
+            .repo(&image.repository)
+            .tag(&image.tag)
+            .pause(true)
+            .build();
+        block_on(self.docker.commit_container(options, ContainerConfig::default()))
+            .with_context(|| image.to_string())?;
+        Ok(())
+    }
+
+    /// What the engine calls its container.
+    pub fn name(&self) -> Result<String> {
+        Ok(self.id()?.chars().take(12).collect())
+    }
+
+    /// The address at which other machines reach it.
+    pub fn address(&self) -> Result<IpAddr> {
+        let container = block_on(self.docker.inspect_container(self.id()?, None::<InspectContainerOptions>))?;
+        let networks = container.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let address = networks.into_values().find_map(|network| network.ip_address?.parse().ok());
+        address.context("the machine has no address")
+    }
+
+    pub(crate) fn id(&self) -> Result<&str> {
+        Ok(self.container.as_ref().context("the machine is gone")?.id())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if let Some(container) = self.container.take() {
+            // What cannot be removed now is removed by the next run's sweep.
+            let _ = block_on(container.rm());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_can_run_at_once_from_several_threads() {
+        fn shared_by_threads<T: Send + Sync>() {}
+        shared_by_threads::<Machine>();
+        shared_by_threads::<crate::machines::world::World>();
+    }
+}

@@ -1,0 +1,13 @@
+//! Debian machines in containers, with a product installed and a repository of their own.
+
+pub mod database;
+pub mod engine;
+pub mod exchange;
+pub mod fleet;
+pub mod image;
+pub mod link;
+pub mod machine;
+pub mod product_machine;
+pub mod terminal;
+pub mod transcript;
+pub mod world;

@@ -1,0 +1,258 @@
+//! Machines in the field: an old release installed, a new one published.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::machines::database;
+use crate::machines::engine::Engine;
+use crate::machines::image::{Debian, Image};
+use crate::machines::machine::{Disk, Machine};
+use crate::machines::world::World;
+use crate::observe::observation::HOOK_MARKS;
+use crate::packages::deb;
+use crate::packages::package::Package;
+use crate::packages::release::Release;
+use crate::packages::shipped::{Product, XIVO};
+
+/// The version of the upgrader that a machine has before it updates itself.
+pub const OLD_UPGRADER: &str = "0.0.9";
+
+/// The hooks of the tests, deliberately not in the order in which they run.
+const HOOKS: [(&str, &str); 4] = [
+    ("post-upgrade", "20-second"),
+    ("pre-upgrade", "20-second"),
+    ("post-upgrade", "10-first.sh"),
+    ("pre-upgrade", "10-first"),
+];
+
+/// How many hooks the tests' upgraders have.
+pub const HOOK_COUNT: usize = HOOKS.len();
+
+/// What the product is, as its upgrader's package has it.
+pub const PRODUCT: &str = "/usr/share/xivo-upgrade/product.toml";
+
+/// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
+///
+/// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named after the
+/// packages that went into it. The upgrader is installed each time.
+pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
+    at_release_of(&XIVO, debian, release, upgrader)
+}
+
+/// The same of another product.
+pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
+    at_release_on(Disk::default(), product, debian, release, upgrader)
+}
+
+/// The same with the machine's files there.
+pub fn at_release_on(
+    disk: Disk,
+    product: &Product,
+    debian: Debian,
+    release: &str,
+    upgrader: &Package,
+) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let release = Release::of(product, release)?;
+    let ready = *upgrader == upgrader_of(product)?;
+    let old = installed(&engine, &debian.machine(), &debian.to_string(), &release)?;
+    let image = if ready { with_upgrader(&engine, &old, &debian.to_string(), &release, upgrader)? } else { old };
+    let mut world = World::boot_image_on(disk, &engine, &image)?;
+    world.publish(release.packages.iter().chain([upgrader]))?;
+    if !ready {
+        world.install(&[&upgrader.name])?;
+    }
+    Ok(world)
+}
+
+/// A machine at 1.2.1 with one upgrader, for which 1.2.2 is published with another.
+pub fn upgradable_with(debian: Debian, installed: &Package, published: &Package) -> Result<World> {
+    let mut world = at_release(debian, "1.2.1", installed)?;
+    world.publish(Release::named("1.2.2")?.packages.iter().chain([published]))?;
+    Ok(world)
+}
+
+/// A machine at 1.2.1 with today's upgrader, for which 1.2.2 is published.
+pub fn upgradable(debian: Debian) -> Result<World> {
+    let upgrader = upgrader()?;
+    upgradable_with(debian, &upgrader, &upgrader)
+}
+
+/// A machine with a database in Debian's PostgreSQL, on which such a release is installed ([`database::release`]), with its upgrader.
+pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    let base = debian_packages(&engine, debian, "postgresql", &["postgresql"], database::PREPARE)?;
+    let kind = format!("{debian}-postgresql");
+    let old = installed(&engine, &base, &kind, release)?;
+    let image = with_upgrader(&engine, &old, &kind, release, upgrader)?;
+    let mut world = World::boot_image(&engine, &image)?;
+    world.publish(release.packages.iter().chain([upgrader]))?;
+    world.machine.sh(database::UP)?;
+    Ok(world)
+}
+
+/// The image of a machine on which a release is installed. `kind` is what the machine was before.
+fn installed(engine: &Engine, base: &Image, kind: &str, release: &Release) -> Result<Image> {
+    let name = format!("{kind}-{}-{}", release.product, release.version);
+    kept(engine, &name, base, &release.packages, &release.product)
+}
+
+/// The same with an upgrader.
+fn with_upgrader(
+    engine: &Engine,
+    installed: &Image,
+    kind: &str,
+    release: &Release,
+    upgrader: &Package,
+) -> Result<Image> {
+    let name = format!("{kind}-{}-{}-ready", release.product, release.version);
+    let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
+    kept(engine, &name, installed, &packages, &upgrader.name)
+}
+
+/// Forgets the machines on which a release is installed, so that the next who needs one has to install it.
+pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
+    let release = Release::named(release)?;
+    let kind = debian.to_string();
+    let installed = installed(engine, &debian.machine(), &kind, &release)?;
+    with_upgrader(engine, &installed, &kind, &release, &upgrader()?)?.remove(engine);
+    installed.remove(engine);
+    Ok(())
+}
+
+/// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
+pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
+    let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
+    let image = Image::of(name, debs.iter().map(AsRef::as_ref).chain([base.tag.as_bytes(), INSTALLATION.as_bytes()]));
+    image.make_once(engine, || {
+        let mut world = World::boot_image(engine, base)?;
+        world.publish(packages)?;
+        world.install(&[wanted])?;
+        world.machine.sh(INSTALLATION)?;
+        world.machine.save(&image)
+    })?;
+    Ok(image)
+}
+
+/// A machine with packages of Debian's own, prepared by a shell script, and an empty repository. Like [`at_release`], its
+/// disk is kept as an image for all who need the same. `name` is part of the image's.
+pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
+    with_debian_packages_on(Disk::default(), debian, name, packages, prepare)
+}
+
+/// The same with the machine's files there.
+pub fn with_debian_packages_on(
+    disk: Disk,
+    debian: Debian,
+    name: &str,
+    packages: &[&str],
+    prepare: &str,
+) -> Result<World> {
+    let engine = Engine::connect()?;
+    engine.sweep()?;
+    World::boot_image_on(disk, &engine, &debian_packages(&engine, debian, name, packages, prepare)?)
+}
+
+/// The image of such a machine.
+pub(crate) fn debian_packages(
+    engine: &Engine,
+    debian: Debian,
+    name: &str,
+    packages: &[&str],
+    prepare: &str,
+) -> Result<Image> {
+    let machine = debian.machine();
+    let install = format!(
+        "sources='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/etc/apt/debian-sources'
+        apt-get -qq $sources update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y $sources --no-install-recommends install {} 2>&1",
+        packages.join(" ")
+    );
+    let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
+    let image = Image::of(&format!("{debian}-{name}"), ingredients);
+    image.make_once(engine, || {
+        let machine = Machine::boot(engine, &machine)?;
+        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_PATIENCE).run()?;
+        ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
+        for script in [prepare, INSTALLATION] {
+            machine.sh(script)?;
+        }
+        machine.save(&image)
+    })?;
+    Ok(image)
+}
+
+/// How long packages of Debian's own may take to be fetched from a mirror and installed.
+const MIRROR_PATIENCE: Duration = Duration::from_secs(1200);
+
+/// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a
+/// machine's own.
+pub(crate) const INSTALLATION: &str =
+    "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
+
+/// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own: those need a provd to speak
+/// to and Python, which most machines here have no use for. Stories of those hooks are told of a [`crate::machines::exchange`].
+pub fn upgrader() -> Result<Package> {
+    upgrader_of(&XIVO)
+}
+
+/// The same of another product.
+pub fn upgrader_of(product: &Product) -> Result<Package> {
+    let mut package = for_synthetic_services(product.upgrader()?)?;
+    for (phase, name) in HOOKS {
+        package = package.file(&format!("/usr/share/{}/{phase}.d/{name}", product.package()), marking_hook(), 0o755);
+    }
+    Ok(package)
+}
+
+/// An upgrader of an earlier day. Its first program is the real one; its second one is not able to upgrade anything, so
+/// that no upgrade succeeds unless the first brings the second up to date and then runs what is on disk.
+pub fn old_upgrader() -> Result<Package> {
+    old_upgrader_of(&XIVO)
+}
+
+/// The same of another product.
+pub fn old_upgrader_of(product: &Product) -> Result<Package> {
+    let mut package = for_synthetic_services(product.upgrader()?)?;
+    OLD_UPGRADER.clone_into(&mut package.version);
+    for file in &mut package.files {
+        if file.path == format!("/usr/bin/real-{}", product.package()) {
+            // At boot it has nothing to do.
+            file.content =
+                b"#!/bin/sh\n[ \"$1\" != resume ] || exit 0\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
+        }
+    }
+    Ok(package)
+}
+
+/// An upgrader for machines whose services are synthetic: without the hooks that are written in Python and speak to a provd, and
+/// without the commands that ask a real PostgreSQL and a real asterisk whether they are ready. Services of the stories stay up
+/// or do not come up: there is no settling time; stories that are about it set it themselves.
+pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
+    package.files.retain(|file| !file.content.starts_with(b"#!/usr/bin/python3"));
+    if let Some(depends) = package.control.get_mut("Depends") {
+        *depends = depends.split(", ").filter(|one| !one.starts_with("python3")).collect::<Vec<_>>().join(", ");
+    }
+    for file in &mut package.files {
+        if file.path == PRODUCT {
+            let text = String::from_utf8(std::mem::take(&mut file.content)).context("product.toml")?;
+            let (before, ready) =
+                text.split_once("\n# What systemd cannot tell").context("product.toml has no services.ready")?;
+            let (_, after) = ready.split_once("\n[packages]").context("product.toml has no packages")?;
+            let text = format!("{before}\n[packages]{after}");
+            file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
+        }
+    }
+    Ok(package)
+}
+
+/// A hook that writes down when it ran and what it was told.
+#[must_use]
+pub fn marking_hook() -> String {
+    format!(
+        "#!/bin/sh\nset -eu\necho \"$UPGRADE_PHASE ${{0##*/}} ($UPGRADE_VERSION_INSTALLED -> $UPGRADE_VERSION_CANDIDATE)\" >>{HOOK_MARKS}\n"
+    )
+}

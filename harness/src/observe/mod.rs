@@ -1,0 +1,3 @@
+//! What is observed of a machine from outside the upgrader.
+
+pub mod observation;

@@ -1,0 +1,13 @@
+//! Packages, releases and repositories, made from data.
+
+pub mod binaries;
+pub mod deb;
+pub mod key;
+pub mod lintian;
+pub mod manual;
+pub mod package;
+pub mod release;
+pub mod repository;
+pub mod server;
+pub mod service;
+pub mod shipped;

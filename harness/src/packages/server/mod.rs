@@ -1,0 +1,406 @@
+//! The HTTP server of a repository.
+
+pub mod fault;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Response, StatusCode, Uri, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _, stream};
+use percent_encoding::percent_decode_str;
+use tokio::net::TcpSocket;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use self::fault::{Affected, Fault, RepositoryFault};
+use crate::machines::engine::block_on;
+use crate::packages::repository::Published;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// How long to wait for somebody who asks for a package.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How many pieces a second a slow file comes in.
+const PIECES: u32 = 50;
+
+/// How many bytes of a file come before it stalls.
+const BEFORE_STALL: usize = 100;
+
+/// What a network says in which nobody has logged in.
+const PORTAL: &[u8] = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body>Please log in.</body></html>\n";
+
+/// An HTTP server for the files of one repository, gone when dropped.
+#[derive(Debug)]
+pub struct Server {
+    address: SocketAddr,
+    door: Mutex<Door>,
+    served: Arc<Mutex<Served>>,
+}
+
+/// The port, open or shut.
+#[derive(Debug, Default)]
+struct Door {
+    /// Accepts connections.
+    open: Option<JoinHandle<()>>,
+    /// Bound and not listening: the port stays ours, and connections are refused.
+    shut: Option<TcpSocket>,
+}
+
+/// What is served, and how.
+#[derive(Debug, Default)]
+struct Served {
+    published: Published,
+    fault: Option<RepositoryFault>,
+    /// True once somebody got an answer that was not as it should be.
+    struck: bool,
+    /// Who holds back the next package that is asked for.
+    holder: Option<Holder>,
+    /// Held by the piece that is on its way: all who fetch share one line.
+    line: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Server {
+    /// Starts a server without files, on a free port of `address`; where this host does not have that address (a bridge that
+    /// is only made for the first container), on all of them.
+    pub fn start(address: IpAddr) -> Result<Self> {
+        let socket = match bind((address, 0).into()) {
+            Ok(socket) => socket,
+            Err(_) => bind((Ipv4Addr::UNSPECIFIED, 0).into()).context("no port to listen on")?,
+        };
+        let server = Self { address: socket.local_addr()?, door: Mutex::default(), served: Arc::default() };
+        lock(&server.door).open = Some(server.listen(socket)?);
+        Ok(server)
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Serves these files from now on, and no others.
+    pub fn serve(&self, published: Published) {
+        lock(&self.served).published = published;
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        lock(&self.served).fault.map(|fault| fault.fault)
+    }
+
+    /// True if somebody has got an answer that was not as it should be.
+    #[must_use]
+    pub fn has_struck(&self) -> bool {
+        lock(&self.served).struck
+    }
+
+    /// From now on this is wrong with it, and nothing else.
+    pub fn misbehave(&self, fault: Option<RepositoryFault>) -> Result<()> {
+        lock(&self.served).fault = fault;
+        let mut door = lock(&self.door);
+        if fault.is_some_and(|fault| fault.fault == Fault::Unreachable) {
+            if let Some(task) = door.open.take() {
+                task.abort();
+                // Its end is the listener's.
+                let _ = block_on(task);
+                door.shut = Some(bind(self.address).context("the port is gone")?);
+            }
+        } else if let Some(socket) = door.shut.take() {
+            door.open = Some(self.listen(socket)?);
+        }
+        Ok(())
+    }
+
+    /// Holds back the next package that is asked for (the upgrader's own aside), until what this gives is dropped.
+    pub fn hold(&self) -> Hold {
+        let (asked, told) = mpsc::channel();
+        let (release, released) = oneshot::channel();
+        lock(&self.served).holder = Some(Holder { asked, released });
+        Hold { told, _release: release }
+    }
+
+    fn listen(&self, socket: TcpSocket) -> Result<JoinHandle<()>> {
+        let served = Arc::clone(&self.served);
+        let router = Router::new().fallback(async move |uri: Uri| {
+            let path = decoded(uri.path());
+            let holder = if Affected::Packages.include(&path) { lock(&served).holder.take() } else { None };
+            if let Some(holder) = holder {
+                let _ = holder.asked.send(());
+                // The end of whoever holds it is the end of that.
+                let _ = holder.released.await;
+            }
+            lock(&served).answer(&path)
+        });
+        block_on(async {
+            let listener = socket.listen(BACKLOG)?;
+            Ok(tokio::spawn(async move {
+                let _ = axum::serve(listener, router).await;
+            }))
+        })
+    }
+}
+
+/// A package that is held back, or will be as soon as it is asked for.
+#[derive(Debug)]
+pub struct Hold {
+    told: mpsc::Receiver<()>,
+    _release: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// Waits until it is asked for.
+    pub fn asked(&self) -> Result<()> {
+        self.told.recv_timeout(PATIENCE).context("nobody asked for a package")
+    }
+}
+
+/// The other side of a [`Hold`].
+#[derive(Debug)]
+struct Holder {
+    asked: mpsc::Sender<()>,
+    released: oneshot::Receiver<()>,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(task) = &self.open {
+            task.abort();
+        }
+    }
+}
+
+impl Served {
+    fn answer(&mut self, path: &str) -> Result<Response<Body>, StatusCode> {
+        if Affected::Packages.include(path)
+            && let Some(next) = self.published.next.take()
+        {
+            self.published.files = next;
+        }
+        let fault = self.fault.as_mut().and_then(|fault| fault.hit(path));
+        self.struck |= fault.is_some();
+        if let Some(Fault::Error(status)) = fault {
+            return Err(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        }
+        let content = match fault {
+            Some(Fault::Html) => Bytes::from_static(PORTAL),
+            _ => self.published.files.get(path).cloned().ok_or(StatusCode::NOT_FOUND)?,
+        };
+        let length = content.len();
+        let first = |bytes: usize| content.slice(..bytes.min(length));
+        let (length, body) = match fault {
+            Some(Fault::Truncated) => (length / 2, first(length / 2).into()),
+            Some(Fault::WrongHash) => (length, with_another_end(&content).into()),
+            Some(Fault::Stall) => (length, begun(first(BEFORE_STALL.min(length / 2)), stream::pending())),
+            Some(Fault::Cut(bytes)) => (length, begun(first(bytes), cut())),
+            Some(Fault::Slow(rate)) => (length, slowly(content, rate.max(1), Arc::clone(&self.line))),
+            _ => (length, content.into()),
+        };
+        let response = Response::builder().header(header::CONTENT_LENGTH, length).body(body);
+        response.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// A socket at an address where nobody listens.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Old connections may still have the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The same number of bytes, of which the last one is another.
+fn with_another_end(content: &[u8]) -> Bytes {
+    let mut changed = BytesMut::from(content);
+    if let Some(last) = changed.last_mut() {
+        *last ^= 1;
+    }
+    changed.freeze()
+}
+
+/// The beginning of some content, and what comes instead of the rest.
+fn begun(beginning: Bytes, rest: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
+    Body::from_stream(stream::iter([Ok(beginning)]).chain(rest))
+}
+
+/// The end of a connection, once all before it is sent.
+fn cut() -> impl Stream<Item = io::Result<Bytes>> {
+    stream::once(async {
+        tokio::task::yield_now().await;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    })
+}
+
+/// Content that takes its time on a line of this many bytes a second.
+fn slowly(content: Bytes, rate: u32, line: Arc<tokio::sync::Mutex<()>>) -> Body {
+    let size = rate.div_ceil(PIECES) as usize;
+    Body::from_stream(stream::unfold(content, move |mut rest| {
+        let line = Arc::clone(&line);
+        async move {
+            if rest.is_empty() {
+                return None;
+            }
+            let piece = rest.split_to(size.min(rest.len()));
+            let _on_its_way = line.lock().await;
+            tokio::time::sleep(Duration::from_secs(piece.len() as u64) / rate).await;
+            Some((io::Result::Ok(piece), rest))
+        }
+    }))
+}
+
+/// A path as it was before apt encoded it: `%2b` is a plus.
+fn decoded(path: &str) -> String {
+    percent_decode_str(path.trim_start_matches('/')).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
+    use std::time::Instant;
+
+    use super::*;
+
+    static CONTENT: [u8; 20_000] = [7; 20_000];
+
+    /// A server with a package, and something wrong with it.
+    fn server(fault: RepositoryFault) -> Server {
+        let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let files = ["pool/a.deb", "dists/a"].map(|path| (path.to_owned(), Bytes::from_static(&CONTENT)));
+        server.serve(Published { files: files.into(), next: None });
+        server.misbehave(Some(fault)).unwrap();
+        server
+    }
+
+    /// Asks for a file, and gives head and body of the answer as soon as the connection is closed, or `enough` bytes are here.
+    fn ask(server: &Server, path: &str, enough: usize) -> (String, Vec<u8>) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let mut piece = [0; 4096];
+        loop {
+            let size = stream.read(&mut piece).unwrap();
+            answer.extend_from_slice(&piece[..size]);
+            let end = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
+            if let Some(end) = end.filter(|end| size == 0 || answer.len() - end >= enough) {
+                // Nothing more is on its way.
+                stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                assert!(
+                    size == 0 || stream.read(&mut piece).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+                );
+                return (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end..].to_vec());
+            }
+            assert!(size > 0, "no answer");
+        }
+    }
+
+    fn fetch(server: &Server, path: &str) -> (String, Vec<u8>) {
+        ask(server, path, usize::MAX)
+    }
+
+    #[test]
+    fn files_come_as_slowly_as_they_should_and_others_do_not() {
+        let server = server(RepositoryFault::new(Fault::Slow(25_000), Affected::Packages));
+        let time = |path| {
+            let start = Instant::now();
+            assert_eq!(fetch(&server, path).1, CONTENT);
+            start.elapsed()
+        };
+        assert!(time("pool/a.deb") >= Duration::from_millis(800));
+        assert!(time("dists/a") < Duration::from_millis(800));
+        assert!(server.has_struck());
+        server.misbehave(None).unwrap();
+        assert!(time("pool/a.deb") < Duration::from_millis(800));
+    }
+
+    #[test]
+    fn a_status_is_all_that_comes_for_as_many_requests_as_it_should() {
+        let server = server(RepositoryFault::new(Fault::Error(503), Affected::Packages).times(2));
+        assert_eq!(fetch(&server, "dists/a").1, CONTENT);
+        assert!(!server.has_struck());
+        for _ in 0..2 {
+            let (head, body) = fetch(&server, "pool/a.deb");
+            assert!(head.starts_with("HTTP/1.1 503 ") && body.is_empty(), "{head}");
+        }
+        assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);
+    }
+
+    #[test]
+    fn a_stalled_file_begins_and_then_nothing_comes_over_an_open_connection() {
+        let (head, body) = ask(&server(Fault::Stall.into()), "pool/a.deb", BEFORE_STALL);
+        assert!(head.contains("content-length: 20000"), "{head}");
+        assert_eq!(body, CONTENT[..BEFORE_STALL]);
+    }
+
+    #[test]
+    fn a_cut_file_ends_where_it_should_and_before_its_length() {
+        for bytes in [0, 100, 19_999] {
+            let (head, body) = fetch(&server(Fault::Cut(bytes).into()), "pool/a.deb");
+            assert!(head.contains("content-length: 20000"), "{head}");
+            assert_eq!(body, CONTENT[..bytes]);
+        }
+    }
+
+    #[test]
+    fn a_file_with_a_wrong_hash_has_the_right_length() {
+        let (head, body) = fetch(&server(Fault::WrongHash.into()), "pool/a.deb");
+        assert!(head.contains("content-length: 20000") && body.len() == CONTENT.len() && body != CONTENT, "{head}");
+    }
+
+    #[test]
+    fn a_truncated_file_has_the_length_that_is_announced() {
+        let (head, body) = fetch(&server(Fault::Truncated.into()), "pool/a.deb");
+        assert!(head.contains("content-length: 10000"), "{head}");
+        assert_eq!(body, CONTENT[..10_000]);
+    }
+
+    #[test]
+    fn a_captive_portal_answers_whatever_it_is_asked() {
+        let (head, body) = fetch(&server(Fault::Html.into()), "whatever/there/is/not");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        assert_eq!(body, PORTAL);
+    }
+
+    #[test]
+    fn an_unreachable_server_refuses_connections_until_it_behaves_again() {
+        let server = server(Fault::Unreachable.into());
+        for _ in 0..2 {
+            let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+            server.misbehave(Some(Fault::Unreachable.into())).unwrap();
+        }
+        server.misbehave(None).unwrap();
+        assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);
+    }
+
+    #[test]
+    fn a_repository_moves_on_when_a_package_is_asked_for() {
+        let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
+        let files = |content: &'static str| ("dists/a".to_owned(), Bytes::from(content));
+        server.serve(Published { files: [files("old")].into(), next: Some([files("new")].into()) });
+        for (path, then) in [("dists/a", "old"), ("pool/xivo-upgrade_1_all.deb", "old"), ("pool/a_1_all.deb", "new")] {
+            fetch(&server, path);
+            assert_eq!(fetch(&server, "dists/a").1, then.as_bytes(), "after {path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_decoded_as_apt_encodes_them() {
+        assert_eq!(decoded("/pool/a_1%2bb1%7erc_all.deb"), "pool/a_1+b1~rc_all.deb");
+        assert_eq!(decoded("/100%/%zz"), "100%/%zz");
+    }
+}

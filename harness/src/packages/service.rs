@@ -1,0 +1,141 @@
+//! Services of synthetic releases, with the maintainer scripts that debhelper would write.
+
+use crate::packages::package::Package;
+
+/// A service's program: says READY to systemd, writes down what runs, then tells its version to whoever connects. It is started a
+/// dozen times on each machine, and without any module it is up in 2 ms instead of 16. The numbers are Linux's `AF_UNIX`, `SOCK_STREAM`
+/// and `SOCK_DGRAM`, addresses those of unix(7).
+const PROGRAM: &str = r#"#!/usr/bin/perl
+# A service of the synthetic releases.
+my ($unix, $stream, $datagram) = (1, 1, 2);
+my ($name, $version) = ('@NAME@', '@VERSION@');
+my $path = "/run/$name.sock";
+unlink $path;
+socket my $server, $unix, $stream, 0 or die "socket: $!\n";
+bind $server, pack('Sa*', $unix, "$path\0") or die "$path: $!\n";
+listen $server, 5 or die "$path: $!\n";
+open my $running, '>', "/run/$name.running" or die "/run/$name.running: $!\n";
+print $running "$$ $version\n";
+close $running;
+if (my $supervisor = $ENV{NOTIFY_SOCKET}) {
+    $supervisor =~ s/^\@/\0/;
+    socket my $notify, $unix, $datagram, 0 or die "socket: $!\n";
+    send $notify, "READY=1", 0, pack('Sa*', $unix, $supervisor) or die "$supervisor: $!\n";
+}
+while (accept my $client, $server) {
+    print $client "$name $version\n";
+    close $client;
+}
+"#;
+
+const UNIT: &str = "\
+[Unit]
+Description=@NAME@ of the synthetic XiVO
+
+[Service]
+Type=notify
+ExecStart=/usr/libexec/@NAME@
+
+[Install]
+WantedBy=multi-user.target
+";
+
+/// What `dh_installsystemd` adds to a postinst (debhelper's autoscripts postinst-systemd-enable and -restart).
+const POSTINST: &str = r#"
+if [ "$1" = "configure" ] || [ "$1" = "abort-upgrade" ] || [ "$1" = "abort-deconfigure" ] || [ "$1" = "abort-remove" ]; then
+	deb-systemd-helper unmask '@NAME@.service' >/dev/null || true
+	if deb-systemd-helper --quiet was-enabled '@NAME@.service'; then
+		deb-systemd-helper enable '@NAME@.service' >/dev/null || true
+	else
+		deb-systemd-helper update-state '@NAME@.service' >/dev/null || true
+	fi
+	if [ -d /run/systemd/system ]; then
+		systemctl --system daemon-reload >/dev/null || true
+		if [ -n "$2" ]; then
+			_dh_action=restart
+		else
+			_dh_action=start
+		fi
+		deb-systemd-invoke $_dh_action '@NAME@.service' >/dev/null || true
+	fi
+fi
+"#;
+
+/// What it adds to a prerm (prerm-systemd-restart).
+const PRERM: &str = r#"
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+	deb-systemd-invoke stop '@NAME@.service' >/dev/null || true
+fi
+"#;
+
+/// What it adds to a postrm (postrm-systemd and -reload-only).
+const POSTRM: &str = r#"
+if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
+	systemctl --system daemon-reload >/dev/null || true
+fi
+if [ "$1" = "purge" ]; then
+	if [ -x "/usr/bin/deb-systemd-helper" ]; then
+		deb-systemd-helper purge '@NAME@.service' >/dev/null || true
+	fi
+fi
+"#;
+
+/// Gives a package a service, named after its unit or else after itself: program, unit, and the maintainer scripts that
+/// debhelper would write. Scripts that the package has of its own run first. A program or unit of its own stays, with the
+/// service's name and its version filled in for `@NAME@` and `@VERSION@`; a unit of its own runs a program of its own.
+pub fn add_service(package: &mut Package) {
+    let name = package.unit.as_ref().unwrap_or(&package.name).clone();
+    let filled = |text: &str| text.replace("@NAME@", &name).replace("@VERSION@", &package.version);
+    let program = filled(PROGRAM);
+    let unit = filled(UNIT);
+    for (name, script) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
+        let script = filled(script);
+        package.scripts.entry(name.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned()).push_str(&script);
+    }
+    for file in &mut package.files {
+        if let Ok(text) = str::from_utf8(&file.content) {
+            file.content = filled(text).into_bytes();
+        }
+    }
+    let (program_path, unit_path) = (format!("/usr/libexec/{name}"), format!("/usr/lib/systemd/system/{name}.service"));
+    let has = |path: &str| package.files.iter().any(|file| file.path == path);
+    let (has_program, has_unit) = (has(&program_path), has(&unit_path));
+    let mut filled_in = std::mem::replace(package, Package::new("", ""));
+    if !has_program && !has_unit {
+        filled_in = filled_in.file(&program_path, program, 0o755);
+    }
+    if !has_unit {
+        filled_in = filled_in.file(&unit_path, unit, 0o644);
+    }
+    *package = filled_in;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_and_a_unit_of_its_own_stay() {
+        let own = "#!/bin/sh\necho @NAME@ @VERSION@\n";
+        let paths = |package: &Package| -> Vec<String> { package.files.iter().map(|file| file.path.clone()).collect() };
+        let mut program = Package::new("x", "1").file("/usr/libexec/x", own, 0o755);
+        add_service(&mut program);
+        assert_eq!(paths(&program), ["/usr/libexec/x", "/usr/lib/systemd/system/x.service"]);
+        assert_eq!(program.files[0].content, b"#!/bin/sh\necho x 1\n");
+        let mut unit = Package::new("x", "1").file("/usr/lib/systemd/system/x.service", "[Service]\n", 0o644);
+        add_service(&mut unit);
+        assert_eq!(paths(&unit), ["/usr/lib/systemd/system/x.service"]);
+        assert_eq!(unit.files[0].content, b"[Service]\n");
+    }
+
+    #[test]
+    fn a_unit_may_have_another_name_than_its_package() {
+        let mut package = Package::new("x", "1");
+        package.unit = Some("y".to_owned());
+        add_service(&mut package);
+        assert_eq!(package.name, "x");
+        assert_eq!(package.files[1].path, "/usr/lib/systemd/system/y.service");
+        assert!(str::from_utf8(&package.files[1].content).unwrap().contains("ExecStart=/usr/libexec/y\n"));
+        assert!(package.scripts["prerm"].contains("deb-systemd-invoke stop 'y.service'"));
+    }
+}

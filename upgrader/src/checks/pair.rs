@@ -1,0 +1,332 @@
+//! Two machines, one of which takes over when the other fails: what this one is, and which goes first.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::checks::preflight::Finding;
+use crate::config::product::Pair;
+use crate::exit::{Failure, remedy_of};
+use crate::model::plan::Plan;
+use crate::system::command::{Failed, Program};
+use crate::system::dpkg::is_newer;
+
+/// What a machine is in a pair, by the word that the product's command prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// It does the work. It is upgraded last.
+    Active,
+    /// It takes over when the active node fails. It is upgraded first.
+    Passive,
+    /// There is no other node.
+    Alone,
+}
+
+impl Role {
+    /// Every role there is.
+    const ALL: [Self; 3] = [Self::Active, Self::Passive, Self::Alone];
+
+    /// The role of the other node.
+    #[must_use]
+    pub fn of_the_other(self) -> Self {
+        match self {
+            Self::Active => Self::Passive,
+            Self::Passive => Self::Active,
+            Self::Alone => Self::Alone,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Active => "active",
+            Self::Passive => "passive",
+            Self::Alone => "alone",
+        })
+    }
+}
+
+/// A machine of a product that comes in pairs, as it was at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// What it is.
+    pub role: Role,
+    /// The version that is installed on the other node; none if there is none, or if it could not be asked.
+    #[serde(default)]
+    pub peer_version: Option<String>,
+    /// Why the other node could not be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_silent: Option<String>,
+}
+
+impl fmt::Display for Node {
+    /// `passive; the active one runs 1.2.1`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let other = self.role.of_the_other();
+        match (self.role, &self.peer_version) {
+            (Role::Alone, _) => write!(f, "alone, without another one"),
+            (role, Some(version)) => write!(f, "{role}; the {other} one runs {version}"),
+            (role, None) => write!(f, "{role}; the {other} one cannot be asked"),
+        }
+    }
+}
+
+/// Asks the product what this node is, and the other node for its version.
+///
+/// # Errors
+/// If the product cannot say what this node is. That the other node cannot be asked is no error.
+pub fn look(pair: &Pair) -> Result<Node> {
+    let command = pair.role().join(" ");
+    let unknown = |how: String| {
+        Failure::new(format!("whether this node is the active or the passive one is not known: {command} {how}"))
+            .remedy(format!("Run `{command}`: it has to print active, passive or alone."))
+    };
+    let word = ask(pair, pair.role()).map_err(&unknown)?;
+    let role = Role::ALL.into_iter().find(|role| role.to_string() == word);
+    let role = role.ok_or_else(|| unknown(format!("printed {word:?}")))?;
+    let mut node = Node { role, peer_version: None, peer_silent: None };
+    if role != Role::Alone {
+        match ask(pair, pair.peer_version()) {
+            Ok(version) if is_version(&version) => node.peer_version = Some(version),
+            Ok(other) => node.peer_silent = Some(format!("{} printed {other:?}", pair.peer_version().join(" "))),
+            Err(how) => node.peer_silent = Some(format!("{} {how}", pair.peer_version().join(" "))),
+        }
+    }
+    Ok(node)
+}
+
+/// What a program prints last; ssh(1), for one, says other things before. If it fails, how, in the words that follow its name.
+fn ask(pair: &Pair, words: &[String]) -> Result<String, String> {
+    let mut last = String::new();
+    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+    let result = Program::new(program).args(arguments).time_limit(pair.timeout).lines(&mut |line| {
+        if !line.trim().is_empty() {
+            line.trim().clone_into(&mut last);
+        }
+    });
+    match result.map_err(anyhow::Error::downcast::<Failed>) {
+        Ok(()) => Ok(last),
+        Err(Ok(failed)) => Err(format!("failed {}", failed.how)),
+        Err(Err(error)) => Err(format!("failed ({:#})", error.root_cause())),
+    }
+}
+
+/// The characters of a version (deb-version(7)), which begins with a digit.
+fn is_version(word: &str) -> bool {
+    word.starts_with(|first: char| first.is_ascii_digit())
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-~:".contains(&byte))
+}
+
+/// What stands against this plan on this node of a pair. Whoever ignores the other node is told all the same.
+///
+/// The passive node goes first: it can be tried out, and until then the active one does the work as before. A passive node that is ahead
+/// already does not go further.
+pub(crate) fn look_at_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Result<Vec<Finding>> {
+    let Some(node) = plan.node.as_ref().filter(|node| node.role != Role::Alone && !plan.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let (role, other) = (node.role, node.role.of_the_other());
+    let Plan { installed, candidate, .. } = plan;
+    let Some(peer) = &node.peer_version else {
+        let why = node.peer_silent.as_deref().unwrap_or("nobody knows why");
+        let what = format!("this is the {role} node, and the {other} one cannot be asked for its version: {why}");
+        return Ok(vec![if role == Role::Active {
+            let remedy = "See that the other node runs and that the two reach each other, then start again.";
+            in_order(ignore_peer, what, remedy, command)
+        } else {
+            let remedy = "See to it before the active node is upgraded.".to_owned();
+            Finding { fatal: false, what, remedy }
+        }]);
+    };
+    let found = if is_newer(peer, candidate)? {
+        let what = format!("the {other} node runs {peer} already, and this one would only come to {candidate}");
+        let remedy = "See that both have the same package sources, and refresh those of this one.".to_owned();
+        Some(Finding { fatal: false, what, remedy })
+    } else if role == Role::Active && is_newer(candidate, peer)? {
+        let what = format!("this is the active node, and the passive one still runs {peer}");
+        let remedy = format!("Upgrade the passive node first: run `{command}` there, and see that it works.");
+        Some(in_order(ignore_peer, what, &remedy, command))
+    } else if role == Role::Passive && is_newer(installed, peer)? && is_newer(candidate, installed)? {
+        let what = format!(
+            "this passive node runs {installed} and the active one still {peer}: with {candidate} they would be too far apart"
+        );
+        let remedy = format!("Upgrade the active node first: run `{command}` there.");
+        Some(in_order(ignore_peer, what, &remedy, command))
+    } else {
+        None
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// A reason why the other node should go first, unless somebody said that it need not.
+fn in_order(ignore_peer: bool, what: String, remedy: &str, command: &str) -> Finding {
+    let remedy = if ignore_peer {
+        "Nothing now; upgrade the other node soon, so that both run the same.".to_owned()
+    } else {
+        format!("{remedy} `{command} --ignore-peer` upgrades this one whatever the other one runs.")
+    };
+    Finding { fatal: !ignore_peer, what, remedy }
+}
+
+/// What is to be said of the pair after the upgrade.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    /// Nothing.
+    Nothing,
+    /// What comes next: a sentence.
+    Next(String),
+    /// What is not as it was when the run began: sentences.
+    Attention(String),
+}
+
+/// Looks at the pair again, after the upgrade, when this version is installed.
+pub(crate) fn look_afterwards(pair: &Pair, before: &Node, installed: &str, command: &str) -> Afterwards {
+    let now = match look(pair) {
+        Ok(now) => now,
+        Err(error) => {
+            let remedy = remedy_of(&error).unwrap_or_default();
+            return Afterwards::Attention(format!("After the upgrade, {error:#}. What to do: {remedy}"));
+        }
+    };
+    if now.role != before.role {
+        return Afterwards::Attention(format!(
+            "This node was {} when the upgrade began and is {} now. What to do: see how the pair is before you upgrade the other node.",
+            before.role, now.role
+        ));
+    }
+    let other = now.role.of_the_other();
+    match (&before.peer_version, &now.peer_version) {
+        (Some(_), None) => {
+            let why = now.peer_silent.unwrap_or_default();
+            Afterwards::Attention(format!(
+                "The {other} node cannot be asked any more: {why}. What to do: see that the two reach each other before you \
+                 upgrade that one."
+            ))
+        }
+        (_, Some(version)) if is_newer(installed, version).unwrap_or_default() => {
+            Afterwards::Next(format!("The {other} node still runs {version}: run `{command}` there next."))
+        }
+        _ => Afterwards::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(role: &str, peer: &str) -> Pair {
+        toml::from_str(&format!("role = {role}\npeer-version = {peer}\ntimeout = \"5s\"")).expect("it is good")
+    }
+
+    fn node(role: Role, peer: Option<&str>) -> Node {
+        Node { role, peer_version: peer.map(str::to_owned), peer_silent: peer.is_none().then(|| "no route".to_owned()) }
+    }
+
+    #[test]
+    fn what_is_printed_last_counts() {
+        let pair = pair(r#"["echo", "passive"]"#, r#"["printf", "Warning: added a key\n1.2-1~x\n\n"]"#);
+        assert_eq!(look(&pair).expect("it says so"), node(Role::Passive, Some("1.2-1~x")));
+    }
+
+    #[test]
+    fn a_node_without_another_asks_nobody() {
+        let found = look(&pair(r#"["echo", "alone"]"#, r#"["false"]"#)).expect("it says so");
+        assert_eq!(found, Node { role: Role::Alone, peer_version: None, peer_silent: None });
+    }
+
+    #[test]
+    fn what_cannot_be_found_out_is_said() {
+        let said = |role: &str, peer: &str| match look(&pair(role, peer)) {
+            Ok(node) => format!("{node}: {}", node.peer_silent.clone().unwrap_or_default()),
+            Err(error) => format!("{error:#}"),
+        };
+        insta::assert_snapshot!([
+            said(r#"["echo", "boss"]"#, r#"["false"]"#),
+            said(r#"["no-such-program"]"#, r#"["false"]"#),
+            said(r#"["echo", "active"]"#, r#"["sh", "-c", "echo no route to host; exit 1"]"#),
+            said(r#"["echo", "active"]"#, r#"["echo", "who are you?"]"#),
+            said(r#"["echo", "active"]"#, r#"["true"]"#),
+        ]
+        .join("\n"), @r#"
+        whether this node is the active or the passive one is not known: echo boss printed "boss"
+        whether this node is the active or the passive one is not known: no-such-program failed (No such file or directory (os error 2))
+        active; the passive one cannot be asked: sh -c echo no route to host; exit 1 failed (exit status: 1): no route to host
+        active; the passive one cannot be asked: echo who are you? printed "who are you?"
+        active; the passive one cannot be asked: true printed ""
+        "#);
+    }
+
+    /// What is said of an upgrade from 2 to 3 on this node.
+    fn said(node: Node, ignore_peer: bool) -> String {
+        let change = crate::model::plan::Change {
+            package: "acme".to_owned(),
+            kind: crate::model::plan::ChangeKind::Upgrade { from: "2".to_owned(), to: "3".to_owned() },
+            origins: Vec::new(),
+        };
+        let plan = Plan {
+            installed: "2".to_owned(),
+            candidate: "3".to_owned(),
+            changes: vec![change],
+            node: Some(node),
+            ..Plan::default()
+        };
+        let findings = look_at_plan(&plan, ignore_peer, "acme-upgrade").expect("dpkg compares");
+        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_passive_node_goes_first() {
+        assert_eq!(said(node(Role::Passive, Some("2")), false), "");
+        assert_eq!(said(node(Role::Passive, Some("3")), false), "", "it follows");
+        assert_eq!(said(node(Role::Active, Some("3")), false), "");
+        assert_eq!(said(node(Role::Alone, None), false), "");
+        insta::assert_snapshot!([
+            said(node(Role::Active, Some("2")), false),
+            said(node(Role::Active, Some("2")), true),
+            said(node(Role::Active, None), false),
+            said(node(Role::Passive, None), false),
+            said(node(Role::Passive, Some("1")), false),
+            said(node(Role::Active, Some("4")), false),
+        ]
+        .join("\n"), @r#"
+        problem: this is the active node, and the passive one still runs 2
+        note: this is the active node, and the passive one still runs 2
+        problem: this is the active node, and the passive one cannot be asked for its version: no route
+        note: this is the passive node, and the active one cannot be asked for its version: no route
+        problem: this passive node runs 2 and the active one still 1: with 3 they would be too far apart
+        note: the passive node runs 4 already, and this one would only come to 3
+        "#);
+    }
+
+    #[test]
+    fn afterwards_the_other_node_is_next_unless_something_else_has_changed() {
+        let after = |role: &str, peer: &str, before: Node| {
+            look_afterwards(&pair(&format!("[\"echo\", \"{role}\"]"), peer), &before, "3", "acme-upgrade")
+        };
+        let two = r#"["echo", "2"]"#;
+        insta::assert_debug_snapshot!([
+            after("passive", two, node(Role::Passive, Some("2"))),
+            after("active", r#"["echo", "3"]"#, node(Role::Active, Some("3"))),
+            after("active", two, node(Role::Passive, Some("2"))),
+            after("passive", r#"["false"]"#, node(Role::Passive, Some("2"))),
+            after("passive", r#"["false"]"#, node(Role::Passive, None)),
+        ], @r#"
+        [
+            Next(
+                "The active node still runs 2: run `acme-upgrade` there next.",
+            ),
+            Nothing,
+            Attention(
+                "This node was passive when the upgrade began and is active now. What to do: see how the pair is before you upgrade the other node.",
+            ),
+            Attention(
+                "The active node cannot be asked any more: false failed (exit status: 1): it printed nothing. What to do: see that the two reach each other before you upgrade that one.",
+            ),
+            Nothing,
+        ]
+        "#);
+    }
+}

@@ -1,0 +1,81 @@
+//! Are the clock and the dates of the sources in agreement?
+
+use std::path::Path;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+
+use super::Finding;
+
+/// When even the youngest source is older than this, either nobody publishes any more or the clock runs ahead.
+const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
+
+/// How far ahead of the clock a source may have been published.
+const LEEWAY: SignedDuration = SignedDuration::from_hours(1);
+
+/// Compares the clock with the dates of the Release files that apt has just read. A clock that is behind stops apt when they are
+/// read, unless the admin told it not to look; one that is far ahead shows there only for sources with an end to their validity.
+pub(super) fn look(root: &Path) -> Result<Vec<Finding>> {
+    let mut youngest = None;
+    let Ok(entries) = root.join("var/lib/apt/lists").read_dir() else { return Ok(Vec::new()) };
+    for entry in entries {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with("Release") {
+            let text = std::fs::read(&path).unwrap_or_default();
+            youngest = youngest.max(date(&String::from_utf8_lossy(&text)));
+        }
+    }
+    Ok(youngest.and_then(|date| judge(date, Timestamp::now())).into_iter().collect())
+}
+
+fn judge(youngest: Timestamp, now: Timestamp) -> Option<Finding> {
+    let age = now.duration_since(youngest);
+    let (shown, day) = (now.strftime("%Y-%m-%d %H:%M UTC"), youngest.strftime("%Y-%m-%d"));
+    if age < -LEEWAY {
+        let what =
+            format!("this machine's clock shows {shown}, before the newest package source was published ({day})");
+        return Some(Finding::note(what, "Set the clock: `date` shows and sets it; a time service keeps it right."));
+    }
+    (age > STALE).then(|| {
+        let what = format!("this machine's clock shows {shown}, and the newest package source is of {day}");
+        Finding::note(what, "If the clock is wrong, set it; otherwise nobody has published anything for a year.")
+    })
+}
+
+/// Reads the `Date:` of a Release file: `Sat, 22 Nov 2026 15:48:53 UTC`.
+fn date(release: &str) -> Option<Timestamp> {
+    let date = release.lines().find_map(|line| line.strip_prefix("Date:"))?.trim();
+    let (_, date) = date.split_once(", ")?;
+    let date =
+        date.strip_suffix(" UTC").or_else(|| date.strip_suffix(" GMT")).or_else(|| date.strip_suffix(" +0000"))?;
+    jiff::civil::DateTime::strptime("%d %b %Y %H:%M:%S", date)
+        .ok()?
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .ok()
+        .map(|time| time.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_as_release_files_have_them() {
+        let time = date("Origin: x\nDate: Sun, 22 Nov 2026 15:48:53 UTC\n").expect("a date");
+        assert_eq!(time.to_string(), "2026-11-22T15:48:53Z");
+        assert_eq!(
+            date("Date: Sun,  1 Feb 2026 01:02:03 UTC\n").map(|time| time.to_string()).as_deref(),
+            Some("2026-02-01T01:02:03Z")
+        );
+        for bad in ["", "Date:", "Date: soon", "Date: Sun, 99 Nov 2026 15:48:53 UTC", "Date: Sun, é UTC"] {
+            assert_eq!(date(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_behind_is_noted_and_so_is_one_far_ahead() {
+        let day: Timestamp = "2026-11-22T00:00:00Z".parse().expect("a time");
+        let after = |hours| judge(day, day + SignedDuration::from_hours(hours)).map(|finding| finding.fatal);
+        assert_eq!([after(-2), after(0), after(24 * 300), after(24 * 400)], [Some(false), None, None, Some(false)]);
+    }
+}

@@ -1,0 +1,87 @@
+//! Is the machine fit for an upgrade?
+
+mod clock;
+mod packages;
+mod scripts;
+mod sources;
+mod space;
+mod units;
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::config::product::Product;
+use crate::exit::remedy_of;
+use crate::model::plan::Plan;
+use crate::paths::Paths;
+use crate::rollback;
+
+/// Something about the machine that is not as it should be for an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// True if there will be no upgrade until it is mended.
+    pub fatal: bool,
+    /// What it is, without a full stop.
+    pub what: String,
+    /// What to do about it: sentences.
+    pub remedy: String,
+}
+
+impl Finding {
+    fn fatal(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { fatal: true, what: what.into(), remedy: remedy.into() }
+    }
+
+    fn note(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { fatal: false, what: what.into(), remedy: remedy.into() }
+    }
+}
+
+impl From<&anyhow::Error> for Finding {
+    /// What stopped a look.
+    fn from(error: &anyhow::Error) -> Self {
+        Self::fatal(format!("{error:#}"), remedy_of(error).unwrap_or("Mend what this names, then start again."))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", if self.fatal { "problem" } else { "note" }, self.what)
+    }
+}
+
+/// Looks at everything that can be known to go wrong, and gives all that was found. A question that cannot be answered is a
+/// finding as well.
+#[must_use]
+pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    add(&mut findings, sources::look(product));
+    add(&mut findings, clock::look(paths.root()));
+    findings.extend(scripts::look(paths));
+    add(&mut findings, space::writable(paths));
+    if has_systemd {
+        add(&mut findings, units::look(product.services.order()));
+    }
+    findings
+}
+
+/// Looks at what depends on the plan, if there could be one: whether it fits on the machine with what is `kept` to go back, and what
+/// it leaves broken.
+#[must_use]
+pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::Need>>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    add(&mut findings, packages::look(plan));
+    if let Some(plan) = plan {
+        add(&mut findings, kept.and_then(|kept| space::look(paths, plan, plan.largest, kept)));
+    }
+    findings
+}
+
+fn add(findings: &mut Vec<Finding>, found: Result<Vec<Finding>>) {
+    match found {
+        Ok(found) => findings.extend(found),
+        Err(error) => findings.push(Finding::from(&error)),
+    }
+}

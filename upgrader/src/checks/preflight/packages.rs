@@ -1,0 +1,31 @@
+//! What dpkg says of its packages.
+
+use anyhow::Result;
+
+use super::Finding;
+use crate::model::plan::Plan;
+use crate::system::dpkg::{self, Package};
+
+/// Looks for packages that this upgrade, as far as it could be planned, does not make whole.
+pub(super) fn look(plan: Option<&Plan>) -> Result<Vec<Finding>> {
+    let coming: Vec<&str> = plan.into_iter().flat_map(Plan::new_versions).map(|(package, _)| package).collect();
+    Ok(judge(&dpkg::packages()?, &coming))
+}
+
+fn judge(packages: &[Package], coming: &[&str]) -> Vec<Finding> {
+    packages
+        .iter()
+        // One that is unpacked anew is whole again.
+        .filter(|package| package.needs_reinstallation && !coming.contains(&package.name.as_str()))
+        .map(|package| {
+            let name = &package.name;
+            Finding::fatal(
+                format!("the package {name} is {}, and dpkg cannot go on from there", package.status),
+                format!(
+                    "Install it anew: `apt-get install --reinstall {name}`; or, if nobody has it any more: \
+                     `dpkg --remove --force-remove-reinstreq {name}`."
+                ),
+            )
+        })
+        .collect()
+}

@@ -1,0 +1,188 @@
+//! Is there space, and may it be written to?
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+
+use super::Finding;
+use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::size::size;
+use crate::paths::Paths;
+use crate::rollback;
+
+/// What must be left on every filesystem: for logs, dpkg's own database, and services that go on writing.
+const RESERVE: u64 = 16 * 1024 * 1024;
+
+/// How many new files a filesystem must have room for. Where inodes are counted at all, they are gone long before.
+const FILES: u64 = 1000;
+
+/// What a kernel and its initial ramdisk take in /boot if there is none yet to tell by.
+const KERNEL: u64 = 80 * 1024 * 1024;
+
+/// Something that needs space.
+struct Need {
+    path: PathBuf,
+    bytes: u64,
+    what: &'static str,
+}
+
+/// What every upgrade writes to.
+const WRITTEN: [&str; 6] = ["etc", "usr", "var/lib/dpkg", "var/cache/apt/archives", "var/log", "tmp"];
+
+/// Looks whether everything that an upgrade writes to may be written to.
+pub(super) fn writable(paths: &Paths) -> Result<Vec<Finding>> {
+    let places = WRITTEN.map(|place| paths.root().join(place));
+    are_writable(places.into_iter().chain([paths.state()]))
+}
+
+fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for place in places {
+        let Some(place) = existing(&place) else { continue };
+        let shown = place.display();
+        let filesystem = statvfs(place).with_context(|| shown.to_string())?;
+        if filesystem.f_flag.contains(StatVfsMountFlags::RDONLY) {
+            findings.push(Finding::fatal(
+                format!("{shown} is on a filesystem that is mounted read-only"),
+                format!("If nothing else is wrong with the disk (`dmesg`): `mount -o remount,rw` what `findmnt -T {shown}` shows."),
+            ));
+        } else if filesystem.f_files > 0 && filesystem.f_favail < FILES {
+            findings.push(Finding::fatal(
+                format!("{shown} is on a filesystem that has room for {} more files", filesystem.f_favail),
+                format!("Remove files that nobody needs: `du --inodes -xd1 {shown}` shows where they are many."),
+            ));
+        }
+    }
+    findings.dedup();
+    Ok(findings)
+}
+
+/// Looks whether what would change fits, on each of the filesystems concerned. `largest` is what the largest package of them
+/// takes: while it is unpacked, both of its versions are there.
+pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<rollback::Need>) -> Result<Vec<Finding>> {
+    let mut needs = vec![
+        Need { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
+        Need {
+            path: paths.root().join("usr"),
+            bytes: plan.disk.max(0).unsigned_abs().saturating_add(largest),
+            what: "the new packages",
+        },
+        Need { path: paths.root().join("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
+    ];
+    let kernels = plan.changes.iter().filter(|change| brings_kernel(change));
+    let boot = paths.root().join("boot");
+    needs.push(Need {
+        bytes: kernel_size(&boot).saturating_mul(kernels.count() as u64),
+        path: boot,
+        what: "the new kernel",
+    });
+    let kept = kept.into_iter();
+    needs.extend(kept.map(|kept| Need {
+        path: kept.on,
+        bytes: kept.bytes.saturating_add(kept.held),
+        what: "the copies to go back",
+    }));
+    let mut findings = judge(needs)?;
+    let touches_boot =
+        |change: &&Change| change.package.starts_with("linux-image-") || change.package.starts_with("initramfs-tools");
+    if plan.changes.iter().any(|change| touches_boot(&change)) {
+        findings.extend(are_writable(std::iter::once(paths.root().join("boot")))?);
+    }
+    Ok(findings)
+}
+
+/// True for a package that puts a kernel beside those that are there: `linux-image-6.1.0-28-amd64`, and not the metapackage
+/// `linux-image-amd64`, nor one that replaces a kernel of the same name.
+fn brings_kernel(change: &Change) -> bool {
+    let version = change.package.strip_prefix("linux-image-").unwrap_or_default();
+    matches!(change.kind, ChangeKind::Install { .. })
+        && version.starts_with(|first: char| first.is_ascii_digit())
+        && !version.ends_with("-dbg")
+}
+
+fn judge(needs: Vec<Need>) -> Result<Vec<Finding>> {
+    let mut filesystems: BTreeMap<u64, Vec<Need>> = BTreeMap::new();
+    for need in needs {
+        if let Some(place) = existing(&need.path) {
+            let device = place.metadata().with_context(|| place.display().to_string())?.dev();
+            filesystems.entry(device).or_default().push(Need { path: place.to_owned(), ..need });
+        }
+    }
+    let mut findings = Vec::new();
+    for needs in filesystems.into_values() {
+        let Some(place) = needs.first().map(|need| need.path.as_path()) else { continue };
+        let needed = needs.iter().fold(RESERVE, |sum, need| sum.saturating_add(need.bytes));
+        let filesystem = statvfs(place).with_context(|| place.display().to_string())?;
+        let free = filesystem.f_bavail.saturating_mul(filesystem.f_frsize);
+        if free < needed {
+            let what: Vec<&str> = needs.iter().filter(|need| need.bytes > 0).map(|need| need.what).collect();
+            let what = if what.is_empty() { "the upgrade".to_owned() } else { what.join(" and ") };
+            let shown = place.display();
+            findings.push(Finding::fatal(
+                format!("the filesystem of {shown} has {} free, and {what} need {}", size(free), size(needed)),
+                format!("Make room: `apt-get clean` removes old downloads, `du -xhd1 {shown}` shows what is big."),
+            ));
+        }
+    }
+    Ok(findings)
+}
+
+/// The path, or the nearest directory above it that exists.
+fn existing(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|path| path.exists())
+}
+
+/// What the largest kernel in /boot takes with all that is made for it, in bytes.
+fn kernel_size(boot: &Path) -> u64 {
+    let mut versions: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in boot.read_dir().into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let (Some((_, version)), Ok(metadata)) = (name.split_once('-'), entry.metadata()) {
+            let sum = versions.entry(version.to_owned()).or_default();
+            *sum = sum.saturating_add(metadata.len());
+        }
+    }
+    versions.into_values().max().unwrap_or(KERNEL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_one_filesystem_is_added_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let need = |bytes, what| Need { path: directory.path().join("not/there"), bytes, what };
+        assert_eq!(judge(vec![need(1, "the downloads"), need(1, "the new packages")]).expect("readable"), []);
+        let findings = judge(vec![need(u64::MAX, "the downloads"), need(1, "the new packages")]).expect("readable");
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].what.contains("the downloads and the new packages need"), "{findings:?}");
+    }
+
+    #[test]
+    fn a_kernel_is_counted_once_and_only_if_it_comes_beside_others() {
+        let change = |package: &str, kind| Change { package: package.to_owned(), kind, origins: Vec::new() };
+        let install = || ChangeKind::Install { to: "1".to_owned() };
+        let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
+        assert!(brings_kernel(&change("linux-image-6.1.0-28-amd64", install())));
+        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64-dbg", install())));
+        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64", upgrade())));
+        assert!(
+            !brings_kernel(&change("linux-image-amd64", install()))
+                && !brings_kernel(&change("linux-image-amd64", upgrade()))
+        );
+    }
+
+    #[test]
+    fn a_new_kernel_is_as_large_as_the_largest_there_is() {
+        let boot = tempfile::tempdir().expect("a directory");
+        assert_eq!(kernel_size(boot.path()), KERNEL);
+        for (name, length) in [("vmlinuz-6.1", 10), ("initrd.img-6.1", 30), ("vmlinuz-5.10", 8), ("grub", 1000)] {
+            std::fs::write(boot.path().join(name), vec![0; length]).expect("written");
+        }
+        assert_eq!(kernel_size(boot.path()), 40);
+    }
+}

@@ -1,0 +1,42 @@
+//! The product's services, and who else would restart them.
+
+use anyhow::Result;
+
+use super::Finding;
+use crate::system::systemd;
+
+/// Who starts services again that are down for a moment, as systemd's units.
+const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfengine3"];
+
+/// Looks whether systemd knows the product's services, and who else would start or stop them in the middle.
+pub(super) fn look(services: &[String]) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for (service, unit) in services.iter().zip(systemd::show(services)?) {
+        let state = unit.load;
+        let what = match state.as_str() {
+            "not-found" => format!("systemd knows no service {service}: it must come with the upgrade"),
+            "masked" => format!("the service {service} is masked: it will not be started"),
+            "bad-setting" | "error" => format!("the unit file of {service} is not one that systemd can read"),
+            _ => continue,
+        };
+        let remedy = match state.as_str() {
+            "not-found" => format!(
+                "If it should be there already, `systemctl status {service}` and its package tell why it is not."
+            ),
+            "masked" => format!("If that is not meant: `systemctl unmask {service}`."),
+            _ => format!("`systemctl status {service}` says what is wrong with it."),
+        };
+        findings.push(Finding::note(what, remedy));
+    }
+    for (monitor, unit) in MONITORS.iter().zip(systemd::show(&MONITORS)?) {
+        if unit.is_active() {
+            findings.push(Finding::note(
+                format!("{monitor} is running: it may restart services in the middle of the upgrade"),
+                format!(
+                    "Stop it for as long as the upgrade takes: `systemctl stop {monitor}`, and start it afterwards."
+                ),
+            ));
+        }
+    }
+    Ok(findings)
+}

@@ -1,0 +1,246 @@
+//! A plan beside the set.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Here, Rule, Set, Word, compare, nearest, present};
+use crate::checks::preflight::Finding;
+use crate::model::plan::{Change, ChangeKind};
+use crate::system::apt::Offered;
+use crate::system::dpkg::Package;
+
+/// How a plan compares with what was validated.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The release of Debian on which the candidate version was validated; none if that version was not.
+    pub debian: Option<String>,
+    /// The versions that were validated.
+    pub versions: Vec<String>,
+    /// How many packages of the machine, as it will be, were validated in whatever version, or would come with the upgrade.
+    pub packages: usize,
+    /// Those of them that will differ from what was validated, in order of their names.
+    pub differing: Vec<Difference>,
+}
+
+/// A package that is not as it was validated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The package.
+    pub package: String,
+    /// The version that it has, or will have.
+    pub version: String,
+    /// The version that was validated; if it is the same, then with other content. None if it was in none.
+    pub validated: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { package, version, validated } = self;
+        match validated {
+            None => write!(f, "{package} {version}, which is not part of it"),
+            Some(same) if same == version => write!(f, "{package} {version}, with other content"),
+            Some(other) => write!(f, "{package} {version} instead of {other}"),
+        }
+    }
+}
+
+impl Verdict {
+    /// How many packages are as they were validated.
+    #[must_use]
+    pub fn same(&self) -> usize {
+        self.packages.saturating_sub(self.differing.len())
+    }
+}
+
+/// Compares what a machine will be with the sets that came with the upgrader: the packages that stay, those that come (`offered`, with
+/// their sums), and not those that go. None without any set.
+pub(crate) fn judge(
+    sets: &[Set],
+    candidate: &str,
+    upgrader: &str,
+    installed: &[Package],
+    changes: &[Change],
+    offered: &Offered,
+) -> Option<Verdict> {
+    if sets.is_empty() {
+        return None;
+    }
+    let machine = afterwards(present(installed, upgrader), changes, offered);
+    let versions = sets.iter().map(|set| set.version.clone()).collect();
+    let Some(set) = nearest(sets, candidate, &machine) else {
+        return Some(Verdict { versions, ..Verdict::default() });
+    };
+    let mut verdict = Verdict { debian: Some(set.debian.clone()), versions, ..Verdict::default() };
+    for here in &machine {
+        let difference = match compare(set, here) {
+            Word::Same => None,
+            Word::Differs(difference) => Some(difference),
+            // What comes although nobody has seen it come is none of the admin's own.
+            Word::None if here.is_new => {
+                Some(Difference { package: here.name.clone(), version: here.version.clone(), validated: None })
+            }
+            Word::None => continue,
+        };
+        verdict.packages += 1;
+        verdict.differing.extend(difference);
+    }
+    verdict.differing.sort_by(|one, other| one.package.cmp(&other.package));
+    Some(verdict)
+}
+
+/// What a machine will be.
+fn afterwards(mut machine: Vec<Here>, changes: &[Change], offered: &Offered) -> Vec<Here> {
+    let native =
+        machine.iter().find(|here| here.name == "dpkg").map(|here| here.architecture.clone()).unwrap_or_default();
+    for change in changes {
+        // apt names an architecture only if it is not the machine's own.
+        let (name, foreign) =
+            change.package.split_once(':').map_or((change.package.as_str(), None), |(name, of)| (name, Some(of)));
+        let is_it = |here: &Here| {
+            here.name == name
+                && foreign.is_none_or(|architecture| here.architecture == architecture)
+                && (foreign.is_some() || here.architecture == native || here.architecture == "all" || native.is_empty())
+        };
+        let was_there = machine.iter().any(is_it);
+        machine.retain(|here| !is_it(here));
+        if let ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } = &change.kind {
+            let offer = offered.find(name, foreign.unwrap_or(&native));
+            machine.push(Here {
+                name: name.to_owned(),
+                architecture: offer
+                    .map_or_else(|| foreign.unwrap_or(&native).to_owned(), |offer| offer.architecture.clone()),
+                version: to.clone(),
+                sha256: offer.and_then(|offer| offer.sha256.clone()),
+                is_new: !was_there,
+            });
+        }
+    }
+    machine
+}
+
+/// What stands against a plan with this verdict.
+pub(crate) fn findings(rule: Rule, product: &str, candidate: &str, verdict: Option<&Verdict>) -> Vec<Finding> {
+    if rule != Rule::Require {
+        return Vec::new();
+    }
+    let what = match verdict {
+        None => format!(
+            "nothing says which packages the {product} team has validated, and without that there is no upgrade here"
+        ),
+        Some(Verdict { debian: None, versions, .. }) => {
+            format!("the {product} team has validated {}, and not {candidate}", versions.join(", "))
+        }
+        Some(Verdict { differing, packages, .. }) if !differing.is_empty() => {
+            let named: Vec<String> = differing.iter().map(ToString::to_string).collect();
+            format!(
+                "{} of {packages} packages would not be what the {product} team has validated: {}",
+                differing.len(),
+                named.join("; ")
+            )
+        }
+        Some(_) => return Vec::new(),
+    };
+    let remedy = "Wait until the package sources and the upgrader agree, or ask the vendor. `validated = \"warn\"` in the settings \
+                  upgrades all the same.";
+    vec![Finding { fatal: true, what, remedy: remedy.to_owned() }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::set;
+    use super::*;
+
+    fn package(name: &str, version: &str) -> Package {
+        Package {
+            name: name.to_owned(),
+            architecture: "all".to_owned(),
+            version: version.to_owned(),
+            held: false,
+            status: "installed".to_owned(),
+            needs_reinstallation: false,
+            installed_size: 1,
+        }
+    }
+
+    fn upgrade(package: &str, from: &str, to: &str) -> Change {
+        let kind = ChangeKind::Upgrade { from: from.to_owned(), to: to.to_owned() };
+        Change { package: package.to_owned(), kind, origins: Vec::new() }
+    }
+
+    fn install(package: &str, to: &str) -> Change {
+        Change { package: package.to_owned(), kind: ChangeKind::Install { to: to.to_owned() }, origins: Vec::new() }
+    }
+
+    fn offered(text: &str) -> Offered {
+        Offered::of(text.lines().map(|line| {
+            let mut words = line.split(' ').map(str::to_owned);
+            let mut word = || words.next().expect("a word");
+            (word(), crate::system::apt::Offer { architecture: word(), installed_size: 1, sha256: Some(word()) })
+        }))
+    }
+
+    #[test]
+    fn what_was_validated_and_what_was_not_are_told_apart() {
+        let sets = [set("2", "bookworm", &[("acme", "2"), ("libacme", "2"), ("store", "5"), ("held", "2")])];
+        let machine = [
+            package("acme", "1"),
+            package("store", "5"),
+            package("held", "1"),
+            package("vim", "9"),
+            package("acme-upgrade", "1"),
+            package("old", "1"),
+        ];
+        let gone = Change {
+            package: "old".to_owned(),
+            kind: ChangeKind::Remove { from: "1".to_owned() },
+            origins: Vec::new(),
+        };
+        let changes = [
+            upgrade("acme", "1", "2"),
+            install("libacme", "2"),
+            upgrade("vim", "9", "10"),
+            install("extra", "1"),
+            gone,
+        ];
+        let judged =
+            |offered: &Offered| judge(&sets, "2", "acme-upgrade", &machine, &changes, offered).expect("there is a set");
+        let good = judged(&offered("acme all a\nlibacme all a\nvim all b\nextra all b"));
+        assert_eq!((good.packages, good.same()), (5, 3), "{good:?}");
+        let said: Vec<String> = good.differing.iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["extra 1, which is not part of it", "held 1 instead of 2"]);
+        let other = judged(&offered("acme all a\nlibacme all b\nvim all b\nextra all b"));
+        assert_eq!(other.differing[2].to_string(), "libacme 2, with other content");
+    }
+
+    #[test]
+    fn only_whoever_requires_it_is_held_up() {
+        let sets = [set("2", "bookworm", &[("acme", "2")])];
+        let machine = [package("acme", "1")];
+        let verdict = |candidate: &str, sum: &str| {
+            judge(
+                &sets,
+                candidate,
+                "acme-upgrade",
+                &machine,
+                &[upgrade("acme", "1", candidate)],
+                &offered(&format!("acme all {sum}")),
+            )
+        };
+        let said = |rule, candidate: &str, verdict: Option<&Verdict>| {
+            findings(rule, "Acme", candidate, verdict).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(said(Rule::Require, "2", verdict("2", "a").as_ref()), "");
+        assert_eq!(said(Rule::Warn, "2", verdict("2", "b").as_ref()), "");
+        insta::assert_snapshot!([
+            said(Rule::Require, "2", verdict("2", "b").as_ref()),
+            said(Rule::Require, "3", verdict("3", "a").as_ref()),
+            said(Rule::Require, "3", None),
+        ]
+        .join("\n"), @r#"
+        problem: 1 of 1 packages would not be what the Acme team has validated: acme 2, with other content
+        problem: the Acme team has validated 2, and not 3
+        problem: nothing says which packages the Acme team has validated, and without that there is no upgrade here
+        "#);
+    }
+}

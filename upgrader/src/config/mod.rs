@@ -1,0 +1,5 @@
+//! What the vendor and the admin write: product.toml and config.toml.
+
+pub mod product;
+pub mod settings;
+pub mod strict;

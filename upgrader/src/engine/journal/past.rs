@@ -1,0 +1,143 @@
+//! What a journal tells of the run that wrote it.
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use super::Entry;
+use crate::engine::hooks::Phase;
+use crate::exit::Exit;
+use crate::model::plan::Plan;
+use crate::model::step::Step;
+
+/// How far a run came that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// When it started.
+    pub started: Timestamp,
+    /// What it was going to do when it began: where the machine comes from.
+    pub plan: Plan,
+    /// When something was written last.
+    pub last: Timestamp,
+    /// How often the machine has taken it up again by itself.
+    pub boots: u32,
+    /// Why it is being undone, if it is.
+    pub rolling_back: Option<String>,
+    /// The database as it was before it was migrated, if its migration began.
+    pub dump: Option<PathBuf>,
+    /// The units that were active before anything was changed.
+    pub active: Vec<String>,
+    /// How it stopped, if it was not cut short.
+    pub stopped: Option<Exit>,
+    /// What it was going to do when it was taken up last.
+    latest: Plan,
+    ended: Vec<Step>,
+    begun: Vec<Step>,
+    hooks: Vec<(Phase, PathBuf)>,
+    hook: Option<PathBuf>,
+}
+
+impl Past {
+    pub(super) fn new(started: Timestamp, plan: Plan, last: Timestamp) -> Self {
+        Self {
+            started,
+            latest: plan.clone(),
+            plan,
+            last,
+            boots: 0,
+            rolling_back: None,
+            dump: None,
+            active: Vec::new(),
+            stopped: None,
+            ended: Vec::new(),
+            begun: Vec::new(),
+            hooks: Vec::new(),
+            hook: None,
+        }
+    }
+
+    pub(super) fn note(&mut self, entry: Entry, time: Timestamp) {
+        self.last = time;
+        match entry {
+            Entry::Began { .. } => {}
+            Entry::TakenUp { plan, at_boot } => {
+                self.boots = self.boots.saturating_add(u32::from(at_boot));
+                self.stopped = None;
+                // On the way to another version everything has its turn anew; what is saved stays saved.
+                if plan.candidate != self.latest.candidate {
+                    self.ended.retain(|step| *step == Step::Arm);
+                    self.hooks.clear();
+                }
+                self.latest = *plan;
+            }
+            Entry::StepBegan(step) => self.begun.push(step),
+            Entry::StepEnded(step) => self.ended.push(step),
+            Entry::HookBegan(_, hook) => self.hook = Some(hook),
+            Entry::HookEnded(phase, hook, _) => {
+                self.hook = None;
+                self.hooks.push((phase, hook));
+            }
+            // Of a run that goes on, those of its beginning count.
+            Entry::Active(units) => {
+                if self.active.is_empty() {
+                    self.active = units;
+                }
+            }
+            Entry::Migrating(dump) => {
+                self.dump.get_or_insert(dump);
+            }
+            Entry::RollingBack(reason) => {
+                self.rolling_back.get_or_insert(reason);
+            }
+            Entry::Stopped(exit) => self.stopped = Some(exit),
+        }
+    }
+
+    /// The step that it was at; none if it had not begun one.
+    #[must_use]
+    pub fn step(&self) -> Option<Step> {
+        self.begun.last().copied()
+    }
+
+    /// The hook that was running.
+    #[must_use]
+    pub fn hook(&self) -> Option<&Path> {
+        self.hook.as_deref()
+    }
+
+    /// True if this step was begun, whatever came of it.
+    #[must_use]
+    pub fn has_begun(&self, step: Step) -> bool {
+        self.begun.contains(&step)
+    }
+
+    /// True if this step came to its end.
+    #[must_use]
+    pub fn has_ended(&self, step: Step) -> bool {
+        self.ended.contains(&step)
+    }
+
+    /// True if this hook ran to its end, however it ended.
+    #[must_use]
+    pub fn has_run(&self, phase: Phase, hook: &Path) -> bool {
+        self.hooks.iter().any(|(when, path)| *when == phase && path == hook)
+    }
+
+    /// True if the machine may have been changed.
+    #[must_use]
+    pub fn has_changed_something(&self) -> bool {
+        self.begun.iter().any(|step| step.changes_the_machine())
+    }
+
+    /// True if it did not say that it stops, or is half-way back: then it is to be taken up before anything else.
+    #[must_use]
+    pub fn was_cut_short(&self) -> bool {
+        self.stopped.is_none() || self.rolling_back.is_some()
+    }
+
+    /// What it was going to do when it was taken up last.
+    #[must_use]
+    pub fn latest_plan(&self) -> &Plan {
+        &self.latest
+    }
+}

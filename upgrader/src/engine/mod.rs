@@ -1,0 +1,9 @@
+//! The steps of a run, from the first check to the last restart, and what follows a failure.
+
+pub mod hooks;
+pub mod journal;
+pub mod refresh;
+pub mod restart;
+pub mod run;
+pub mod status;
+pub mod worker;

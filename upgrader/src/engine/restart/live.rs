@@ -1,0 +1,112 @@
+//! What must not be restarted on a machine that is in use.
+
+use crate::system::systemd::Unit;
+
+/// Services that a restart would harm, by how the names of their units begin, and why. After the `override_rc` of
+/// needrestart 3.6's configuration as Debian ships it, which collects years of reports of such harm.
+const NOT_LIVE: [(&[&str], &str); 7] = [
+    (&["dbus.", "dbus-broker.", "dbus-daemon."], "all services talk through it"),
+    (&["systemd-logind.", "elogind."], "persons are logged in through it"),
+    (
+        &["getty@", "serial-getty@", "console-getty.", "container-getty@", "autovt@", "ssh@", "sshd@"],
+        "a person may be logged in through it",
+    ),
+    (
+        &["gdm", "kdm.", "nodm.", "sddm.", "wdm.", "xdm.", "lightdm.", "slim.", "lxdm.", "display-manager."],
+        "it ends a person's desktop",
+    ),
+    (
+        &[
+            "networking.",
+            "systemd-networkd.",
+            "NetworkManager.",
+            "network-manager.",
+            "ModemManager.",
+            "wpa_supplicant",
+            "ifup@",
+            "openvpn",
+            "tinc",
+            "quagga.",
+            "frr.",
+            "bird",
+            "strongswan",
+            "libreswan.",
+            "openswan.",
+            "freeswan.",
+            "wg-quick@",
+        ],
+        "it interrupts the network",
+    ),
+    (
+        &["docker.", "containerd.", "lxc", "libvirt", "virtlogd.", "virtlockd.", "xendomains.", "systemd-nspawn@"],
+        "what it runs for others would stop",
+    ),
+    (&["zfs-fuse.", "emergency.", "rescue.", "rc-local.", "rc.local."], "it belongs to the start of the machine"),
+];
+
+/// Why a service that runs replaced files cannot be restarted on a machine that is in use, if it cannot. `own` is the unit
+/// that the upgrader itself runs in.
+#[must_use]
+pub fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
+    if own == Some(unit.id.as_str()) {
+        return Some("this upgrade runs in it");
+    }
+    match unit.load.as_str() {
+        "loaded" => {}
+        "masked" => return Some("it is masked, so it would not start again"),
+        _ => return Some("its unit is gone, so it would not start again"),
+    }
+    if !unit.is_active() {
+        return Some("it is stopped; something that it started still runs");
+    }
+    if unit.refuses_stop {
+        return Some("systemd lets nobody stop it");
+    }
+    if unit.transient || unit.kind == "oneshot" {
+        return Some("its work would begin anew; it ends by itself");
+    }
+    NOT_LIVE.iter().find(|(names, _)| names.iter().any(|name| unit.id.starts_with(name))).map(|(_, why)| *why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(id: &str) -> Unit {
+        let (load, active) = ("loaded".to_owned(), "active".to_owned());
+        Unit { id: id.to_owned(), load, active, ..Unit::default() }
+    }
+
+    #[test]
+    fn what_a_person_or_a_service_depends_on_is_not_restarted_under_them() {
+        for id in [
+            "dbus.service",
+            "systemd-logind.service",
+            "getty@tty1.service",
+            "ssh@3-10.0.0.1:22.service",
+            "docker.service",
+        ] {
+            assert!(why_not(&unit(id), None).is_some(), "{id}");
+        }
+        for id in ["cron.service", "ssh.service", "systemd-journald.service", "rsyslog.service", "dbusmock.service"] {
+            assert_eq!(why_not(&unit(id), None), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_come_back_or_begin_anew_is_left_alone() {
+        let cron = || unit("cron.service");
+        assert_eq!(why_not(&cron(), Some("cron.service")), Some("this upgrade runs in it"));
+        for refused in [
+            Unit { load: "masked".to_owned(), ..cron() },
+            Unit { load: "not-found".to_owned(), ..cron() },
+            Unit { refuses_stop: true, ..cron() },
+            // What a stopped service left running is no reason to start it.
+            Unit { active: "inactive".to_owned(), ..cron() },
+            Unit { transient: true, ..cron() },
+            Unit { kind: "oneshot".to_owned(), ..cron() },
+        ] {
+            assert!(why_not(&refused, Some("other.service")).is_some(), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The services' turn: the product's in order, then all others that run replaced files; and whether they stay up.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use self::settle::{Watched, how_it_ended, watch};
+use crate::config::product::{Ready, RestartPolicy, Services};
+use crate::exit::Failure;
+use crate::model::event::{Event, Events};
+use crate::system::journalctl;
+use crate::system::processes::{Obsolete, Old, Processes};
+use crate::system::systemd::{self, Unit};
+
+pub mod live;
+mod ready;
+mod settle;
+
+/// What is said of a service of which a process with replaced files outlived the restart.
+const OUTLIVED: &str = "a process of it outlived the restart: end it, or reboot when it suits";
+
+/// What came of the services' turn.
+#[derive(Debug, Default)]
+pub struct Restarted {
+    /// The services that came up, and how they were then.
+    watched: Vec<Watched>,
+    /// The product's services that are not up.
+    down: Vec<String>,
+    /// The product's services that are not restarted because the admin does not want them.
+    left_alone: Vec<String>,
+    /// What wants attention, in the person's words.
+    attention: Vec<String>,
+    /// When the last service came up, or did not.
+    last: Option<Instant>,
+}
+
+/// Restarts the product's services as declared, then every other service that runs files which were replaced on disk; each of
+/// them once. One that does not come up keeps no other down: it is for [`Restarted::verify`] to judge, once all have had their
+/// turn.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn restart_all(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
+    let mut restarted = Restarted::default();
+    let before = processes.obsolete().unwrap_or_default();
+    let product = restarted.product(services, events)?;
+    // The product is up: nothing that comes after is a reason to call the upgrade failed.
+    if let Err(error) = restarted.others(processes, &before, &product, events) {
+        restarted.attention.push(format!(
+            "Other services that still run replaced files could not be found: {error:#}. What to do: reboot when it suits."
+        ));
+    }
+    Ok(restarted)
+}
+
+/// The same on the way back: a service that only the newer version has is not missed, and what was active before the upgrade (units,
+/// by name) is started again.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn restart_old(
+    services: &Services,
+    were_active: &[String],
+    processes: &Processes,
+    events: &mut Events<'_>,
+) -> Result<Restarted> {
+    let units = systemd::show(services.order())?;
+    let known = services.order().iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
+    let known = services.only(&known.map(|(service, _)| service.clone()).collect::<Vec<_>>());
+    let mut restarted = restart_all(&known, processes, events)?;
+    let had_a_turn = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
+    for unit in systemd::show(were_active)?.iter().filter(|unit| was_stopped(unit) && !had_a_turn(unit)) {
+        if unit.id.ends_with(".service") {
+            restarted.turn(&short(&unit.id), false, None, None, events);
+        } else if let Err(error) = systemd::start(&unit.id) {
+            restarted.attention.push(format!("{} does not start again: {error:#}.", unit.id));
+        }
+    }
+    Ok(restarted)
+}
+
+/// True for a unit, once active, that nobody but the upgrade has stopped: it is not what comes and goes with people.
+fn was_stopped(unit: &Unit) -> bool {
+    unit.load == "loaded" && !unit.is_active() && !unit.is_done() && !unit.transient && !unit.id.starts_with("user")
+}
+
+/// The services as they are now, for [`Restarted::verify`] to watch: they had their turn in a run that was cut short.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn as_they_are(services: &Services) -> Result<Restarted> {
+    let mut restarted = Restarted::default();
+    for (service, unit) in services.order().iter().zip(systemd::show(services.order())?) {
+        match verdict(&unit) {
+            Verdict::LeaveAlone(_) => restarted.left_alone.push(service.clone()),
+            Verdict::Missing => restarted.down.push(service.clone()),
+            Verdict::Restart => restarted.watched.push(Watched { name: service.clone(), of_product: true, unit }),
+        }
+    }
+    Ok(restarted)
+}
+
+/// The services that will have their turn, as systemd knows them now; one that it does not know may come with the upgrade.
+///
+/// # Errors
+/// If systemd does not answer.
+pub fn wanted(services: &Services) -> Result<Vec<String>> {
+    let units = systemd::show(services.order())?;
+    let wanted =
+        services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::LeaveAlone(_)));
+    Ok(wanted.map(|(service, _)| service.clone()).collect())
+}
+
+/// What an admin's setting of a unit means for its restart.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Restart,
+    LeaveAlone(&'static str),
+    Missing,
+}
+
+impl Restarted {
+    /// True if every service that had its turn came up.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.down.is_empty() && self.attention.is_empty()
+    }
+
+    /// What wants attention since this was asked last, in the person's words.
+    pub fn take_attention(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.attention)
+    }
+
+    /// How many of the product's services run, in words: `all 8 services are running`.
+    #[must_use]
+    pub fn summary(&self, services: &Services) -> String {
+        let all = services.order().len();
+        match self.left_alone.len() {
+            0 if all == 1 => "its service is running".to_owned(),
+            0 => format!("all {all} services are running"),
+            left => format!(
+                "{} of {all} services are running (not wanted by the admin: {})",
+                all - left.min(all),
+                self.left_alone.join(" ")
+            ),
+        }
+    }
+
+    /// Watches the services until they have been up for the product's settling time, and tells which did not stay up. What was `done`
+    /// says what to complain of: `upgraded`.
+    ///
+    /// # Errors
+    /// If one of the product's services is not up: a human is needed. If systemd does not answer.
+    pub fn verify(&mut self, done: &str, settle: Duration, events: &mut Events<'_>) -> Result<()> {
+        // When it is known that a human is needed, nobody has to wait for more.
+        let settle = if self.down.is_empty() { settle } else { Duration::ZERO };
+        let end = self.last.unwrap_or_else(Instant::now) + settle;
+        for gone in watch(self.watched.clone(), end)? {
+            self.went_down(gone.service.of_product, &gone.service.name, gone.reason, gone.log, events);
+        }
+        if self.down.is_empty() {
+            return Ok(());
+        }
+        let down = self.down.join(" ");
+        Err(Failure::new(format!("{done}, but not up: {down}"))
+            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
+            .into())
+    }
+
+    /// Restarts the product's services. Gives the names that systemd has for their units.
+    fn product(&mut self, services: &Services, events: &mut Events<'_>) -> Result<Vec<String>> {
+        let units = systemd::show(services.order())?;
+        let mut wanted = Vec::new();
+        for (service, unit) in services.order().iter().zip(&units) {
+            match verdict(unit) {
+                Verdict::Restart => wanted.push((service, None)),
+                Verdict::LeaveAlone(reason) => {
+                    self.left_alone.push(service.clone());
+                    events.tell(Event::ServiceLeftAlone(service.clone(), reason.to_owned()));
+                }
+                Verdict::Missing => {
+                    self.went_down(true, service, "there is no such unit".to_owned(), Vec::new(), events);
+                }
+            }
+        }
+        if services.restart == RestartPolicy::StopThenStart {
+            for (service, stopped) in wanted.iter_mut().rev() {
+                *stopped = Some(Instant::now());
+                // What could not be stopped is restarted below, and shows then.
+                let _ = systemd::stop(service);
+            }
+        }
+        for (service, stopped) in wanted {
+            self.turn(service, true, stopped, services.ready(service), events);
+        }
+        Ok(units.into_iter().map(|unit| unit.id).collect())
+    }
+
+    /// Restarts what else runs replaced files, or says why it cannot be. What ran them before the product was restarted is `before`.
+    fn others(
+        &mut self,
+        processes: &Processes,
+        before: &Obsolete,
+        product: &[String],
+        events: &mut Events<'_>,
+    ) -> Result<()> {
+        let found = processes.obsolete()?;
+        let names: Vec<&String> = found.services.keys().filter(|unit| !product.contains(unit)).collect();
+        let own = processes.own_service();
+        let (mut recommended, mut restarting) = (Vec::new(), Vec::new());
+        for (unit, name) in systemd::show(&names)?.iter().zip(names) {
+            match live::why_not(unit, own.as_deref()) {
+                Some(reason) => recommended.push((short(name), reason.to_owned())),
+                None => restarting.push(name),
+            }
+        }
+        if !restarting.is_empty() || found.manager.is_some() {
+            events.tell(Event::OthersRestarting(restarting.iter().map(|name| short(name)).collect()));
+        }
+        for name in restarting {
+            let processes_of_it = &found.services[name].processes;
+            if processes_of_it.iter().any(|process| processes.replaced_file(*process).is_some()) {
+                self.turn(&short(name), false, None, None, events);
+            } else {
+                events.tell(Event::ServiceLeftAlone(short(name), "restarted together with another".to_owned()));
+            }
+        }
+        if found.manager.is_some() {
+            let result = systemd::reexecute().map_err(|error| format!("{error:#}"));
+            events.tell(Event::ManagerReexecuted(result));
+            if let Some(file) = processes.replaced_file(1) {
+                recommended.push(("systemd".to_owned(), format!("it still runs {file}: reboot when it suits")));
+            }
+        }
+        // Some units have only their main process ended (KillMode=process).
+        let had_a_turn = |unit: &&String| self.watched.iter().any(|service| service.unit.id == **unit);
+        let now = processes.obsolete().unwrap_or_default();
+        for unit in outlived(before, &now).into_iter().filter(had_a_turn) {
+            recommended.push((short(unit), OUTLIVED.to_owned()));
+        }
+        recommended.extend(found.sessions.into_iter().map(|unit| (unit, "log out and in again".to_owned())));
+        recommended.extend(found.others.into_iter().map(|name| (name, "it was not started as a service".to_owned())));
+        if !recommended.is_empty() {
+            events.tell(Event::RestartRecommended(recommended));
+        }
+        Ok(())
+    }
+
+    /// One service's turn. `stopped` is when its outage began, if it is down already.
+    fn turn(
+        &mut self,
+        service: &str,
+        of_product: bool,
+        stopped: Option<Instant>,
+        ready: Option<&Ready>,
+        events: &mut Events<'_>,
+    ) {
+        events.tell(Event::ServiceRestarting(service.to_owned()));
+        let began = stopped.unwrap_or_else(Instant::now);
+        let result = bring_up(service, ready);
+        self.last = Some(Instant::now());
+        match result {
+            Ok(unit) => {
+                let outage = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                events.tell(Event::ServiceUp { service: service.to_owned(), outage });
+                self.watched.push(Watched { name: service.to_owned(), of_product, unit });
+            }
+            Err((reason, log)) => self.went_down(of_product, service, reason, log, events),
+        }
+    }
+
+    fn went_down(
+        &mut self,
+        of_product: bool,
+        service: &str,
+        reason: String,
+        log: Vec<String>,
+        events: &mut Events<'_>,
+    ) {
+        if of_product {
+            self.down.push(service.to_owned());
+        } else {
+            self.attention.push(format!(
+                "{service} ran replaced files, was restarted and is not up. What to do: `systemctl status {service}` shows \
+                 why; mend it, then `systemctl restart {service}`."
+            ));
+        }
+        events.tell(Event::ServiceDown { service: service.to_owned(), reason, log });
+    }
+}
+
+/// Restarts a service and waits until it is up and ready. If it is not: why, and the last lines of its log.
+fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<String>)> {
+    let result = systemd::restart(service);
+    let shown = match result {
+        Ok(()) => systemd::show(&[service]).map(|units| units.into_iter().next().unwrap_or_default()),
+        Err(_) => systemd::show_failed(service),
+    };
+    let unit = shown.map_err(|error| (format!("{error:#}"), Vec::new()))?;
+    let is_up = unit.is_active() || unit.is_done();
+    let reason = match result {
+        Ok(()) if !is_up => how_it_ended(&unit),
+        Ok(()) => match ready.map_or(Ok(()), ready::wait) {
+            Ok(()) => return Ok(unit),
+            Err(error) => format!("{error:#}"),
+        },
+        // systemctl only says where to read on; systemd knows the reason in a word.
+        Err(_) if !matches!(unit.result.as_str(), "" | "success") => how_it_ended(&unit),
+        Err(error) => format!("{error:#}"),
+    };
+    Err((reason, journalctl::last_lines(&unit)))
+}
+
+/// The services of which a process that ran replaced files `before` still does.
+fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
+    let is_left = |(unit, old): &(&String, &Old)| {
+        let then = before.services.get(*unit);
+        then.is_some_and(|then| old.processes.iter().any(|process| then.processes.contains(process)))
+    };
+    now.services.iter().filter(is_left).map(|(unit, _)| unit).collect()
+}
+
+/// What an admin's setting of a unit of the product means for its restart.
+fn verdict(unit: &Unit) -> Verdict {
+    match (unit.load.as_str(), unit.file.as_str(), unit.active.as_str()) {
+        ("not-found", _, _) => Verdict::Missing,
+        ("masked", _, _) => Verdict::LeaveAlone("masked"),
+        (_, "disabled", "inactive" | "failed") => Verdict::LeaveAlone("disabled and not running"),
+        _ => Verdict::Restart,
+    }
+}
+
+/// A unit's name as people write it: `cron` for `cron.service`.
+fn short(unit: &str) -> String {
+    unit.strip_suffix(".service").unwrap_or(unit).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_replaced_files_since_it_was_restarted_has_outlived_nothing() {
+        let services = |services: &[(&str, &[u32])]| Obsolete {
+            services: services
+                .iter()
+                .map(|(unit, processes)| {
+                    ((*unit).to_owned(), Old { file: String::new(), processes: processes.to_vec() })
+                })
+                .collect(),
+            ..Obsolete::default()
+        };
+        let before = services(&[("a.service", &[1, 2]), ("b.service", &[3])]);
+        // One process of a is still there. b deletes what it maps, at every start; so does c, which is new.
+        let now = services(&[("a.service", &[2, 7]), ("b.service", &[8]), ("c.service", &[9])]);
+        assert_eq!(outlived(&before, &now), ["a.service"]);
+    }
+
+    #[test]
+    fn what_the_admin_switched_off_stays_off_and_what_runs_is_restarted() {
+        let unit = |load: &str, file: &str, active: &str| Unit {
+            load: load.to_owned(),
+            file: file.to_owned(),
+            active: active.to_owned(),
+            ..Unit::default()
+        };
+        for (unit, expected) in [
+            (unit("loaded", "enabled", "active"), Verdict::Restart),
+            (unit("loaded", "enabled", "failed"), Verdict::Restart),
+            (unit("loaded", "enabled", "inactive"), Verdict::Restart),
+            (unit("loaded", "static", "inactive"), Verdict::Restart),
+            (unit("loaded", "disabled", "active"), Verdict::Restart),
+            (unit("loaded", "disabled", "inactive"), Verdict::LeaveAlone("disabled and not running")),
+            (unit("loaded", "disabled", "failed"), Verdict::LeaveAlone("disabled and not running")),
+            (unit("masked", "masked", "active"), Verdict::LeaveAlone("masked")),
+            (unit("not-found", "", "inactive"), Verdict::Missing),
+            // systemd has words of its own for what is wrong with these.
+            (unit("bad-setting", "enabled", "inactive"), Verdict::Restart),
+        ] {
+            assert_eq!(verdict(&unit), expected, "{unit:?}");
+        }
+    }
+}

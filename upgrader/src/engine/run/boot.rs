@@ -1,0 +1,135 @@
+//! What the machine does by itself when it boots.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Run, drive, roll_back};
+use crate::cli::Context;
+use crate::config::product::Product;
+use crate::config::settings::Rollback;
+use crate::engine::journal::{Journal, Past};
+use crate::engine::refresh;
+use crate::engine::worker;
+use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
+use crate::model::event::{Event, Events};
+use crate::model::step::{Mode, Next, Outcome, Step};
+use crate::output::history::Keeper;
+use crate::output::session;
+use crate::paths::Paths;
+use crate::rollback;
+use crate::system::lock::Lock;
+use crate::system::package_locks;
+use crate::system::signals;
+
+/// The verb of the unit that looks after a run that was cut short when the machine boots.
+pub const RESUME: &str = "resume";
+
+/// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
+const BOOTS: u32 = 3;
+
+/// How long whoever works with packages when the machine has booted may take.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// The machine has booted: completes a run that was cut short, and if that fails undoes it.
+///
+/// # Errors
+/// If it can do neither: then whoever logs in is told.
+pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let result = take_up(context, events);
+    let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
+    if exit == Exit::NeedsHuman {
+        let command = context.paths.package();
+        let text = format!(
+            "An upgrade was cut short, and this machine could neither complete nor undo it by itself.\nWhat to do: `{command}` tries \
+             again and shows what is wrong; `{command} rollback` goes back; {} has all that happened.\n",
+            context.paths.log().display()
+        );
+        let path = context.paths.message_of_the_day();
+        let _ = path.parent().map(fs::create_dir_all);
+        let _ = fs::write(path, text);
+    }
+    result
+}
+
+/// Takes back what [`at_boot`] has to say to whoever logs in: it is not so any more.
+pub(super) fn take_back(paths: &Paths) {
+    // It is gone with the next boot in any case.
+    let _ = fs::remove_file(paths.message_of_the_day());
+}
+
+fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
+    forget_old(context)?;
+    if context.paths.self_update().exists() {
+        session::begin(context, events)?;
+        refresh::finish_self_update(context.paths, events)?;
+        return Ok(Exit::Done);
+    }
+    // A run that waits for a human waits on.
+    let Some(past) = Journal::read(context.paths)?.filter(Past::was_cut_short) else { return Ok(Exit::Done) };
+    signals::shield()?;
+    session::begin(context, events)?;
+    let product = Product::read(&context.paths.product())?;
+    let mut run = Run::new(context, &product);
+    if !past.has_changed_something() {
+        run.forget(events)?;
+        return Ok(Exit::Done);
+    }
+    events.tell(Event::CutShort(run.cut_short(&past)));
+    let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
+    run.past = Some(past);
+    if boots >= BOOTS {
+        return Err(Stopped {
+            error: Failure::new(format!("this machine has tried {boots} times to end an upgrade that was cut short"))
+                .remedy(format!("`{}` tries again, and shows what is wrong.", context.paths.package()))
+                .into(),
+            exit: Exit::NeedsHuman,
+        });
+    }
+    if is_back {
+        return run.go_back_at_boot(events);
+    }
+    // Others start to work with packages when a machine boots. They are no reason to go back.
+    package_locks::wait(context.paths.root(), PATIENCE, events)
+        .explain(|| Failure::new("the upgrade that was cut short was not taken up").exit(Exit::NeedsHuman))?;
+    run.agreed = true;
+    let unit = Some(worker::own_unit(context.paths));
+    let ready = drive(
+        Step::Preflight,
+        |step| !step.works(Mode::Upgrade),
+        Mode::Upgrade,
+        events,
+        |step, events| run.perform(step, events),
+    );
+    match ready {
+        Ok(_) => {
+            let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
+            events.record_in(Keeper::new(context.paths, events.report().clone()));
+            events.tell(Event::OnItsOwn { unit });
+            run.open_journal(true)?;
+            run.forward(first, events)
+        }
+        Err(stopped) => {
+            let text = describe(&stopped.error);
+            events.tell(Event::Failed(text.clone()));
+            if context.config.rollback != Rollback::Auto || !roll_back::is_open(context.paths) {
+                return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
+            }
+            run.plan_the_way_back(text, events)?;
+            run.go_back_at_boot(events)
+        }
+    }
+}
+
+/// Removes what would be needed to go back, once it is too old.
+pub(super) fn forget_old(context: &Context<'_>) -> Result<()> {
+    if context.paths.journal().exists() {
+        return Ok(());
+    }
+    let age = SignedDuration::from_hours(24 * i64::from(context.config.keep.rollback_days));
+    let Some(past) = Journal::read_last(context.paths)? else { return Ok(()) };
+    if past.last + age < Timestamp::now() { rollback::discard(context.paths) } else { Ok(()) }
+}

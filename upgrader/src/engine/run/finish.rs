@@ -1,0 +1,132 @@
+//! The end: what is said, and the exit code.
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::Run;
+use crate::checks::pair::{self, Afterwards, Role};
+use crate::checks::validated::{Drift, Set};
+use crate::exit::{Exit, Failure};
+use crate::model::event::{Event, Events};
+use crate::model::step::Step;
+use crate::output::report::{Report, seconds};
+use crate::system::dpkg;
+
+/// The last words.
+impl Run<'_> {
+    /// Says the last words, with all that wants attention in them, and gives the exit code.
+    pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
+        let next = if last == Step::Verify { self.look_at_pair_again(events)? } else { None };
+        if last == Step::Verify {
+            self.look_for_drift(events);
+        }
+        let time = Timestamp::now();
+        let (exit, mut message) = self.last_words(last, exit, events.report(), time)?;
+        if let Some(next) = next {
+            message.push('\n');
+            message.push_str(&next);
+        }
+        events.tell(Event::Finished { exit, time, message });
+        Ok(exit)
+    }
+
+    fn last_words(&self, last: Step, exit: Exit, report: &Report, now: Timestamp) -> Result<(Exit, String)> {
+        let name = &self.product.name;
+        let command = self.context.paths.package();
+        if exit == Exit::Declined {
+            return Ok((exit, format!("{name} was not changed.")));
+        }
+        let plan = self.plan()?;
+        let mut message = match (last, self.context.options.mode()) {
+            (Step::Plan, _) if plan.is_empty() => {
+                format!("Nothing to upgrade: {name} {} is installed.", self.installed_version()?)
+            }
+            (Step::Plan, _) => "This was a dry run: nothing was changed.".to_owned(),
+            (Step::Download, _) => {
+                format!("Everything is downloaded; {name} was not changed. `{command}` upgrades it.")
+            }
+            _ => {
+                let services = self.restarted.summary(&self.product.services);
+                let installed = self.installed_version()?;
+                let versions = if installed == plan.comes_from() {
+                    format!("{name} {installed} is installed")
+                } else {
+                    format!("{name} is upgraded from {} to {installed}", plan.comes_from())
+                };
+                format!("{versions}; {services}.\n{}", what_it_took(report, now))
+            }
+        };
+        let conffiles: Vec<String> =
+            report.conffiles.iter().filter(|entry| entry.wants_a_look()).map(|entry| format!("\n  {entry}")).collect();
+        if !conffiles.is_empty() {
+            message.push_str("\nConfiguration files to look at:");
+            message.push_str(&conffiles.concat());
+        }
+        message.push_str(&attention(report));
+        let exit = if report.attention.is_empty() { exit } else { Exit::Attention };
+        Ok((exit, message))
+    }
+
+    /// Compares the machine with what was validated, and says what differs that nobody was shown before. That it cannot be compared is
+    /// no failure of the upgrade, which is done.
+    fn look_for_drift(&self, events: &mut Events<'_>) {
+        let command = self.context.paths.package();
+        let said = match self.unseen_drift() {
+            Ok(unseen) if unseen.is_empty() => return,
+            Ok(unseen) => format!("Not as the {} team validated it: {}", self.product.name, unseen.join("; ")),
+            Err(error) => format!("Whether the machine is as it was validated is not known: {error:#}"),
+        };
+        events
+            .tell(Event::Attention(format!("{said}. What to do: `{command} status --drift` shows all that differs.")));
+    }
+
+    fn unseen_drift(&self) -> Result<Vec<String>> {
+        let Some(shown) = self.plan()?.validated.as_ref().filter(|shown| shown.debian.is_some()) else {
+            return Ok(Vec::new());
+        };
+        let (paths, sets) = (self.context.paths, Set::all(self.context.paths)?);
+        let drift = Drift::of_packages(&sets, &self.installed_version()?, &paths.package(), &dpkg::packages()?);
+        let unseen = drift.differing.iter().filter(|difference| !shown.differing.contains(difference));
+        Ok(unseen.map(ToString::to_string).collect())
+    }
+
+    /// Says what has become of the pair meanwhile, and gives what comes next.
+    fn look_at_pair_again(&self, events: &mut Events<'_>) -> Result<Option<String>> {
+        let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
+        let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
+        match pair::look_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
+            Afterwards::Nothing => Ok(None),
+            Afterwards::Next(sentence) => Ok(Some(sentence)),
+            Afterwards::Attention(sentences) => {
+                events.tell(Event::Attention(sentences));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The version that dpkg says is installed now.
+    pub(super) fn installed_version(&self) -> Result<String> {
+        let (product, package) = (&self.product.name, &self.product.version_package);
+        dpkg::installed_version(package)?.ok_or_else(|| {
+            Failure::new(format!("{product} is not installed on this machine: there is no package {package}"))
+                .remedy(format!("Install it first: `apt-get install {package}`."))
+                .into()
+        })
+    }
+}
+
+/// What wants attention, each on a line of its own.
+pub(super) fn attention(report: &Report) -> String {
+    report.attention.iter().fold(String::new(), |text, line| text + "\n" + line)
+}
+
+/// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`
+fn what_it_took(report: &Report, now: Timestamp) -> String {
+    let took = report.started.map_or(0, |started| now.duration_since(started).as_secs());
+    let longest = report.services.iter().max_by_key(|service| service.outage_ms);
+    let outage = longest.and_then(|longest| Some((longest, longest.outage_ms?))).map(|(longest, milliseconds)| {
+        let (sum, most) = (seconds(report.outage_ms()), seconds(milliseconds));
+        format!("; services were out of service for {sum} in all, none longer than {} ({most})", longest.name)
+    });
+    format!("It took {took} s{}.", outage.unwrap_or_default())
+}

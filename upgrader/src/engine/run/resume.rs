@@ -1,0 +1,203 @@
+//! A run that was cut short: completing it, or undoing it.
+
+use std::io::stdin;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::{Run, boot, roll_back};
+use crate::config::settings::Rollback;
+use crate::engine::hooks;
+use crate::engine::journal::{Entry, Journal, Past};
+use crate::engine::restart;
+use crate::engine::worker;
+use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
+use crate::model::event::{CutShort, Event, Events};
+use crate::model::step::{Mode, Step};
+use crate::output::question::{Choice, choose, forget_typed_ahead};
+use crate::rollback;
+
+/// What becomes of a run that was cut short.
+pub(super) enum Way {
+    /// There is none, or it is completed.
+    On,
+    /// It is undone.
+    Back,
+    /// Nothing happens now, and the program ends with this.
+    Neither(Exit),
+}
+
+impl Run<'_> {
+    /// Looks for an earlier run that did not come to its end, and finds out what is to become of it.
+    pub(super) fn look_back(&mut self, events: &mut Events<'_>) -> Result<Way> {
+        let Some(past) = Journal::read(self.context.paths)? else { return Ok(Way::On) };
+        if !past.has_changed_something() {
+            self.forget(events)?;
+            return Ok(Way::On);
+        }
+        self.past = Some(past);
+        let Some(past) = self.past.as_ref().filter(|past| past.was_cut_short()) else { return Ok(Way::On) };
+        let mode = self.context.options.mode();
+        let found = self.cut_short(past);
+        events.tell(Event::CutShort(found.clone()));
+        if mode == Mode::DryRun {
+            return Ok(Way::On);
+        }
+        if mode == Mode::DownloadOnly {
+            let command = self.context.paths.package();
+            return Err(Failure::new("an upgrade that was cut short comes before any other")
+                .remedy(format!("`{command}` completes it or goes back."))
+                .into());
+        }
+        let choice = if self.context.options.yes { Choice::Yes } else { self.ask_what_to_do(&found) };
+        let way = match choice {
+            Choice::Leave => {
+                let message = format!("{} stays as it is, between two versions.", found.product);
+                events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+                return Ok(Way::Neither(Exit::Declined));
+            }
+            Choice::Yes if !found.rolling_back => Way::On,
+            Choice::Yes | Choice::RollBack => Way::Back,
+        };
+        events.tell(Event::Answered(true));
+        match way {
+            Way::Back => events.tell(Event::RollingBack { product: found.product, to: found.from }),
+            _ => self.agreed = true,
+        }
+        Ok(way)
+    }
+
+    pub(super) fn cut_short(&self, past: &Past) -> CutShort {
+        CutShort {
+            product: self.product.name.clone(),
+            from: past.plan.comes_from().to_owned(),
+            to: past.latest_plan().candidate.clone(),
+            step: past.step(),
+            hook: past.hook().map(hooks::name),
+            last: past.last,
+            rolling_back: past.rolling_back.is_some(),
+            can_roll_back: roll_back::is_open(self.context.paths),
+        }
+    }
+
+    fn ask_what_to_do(&self, found: &CutShort) -> Choice {
+        let question = if found.rolling_back {
+            format!("Would you like to go on going back to {} {} now?", found.product, found.from)
+        } else {
+            format!("Would you like to complete the upgrade of {} to {} now?", found.product, found.to)
+        };
+        let back = (found.can_roll_back && !found.rolling_back).then(|| format!("r goes back to {}", found.from));
+        forget_typed_ahead();
+        choose(&question, back.as_deref(), &mut stdin().lock(), &mut self.context.options.screen())
+    }
+
+    /// Forgets a run that was cut short before it changed anything.
+    pub(super) fn forget(&self, events: &mut Events<'_>) -> Result<()> {
+        let line = "an earlier run was cut short before it changed anything".to_owned();
+        events.tell(Event::Output { source: self.context.paths.package(), line });
+        Journal::open(self.context.paths)?.map_or(Ok(()), |(journal, past)| self.drop_journal(journal, &past))
+    }
+
+    /// Drops the journal of a run that has changed nothing, and what it kept to go back. What an upgrade before it kept is there until
+    /// another one keeps something in its place.
+    fn drop_journal(&self, journal: Journal, past: &Past) -> Result<()> {
+        if past.has_begun(Step::Arm) {
+            rollback::discard(self.context.paths)?;
+        }
+        journal.forget()
+    }
+
+    /// Opens the journal: that of the run which this one goes on with, or a new one.
+    pub(super) fn open_journal(&mut self, at_boot: bool) -> Result<()> {
+        let plan = self.plan()?.clone();
+        let paths = self.context.paths;
+        if let Some((mut journal, _)) = Journal::open(paths)? {
+            journal.write(Entry::TakenUp { plan: Box::new(plan), at_boot })?;
+            self.past = Journal::read(paths)?;
+            self.journal = Some(journal);
+        } else {
+            self.journal = Some(Journal::begin(paths, Timestamp::now(), &plan)?);
+        }
+        Ok(())
+    }
+
+    /// True if a step to which an earlier run came to its end leaves nothing to do. Verify needs to know which services it has to watch.
+    pub(super) fn is_done_with(&mut self, step: Step) -> Result<bool> {
+        match step {
+            Step::Packages => Ok(!self.plan()?.changes_packages()),
+            Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
+            // There may be more to keep than there was.
+            Step::Arm => Ok(false),
+            Step::Restart if worker::has_systemd() => {
+                self.restarted = restart::as_they_are(&self.product.services)?;
+                Ok(true)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// The run came to its end.
+    pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
+        boot::take_back(self.context.paths);
+        let (paths, command) = (self.context.paths, self.context.paths.package());
+        let what_to_do = format!("What to do: see to the filesystem of {}", paths.state().display());
+        let sealed = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
+        if let Err(error) = sealed {
+            // Going back would take with it what comes after.
+            let _ = rollback::discard(paths);
+            events.tell(Event::Attention(format!(
+                "This upgrade cannot be undone with `{command} rollback`: {error:#}. {what_to_do}."
+            )));
+        }
+        if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {
+            events.tell(Event::Attention(format!(
+                "The next run will think that this one was cut short: {error:#}. {what_to_do}, then start {command} again."
+            )));
+        }
+    }
+
+    /// A step failed: nothing was changed, or what was is undone, or it waits for a human.
+    pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let now = Journal::read(self.context.paths)?.context("there is no journal")?;
+        let step = now.step().unwrap_or(Step::Repair);
+        let is_first = self.past.is_none();
+        let stopped = self.half_way(stopped);
+        let exit = code_of(&stopped.error, stopped.exit);
+        if exit == Exit::Unchanged && is_first {
+            self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
+            return Err(stopped);
+        }
+        // What was cut short is completed or undone, whatever step it is that does not go on.
+        let can_go_back = (step.undone_by().is_some() || !is_first)
+            && self.context.config.rollback == Rollback::Auto
+            && roll_back::is_open(self.context.paths);
+        if can_go_back {
+            // What to do about it is what the machine does now.
+            let text = format!("error: {:#}", stopped.error);
+            events.tell(Event::Failed(text.clone()));
+            if !self.context.options.works() {
+                crate::exit::complain(&text);
+            }
+            self.plan_the_way_back(text, events)?;
+            return self.way_back(events);
+        }
+        self.note(Entry::Stopped(exit))?;
+        // The services have had their turn: there is nothing that another run could go on with.
+        if step == Step::Verify {
+            self.close_journal(events);
+        }
+        Err(stopped)
+    }
+
+    /// What stopped a run that goes on with another: that this one has changed nothing says nothing of the machine.
+    pub(super) fn half_way(&self, stopped: Stopped) -> Stopped {
+        let Stopped { error, exit } = stopped;
+        if self.past.is_none() || code_of(&error, exit) != Exit::Unchanged {
+            return Stopped { error, exit };
+        }
+        let text = format!("{error:#}");
+        let remedy = remedy_of(&error).unwrap_or("Mend what this names, then start again.").to_owned();
+        let exit = Exit::NeedsHuman;
+        Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
+    }
+}

@@ -1,0 +1,384 @@
+//! The way back.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, stdin};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::{Reached, Run, boot, drive, finish, hand_over, lock};
+use crate::cli::Context;
+use crate::config::product::Product;
+use crate::config::settings::Rollback;
+use crate::database;
+use crate::engine::journal::{Entry, Journal, Past};
+use crate::engine::restart::restart_old;
+use crate::engine::worker;
+use crate::exit::{Exit, Failure, Stopped};
+use crate::model::event::{Event, Events, WayBack};
+use crate::model::plan::ChangeKind;
+use crate::model::step::{Mode, Outcome, Step};
+use crate::output::follow;
+use crate::output::question::{ask, forget_typed_ahead};
+use crate::output::screen::Screen;
+use crate::output::session;
+use crate::paths::Paths;
+use crate::rollback::{self, Flaw, Store};
+use crate::system::command::Program;
+use crate::system::dpkg;
+use crate::system::package_locks;
+use crate::system::processes;
+use crate::system::signals;
+use crate::system::systemd;
+
+/// Why a machine goes back if nothing failed.
+const ASKED_FOR: &str = "somebody asked for it";
+
+/// `NAME-upgrade rollback`: goes back to how the machine was before the last run.
+pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let Some(lock) = lock(context)? else {
+        events.show_on(Screen::of(context.options));
+        return follow::attach(context, events);
+    };
+    signals::leave_when_asked()?;
+    session::begin(context, events)?;
+    let product = Product::read(&context.paths.product())?;
+    let mut run = Run::new(context, &product);
+    if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
+        run.forget(events)?;
+    }
+    boot::forget_old(context)?;
+    let (past, store) = run.way_there()?;
+    package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
+    let back = WayBack {
+        product: product.name.clone(),
+        from: dpkg::installed_version(&product.version_package)?,
+        to: past.plan.comes_from().to_owned(),
+        since: past.last,
+        changed_since: store
+            .since()?
+            .iter()
+            .filter(|difference| difference.matters())
+            .map(ToString::to_string)
+            .collect(),
+        packages_since: store.packages_since()?,
+        database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
+    };
+    events.tell(Event::WayBack(back.clone()));
+    if !context.options.yes {
+        forget_typed_ahead();
+        let question = format!("Would you like to go back to {} {} now?", back.product, back.to);
+        let yes = ask(&question, &mut stdin().lock(), &mut context.options.screen());
+        events.tell(Event::Answered(yes));
+        if !yes {
+            let message = format!("{} was not changed.", back.product);
+            events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+            return Ok(Exit::Declined);
+        }
+    }
+    events.tell(Event::RollingBack { product: back.product, to: back.to });
+    hand_over(&mut run, lock, Step::RollBack, events)
+}
+
+/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
+/// typed.
+pub(super) fn if_wanted(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
+    let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
+    if exit == Exit::NeedsHuman && is_asked && past(context.paths)?.is_some() {
+        let verb = std::iter::once(OsString::from("rollback"));
+        let error = Program::become_program(&context.paths.real_program(), verb, None);
+        return Err(anyhow::Error::new(error).into());
+    }
+    Ok(exit)
+}
+
+/// What the run tells that can be undone: the one that is not over, if it kept what is needed, or else the last that is. None if there is
+/// no way back.
+pub fn past(paths: &Paths) -> Result<Option<Past>> {
+    let past = match Journal::read(paths)? {
+        Some(past) => Some(past),
+        // One that went back is where it came from; what it kept may still be there if it was killed on its last inch.
+        None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
+    };
+    // What is there beside a run that kept nothing is of another version.
+    let past = past.filter(|past| past.has_ended(Step::Arm));
+    Ok(past.zip(rollback::open(paths)?).map(|(past, _)| past))
+}
+
+/// True if there is a way back. What is damaged is none, and keeps nobody from going on.
+pub(super) fn is_open(paths: &Paths) -> bool {
+    past(paths).is_ok_and(|past| past.is_some())
+}
+
+impl Run<'_> {
+    /// What there is to go back to, and the way there.
+    ///
+    /// # Errors
+    /// If there is nothing, or something of it is missing: said before anything is touched.
+    fn way_there(&self) -> Result<(Past, Store)> {
+        let paths = self.context.paths;
+        let nothing = || {
+            Failure::new("there is nothing to go back to").remedy(format!(
+                "The way back is open from an upgrade until the next one, for {} days at most; `{} history` shows the last ones.",
+                self.context.config.keep.rollback_days,
+                paths.package()
+            ))
+        };
+        let (past, store) = past(paths)?.zip(rollback::open(paths)?).with_context(nothing)?;
+        Self::judge(&store, paths.log().display())?;
+        Ok((past, store))
+    }
+
+    /// Fails if something that is needed to go back is missing or damaged.
+    fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
+        let flaws: Vec<Flaw> = store.check()?.into_iter().filter(Flaw::is_fatal).collect();
+        let Some(first) = flaws.first() else { return Ok(()) };
+        let more = if flaws.len() == 1 { String::new() } else { format!(" (and {} more)", flaws.len() - 1) };
+        Err(Failure::new(format!("cannot roll back, nothing was touched: what was kept of the old version is damaged: {first}{more}"))
+            .remedy(format!(
+                "See {log}. `apt-get -f install` and `dpkg --configure -a` mend what packages are half-done; the old version is in your \
+                 backups, and in the package sources."
+            ))
+            .exit(Exit::NeedsHuman)
+            .into())
+    }
+
+    /// Writes down that the machine goes back, and tells it.
+    pub(super) fn plan_the_way_back(&mut self, reason: String, events: &mut Events<'_>) -> Result<()> {
+        let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
+        if self.journal.is_none() {
+            self.journal = Journal::open(self.context.paths)?.map(|(journal, _)| journal);
+        }
+        let to = past.plan.comes_from().to_owned();
+        let _ = self.note(Entry::RollingBack(reason.clone()));
+        past.rolling_back = Some(reason);
+        self.past = Some(past);
+        events.tell(Event::RollingBack { product: self.product.name.clone(), to });
+        Ok(())
+    }
+
+    /// The way back of a run that was told of already, in the process that works.
+    pub(super) fn go_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
+        // On a full disk as well: going back is what mends it.
+        let _ = journal.write(Entry::RollingBack(ASKED_FOR.to_owned()));
+        self.journal = Some(journal);
+        let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
+        past.rolling_back.get_or_insert_with(|| ASKED_FOR.to_owned());
+        self.past = Some(past);
+        self.way_back(events)
+    }
+
+    /// The same when nobody is there.
+    pub(super) fn go_back_at_boot(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let past = Journal::read(self.context.paths)?.context("there is no journal")?;
+        if past.rolling_back.is_none() {
+            return Err(anyhow::anyhow!("this run is not on its way back").into());
+        }
+        events.tell(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
+        events.record_in(crate::output::history::Keeper::new(self.context.paths, events.report().clone()));
+        events.tell(Event::OnItsOwn { unit: Some(worker::own_unit(self.context.paths)) });
+        let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
+        journal.write(Entry::TakenUp { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
+        self.journal = Some(journal);
+        self.past = Some(past);
+        self.way_back(events)
+    }
+
+    /// Goes back, step by step. Each can be begun again: what is as it was is left alone.
+    pub(super) fn way_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let reached = drive(
+            Step::RollBack,
+            |_| true,
+            Mode::Upgrade,
+            events,
+            |step, events| {
+                if self.is_back_to(step) {
+                    events.tell(Event::DoneBefore(step));
+                    return Ok(Outcome::Done);
+                }
+                // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
+                let _ = self.note(Entry::StepBegan(step));
+                let outcome = self.perform(step, events)?;
+                let _ = self.note(Entry::StepEnded(step));
+                Ok(outcome)
+            },
+        );
+        match reached {
+            Ok(Reached::End(_, exit)) => {
+                // Whoever wanted it has what was wanted.
+                let exit = if self.is_asked_for() { Exit::Done } else { exit };
+                self.arrive()?;
+                let message = self.words_of_return(events)?;
+                events.tell(Event::Finished { exit, time: Timestamp::now(), message });
+                Ok(exit)
+            }
+            Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
+            // A service that does not come up as it was is for a human; the way back is gone to its end.
+            Err(stopped) if self.is_back() => {
+                self.arrive()?;
+                Err(stopped)
+            }
+            Err(stopped) => {
+                let _ = self.note(Entry::Stopped(Exit::NeedsHuman));
+                Err(stopped)
+            }
+        }
+    }
+
+    /// True if a way back that was cut short came to the end of a step that must not be taken again: the old services may have run since,
+    /// and what they wrote is no part of the upgrade.
+    fn is_back_to(&self, step: Step) -> bool {
+        let has_ended = self.past.as_ref().is_some_and(|past| past.has_ended(step));
+        match step {
+            Step::RollBack => has_ended && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty()),
+            Step::RollBackDatabase => has_ended,
+            _ => false,
+        }
+    }
+
+    /// The machine is what it was: there is nothing more to go back to.
+    fn arrive(&mut self) -> Result<()> {
+        boot::take_back(self.context.paths);
+        self.journal.take().map_or(Ok(()), Journal::close)?;
+        rollback::discard(self.context.paths)
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.past.as_ref().and_then(|past| past.rolling_back.as_deref()) == Some(ASKED_FOR)
+    }
+
+    fn words_of_return(&self, events: &Events<'_>) -> Result<String> {
+        let services = self.restarted.summary(&self.product.services);
+        let version = self.installed_version()?;
+        let mut message = format!("{} {version} is back as it was; {services}.", self.product.name);
+        if !self.is_asked_for() {
+            let (log, command) = (self.context.paths.log(), self.context.paths.package());
+            let why = format!("mend what made the upgrade fail ({} has all of it)", log.display());
+            message = format!("{message}\nWhat to do: {why}, then start {command} again.");
+        }
+        message.push_str(&finish::attention(events.report()));
+        Ok(message)
+    }
+
+    /// Puts every path back.
+    pub(super) fn roll_back(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        let store = rollback::open(self.context.paths)?.context("there is nothing to go back to")?;
+        Self::judge(&store, self.context.paths.log().display())?;
+        if worker::has_systemd() {
+            // While their files are there, systemd knows how.
+            for unit in store.added_units()? {
+                let _ = systemd::stop(&unit);
+            }
+        }
+        let by_others = self.changed_by_others(&store)?;
+        let mut last = None;
+        let restored = store.restore(&mut |percent| {
+            if last != Some(percent) {
+                last = Some(percent);
+                events.tell(Event::Progress { percent, what: "Putting files back".to_owned() });
+            }
+        })?;
+        events.tell(Event::PutBack { changed: restored.changed, removed: restored.removed });
+        if !by_others.is_empty() {
+            let packages = by_others.join(" ");
+            events.tell(Event::Attention(format!(
+                "What others have changed since the upgrade is there, but dpkg has it as it was before: {packages}. What to do: \
+                 `apt-get install --reinstall {packages}`."
+            )));
+        }
+        for path in restored.edited_in_place {
+            events.tell(Event::Attention(format!(
+                "{} was edited in place during the upgrade, and as it was before nobody knows. What to do: install its package again, \
+                 or take it from a backup.",
+                path.display()
+            )));
+        }
+        for path in restored.left {
+            events.tell(Event::Output {
+                source: "rollback".to_owned(),
+                line: format!("{} is left as it is", path.display()),
+            });
+        }
+        if worker::has_systemd() {
+            // A newer systemd starts services by way of programs that need its own libraries, and they are gone.
+            let is_newer = processes::Processes::of_this_machine().replaced_file(1).is_some();
+            if is_newer { systemd::reexecute() } else { systemd::reload() }?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// The packages that others have changed since the upgrade. If an earlier process has begun to go back, those of the plan may be what
+    /// that has put back.
+    fn changed_by_others(&self, store: &Store) -> Result<Vec<String>> {
+        let mut packages = store.packages_since()?;
+        if let Some(past) = self.past.as_ref().filter(|past| past.has_begun(Step::RollBack)) {
+            let of_plan =
+                |name: &String| past.plan.changes.iter().any(|change| change.package.split(':').next() == Some(name));
+            packages.retain(|name| !of_plan(name));
+        }
+        Ok(packages)
+    }
+
+    /// Puts the database back, if its migration had begun.
+    pub(super) fn roll_back_database(&self, events: &mut Events<'_>) -> Result<Outcome> {
+        let dump = self.past.as_ref().and_then(|past| past.dump.as_deref());
+        if let (Some(database), Some(dump)) = (&self.product.database, dump) {
+            database::put_back(database, self.context.paths, dump, events)?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Gives the old services their turn.
+    pub(super) fn restart_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        if !worker::has_systemd() {
+            return Ok(Outcome::Done);
+        }
+        let were_active = self.past.as_ref().map_or(&[][..], |past| &past.active);
+        let processes = processes::Processes::of_this_machine();
+        self.restarted = restart_old(&self.product.services, were_active, &processes, events)?;
+        systemd::forget_gone()?;
+        Ok(Outcome::Done)
+    }
+
+    /// Looks whether the old packages are there and the old services stay up.
+    pub(super) fn verify_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let wrong = self.not_as_it_was()?;
+        if !wrong.is_empty() {
+            return Err(Failure::new(format!("rolled back, but not as it was: {}", wrong.join(", ")))
+                .remedy(format!(
+                    "See {}; `apt-get -f install` mends what is half-done.",
+                    self.context.paths.log().display()
+                ))
+                .into());
+        }
+        let result = self.restarted.verify("rolled back", self.product.services.settle, events);
+        for text in self.restarted.take_attention() {
+            events.tell(Event::Attention(text));
+        }
+        result.map(|()| Outcome::Done)
+    }
+
+    /// True if nothing is left but to see to services.
+    fn is_back(&self) -> bool {
+        let step = Journal::read(self.context.paths).ok().flatten().and_then(|past| past.step());
+        step == Some(Step::VerifyOld) && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty())
+    }
+
+    /// The packages that are not what they were.
+    fn not_as_it_was(&self) -> Result<Vec<String>> {
+        let past = self.past.as_ref().context("there is no past")?;
+        let present = dpkg::packages()?;
+        let installed = |name: &str| {
+            let name = name.split(':').next().unwrap_or_default();
+            present.iter().find(|package| package.name == name && package.is_present())
+        };
+        let wrong = past.plan.changes.iter().filter(|change| match &change.kind {
+            ChangeKind::Upgrade { from, .. } | ChangeKind::Remove { from } => {
+                installed(&change.package).is_none_or(|package| package.version != *from)
+            }
+            ChangeKind::Install { .. } => installed(&change.package).is_some(),
+        });
+        Ok(wrong.map(|change| change.package.clone()).collect())
+    }
+}

@@ -1,0 +1,244 @@
+//! How the machine and its upgrader are.
+
+use std::io::{self, Write, stdout};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+
+use crate::checks::pair::{self, Node};
+use crate::checks::validated::{Drift, Set};
+use crate::cli::{Context, print_json};
+use crate::config::product::Product;
+use crate::engine::journal::{Journal, Past};
+use crate::engine::run::roll_back;
+use crate::engine::worker;
+use crate::exit::{Exit, Failure, Stopped};
+use crate::output::follow;
+use crate::output::history;
+use crate::output::report::{Report, RunResult};
+use crate::system::apt;
+use crate::system::dpkg;
+use crate::system::lock;
+use crate::system::processes::Processes;
+use crate::system::reboot;
+use crate::system::systemd;
+
+/// The version of the form of [`Status`].
+const SCHEMA: u32 = 1;
+
+/// How the machine and its upgrader are: what `status` shows.
+#[derive(Debug, Default, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    schema: u32,
+    /// The product's name, as people write it.
+    product: String,
+    /// Its installed version; none if it is not installed.
+    installed: Option<String>,
+    /// The version that its sources offered when their lists were read last.
+    candidate: Option<String>,
+    /// What this machine is, of a product that comes in pairs; none if it does not, if the product cannot say, or if another than root asked.
+    node: Option<Node>,
+    /// True if root asked: for others, past runs and the files that processes run stay hidden.
+    seen_by_root: bool,
+    /// True while a run works.
+    under_way: bool,
+    /// True if the last run was cut short.
+    interrupted: bool,
+    /// The version that `rollback` goes back to; none if there is no way back, or if another than root asked.
+    way_back: Option<String>,
+    /// The last run.
+    last_run: Option<Report>,
+    /// The product's services that are wanted and not running, and systemd's word for their state.
+    services_down: Vec<(String, String)>,
+    /// The services that still run files which were replaced; empty for whoever is not root.
+    replaced_files: Vec<String>,
+    /// Why the machine should be rebooted.
+    reboot_recommended: Vec<String>,
+}
+
+/// `NAME-upgrade status`: exit code 0, or 6 if something wants attention.
+pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let status = look(context)?;
+    if context.options.json {
+        print_json(&status);
+    } else {
+        // A reader that goes away has read enough.
+        let _ = render(&status, &context.paths.package(), &mut stdout());
+    }
+    Ok(if status.wants_attention() { Exit::Attention } else { Exit::Done })
+}
+
+/// `NAME-upgrade status --drift`: exit code 0, or 6 if the machine is not what was validated.
+pub fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let product = Product::read(&context.paths.product())?;
+    let version = dpkg::installed_version(&product.version_package)?
+        .ok_or_else(|| anyhow!(Failure::new(format!("{} is not installed on this machine", product.name))))?;
+    let drift = Drift::of_machine(&Set::all(context.paths)?, &version, &context.paths.package())?;
+    if context.options.json {
+        print_json(&drift);
+    } else {
+        let _ = drift.show(&product.name, &version, &mut stdout());
+    }
+    Ok(if drift.is_one() { Exit::Attention } else { Exit::Done })
+}
+
+fn look(context: &Context<'_>) -> Result<Status> {
+    let paths = context.paths;
+    let product = Product::read(&paths.product())?;
+    let is_taken = lock::is_taken(&paths.lock());
+    let under_way = is_taken && follow::is_possible(context);
+    let mut last_run = history::read(&paths.history())?.into_iter().next();
+    let past = Journal::read(paths).ok().flatten();
+    let cut_short = past.as_ref().is_some_and(Past::was_cut_short)
+        || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
+    // The report was written when the work began.
+    if let (Some(report), Some(past)) = (&mut last_run, &past) {
+        report.step = past.step();
+    }
+    let way_back = roll_back::past(paths).ok().flatten();
+    let mut status = Status {
+        schema: SCHEMA,
+        seen_by_root: rustix::process::geteuid().is_root(),
+        installed: dpkg::installed_version(&product.version_package)?,
+        candidate: apt::candidate(&product.version_package)?,
+        under_way,
+        interrupted: cut_short && !is_taken,
+        way_back: way_back.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),
+        last_run,
+        reboot_recommended: reboot::reasons(paths.root(), None),
+        ..Status::default()
+    };
+    if status.seen_by_root {
+        status.node = product.pair.as_ref().and_then(|pair| pair::look(pair).ok());
+    }
+    if worker::has_systemd() {
+        let order = product.services.order();
+        for (service, unit) in order.iter().zip(systemd::show(order)?) {
+            let wanted = unit.load != "masked" && unit.file != "disabled";
+            if wanted && !unit.is_active() && !unit.is_done() {
+                status.services_down.push((service.clone(), unit.active));
+            }
+        }
+        if status.seen_by_root {
+            status.replaced_files = Processes::of_this_machine().obsolete()?.services.into_keys().collect();
+        }
+    }
+    status.product = product.name;
+    Ok(status)
+}
+
+impl Status {
+    fn wants_attention(&self) -> bool {
+        self.interrupted
+            || self.installed.is_none()
+            || !self.services_down.is_empty()
+            || !self.replaced_files.is_empty()
+            || !self.reboot_recommended.is_empty()
+    }
+}
+
+fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()> {
+    let product = &status.product;
+    match (&status.installed, &status.candidate) {
+        (None, _) => writeln!(out, "{product} is not installed")?,
+        (Some(installed), Some(candidate)) if candidate != installed => {
+            writeln!(out, "{product} {installed} is installed; {candidate} is available")?;
+        }
+        (Some(installed), _) => {
+            writeln!(out, "{product} {installed} is installed, the newest version that was known at the last refresh")?;
+        }
+    }
+    if let Some(node) = &status.node {
+        writeln!(out, "This node: {node}")?;
+    }
+    if status.under_way {
+        writeln!(out, "An upgrade is under way: `{command} attach` shows it")?;
+    } else if let Some(report) = &status.last_run {
+        writeln!(out, "Last upgrade: {}", history::line(report, false))?;
+        if status.interrupted {
+            writeln!(out, "  What to do: `{command}` completes it, or goes back.")?;
+        }
+    } else if status.seen_by_root {
+        writeln!(out, "No upgrade yet")?;
+    } else {
+        writeln!(out, "Past upgrades and replaced files are for root to see")?;
+    }
+    if let Some(version) = &status.way_back {
+        writeln!(out, "`{command} rollback` goes back to {version}")?;
+    }
+    if status.services_down.is_empty() {
+        writeln!(out, "All services that are wanted are running")?;
+    }
+    for (service, state) in &status.services_down {
+        writeln!(out, "{service} is {state}\n  What to do: `systemctl status {service}` shows why.")?;
+    }
+    if !status.replaced_files.is_empty() {
+        let services = status.replaced_files.join(" ");
+        writeln!(out, "Still running files that were replaced: {services}")?;
+        writeln!(
+            out,
+            "  What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits."
+        )?;
+    }
+    for reason in &status.reboot_recommended {
+        writeln!(out, "Reboot recommended: {reason}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(status: &Status) -> String {
+        let mut out = Vec::new();
+        render(status, "acme-upgrade", &mut out).expect("written");
+        String::from_utf8(out).expect("text")
+    }
+
+    #[test]
+    fn a_machine_that_is_well_needs_three_lines() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            candidate: Some("2".to_owned()),
+            seen_by_root: true,
+            ..Status::default()
+        };
+        assert!(!status.wants_attention());
+        insta::assert_snapshot!(shown(&status), @r#"
+        Acme 2 is installed, the newest version that was known at the last refresh
+        No upgrade yet
+        All services that are wanted are running
+        "#);
+    }
+
+    #[test]
+    fn whatever_is_not_well_is_said_with_what_to_do() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            candidate: Some("3".to_owned()),
+            interrupted: true,
+            way_back: Some("1".to_owned()),
+            last_run: Some(Report { step: Some(crate::model::step::Step::Packages), ..Report::default() }),
+            services_down: vec![("asterisk".to_owned(), "failed".to_owned())],
+            replaced_files: vec!["dbus.service".to_owned(), "ssh.service".to_owned()],
+            reboot_recommended: vec!["a newer kernel".to_owned()],
+            ..Status::default()
+        };
+        assert!(status.wants_attention());
+        insta::assert_snapshot!(shown(&status), @r#"
+        Acme 2 is installed; 3 is available
+        Last upgrade: ?                    cut short at the step packages
+          What to do: `acme-upgrade` completes it, or goes back.
+        `acme-upgrade rollback` goes back to 1
+        asterisk is failed
+          What to do: `systemctl status asterisk` shows why.
+        Still running files that were replaced: dbus.service ssh.service
+          What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits.
+        Reboot recommended: a newer kernel
+        "#);
+    }
+}

@@ -1,0 +1,344 @@
+//! What happens, told while it happens.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::checks::preflight::Finding;
+use crate::engine::hooks::{self, Phase};
+use crate::exit::Exit;
+use crate::model::plan::Plan;
+use crate::model::step::Step;
+use crate::output::report::Report;
+use crate::system::apt::News;
+use crate::system::conffiles;
+
+/// Something that happened, told by the engine to whoever listens.
+///
+/// Travels as JSON from the process that works to those that follow it (see [`crate::output::stream`]).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Event {
+    /// A program of the upgrader started.
+    Started {
+        /// Its version.
+        version: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+        /// When.
+        time: Timestamp,
+    },
+    /// From here on the work goes on without whoever started it.
+    OnItsOwn {
+        /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
+        unit: Option<String>,
+    },
+    /// Something is done or will be done, and wants attention all the same. Sentences for a person, with what to do.
+    Attention(String),
+    /// A step began.
+    Began(Step),
+    /// A step ended without failing.
+    Ended(Step),
+    /// The upgrader's own package goes from one version to another, or would without `--dry-run`.
+    SelfUpdate {
+        /// The upgrader's package.
+        package: String,
+        /// The installed version.
+        from: String,
+        /// The candidate version.
+        to: String,
+        /// Whether that is done.
+        fate: Fate,
+    },
+    /// What would change is known.
+    Planned {
+        /// The product's name, as people write it.
+        product: String,
+        /// Those of the packages that change which come from where the product comes from.
+        #[serde(default)]
+        own: Vec<String>,
+        /// What would change.
+        plan: Box<Plan>,
+    },
+    /// Somebody else works with packages, and is waited for.
+    Waiting {
+        /// Who: `apt-get (process 123)`.
+        who: String,
+        /// For how many seconds more, at most.
+        seconds: u64,
+    },
+    /// The machine is not as it should be for an upgrade.
+    Found(Finding),
+    /// How far apt is with what it does.
+    Progress {
+        /// In percent of it.
+        percent: u8,
+        /// What it is at, in apt's words.
+        what: String,
+    },
+    /// A conffile became another one, or was kept.
+    Conffile(conffiles::Entry),
+    /// The question was answered with yes or not.
+    Answered(bool),
+    /// What dpkg was killed in the middle of is about to be finished.
+    Repairing,
+    /// An earlier run did not come to its end, and is about to be completed or undone.
+    CutShort(CutShort),
+    /// A step is not done again: it came to its end before the run was cut short.
+    DoneBefore(Step),
+    /// A hook is not run again: it came to its end before the run was cut short.
+    HookDoneBefore(Phase, String),
+    /// What would be needed to go back is kept.
+    Armed {
+        /// How many paths.
+        paths: u64,
+        /// What that takes on the disk, in bytes.
+        bytes: u64,
+    },
+    /// The packages are given a second try, after this error.
+    Retrying(String),
+    /// What going back would mean is known.
+    WayBack(WayBack),
+    /// The machine is about to become again what it was.
+    RollingBack {
+        /// The product's name, as people write it.
+        product: String,
+        /// The version that it is going back to.
+        to: String,
+    },
+    /// Every path is what it was.
+    PutBack {
+        /// How many paths were put back.
+        changed: u64,
+        /// How many were removed that had come with the upgrade.
+        removed: u64,
+    },
+    /// The database is what it was when it was saved; as it was last, it is kept under the other name.
+    DatabasePutBack {
+        /// Its name.
+        database: String,
+        /// The name of the one that it replaces.
+        kept_as: String,
+    },
+    /// A hook is about to run.
+    HookBegan(Phase, String),
+    /// Something in a hook directory is not run, for this reason.
+    HookSkipped(Phase, String, String),
+    /// A hook ran.
+    HookEnded {
+        /// When.
+        phase: Phase,
+        /// Its name.
+        hook: String,
+        /// How it ended.
+        ended: hooks::Ended,
+        /// How long it took, in milliseconds.
+        milliseconds: u64,
+    },
+    /// A service is being restarted.
+    /// The database is about to be saved, because it is about to be migrated.
+    DatabaseSaving {
+        /// Its name.
+        database: String,
+        /// Where the dump goes.
+        directory: String,
+    },
+    /// The database is saved.
+    DatabaseSaved {
+        /// The path of the dump.
+        file: String,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// The database with this name is about to be migrated.
+    Migrating(String),
+    /// Something among the migrations is not applied, for this reason.
+    MigrationSkipped(String, String),
+    /// A migration was applied; if it failed, with this error.
+    Migrated(String, Result<(), String>),
+    /// A product service is being restarted.
+    ServiceRestarting(String),
+    /// A service is up, and ready if it can say so.
+    ServiceUp {
+        /// The service.
+        service: String,
+        /// How long it was not there, in milliseconds: from just before it was stopped until it was up and ready.
+        outage: u64,
+    },
+    /// A service did not come up, or did not stay up.
+    ServiceDown {
+        /// The service.
+        service: String,
+        /// What is known of the reason.
+        reason: String,
+        /// The last lines of its log.
+        log: Vec<String>,
+    },
+    /// A service is not restarted, for this reason.
+    ServiceLeftAlone(String, String),
+    /// These services beside the product's run files that were replaced, and are about to be restarted.
+    OthersRestarting(Vec<String>),
+    /// systemd was executed anew because it ran files that were replaced; if it failed, with this error.
+    ManagerReexecuted(Result<(), String>),
+    /// What runs files that were replaced and cannot be restarted on a machine that is in use: its name, and why not.
+    RestartRecommended(Vec<(String, String)>),
+    /// The machine should be rebooted, for these reasons.
+    RebootRecommended(Vec<String>),
+    /// A line that an external program printed.
+    Output {
+        /// The program or hook.
+        source: String,
+        /// The line, without its end.
+        line: String,
+    },
+    /// The run failed. What is known of the reason, and what to do.
+    Failed(String),
+    /// The run is over.
+    Finished {
+        /// The exit code.
+        exit: Exit,
+        /// When.
+        time: Timestamp,
+        /// One sentence for a person; empty when all has been said.
+        message: String,
+    },
+}
+
+/// What going back means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct WayBack {
+    /// The product's name, as people write it.
+    pub product: String,
+    /// The version that is installed, if one is.
+    pub from: Option<String>,
+    /// The version that the machine goes back to.
+    pub to: String,
+    /// When the upgrade ended.
+    pub since: Timestamp,
+    /// What has changed since then, and how.
+    pub changed_since: Vec<String>,
+    /// The packages that others have changed since then.
+    #[serde(default)]
+    pub packages_since: Vec<String>,
+    /// The database that goes back with it.
+    pub database: Option<String>,
+}
+
+/// A run that did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CutShort {
+    /// The product's name, as people write it.
+    pub product: String,
+    /// The version that the machine comes from.
+    pub from: String,
+    /// The version that it was on its way to.
+    pub to: String,
+    /// The step that it was at.
+    pub step: Option<Step>,
+    /// The hook that was running.
+    pub hook: Option<String>,
+    /// When it was there for the last time, as far as is known.
+    pub last: Timestamp,
+    /// True if it was on its way back.
+    pub rolling_back: bool,
+    /// True if there is a way back.
+    pub can_roll_back: bool,
+}
+
+/// What becomes of a newer version of the upgrader itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fate {
+    /// It is installed.
+    Installed,
+    /// It is left alone by a dry run.
+    DryRun,
+    /// It is left alone because the admin holds the package.
+    Held,
+}
+
+/// Somebody who wants to know what happens.
+pub trait Reader {
+    /// Takes note of an event. A reader that cannot (a full disk, a closed terminal) keeps quiet: the run goes on.
+    fn read(&mut self, event: &Event);
+}
+
+/// The readers of a run's events: spectators, which show it to somebody, and records, which keep it.
+#[derive(Default)]
+pub struct Events<'a> {
+    spectators: Vec<Box<dyn Reader + 'a>>,
+    records: Vec<Box<dyn Reader + 'a>>,
+    report: Report,
+}
+
+impl<'a> Events<'a> {
+    /// One more spectator.
+    pub fn show_on(&mut self, spectator: impl Reader + 'a) {
+        self.spectators.push(Box::new(spectator));
+    }
+
+    /// One more record.
+    pub fn record_in(&mut self, record: impl Reader + 'a) {
+        self.records.push(Box::new(record));
+    }
+
+    /// From here on another process keeps the records.
+    pub fn stop_recording(&mut self) {
+        self.records.clear();
+    }
+
+    /// True if the records are kept by this process.
+    #[must_use]
+    pub fn are_recorded(&self) -> bool {
+        !self.records.is_empty()
+    }
+
+    /// Tells every reader what happened here.
+    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
+    pub fn tell(&mut self, event: Event) {
+        for record in &mut self.records {
+            record.read(&event);
+        }
+        self.show(&event);
+    }
+
+    /// Shows what another process did and has recorded.
+    pub fn show(&mut self, event: &Event) {
+        self.report.read(event);
+        for spectator in &mut self.spectators {
+            spectator.read(event);
+        }
+    }
+
+    /// Takes note of what was shown and recorded before by another process.
+    pub fn remember(&mut self, event: &Event) {
+        self.report.read(event);
+    }
+
+    /// All that was told so far, in one piece.
+    #[must_use]
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Where the lines of an external program go, under its name.
+    pub fn output_of(&mut self, source: &str) -> impl FnMut(&str) {
+        let source = source.to_owned();
+        move |line| self.tell(Event::Output { source: source.clone(), line: line.to_owned() })
+    }
+
+    /// Where apt's lines and its progress go.
+    pub fn news_of_apt(&mut self) -> impl FnMut(News<'_>) {
+        let mut last = (0, String::new());
+        move |news| match news {
+            News::Line(line) => self.tell(Event::Output { source: "apt-get".to_owned(), line: line.to_owned() }),
+            News::Progress { percent, what } => {
+                if last != (percent, what.to_owned()) {
+                    last = (percent, what.to_owned());
+                    self.tell(Event::Progress { percent, what: what.to_owned() });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What would change, computed once, shown, confirmed and executed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::checks::pair::Node;
+use crate::checks::validated::Verdict;
+use crate::config::product::Product;
+use crate::system::apt::Offered;
+use crate::system::conffiles::Edited;
+use crate::system::dpkg::Package;
+
+/// What would change: computed once, shown, confirmed and executed unchanged.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The version package's installed version.
+    pub installed: String,
+    /// The version package's candidate version.
+    pub candidate: String,
+    /// Every package that changes, in order of its name.
+    pub changes: Vec<Change>,
+    /// Packages that an interrupted run left unpacked but not configured.
+    pub unfinished: Vec<String>,
+    /// Packages that have a newer version which the plan leaves alone: held by the admin or kept back by apt.
+    pub kept_back: Vec<String>,
+    /// What is still to be fetched, in bytes.
+    pub download: u64,
+    /// What the changes add to what is used on disk, in bytes.
+    #[serde(default)]
+    pub disk: i64,
+    /// What the largest of the new packages takes on disk, in bytes.
+    #[serde(default)]
+    pub largest: u64,
+    /// The conffiles that the admin has edited, of packages that change.
+    #[serde(default)]
+    pub conffiles: Vec<Edited>,
+    /// The migrations of the database that are pending, first to apply first.
+    #[serde(default)]
+    pub migrations: Vec<String>,
+    /// The version that the machine comes from, if an earlier run changed its packages and did not come to an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished_from: Option<String>,
+    /// For how long services were out of service the last time that all of them came up, in milliseconds, all added up; none
+    /// if nobody knows.
+    #[serde(default)]
+    pub last_outage_ms: Option<u64>,
+    /// The services that restart, first to start first.
+    pub restart: Vec<String>,
+    /// What this machine is, of a product that comes in pairs.
+    #[serde(default)]
+    pub node: Option<Node>,
+    /// How its packages compare with those that the vendor has validated; none if the vendor says nothing of it, or the admin does not ask.
+    #[serde(default)]
+    pub validated: Option<Verdict>,
+}
+
+/// One package that changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Change {
+    /// The package, with its architecture where apt names one.
+    pub package: String,
+    /// What becomes of it.
+    #[serde(flatten)]
+    pub kind: ChangeKind,
+    /// How the sources that have the new version are labelled.
+    #[serde(default)]
+    pub origins: Vec<String>,
+}
+
+/// What becomes of a package. Versions are opaque: compared by dpkg and apt, shown as they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case")]
+pub enum ChangeKind {
+    /// Another version replaces the installed one.
+    Upgrade {
+        /// The installed version.
+        from: String,
+        /// The version that replaces it.
+        to: String,
+    },
+    /// It is not installed now.
+    Install {
+        /// The version to come.
+        to: String,
+    },
+    /// It is not installed afterwards.
+    Remove {
+        /// The installed version.
+        from: String,
+    },
+}
+
+impl Change {
+    /// True if the package is then what it is after the other change, whatever it was before.
+    #[must_use]
+    pub fn ends_as(&self, other: &Self) -> bool {
+        let to = |change: &Self| match &change.kind {
+            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
+            ChangeKind::Remove { .. } => None,
+        };
+        self.package == other.package && to(self) == to(other)
+    }
+}
+
+impl Plan {
+    /// True if the machine is as new as its sources, its database as new as the machine, and no earlier run is to be finished.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.changes_packages() && self.migrations.is_empty() && self.unfinished_from.is_none()
+    }
+
+    /// The version that the machine comes from: before an earlier run that was not finished, if there was one.
+    #[must_use]
+    pub fn comes_from(&self) -> &str {
+        self.unfinished_from.as_deref().unwrap_or(&self.installed)
+    }
+
+    /// True if it changes packages, or finishes some.
+    #[must_use]
+    pub fn changes_packages(&self) -> bool {
+        !self.changes.is_empty() || !self.unfinished.is_empty()
+    }
+
+    /// The packages that another version replaces.
+    pub fn upgraded(&self) -> impl Iterator<Item = &str> {
+        let upgrade = |change: &&Change| matches!(change.kind, ChangeKind::Upgrade { .. });
+        self.changes.iter().filter(upgrade).map(|change| change.package.as_str())
+    }
+
+    /// The packages that come, and the version of each.
+    pub fn new_versions(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.changes.iter().filter_map(|change| match &change.kind {
+            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some((change.package.as_str(), to.as_str())),
+            ChangeKind::Remove { .. } => None,
+        })
+    }
+
+    /// Takes note of the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
+    pub fn measure(&mut self, installed: &[Package], offered: &Offered) {
+        // Both programs name the architecture only where there are several.
+        let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
+        let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
+        for change in &self.changes {
+            let name = bare(&change.package);
+            let old = installed.iter().find(|package| package.name == name && package.is_present());
+            let old = old.map_or(0, |package| package.installed_size);
+            let new = match change.kind {
+                ChangeKind::Remove { .. } => 0,
+                ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => offered.installed_size(&name).unwrap_or(old),
+            };
+            self.disk = self.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
+            self.largest = self.largest.max(new.saturating_mul(1024));
+        }
+    }
+
+    /// True if it changes this package.
+    #[must_use]
+    pub fn changes_package(&self, package: &str) -> bool {
+        self.changes.iter().any(|change| change.package == package)
+    }
+
+    /// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
+    #[must_use]
+    pub fn is_of_product(&self, change: &Change, product: &Product) -> bool {
+        let product = self.changes.iter().find(|change| change.package == product.version_package);
+        product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
+    }
+
+    /// The packages among those that would be removed which the product, or the upgrader in the middle of its work, cannot do
+    /// without.
+    #[must_use]
+    pub fn lost<'a>(&'a self, product: &Product, upgrader: &str) -> Vec<&'a str> {
+        let needed = |package: &str| {
+            package == product.version_package
+                || package == upgrader
+                || product.packages.protected.iter().any(|protected| protected == package)
+        };
+        self.changes
+            .iter()
+            .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
+            .map(|change| change.package.as_str())
+            .filter(|package| needed(package))
+            .collect()
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ChangeKind::Upgrade { from, to } => write!(f, "{} {from} -> {to}", self.package),
+            ChangeKind::Install { to } => write!(f, "install {} {to}", self.package),
+            ChangeKind::Remove { from } => write!(f, "remove {} {from}", self.package),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_with_nothing_but_a_migration_is_not_empty() {
+        let nothing = Plan::default();
+        assert!(nothing.is_empty());
+        let migration = Plan { migrations: vec!["001-a".to_owned()], ..nothing };
+        assert!(!migration.is_empty() && !migration.changes_packages());
+    }
+
+    #[test]
+    fn a_plan_to_finish_an_earlier_run_is_not_empty_and_comes_from_where_that_came_from() {
+        let plan = Plan { installed: "2".to_owned(), unfinished_from: Some("1".to_owned()), ..Plan::default() };
+        assert!(!plan.is_empty() && !plan.changes_packages());
+        assert_eq!(plan.comes_from(), "1");
+    }
+}

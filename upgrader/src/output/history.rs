@@ -1,0 +1,218 @@
+//! The reports of past runs.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write, stdout};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use jiff::{Timestamp, Unit};
+
+use crate::cli::{Context, print_json};
+use crate::engine::journal::Journal;
+use crate::exit::{Exit, Stopped};
+use crate::model::event::{Event, Reader};
+use crate::output::report::{Report, RunResult, seconds};
+use crate::paths::Paths;
+use crate::system::lock;
+
+/// How many runs `history` shows on a screen.
+const SHOWN: usize = 20;
+
+/// Keeps the report of a run: written when the machine is about to be changed, and again when the run is over. A report
+/// without an end is one of a run that was cut short.
+#[derive(Debug)]
+pub struct Keeper {
+    directory: PathBuf,
+    report: Report,
+}
+
+impl Keeper {
+    /// A keeper of the run that this report has the beginning of.
+    #[must_use]
+    pub fn new(paths: &Paths, report: Report) -> Self {
+        Self { directory: paths.history(), report }
+    }
+
+    fn keep(&self) -> Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let started = self.report.started.unwrap_or_default();
+        let path = self.directory.join(format!("{}.json", started.strftime("%Y%m%dT%H%M%SZ")));
+        let new = path.with_extension("new");
+        // What failed is in it with its last lines, which may be private; who may read logs may read it.
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
+        serde_json::to_writer_pretty(&mut file, &self.report)?;
+        file.sync_all()?;
+        // From one moment to the next: there is never half a report.
+        fs::rename(&new, &path)?;
+        Ok(())
+    }
+}
+
+impl Reader for Keeper {
+    fn read(&mut self, event: &Event) {
+        self.report.read(event);
+        if matches!(event, Event::OnItsOwn { .. } | Event::Finished { .. }) {
+            // A full disk must not end an upgrade because of its history.
+            let _ = self.keep();
+        }
+    }
+}
+
+/// The reports of past runs, the last one first. Files that are no report are passed over.
+pub fn read(directory: &Path) -> Result<Vec<Report>> {
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            paths.push(path);
+        }
+    }
+    // Their names are times.
+    paths.sort();
+    let report = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    Ok(paths.iter().rev().filter_map(report).collect())
+}
+
+/// For how long services were out of service in the last run that brought all of them back, in milliseconds.
+#[must_use]
+pub fn last_outage(directory: &Path) -> Option<u64> {
+    let is_typical = |report: &Report| !report.services.is_empty() && report.services.iter().all(|service| service.up);
+    read(directory).ok()?.iter().find(|report| is_typical(report)).map(Report::outage_ms)
+}
+
+/// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
+pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
+    let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
+    let Ok(entries) = directory.read_dir() else { return Ok(()) };
+    let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    names.sort();
+    names.pop();
+    for name in names.iter().filter(|name| name.as_encoded_bytes() < limit.as_bytes()) {
+        fs::remove_file(directory.join(name))?;
+    }
+    Ok(())
+}
+
+/// `NAME-upgrade history`.
+pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let mut reports = read(&context.paths.history())?;
+    // The report of a run that was cut short was written when it began; the journal knows how far it came.
+    if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {
+        last.step = past.step();
+    }
+    if context.options.json {
+        print_json(&reports);
+    } else {
+        let under_way = lock::is_taken(&context.paths.lock());
+        // A reader that goes away has read enough.
+        let _ = render(&reports, under_way, &mut stdout());
+    }
+    Ok(Exit::Done)
+}
+
+/// One line a run, the last one first.
+pub fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::io::Result<()> {
+    if reports.is_empty() {
+        return writeln!(out, "No upgrade yet.");
+    }
+    for (index, report) in reports.iter().take(SHOWN).enumerate() {
+        writeln!(out, "{}", line(report, under_way && index == 0))?;
+    }
+    if reports.len() > SHOWN {
+        writeln!(out, "… and {} earlier ones (--json has them all)", reports.len() - SHOWN)?;
+    }
+    Ok(())
+}
+
+/// `2026-11-22 15:48  1.2.1 -> 1.2.2  done, 12 s, out of service for 0.41 s`, times in UTC as in the log.
+#[must_use]
+pub fn line(report: &Report, under_way: bool) -> String {
+    let started = report.started.map_or_else(|| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
+    let versions = report.plan.as_ref().map_or_else(String::new, |plan| {
+        if plan.installed == plan.candidate {
+            plan.installed.clone()
+        } else {
+            format!("{} -> {}", plan.installed, plan.candidate)
+        }
+    });
+    let result = match report.result {
+        RunResult::Unfinished if under_way => "under way".to_owned(),
+        RunResult::Unfinished => {
+            let step = report.step.map_or_else(String::new, |step| format!(" at the step {step}"));
+            format!("cut short{step}")
+        }
+        result => result.to_string(),
+    };
+    let took = duration(report).map_or_else(String::new, |text| format!(", {text}"));
+    let outage = match report.outage_ms() {
+        0 => String::new(),
+        milliseconds => format!(", out of service for {}", seconds(milliseconds)),
+    };
+    format!("{started}  {versions:<16}  {result}{took}{outage}")
+}
+
+/// How long a run took, in whole seconds.
+fn duration(report: &Report) -> Option<String> {
+    let span = report.ended?.duration_since(report.started?).round(Unit::Second).ok()?;
+    Some(format!("{} s", span.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::plan::Plan;
+    use crate::model::step::Step;
+    use crate::output::report::ServiceReport;
+
+    fn report(hour: u8, result: RunResult) -> Report {
+        let time = |minute: u8| format!("2026-11-22T{hour:02}:{minute:02}:00Z").parse().ok();
+        Report {
+            started: time(10),
+            ended: if result == RunResult::Unfinished { None } else { time(12) },
+            result,
+            step: Some(Step::Packages),
+            plan: Some(Plan { installed: "1.2.1".to_owned(), candidate: "1.2.2".to_owned(), ..Plan::default() }),
+            services: vec![ServiceReport { name: "nginx".to_owned(), up: true, outage_ms: Some(412), reason: None }],
+            ..Report::default()
+        }
+    }
+
+    #[test]
+    fn each_run_is_a_line_and_one_without_an_end_was_cut_short() {
+        let reports =
+            [report(14, RunResult::Unfinished), report(13, RunResult::Unfinished), report(12, RunResult::Done)];
+        let mut out = Vec::new();
+        render(&reports, true, &mut out).expect("written");
+        insta::assert_snapshot!(String::from_utf8(out).expect("text"), @r#"
+        2026-11-22 14:10  1.2.1 -> 1.2.2    under way, out of service for 0.41 s
+        2026-11-22 13:10  1.2.1 -> 1.2.2    cut short at the step packages, out of service for 0.41 s
+        2026-11-22 12:10  1.2.1 -> 1.2.2    done, 120 s, out of service for 0.41 s
+        "#);
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_the_last_first_and_forgotten_in_time() {
+        let root = tempfile::tempdir().expect("a directory");
+        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        assert_eq!(read(&paths.history()).expect("absent is empty"), []);
+        for hour in [9, 11, 10] {
+            Keeper::new(&paths, report(hour, RunResult::Done)).keep().expect("kept");
+        }
+        fs::write(paths.history().join("99990101T000000Z.json"), "{ nonsense").expect("written");
+        let hours = |reports: Vec<Report>| -> Vec<String> {
+            reports.iter().filter_map(|report| Some(report.started?.strftime("%H").to_string())).collect()
+        };
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11", "10", "09"]);
+        assert_eq!(last_outage(&paths.history()), Some(412));
+        fs::remove_file(paths.history().join("99990101T000000Z.json")).expect("removed");
+        forget(&paths.history(), "2026-11-22T10:30:00Z".parse().expect("a time")).expect("removed");
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"]);
+        forget(&paths.history(), "2027-01-01T00:00:00Z".parse().expect("a time")).expect("removed");
+        assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"], "the last one stays");
+    }
+}

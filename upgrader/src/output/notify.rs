@@ -1,0 +1,53 @@
+//! Telling whom the admin wants to know.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::config::settings::Notify;
+use crate::output::report::Report;
+use crate::system::command::Program;
+
+/// How long whoever is told may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Tells the program that the admin chose how a run ended: the report as JSON on its stdin, the result in its environment. What
+/// is in both comes from the one report, so they never disagree. Does nothing if there is no such program.
+///
+/// # Errors
+/// If it fails or takes too long. The run is over, and stays what it was.
+pub fn tell(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let Some((program, arguments)) = notify.command.split_first() else { return Ok(()) };
+    let result = serde_json::to_value(report.result)?;
+    Program::new(program)
+        .args(arguments)
+        .env("UPGRADE_RESULT", result.as_str().unwrap_or_default())
+        .env("UPGRADE_EXIT_CODE", report.exit_code.unwrap_or_default().to_string())
+        .env("UPGRADE_SUMMARY", summary(report))
+        .time_limit(LIMIT)
+        .feed(&serde_json::to_string_pretty(report)?, line)
+}
+
+/// One line: `XiVO 1.2.1 -> 1.2.2: done`.
+fn summary(report: &Report) -> String {
+    let versions =
+        report.plan.as_ref().map_or_else(String::new, |plan| format!(" {} -> {}", plan.installed, plan.candidate));
+    format!("{}{versions}: {}", report.product, report.result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::report::RunResult;
+
+    #[test]
+    fn subject_and_body_of_a_message_say_the_same() {
+        let report = Report { result: RunResult::NeedsHuman, exit_code: Some(5), ..Report::default() };
+        let script = "echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE $UPGRADE_SUMMARY\"; grep '\"result\"'";
+        let notify = Notify { command: ["sh", "-c", script].map(str::to_owned).to_vec() };
+        let mut lines = Vec::new();
+        tell(&notify, &report, &mut |line| lines.push(line.trim().to_owned())).expect("it runs");
+        assert_eq!(lines, ["needs-human 5 : failed, needs a human", "\"result\": \"needs-human\","]);
+        assert!(tell(&Notify::default(), &report, &mut |_| panic!("nobody is told")).is_ok());
+    }
+}

@@ -1,0 +1,85 @@
+//! Colours, and a bar that moves.
+
+use std::io::{IsTerminal as _, stderr, stdout};
+
+use rustix::termios::tcgetwinsize;
+
+/// How wide a bar is, in characters.
+const BAR: usize = 20;
+
+/// How wide a terminal is that does not say.
+const USUAL_WIDTH: usize = 80;
+
+/// What a screen can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Nothing but lines.
+    Plain,
+    /// A terminal of this many columns, on which a line can be written over.
+    Terminal {
+        /// Its width, in characters.
+        width: usize,
+        /// Whether to use colours (<https://no-color.org>).
+        colour: bool,
+    },
+}
+
+impl Style {
+    /// What the screen of this process can do: stderr, if stdout is for a program, or stdout.
+    #[must_use]
+    pub fn of_this_process(on_stderr: bool) -> Self {
+        let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb" || terminal.is_empty());
+        let (terminal, size) = if on_stderr {
+            (stderr().is_terminal(), tcgetwinsize(stderr()))
+        } else {
+            (stdout().is_terminal(), tcgetwinsize(stdout()))
+        };
+        if !terminal || dumb {
+            return Self::Plain;
+        }
+        let width = size.map_or(0, |size| usize::from(size.ws_col));
+        Self::Terminal { width: if width == 0 { USUAL_WIDTH } else { width }, colour: !is_set("NO_COLOR") }
+    }
+
+    /// How wide a line can be that is written over.
+    #[must_use]
+    pub fn width(self) -> Option<usize> {
+        match self {
+            Self::Plain => None,
+            Self::Terminal { width, .. } => Some(width),
+        }
+    }
+
+    /// What went well.
+    #[must_use]
+    pub fn good(self, text: &str) -> String {
+        self.coloured("32", text)
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn bad(self, text: &str) -> String {
+        self.coloured("1;31", text)
+    }
+
+    /// What is neither.
+    #[must_use]
+    pub fn plain(self, text: &str) -> String {
+        text.to_owned()
+    }
+
+    /// Text between SGR sequences (ECMA-48).
+    fn coloured(self, code: &str, text: &str) -> String {
+        match self {
+            Self::Terminal { colour: true, .. } => format!("\x1b[{code}m{text}\x1b[0m"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+/// `[#####               ]`
+pub(super) fn bar(percent: u8) -> String {
+    let full = usize::from(percent.min(100)) * BAR / 100;
+    format!("[{}{}]", "#".repeat(full), " ".repeat(BAR - full))
+}

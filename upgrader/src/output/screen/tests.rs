@@ -1,0 +1,330 @@
+use super::*;
+use crate::checks::preflight::Finding;
+use crate::config::product::ConffilePolicy;
+use crate::engine::hooks::Phase;
+use crate::exit::Exit;
+use crate::model::event::{CutShort, WayBack};
+use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::system::conffiles::Edited;
+
+fn seen(mut screen: Screen<Vec<u8>>, events: &[Event]) -> String {
+    for event in events {
+        screen.read(event);
+    }
+    String::from_utf8(screen.writer).expect("text")
+}
+
+fn plain() -> Screen<Vec<u8>> {
+    Screen::new(Vec::new(), Style::Plain)
+}
+
+fn shown(verbose: bool, events: &[Event]) -> String {
+    seen(Screen { verbose, ..plain() }, events)
+}
+
+fn change(package: &str, kind: ChangeKind) -> Change {
+    Change { package: package.to_owned(), kind, origins: Vec::new() }
+}
+
+fn planned() -> Event {
+    let own = vec!["asterisk".to_owned(), "xivo".to_owned()];
+    Event::Planned { product: "XiVO".to_owned(), own, plan: Box::new(plan()) }
+}
+
+fn plan() -> Plan {
+    Plan {
+        installed: "1.2.1".to_owned(),
+        candidate: "2:2023.1-rc1".to_owned(),
+        changes: vec![
+            change("asterisk", ChangeKind::Upgrade { from: "1:13".to_owned(), to: "1:16".to_owned() }),
+            change("xivo", ChangeKind::Upgrade { from: "1.2.1".to_owned(), to: "2:2023.1-rc1".to_owned() }),
+            change("libssl3", ChangeKind::Upgrade { from: "3.0.1".to_owned(), to: "3.0.2".to_owned() }),
+            change("xivo-new", ChangeKind::Install { to: "1".to_owned() }),
+            change("xivo-old", ChangeKind::Remove { from: "0.9".to_owned() }),
+        ],
+        unfinished: vec!["half".to_owned()],
+        kept_back: vec!["held".to_owned()],
+        download: 12_345_678,
+        disk: -4_500_000,
+        migrations: vec!["003-a".to_owned(), "004-b".to_owned()],
+        conffiles: vec![Edited {
+            path: "/etc/xivo/xivo.conf".into(),
+            package: "xivo".to_owned(),
+            deleted: false,
+            policy: ConffilePolicy::Replace,
+        }],
+        restart: vec!["postgresql".to_owned(), "asterisk".to_owned()],
+        ..Plan::default()
+    }
+}
+
+#[test]
+fn a_plan_is_shown_in_groups() {
+    insta::assert_snapshot!(shown(false, &[planned()]), @r#"
+
+        XiVO installed version: 1.2.1
+        XiVO candidate version: 2:2023.1-rc1
+
+        XiVO packages to upgrade (2):
+          asterisk  1:13 -> 1:16
+          xivo      1.2.1 -> 2:2023.1-rc1
+
+        System packages to upgrade (1):
+          libssl3  3.0.1 -> 3.0.2
+
+        New packages (1):
+          xivo-new  1
+
+        Packages to remove (1):
+          xivo-old  0.9
+
+        Installed but not configured, to be finished (1): half
+
+        Not upgraded, held or kept back (1): held
+
+        Database migrations (2): 003-a 004-b
+
+        Configuration files that you edited (1); where a package brings another version it is installed, and yours kept as .dpkg-old:
+          /etc/xivo/xivo.conf (xivo)
+
+        Download: 12.3 MB; on disk: 4.5 MB less
+        Services to restart, in this order: postgresql asterisk
+        "#);
+}
+
+#[test]
+fn what_fails_is_seen_between_what_went_well() {
+    let ended = |hook: &str, ended, milliseconds| Event::HookEnded {
+        phase: Phase::PostUpgrade,
+        hook: hook.to_owned(),
+        ended,
+        milliseconds,
+    };
+    insta::assert_snapshot!(shown(false, &[
+            Event::Began(Step::PostUpgradeHooks),
+            Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
+            ended("10-a", hooks::Ended::Done, 9999),
+            ended("20-b", hooks::Ended::Failed("(exit status: 1): no".to_owned()), 10),
+            ended("30-c", hooks::Ended::NotApplicable, 61_500),
+            Event::Began(Step::Restart),
+            Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
+            Event::ServiceDown {
+                service: "asterisk".to_owned(),
+                reason: "failed (exit-code)".to_owned(),
+                log: vec!["no such module".to_owned()],
+            },
+            Event::ServiceLeftAlone("nginx".to_owned(), "masked".to_owned()),
+            Event::OthersRestarting(vec!["cron.service".to_owned()]),
+            Event::ServiceUp { service: "cron.service".to_owned(), outage: 7 },
+            Event::ManagerReexecuted(Ok(())),
+            Event::RestartRecommended(vec![("dbus.service".to_owned(), "all services talk through it".to_owned())]),
+            Event::RebootRecommended(vec!["a newer kernel".to_owned()]),
+            Event::Finished { exit: Exit::NeedsHuman, time: jiff::Timestamp::UNIX_EPOCH, message: "Look at it.".to_owned() },
+        ]), @r#"
+        Running post-upgrade hooks
+          README: skipped, not executable
+          10-a: ok
+          20-b: FAILED (exit status: 1): no
+          30-c: not applicable here (62 s)
+        Restarting services
+          postgresql               OK
+          asterisk                 NOK  failed (exit-code)
+              no such module
+          nginx                    left alone: masked
+        Restarting other services that still run replaced files
+          cron.service             OK
+          systemd                  OK, executed anew
+        Restart recommended; these still run replaced files
+          dbus.service             all services talk through it
+        Reboot recommended
+          a newer kernel
+
+        Look at it.
+        "#);
+}
+
+#[test]
+fn a_migration_is_shown_from_the_dump_to_the_one_that_fails() {
+    let directory = "/var/lib/acme-upgrade/dumps".to_owned();
+    insta::assert_snapshot!(shown(false, &[
+            Event::Began(Step::Migrate),
+            Event::DatabaseSaving { database: "asterisk".to_owned(), directory },
+            Event::DatabaseSaved { file: "/var/lib/acme-upgrade/dumps/a.dump".to_owned(), bytes: 1 },
+            Event::Migrating("asterisk".to_owned()),
+            Event::MigrationSkipped("README".to_owned(), "not a migration".to_owned()),
+            Event::Migrated("003-a".to_owned(), Ok(())),
+            Event::Migrated("004-b".to_owned(), Err("ERROR: no".to_owned())),
+        ]), @r#"
+        Saving the database asterisk to /var/lib/acme-upgrade/dumps
+        Migrating the database asterisk
+          README: skipped, not a migration
+          003-a: ok
+          004-b: FAILED
+        "#);
+}
+
+fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
+    Event::CutShort(CutShort {
+        product: "XiVO".to_owned(),
+        from: "1.2.1".to_owned(),
+        to: "1.2.2".to_owned(),
+        step: Some(if rolling_back { Step::RollBack } else { Step::PreUpgradeHooks }),
+        hook: (!rolling_back).then(|| "20-stop-monit".to_owned()),
+        last: "2026-11-22T15:48:53.123Z".parse().expect("a time"),
+        rolling_back,
+        can_roll_back,
+    })
+}
+
+#[test]
+fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() {
+    insta::assert_snapshot!(shown(false, &[
+            cut_short(false, true),
+            Event::Began(Step::Arm),
+            Event::DoneBefore(Step::Arm),
+            Event::Began(Step::PreUpgradeHooks),
+            Event::HookDoneBefore(Phase::PreUpgrade, "10-first".to_owned()),
+            Event::Began(Step::Packages),
+            Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
+            cut_short(false, false),
+        ]), @r#"
+        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
+        Running pre-upgrade hooks
+          10-first: done already
+        Upgrading packages
+          dpkg: no
+        Trying once more
+
+        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
+        There is no way back: nothing of 1.2.1 was kept.
+        "#);
+}
+
+#[test]
+fn the_way_back_is_shown_from_the_question_to_the_end() {
+    let back = |changed: usize, database: Option<&str>| {
+        Event::WayBack(WayBack {
+            product: "XiVO".to_owned(),
+            from: Some("1.2.2".to_owned()),
+            to: "1.2.1".to_owned(),
+            since: "2026-11-22T15:48:53Z".parse().expect("a time"),
+            changed_since: (1..=changed).map(|number| format!("/etc/{number}: content")).collect(),
+            packages_since: vec!["curl".to_owned(); changed / 2],
+            database: database.map(str::to_owned),
+        })
+    };
+    insta::assert_snapshot!(shown(false, &[
+            back(2, None),
+            back(0, Some("asterisk")),
+            Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
+            Event::PutBack { changed: 312, removed: 4 },
+            Event::DatabasePutBack { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
+            Event::Began(Step::RestartOld),
+            Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
+            cut_short(true, true),
+        ]), @r#"
+        XiVO installed version: 1.2.2
+        XiVO version to go back to: 1.2.1
+
+        Packages, files and settings become again what they were before the upgrade.
+        What was written to databases and other data since stays.
+
+        Changed since the upgrade ended on 2026-11-22 at 15:48:53 UTC (2):
+          /etc/1: content
+          /etc/2: content
+
+        Packages that others have changed since (1): curl
+        Their files stay, but dpkg will have them as they were before the upgrade: install them once more then.
+
+
+        XiVO installed version: 1.2.2
+        XiVO version to go back to: 1.2.1
+
+        Packages, files and settings become again what they were before the upgrade.
+        So does the database asterisk: what was written to it since is in a copy beside it.
+
+        Going back to XiVO 1.2.1
+          312 paths put back, 4 removed that had come with the upgrade
+          database asterisk put back; as it was last, it is kept as asterisk_20261122T154853Z
+        Restarting services
+          postgresql               OK
+
+        Going back from XiVO 1.2.2 to 1.2.1 was cut short on 2026-11-22 at 15:48:53 UTC.
+        It was at the step roll back.
+        "#);
+    let long = shown(false, &[back(30, None)]);
+    assert!(
+        long.contains("/etc/10: content") && !long.contains("/etc/11") && long.contains("the log has all"),
+        "{long}"
+    );
+}
+
+#[test]
+fn what_is_not_as_it_should_be_is_said_with_what_to_do() {
+    let finding =
+        |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Mend it.".to_owned() });
+    insta::assert_snapshot!(shown(false, &[finding(true, "the clock is wrong"), finding(false, "monit runs")]), @r#"
+        Problem: the clock is wrong
+          What to do: Mend it.
+        Note: monit runs
+          What to do: Mend it.
+        "#);
+}
+
+#[test]
+fn somebody_who_is_waited_for_is_named_and_the_time_counted_down() {
+    let waiting = |seconds| Event::Waiting { who: "apt-get (process 7)".to_owned(), seconds };
+    insta::assert_snapshot!(shown(false, &[waiting(23), waiting(22), waiting(20), waiting(11), waiting(10)]), @r#"
+        Waiting for apt-get (process 7), who works with packages: at most 23 s more
+        Waiting for apt-get (process 7), who works with packages: at most 20 s more
+        Waiting for apt-get (process 7), who works with packages: at most 10 s more
+        "#);
+}
+
+#[test]
+fn on_a_terminal_a_bar_moves_and_the_next_line_takes_its_place() {
+    let events = [
+        Event::Began(Step::Packages),
+        Event::Progress { percent: 50, what: "Unpacking asterisk (amd64)".to_owned() },
+        Event::Progress { percent: 100, what: "Done".to_owned() },
+        Event::Ended(Step::Packages),
+        Event::ServiceUp { service: "asterisk".to_owned(), outage: 7 },
+    ];
+    let narrow = Style::Terminal { width: 40, colour: true };
+    assert_eq!(
+        seen(Screen::new(Vec::new(), narrow), &events).replace('\x1b', "^["),
+        "Upgrading packages\n\r[##########          ]  50 %  Unpacking^[[K\r[####################] 100 %  Done^[[K\r^[[K  \
+             asterisk                 ^[[32mOK^[[0m\n"
+    );
+    assert!(!seen(plain(), &events).contains('%'), "elsewhere there are no bars");
+}
+
+#[test]
+fn the_bar_is_gone_before_an_error_is_written_by_somebody_else() {
+    let narrow = Style::Terminal { width: 40, colour: false };
+    let mut screen = Screen::new(std::io::LineWriter::new(Vec::new()), narrow);
+    screen.read(&Event::Waiting { who: "apt".to_owned(), seconds: 1 });
+    screen.read(&Event::Failed("error".to_owned()));
+    assert!(screen.writer.get_ref().ends_with(b"\r\x1b[K"));
+}
+
+#[test]
+fn quiet_means_that_only_trouble_and_the_question_are_shown() {
+    let screen = |asks| Screen { quiet: true, asks, ..plain() };
+    let events = [
+        Event::Began(Step::Restart),
+        Event::ServiceDown { service: "a".to_owned(), reason: "dead".to_owned(), log: Vec::new() },
+    ];
+    assert_eq!(seen(screen(true), &events), "  a                        NOK  dead\n");
+    assert!(!seen(screen(true), &[planned()]).is_empty(), "nobody answers what was not shown");
+    assert_eq!(seen(screen(false), &[planned()]), "");
+}
+
+#[test]
+fn the_output_of_programs_is_shown_when_asked_for() {
+    let output = [Event::Output { source: "apt-get".to_owned(), line: "Hit:1".to_owned() }];
+    assert_eq!(shown(false, &output), "");
+    assert_eq!(shown(true, &output), "    apt-get: Hit:1\n");
+}

@@ -1,0 +1,71 @@
+//! Whom a run is told to, from its first program to its last.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use crate::cli::Context;
+use crate::model::event::{Event, Events};
+use crate::output::journald::Journald;
+use crate::output::log::Log;
+use crate::output::screen::Screen;
+use crate::output::stream::{self, Recorder};
+
+/// Names a run to the program that goes on with it: when it started.
+pub const VARIABLE: &str = "UPGRADE_RUN";
+
+/// Begins to tell of a run to the screen, the log and the recording, or goes on where the program that became this one
+/// stopped. The lock must be held: there is one recording.
+pub fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+    let path = context.paths.events();
+    let begun = std::env::var(VARIABLE).ok().and_then(|time| time.parse().ok());
+    let past = begun.map_or_else(Vec::new, |time| recorded(context, time));
+    keep(context, events)?;
+    events.record_in(if past.is_empty() { Recorder::begin(&path)? } else { Recorder::go_on(&path)? });
+    for event in &past {
+        events.remember(event);
+    }
+    events.show_on(Screen::of(context.options));
+    events.tell(started());
+    Ok(())
+}
+
+/// Records what outlives the run.
+fn keep(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+    events.record_in(Log::open(&context.paths.log())?);
+    if let Some(journald) = Journald::connect(context.paths.package()) {
+        events.record_in(journald);
+    }
+    Ok(())
+}
+
+/// What was recorded of the run that started at this time; nothing if the recording is of another.
+fn recorded(context: &Context<'_>, begun: Timestamp) -> Vec<Event> {
+    let past = stream::read(&context.paths.events()).unwrap_or_default();
+    let same = matches!(past.first(), Some(Event::Started { time, .. }) if *time == begun);
+    if same { past } else { Vec::new() }
+}
+
+/// Goes on, in another process, with a run that the recording tells of.
+pub fn go_on(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+    let path = context.paths.events();
+    for event in stream::read(&path)? {
+        events.remember(&event);
+    }
+    keep(context, events)?;
+    events.record_in(Recorder::go_on(&path)?);
+    events.tell(started());
+    Ok(())
+}
+
+/// What the program that goes on needs in its environment.
+#[must_use]
+pub fn variable(events: &Events<'_>) -> Option<(&'static str, OsString)> {
+    Some((VARIABLE, events.report().started?.to_string().into()))
+}
+
+fn started() -> Event {
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    Event::Started { version: env!("CARGO_PKG_VERSION").to_owned(), arguments, time: Timestamp::now() }
+}

@@ -1,0 +1,114 @@
+//! What has come with the upgrade.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::entry::{below, look};
+use super::scope::{Canon, DPKG, Forbidden, INFO, Lists, entries, first_levels, walk, walked_for_added};
+use super::{Store, place};
+use crate::system::dpkg;
+
+/// What is on the machine and has come since the store was made.
+pub(super) struct Added {
+    /// What came with the upgrade, parents first.
+    pub(super) paths: BTreeSet<PathBuf>,
+    /// What came below the paths that the product declares: data, which nobody else may have.
+    pub(super) data: BTreeSet<PathBuf>,
+}
+
+impl Store {
+    /// Finds what is there and neither covered nor of a package that the upgrade left alone.
+    pub(super) fn added(&self) -> Result<Added> {
+        let root = self.paths.root();
+        let declared: Vec<PathBuf> = self.manifest.header.declared.iter().map(|path| path.path().to_owned()).collect();
+        let forbidden = Forbidden::new(&self.paths, &[PathBuf::from("/usr/local")]);
+        let mut canon = Canon::new(root);
+        let declared = declared.iter().map(|path| canon.path(path)).collect::<Result<Vec<_>>>()?;
+        let now = Lists::now(root)?;
+        let own = self.paths.package();
+        let mut known = self.saved_lists()?.paths(&mut canon, |package| !self.changes(package))?;
+        known.extend(now.paths(&mut canon, |package| package == own)?);
+
+        let mut added = Added { paths: BTreeSet::new(), data: BTreeSet::new() };
+        // What is in there is the admin's; packages make directories for it.
+        walk(root, Path::new("/usr/local"), &mut |path, kind| {
+            if !kind.is_dir() {
+                return Ok(false);
+            }
+            if !self.manifest.lines.contains_key(path) && !known.contains(path) {
+                added.paths.insert(path.to_owned());
+            }
+            Ok(true)
+        })?;
+        let mut find = |path: &Path| -> Result<bool> {
+            if forbidden.has(path) {
+                return Ok(false);
+            }
+            if !self.manifest.lines.contains_key(path) && !known.contains(path) {
+                let is_data = declared.iter().any(|top| path.starts_with(top));
+                if is_data { &mut added.data } else { &mut added.paths }.insert(path.to_owned());
+            }
+            Ok(true)
+        };
+        for top in walked_for_added() {
+            walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+        }
+        for (path, kind) in first_levels().map(|top| entries(root, top)).collect::<Result<Vec<_>>>()?.concat() {
+            let is_mount = look(&below(root, &path))?.is_some_and(|seen| seen.is_mount);
+            if is_kept(kind) && !is_mount && !self.manifest.lines.contains_key(&path) && !known.contains(&path) {
+                walk(root, &path, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+            }
+        }
+        for top in &declared {
+            walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+        }
+        for path in now.paths(&mut canon, |package| self.changes(package))? {
+            if look(&below(root, &path))?.is_some_and(|seen| !seen.is_mount) {
+                find(&path)?;
+            }
+        }
+        Ok(added)
+    }
+
+    /// True for a package that the upgrade changed.
+    pub(super) fn changes(&self, package: &str) -> bool {
+        self.manifest.header.packages.iter().any(|name| name.split(':').next() == Some(package))
+    }
+
+    /// The lists of files as dpkg had them when the store was made.
+    pub(super) fn saved_lists(&self) -> Result<Lists> {
+        let mut lists = Vec::new();
+        for (path, line) in &self.manifest.lines {
+            if path.parent() == Some(Path::new(INFO))
+                && let Some(package) = path.file_name().and_then(dpkg::package_of_list)
+                && let Some(stored) = &line.stored
+            {
+                lists.push((package.to_owned(), self.read(stored)?));
+            }
+        }
+        let diversions = self.manifest.lines.get(&Path::new(DPKG).join("diversions"));
+        let diversions = diversions.and_then(|line| line.stored.as_ref());
+        let diversions = diversions.map(|stored| self.read(stored)).transpose()?.unwrap_or_default();
+        Ok(Lists { lists, diversions: dpkg::parse_diversions(&diversions) })
+    }
+
+    /// Where the content of a path is kept.
+    pub(super) fn object(&self, stored: &place::Stored) -> PathBuf {
+        let place = self.manifest.header.places.get(stored.place).map_or(Path::new(""), |place| place.path());
+        place::object(place, stored.object)
+    }
+
+    fn read(&self, stored: &place::Stored) -> Result<Vec<u8>> {
+        let object = self.object(stored);
+        fs::read(&object).with_context(|| object.display().to_string())
+    }
+}
+
+/// False for what comes and goes with who runs.
+fn is_kept(kind: fs::FileType) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+    !kind.is_socket()
+}

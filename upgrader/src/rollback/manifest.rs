@@ -1,0 +1,144 @@
+//! The lines of a manifest.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::Scope;
+use super::entry::{Entry, Raw};
+use super::place::Stored;
+use crate::exit::Failure;
+
+/// The version of the format. It grows when older upgraders would misread what newer ones write.
+const VERSION: u32 = 1;
+
+/// A manifest: JSON, one value a line. A header, an entry for each path, a trailer. Unknown keys are passed over.
+#[derive(Debug)]
+pub(super) struct Manifest {
+    pub(super) header: Header,
+    pub(super) lines: BTreeMap<PathBuf, Line>,
+}
+
+/// The first line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) version: u32,
+    /// The packages that the upgrade changes.
+    pub(super) packages: Vec<String>,
+    /// The paths that the product declares.
+    pub(super) declared: Vec<Raw>,
+    /// The stores, by the numbers that entries have for them.
+    pub(super) places: Vec<Raw>,
+}
+
+/// A line between: what is at a path, and where its content is kept.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) path: Raw,
+    #[serde(flatten)]
+    pub(super) entry: Entry,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stored: Option<Stored>,
+}
+
+/// The last line: without it, or with a sum of all before that is another, the manifest is damaged.
+#[derive(Debug, Serialize, Deserialize)]
+struct Trailer {
+    entries: usize,
+    sha256: String,
+}
+
+impl Header {
+    pub(super) fn new(scope: &Scope, places: &[PathBuf]) -> Self {
+        let raw = |paths: &[PathBuf]| paths.iter().map(|path| Raw::from(path.as_path())).collect();
+        Self { version: VERSION, packages: scope.packages.clone(), declared: raw(&scope.declared), places: raw(places) }
+    }
+}
+
+impl Manifest {
+    /// Writes it so that only a complete one is ever under its name.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let write = || -> Result<()> {
+            let new = path.with_extension("new");
+            let mut writer = Writer { file: BufWriter::new(File::create(&new)?), digest: Sha256::new() };
+            writer.line(&self.header)?;
+            for line in self.lines.values() {
+                writer.line(line)?;
+            }
+            let sha256 = format!("{:x}", writer.digest.clone().finalize());
+            writer.line(&Trailer { entries: self.lines.len(), sha256 })?;
+            writer.file.into_inner()?.sync_all()?;
+            fs::rename(&new, path)?;
+            Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
+        };
+        write().with_context(|| path.display().to_string())
+    }
+
+    /// Reads it; `None` if there is none.
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let text = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| path.display().to_string())?,
+        };
+        match Self::parse(&text) {
+            Err(error) if error.is::<Failure>() => Err(error),
+            manifest => Ok(Some(manifest.with_context(|| {
+                Failure::new(format!("{}: the record of the machine before the upgrade is damaged", path.display()))
+                    .remedy("There is no way back to the version before. Use a backup, or repair the upgrade.")
+            })?)),
+        }
+    }
+
+    fn parse(text: &[u8]) -> Result<Self> {
+        let body = text.strip_suffix(b"\n").context("it was cut short")?;
+        let mut lines = (1..).zip(body.split(|byte| *byte == b'\n')).collect::<Vec<_>>().into_iter();
+        let (number, first) = lines.next().context("it is empty")?;
+        // Nothing but the version is promised of another version.
+        let Version { version } = value(number, first)?;
+        if version != VERSION {
+            let failure = Failure::new(format!("the record of the machine before the upgrade has version {version}"));
+            return Err(failure.remedy("Another version of the upgrader wrote it. Use that one to go back.").into());
+        }
+        let (number, last) = lines.next_back().context("it has no last line")?;
+        let trailer: Trailer = value(number, last)?;
+        let before = &text[..body.len() - last.len()];
+        ensure!(format!("{:x}", Sha256::digest(before)) == trailer.sha256, "its sum is wrong");
+        let header = value(1, first)?;
+        let mut entries = BTreeMap::new();
+        for (number, text) in lines {
+            let line: Line = value(number, text)?;
+            entries.insert(line.path.path().to_owned(), line);
+        }
+        ensure!(entries.len() == trailer.entries, "it has {} entries instead of {}", entries.len(), trailer.entries);
+        Ok(Self { header, lines: entries })
+    }
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+fn value<T: DeserializeOwned>(number: u32, line: &[u8]) -> Result<T> {
+    serde_json::from_slice(line).map_err(|error| anyhow!("line {number}: {error}"))
+}
+
+struct Writer {
+    file: BufWriter<File>,
+    digest: Sha256,
+}
+
+impl Writer {
+    fn line<T: Serialize>(&mut self, value: &T) -> Result<()> {
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.digest.update(&line);
+        Ok(self.file.write_all(&line)?)
+    }
+}

@@ -1,0 +1,146 @@
+//! dpkg replaces a file by a new inode and a rename, so the old inode lives on where something else links to it. The store
+//! is made of such links (of files that share blocks, where the filesystem has them); what is edited in place is copied. A
+//! manifest has what links do not keep: dpkg takes setuid bits off the old inode, a directory has no second name.
+//!
+//! ```text
+//! /var/lib/NAME-upgrade/rollback/manifest   every path that is covered; complete, or not there
+//!                                sealed     the same of the machine after the upgrade
+//!                                places     the stores on other filesystems
+//!                                files/     links and copies, by number
+//! MOUNT/.NAME-upgrade-rollback/files/       links to what is on that filesystem
+//! ```
+
+mod added;
+mod arm;
+mod change;
+mod check;
+mod entry;
+mod manifest;
+mod order;
+mod place;
+mod restore;
+mod scope;
+#[cfg(test)]
+mod tests;
+mod units;
+mod words;
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+pub use arm::{Armed, Need, arm, extend, measure};
+pub use restore::Restored;
+
+use crate::paths::Paths;
+
+/// What has to be covered.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
+    pub packages: Vec<String>,
+    /// The product's own state, beside what is always covered: `rollback.paths` of product.toml.
+    pub declared: Vec<PathBuf>,
+}
+
+impl Scope {
+    /// True for a package whose files the upgrade changes.
+    fn has(&self, package: &str) -> bool {
+        self.packages.iter().any(|name| name.split(':').next() == Some(package))
+    }
+}
+
+/// What stands in the way of a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flaw {
+    /// The content of this path is not in the store. There is no way back.
+    Missing(PathBuf),
+    /// What the store has for this path is not what was put into it. There is no way back.
+    Damaged(PathBuf),
+    /// Somebody wrote into this file instead of replacing it, so the store has what was written. All else can be undone.
+    EditedInPlace(PathBuf),
+}
+
+impl Flaw {
+    /// True if there is no way back.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::EditedInPlace(_))
+    }
+}
+
+/// A path that is not as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Difference {
+    /// Where.
+    pub path: PathBuf,
+    /// In what.
+    pub change: Change,
+}
+
+/// In what a path is not as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// It was not there.
+    Added,
+    /// It is not there any more.
+    Removed,
+    /// It is something else: a file instead of a link, another device.
+    Type,
+    /// It is the same kind of thing, but differs in these.
+    Aspects(Vec<Aspect>),
+}
+
+/// In what two things of one type can differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aspect {
+    /// What is in a file.
+    Content,
+    /// Where a link leads.
+    Target,
+    /// Permissions, setuid and setgid included.
+    Mode,
+    /// User or group.
+    Owner,
+    /// Extended attributes: capabilities, access control lists.
+    Xattrs,
+    /// The time of the last change of the content.
+    Time,
+}
+
+/// A complete store.
+#[derive(Debug)]
+pub struct Store {
+    paths: Paths,
+    manifest: manifest::Manifest,
+}
+
+/// Opens the store; `None` if there is no complete one.
+pub fn open(paths: &Paths) -> Result<Option<Store>> {
+    let manifest = manifest::Manifest::read(&paths.rollback().join("manifest"))?;
+    Ok(manifest.map(|manifest| Store { paths: paths.clone(), manifest }))
+}
+
+/// Removes the stores of all filesystems. Whenever it is interrupted, there is a complete store or none; calling it again
+/// removes the rest.
+pub fn discard(paths: &Paths) -> Result<()> {
+    let own = paths.rollback();
+    let manifest = own.join("manifest");
+    // Without that there is no store. (Renaming the directory would do as well, but not where overlayfs has it from below.)
+    if manifest.try_exists()? {
+        std::fs::remove_file(&manifest).with_context(|| manifest.display().to_string())?;
+        place::sync_filesystem(&own)?;
+    }
+    for directory in place::listed(&own)? {
+        // One that is listed may not be there yet, where nothing can be written.
+        if let Some(top) = directory.parent().filter(|_| directory.symlink_metadata().is_ok()) {
+            place::keeping_time(top, || place::remove(&directory))?;
+        }
+    }
+    // The list of the others goes last.
+    place::remove(&own)
+}

@@ -1,0 +1,456 @@
+//! Going back.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::arm::Percent;
+use super::change::{change, exchange, is_refused, make, remove, rename};
+use super::check::{Eyes, aspects, is_same_inode};
+use super::entry::{Kind, Seen, below, look};
+use super::manifest::Line;
+use super::order::Turn;
+use super::place::{How, Stored, clone, copy, no_link, sync_filesystem};
+use super::scope::{COPIED, Canon, DPKG, Lists, walk};
+use super::{Aspect, Flaw, Store};
+use crate::exit::Failure;
+
+/// What a rollback has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// How many paths are again what they were.
+    pub changed: u64,
+    /// How many of them had been removed.
+    pub returned: u64,
+    /// How many paths that had come with the upgrade are gone.
+    pub removed: u64,
+    /// Files that somebody wrote into instead of replacing them: they are what was written.
+    pub edited_in_place: Vec<PathBuf>,
+    /// What is not as it was, because it cannot be replaced or may be data: what came below the product's own paths,
+    /// directories that are not empty, what is mounted or immutable.
+    pub left: Vec<PathBuf>,
+}
+
+impl Store {
+    /// Makes the machine what it was. Whenever it is interrupted, calling it again does the rest.
+    ///
+    /// Nothing is touched if the store is damaged. Needed space is taken first. Each path is replaced by a rename, in an
+    /// order in which programs find the libraries that they need (see [`Turn`]); what came with the upgrade goes afterwards, and
+    /// dpkg's database is last.
+    pub fn restore(&self, progress: &mut dyn FnMut(u8)) -> Result<Restored> {
+        if let Some(flaw) = self.check()?.into_iter().find(Flaw::is_fatal) {
+            let (Flaw::Missing(path) | Flaw::Damaged(path) | Flaw::EditedInPlace(path)) = flaw;
+            let failure = Failure::new(format!("what was saved of {} is damaged", path.display()));
+            return Err(failure
+                .remedy("There is no way back to the version before. Use a backup, or repair the upgrade.")
+                .into());
+        }
+        let mut work = Work {
+            store: self,
+            root: self.paths.root(),
+            mark: format!(".{}-tmp", self.paths.package()),
+            staged: HashMap::new(),
+            aside: Vec::new(),
+            filesystems: HashMap::new(),
+            done: Restored::default(),
+        };
+        work.clear()?;
+        work.run(progress).inspect_err(|_| {
+            // The error that led here says more than one about this; what stays is removed the next time.
+            let _ = work.clear();
+        })?;
+        Ok(work.done)
+    }
+}
+
+/// A path that has to be replaced.
+struct Job<'a> {
+    index: usize,
+    path: &'a Path,
+    line: &'a Line,
+    turn: Turn,
+    /// True if a directory is in its place.
+    over_directory: bool,
+}
+
+struct Work<'a> {
+    store: &'a Store,
+    root: &'a Path,
+    /// How the names of temporary files end.
+    mark: String,
+    /// The contents that are beside their targets already: the temporary file of each object, and which jobs have one.
+    staged: HashMap<u64, PathBuf>,
+    /// What was exchanged for what belongs there, and goes with what came with the upgrade.
+    aside: Vec<PathBuf>,
+    /// A directory on each mount that is concerned.
+    filesystems: HashMap<u64, PathBuf>,
+    done: Restored,
+}
+
+/// What a look at all paths said.
+#[derive(Default)]
+struct Survey<'a> {
+    /// Directories that are missing, or in whose place something else is.
+    directories: Vec<(usize, &'a Path, &'a Line)>,
+    jobs: Vec<Job<'a>>,
+    /// What differs in nothing but mode, owner, extended attributes or time; and whether the time is put back.
+    attributes: Vec<(&'a Path, &'a Line, bool)>,
+}
+
+impl<'a> Work<'a> {
+    fn run(&mut self, progress: &mut dyn FnMut(u8)) -> Result<()> {
+        self.undo_diversions()?;
+        let mut survey = self.survey()?;
+        self.make_directories(&survey.directories, false)?;
+        self.stage(&survey.jobs)?;
+        self.sync()?;
+        self.make_directories(&survey.directories, true)?;
+        self.stage(&survey.jobs)?;
+        survey.jobs.sort_by(|one, other| (one.turn, one.path).cmp(&(other.turn, other.path)));
+        let mut percent = Percent::of(survey.jobs.len(), progress);
+        let (dpkg, others): (Vec<_>, Vec<_>) = survey.jobs.iter().partition(|job| job.path.starts_with(DPKG));
+        self.part(&others, &survey.attributes, false, &mut percent)?;
+        self.sync()?;
+        self.part(&dpkg, &survey.attributes, true, &mut percent)?;
+        self.sync()
+    }
+
+    /// Brings one part of the machine back: dpkg's database, or all but that.
+    fn part(
+        &mut self,
+        jobs: &[&Job<'a>],
+        attributes: &[(&Path, &Line, bool)],
+        dpkg: bool,
+        percent: &mut Percent<'_>,
+    ) -> Result<()> {
+        // The libraries that all others need change back to back.
+        let (first, last): (Vec<&Job<'_>>, Vec<&Job<'_>>) = jobs.iter().partition(|job| job.turn != Turn::C);
+        for job in first {
+            self.attempt(job.path, |work| work.prepare(job).and_then(|()| work.commit(job)))?;
+            percent.step();
+        }
+        for job in &last {
+            self.attempt(job.path, |work| work.prepare(job))?;
+        }
+        for job in &last {
+            self.attempt(job.path, |work| work.commit(job))?;
+            percent.step();
+        }
+        for (path, line, time) in attributes.iter().filter(|(path, ..)| path.starts_with(DPKG) == dpkg) {
+            let full = self.at(path);
+            self.attempt(path, |work| {
+                change(|| line.entry.put_attributes(&full, *time))?;
+                work.done.changed += 1;
+                Ok(())
+            })?;
+        }
+        self.remove_added(dpkg)?;
+        let directories = self.store.manifest.lines.iter().filter(|(_, line)| line.entry.kind == Kind::Directory);
+        for (path, line) in directories.filter(|(path, _)| path.starts_with(DPKG) == dpkg) {
+            let full = self.at(path);
+            if look(&full)?.is_some_and(|seen| !aspects(&line.entry, &seen.entry).is_empty()) {
+                self.attempt(path, |_| change(|| line.entry.put_attributes(&full, true)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file that a new diversion has put aside is of a package that the upgrade left alone: nobody else has it.
+    fn undo_diversions(&mut self) -> Result<()> {
+        let (saved, now) = (self.store.saved_lists()?, Lists::now(self.root)?);
+        let mut canon = Canon::new(self.root);
+        let kept = saved.paths(&mut canon, |package| !self.store.changes(package))?;
+        for diversion in now.diversions.iter().filter(|diversion| !saved.diversions.contains(diversion)) {
+            let (from, to) = (canon.path(&diversion.from)?, canon.path(&diversion.to)?);
+            let is_covered = |path: &Path| self.store.manifest.lines.contains_key(path);
+            if kept.contains(&from) && !is_covered(&from) && !is_covered(&to) && look(&self.at(&to))?.is_some() {
+                rename(&self.at(&to), &self.at(&from)).with_context(|| from.display().to_string())?;
+                self.done.changed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn survey(&mut self) -> Result<Survey<'a>> {
+        let store = self.store;
+        let mut survey = Survey::default();
+        let counts = counts(store);
+        let mut names: HashMap<u64, HashSet<Option<u64>>> = HashMap::new();
+        let mut eyes = Eyes::new(self.root);
+        for (index, (path, line)) in store.manifest.lines.iter().enumerate() {
+            let now = eyes.look(path)?;
+            if let Some(now) = now.as_ref().filter(|now| now.entry.kind == Kind::Directory) {
+                self.filesystems.entry(now.mount).or_insert_with(|| below(self.root, path));
+            }
+            let is_edited = store.is_edited_in_place(path, line)?;
+            if is_edited {
+                self.done.edited_in_place.push(path.clone());
+            }
+            let is_right = now.as_ref().map_or(Ok(false), |now| self.is_right(path, line, now, &counts))?;
+            if let Some(object) = object_of_several(line, &counts) {
+                names.entry(object).or_default().insert(now.as_ref().filter(|_| is_right).map(|now| now.inode));
+            }
+            match now {
+                Some(now) if is_right && now.entry.kind == Kind::Directory => {}
+                _ if line.entry.kind == Kind::Directory => survey.directories.push((index, path, line)),
+                Some(now) if is_right => {
+                    let differs = aspects(&line.entry, &now.entry);
+                    if differs.iter().any(|aspect| *aspect != Aspect::Time || !is_edited) {
+                        survey.attributes.push((path, line, !is_edited));
+                    }
+                }
+                now => {
+                    let over_directory = now.as_ref().is_some_and(|now| now.entry.kind == Kind::Directory);
+                    let turn = Turn::of(path, &line.entry, now.is_none());
+                    survey.jobs.push(Job { index, path, line, turn, over_directory });
+                }
+            }
+        }
+        // Names of one inode come back together, or they would be names of several.
+        let split: HashSet<u64> =
+            names.into_iter().filter(|(_, inodes)| inodes.len() > 1).map(|(object, _)| object).collect();
+        let replaced: BTreeSet<&Path> = survey.jobs.iter().map(|job| job.path).collect();
+        let lines = store.manifest.lines.iter().enumerate();
+        let together: Vec<_> = lines
+            .filter(|(_, (path, line))| {
+                object_of_several(line, &counts).is_some_and(|object| split.contains(&object))
+                    && !replaced.contains(path.as_path())
+            })
+            .map(|(index, (path, line))| Job {
+                index,
+                path,
+                line,
+                turn: Turn::of(path, &line.entry, false),
+                over_directory: false,
+            })
+            .collect();
+        survey.attributes.retain(|(path, ..)| !together.iter().any(|job| job.path == *path));
+        survey.jobs.extend(together);
+        Ok(survey)
+    }
+
+    /// True if what is there needs no replacing.
+    fn is_right(&self, path: &Path, line: &Line, now: &Seen, counts: &HashMap<u64, u32>) -> Result<bool> {
+        let Kind::File { size, inode } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
+        let (Kind::File { size: now_size, .. }, Some(stored)) = (&now.entry.kind, &line.stored) else {
+            return Ok(false);
+        };
+        if stored.how == How::Link {
+            return Ok(look(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
+        }
+        // A name of something else may have the same content, and must not have the same inode.
+        let is_alone = now.inode == inode || counts.get(&stored.object).is_some_and(|count| now.names <= *count);
+        Ok(is_alone && *now_size == size && self.store.has_content(path, line, now)?)
+    }
+
+    /// Puts contents that have to be written beside their targets, as far as there is a directory.
+    fn stage(&mut self, jobs: &[Job<'_>]) -> Result<()> {
+        for job in jobs {
+            let Some(stored) = job.line.stored.as_ref().filter(|stored| stored.how != How::Link) else { continue };
+            let temporary = self.temporary(job.index, job.path);
+            // What is below a link that has to become a directory again comes later.
+            if look(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
+                continue;
+            }
+            self.attempt(job.path, |work| work.write(stored, job.line, &temporary))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a content to a temporary file; or makes it another name of one that has been written already.
+    fn write(&mut self, stored: &Stored, line: &Line, temporary: &Path) -> Result<()> {
+        if let Some(there) = self.staged.get(&stored.object)
+            && change(|| Ok(fs::hard_link(there, temporary).is_ok()))?
+        {
+            return Ok(());
+        }
+        let object = self.store.object(stored);
+        change(|| match stored.how {
+            How::Clone => clone(&object, temporary),
+            How::Link | How::Copy { .. } => copy(&object, temporary).map(|_| ()),
+        })?;
+        change(|| line.entry.put_attributes(temporary, true))?;
+        self.staged.insert(stored.object, temporary.to_owned());
+        Ok(())
+    }
+
+    /// Puts what belongs to a path beside it, if it is not there yet.
+    fn prepare(&mut self, job: &Job<'_>) -> Result<()> {
+        let temporary = self.temporary(job.index, job.path);
+        let Some(stored) = &job.line.stored else { return make(&job.line.entry, &temporary) };
+        if stored.how != How::Link {
+            return Ok(());
+        }
+        let object = self.store.object(stored);
+        // dpkg has taken the setuid bits away. The time is the content's, and that is the inode's.
+        change(|| job.line.entry.put_attributes(&object, false))?;
+        match change(|| Ok(fs::hard_link(&object, &temporary)))? {
+            Err(error) if no_link(&error) => self.write(stored, job.line, &temporary),
+            linked => Ok(linked?),
+        }
+    }
+
+    /// Puts what has been prepared in the place of what is there.
+    fn commit(&mut self, job: &Job<'_>) -> Result<()> {
+        let (temporary, full) = (self.temporary(job.index, job.path), self.at(job.path));
+        if look(&temporary)?.is_none() {
+            // It could not be prepared, and that has been said.
+            return Ok(());
+        }
+        if !job.over_directory {
+            rename(&temporary, &full)?;
+        } else if exchange(&temporary, &full)? {
+            self.aside.push(temporary);
+        } else {
+            remove_tree(&full)?;
+            rename(&temporary, &full)?;
+        }
+        self.done.changed += 1;
+        self.done.returned += u64::from(job.turn.is_return());
+        Ok(())
+    }
+
+    /// Makes the directories that are missing; with `convert` also those in whose place something else is, and what is below.
+    fn make_directories(&mut self, directories: &[(usize, &Path, &Line)], convert: bool) -> Result<()> {
+        for (index, path, line) in directories {
+            let full = self.at(path);
+            let there = look(&full)?;
+            if there.as_ref().is_some_and(|seen| seen.entry.kind == Kind::Directory) {
+                continue;
+            }
+            if there.is_some() && convert {
+                self.convert(*index, path, line).with_context(|| path.display().to_string())?;
+            } else if there.is_none() && is_directory(full.parent().unwrap_or(&full))? {
+                make(&line.entry, &full).with_context(|| path.display().to_string())?;
+                self.done.returned += 1;
+                self.done.changed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a directory of what is none any more.
+    fn convert(&mut self, index: usize, path: &Path, line: &Line) -> Result<()> {
+        let (temporary, full) = (self.temporary(index, path), self.at(path));
+        make(&line.entry, &temporary)?;
+        if exchange(&temporary, &full)? {
+            remove(&temporary)?;
+        } else {
+            remove(&full)?;
+            rename(&temporary, &full)?;
+        }
+        self.done.changed += 1;
+        Ok(())
+    }
+
+    /// Removes what came with the upgrade: files first, then directories, the deepest first, if they are empty.
+    fn remove_added(&mut self, dpkg: bool) -> Result<()> {
+        for aside in std::mem::take(&mut self.aside) {
+            remove_tree(&aside)?;
+        }
+        let added = self.store.added()?;
+        // What came after the upgrade is somebody's, and so is what new programs may have written to since.
+        let sealed = self.store.at_the_seal()?;
+        let is_data =
+            |path: &PathBuf| path.starts_with("/var") && !COPIED.iter().any(|registry| path.starts_with(registry));
+        let is_later =
+            |path: &PathBuf| sealed.as_ref().is_some_and(|sealed| !sealed.lines.contains_key(path) || is_data(path));
+        let (later, paths): (Vec<PathBuf>, Vec<PathBuf>) = added.paths.into_iter().partition(is_later);
+        if dpkg {
+            self.done.left.extend(added.data.into_iter().chain(later));
+        }
+        let mut directories = Vec::new();
+        for path in paths.into_iter().filter(|path| path.starts_with(DPKG) == dpkg) {
+            match look(&self.at(&path))? {
+                Some(seen) if seen.entry.kind == Kind::Directory => directories.push(path),
+                _ => self.remove_one(path)?,
+            }
+        }
+        directories.into_iter().rev().try_for_each(|path| self.remove_one(path))
+    }
+
+    fn remove_one(&mut self, path: PathBuf) -> Result<()> {
+        if remove(&self.at(&path)).with_context(|| path.display().to_string())? {
+            self.done.removed += 1;
+        } else {
+            self.done.left.push(path);
+        }
+        Ok(())
+    }
+
+    /// Removes what an interrupted rollback has left beside its targets.
+    fn clear(&self) -> Result<()> {
+        for (index, path) in self.store.manifest.lines.keys().enumerate() {
+            let temporary = self.temporary(index, path);
+            match change(|| Ok(fs::remove_file(&temporary)))? {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree(&temporary)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on without a path that nobody can replace.
+    fn attempt(&mut self, path: &Path, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        match work(self) {
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_refused) => {
+                self.done.left.push(path.to_owned());
+                Ok(())
+            }
+            done => done.with_context(|| path.display().to_string()),
+        }
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.filesystems.values().try_for_each(|directory| sync_filesystem(directory))
+    }
+
+    fn at(&self, path: &Path) -> PathBuf {
+        below(self.root, path)
+    }
+
+    /// The temporary name for a path: its number, since a longer name may be too long.
+    fn temporary(&self, index: usize, path: &Path) -> PathBuf {
+        self.at(path).with_file_name(format!(".{index}{}", self.mark))
+    }
+}
+
+/// Removes a directory with all in it, but nothing that is mounted there.
+fn remove_tree(top: &Path) -> Result<()> {
+    let mut all = Vec::new();
+    walk(Path::new("/"), top, &mut |path, _| {
+        all.push(path.to_owned());
+        Ok(true)
+    })?;
+    let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        all.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
+    for path in files.iter().chain(directories.iter().rev()) {
+        remove(path).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// True for a directory; a link to one is none.
+fn is_directory(path: &Path) -> Result<bool> {
+    Ok(look(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
+}
+
+/// How many names each content has, linked ones left aside.
+fn counts(store: &Store) -> HashMap<u64, u32> {
+    let mut counts = HashMap::new();
+    for stored in store.manifest.lines.values().filter_map(|line| line.stored.as_ref()) {
+        if stored.how != How::Link {
+            *counts.entry(stored.object).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// The content of a file that is one inode under several names.
+fn object_of_several(line: &Line, counts: &HashMap<u64, u32>) -> Option<u64> {
+    let object = line.stored.as_ref()?.object;
+    counts.get(&object).is_some_and(|count| *count > 1).then_some(object)
+}

@@ -1,0 +1,368 @@
+//! Which paths are covered.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, FileType};
+use std::io::{self, ErrorKind};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::Scope;
+use super::entry::{below, mount_of};
+use crate::paths::Paths;
+use crate::system::dpkg;
+
+/// Where dpkg keeps its database.
+pub(super) const DPKG: &str = "/var/lib/dpkg";
+
+/// What dpkg knows of each package. It writes each of these files anew and renames it: lib/dpkg/atomic-file.c, and the control files come from
+/// an unpacked package.
+pub(super) const INFO: &str = "/var/lib/dpkg/info";
+
+/// What dpkg locks: it is held while the store works.
+const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
+
+/// What is edited in place, or small and of many hands: configuration, and the registries of maintainer scripts.
+pub(super) const COPIED: [&str; 29] = [
+    "/etc",
+    // base-files brings these up to date.
+    "/root/.profile",
+    "/root/.bashrc",
+    DPKG,
+    "/var/lib/apt/extended_states",
+    "/var/lib/ucf",
+    "/var/lib/systemd/deb-systemd-helper-enabled",
+    "/var/lib/systemd/deb-systemd-helper-masked",
+    "/var/lib/systemd/deb-systemd-user-helper-enabled",
+    "/var/lib/systemd/deb-systemd-user-helper-masked",
+    "/var/lib/systemd/catalog",
+    "/var/lib/pam",
+    "/var/lib/python",
+    "/var/lib/xml-core",
+    "/var/lib/sgml-base",
+    "/var/lib/initramfs-tools",
+    "/var/lib/apache2",
+    "/var/lib/php/modules",
+    "/var/lib/binfmts",
+    "/var/lib/emacsen-common",
+    "/var/lib/dictionaries-common",
+    "/var/lib/vim/addons",
+    "/var/lib/doc-base",
+    "/var/cache/debconf",
+    // grub-mkconfig(8) and grub-install(8) write in place; on EFI machines they do so on a vfat, which has no links.
+    "/boot/grub",
+    "/boot/efi",
+    // localedef(1) writes in place, and so does install-info(1).
+    "/usr/lib/locale/locale-archive",
+    "/usr/share/info/dir",
+    "/usr/share/info/dir.old",
+];
+
+/// Where what no package owns has been put by packages all the same: compiled Python, alternatives, kernels' images.
+const UNOWNED: [&str; 2] = ["/usr", "/boot"];
+
+/// Where only the first level tells that a package came or went: the rest is data. apt leaves files there that it could not write to their end.
+const FIRST_LEVEL: [&str; 4] = ["/var/lib", "/var/lib/apt", "/var/lib/systemd", "/opt"];
+
+/// Where files are replaced and not edited. What a package has elsewhere may be data.
+const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];
+
+/// How a path is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Treatment {
+    /// In the manifest only, unless it is a file.
+    Note,
+    /// By another name for its inode.
+    Link,
+    /// By a copy of its content.
+    Copy,
+}
+
+/// What packages have where.
+pub(super) struct Lists {
+    /// The package and the content of each list.
+    pub(super) lists: Vec<(String, Vec<u8>)>,
+    pub(super) diversions: Vec<dpkg::Diversion>,
+}
+
+impl Lists {
+    /// As dpkg has them now.
+    pub(super) fn now(root: &Path) -> Result<Self> {
+        let directory = below(root, Path::new(INFO));
+        let mut lists = Vec::new();
+        for entry in directory.read_dir().with_context(|| directory.display().to_string())? {
+            let entry = entry?;
+            if let Some(package) = dpkg::package_of_list(&entry.file_name()) {
+                let list = fs::read(entry.path()).with_context(|| entry.path().display().to_string())?;
+                lists.push((package.to_owned(), list));
+            }
+        }
+        let diversions = below(root, Path::new(DPKG)).join("diversions");
+        let diversions = match fs::read(&diversions) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            text => dpkg::parse_diversions(&text.with_context(|| diversions.display().to_string())?),
+        };
+        Ok(Self { lists, diversions })
+    }
+
+    /// The paths of packages that pass a test, with the diversions that concern them.
+    pub(super) fn paths(&self, canon: &mut Canon<'_>, wanted: impl Fn(&str) -> bool) -> Result<HashSet<PathBuf>> {
+        let mut paths = HashSet::new();
+        for (_, list) in self.lists.iter().filter(|(package, _)| wanted(package)) {
+            for path in dpkg::listed(list) {
+                paths.insert(canon.path(path)?);
+            }
+        }
+        for diversion in &self.diversions {
+            let (from, to) = (canon.path(&diversion.from)?, canon.path(&diversion.to)?);
+            if wanted(&diversion.by) || paths.contains(&from) {
+                paths.extend([from, to]);
+            }
+        }
+        Ok(paths)
+    }
+}
+
+/// What the packages of a scope have, and how it has to be covered.
+pub(super) fn of_packages(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
+    let root = paths.root();
+    let forbidden = Forbidden::new(paths, &[]);
+    let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
+    covered.add_packages(&Lists::now(root)?, &mut Canon::new(root), scope)?;
+    Ok(covered.paths)
+}
+
+/// Every path that has to be covered, and how.
+pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
+    let root = paths.root();
+    let forbidden = Forbidden::new(paths, &[]);
+    let mut canon = Canon::new(root);
+    let lists = Lists::now(root)?;
+    let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
+
+    covered.add_packages(&lists, &mut canon, scope)?;
+    let owned = lists.paths(&mut canon, |_| true)?;
+    for top in UNOWNED {
+        covered.walk(Path::new(top), &mut |covered, path, kind| {
+            if !owned.contains(path) {
+                covered.add(path.to_owned(), Treatment::Link);
+            } else if kind.is_dir() {
+                // What comes and goes in it changes its time.
+                covered.add(path.to_owned(), Treatment::Note);
+            }
+        })?;
+    }
+    for top in FIRST_LEVEL {
+        for (path, _) in entries(root, Path::new(top))? {
+            covered.add(path, Treatment::Note);
+        }
+    }
+    let declared = scope.declared.iter().map(|path| canon.path(path)).collect::<Result<Vec<_>>>()?;
+    for top in COPIED.iter().map(Path::new).chain(declared.iter().map(PathBuf::as_path)) {
+        covered.walk(top, &mut |covered, path, _| {
+            let is_replaced = path.parent() == Some(Path::new(INFO));
+            covered.add(path.to_owned(), if is_replaced { Treatment::Link } else { Treatment::Copy });
+        })?;
+    }
+    Ok(covered.with_ancestors())
+}
+
+/// The paths below which a restored machine has nothing that did not come with the upgrade.
+pub(super) fn walked_for_added() -> impl Iterator<Item = &'static Path> {
+    let all = COPIED.iter().chain(&UNOWNED).map(Path::new);
+    all.filter(|path| !UNOWNED.iter().any(|top| *path != Path::new(top) && path.starts_with(top)))
+}
+
+/// The paths below which only what is new on the first level came with the upgrade.
+pub(super) fn first_levels() -> impl Iterator<Item = &'static Path> {
+    FIRST_LEVEL.iter().map(Path::new)
+}
+
+struct Covered<'a> {
+    root: &'a Path,
+    forbidden: &'a Forbidden,
+    paths: BTreeMap<PathBuf, Treatment>,
+}
+
+impl Covered<'_> {
+    fn add_packages(&mut self, lists: &Lists, canon: &mut Canon<'_>, scope: &Scope) -> Result<()> {
+        for path in lists.paths(canon, |package| scope.has(package))? {
+            let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
+            // dpkg replaces what a conffile links to, not the link.
+            if !is_replaced && let Some(target) = canon.target(&path)? {
+                self.add(target, Treatment::Copy);
+            }
+            self.add(path, if is_replaced { Treatment::Link } else { Treatment::Copy });
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: PathBuf, treatment: Treatment) {
+        if !self.forbidden.has(&path) {
+            let there = self.paths.entry(path).or_insert(treatment);
+            *there = treatment.max(*there);
+        }
+    }
+
+    fn walk(&mut self, top: &Path, visit: &mut dyn FnMut(&mut Self, &Path, FileType)) -> Result<()> {
+        let (root, forbidden) = (self.root, self.forbidden);
+        walk(root, top, &mut |path, kind| {
+            if forbidden.has(path) {
+                return Ok(false);
+            }
+            visit(self, path, kind);
+            Ok(true)
+        })
+    }
+
+    /// With the directories above, so that each can be made before what is in it.
+    fn with_ancestors(mut self) -> BTreeMap<PathBuf, Treatment> {
+        let mut above = HashSet::new();
+        for path in self.paths.keys() {
+            for directory in path.ancestors().skip(1) {
+                if self.paths.contains_key(directory) || !above.insert(directory.to_owned()) {
+                    break;
+                }
+            }
+        }
+        self.paths.extend(above.into_iter().map(|path| (path, Treatment::Note)));
+        self.paths
+    }
+}
+
+/// What is never stored and never removed.
+pub(super) struct Forbidden {
+    paths: HashSet<PathBuf>,
+    /// What is below these, too.
+    trees: Vec<PathBuf>,
+    /// The name of a store on another filesystem than the upgrader's own state.
+    store: String,
+}
+
+impl Forbidden {
+    pub(super) fn new(paths: &Paths, trees: &[PathBuf]) -> Self {
+        let logical = |path: &Path| Path::new("/").join(path.strip_prefix(paths.root()).unwrap_or(path));
+        let mut forbidden = Self {
+            paths: LOCKS.iter().map(PathBuf::from).collect(),
+            trees: trees.to_vec(),
+            store: super::place::directory_name(paths),
+        };
+        // The policy belongs to the run, which takes it away itself.
+        forbidden.paths.extend([paths.policy(), paths.admins_policy()].map(|path| logical(&path)));
+        forbidden.trees.push(logical(&paths.state()));
+        forbidden
+    }
+
+    pub(super) fn has(&self, path: &Path) -> bool {
+        self.paths.contains(path)
+            || self.trees.iter().any(|tree| path.starts_with(tree))
+            || path.components().any(|component| component.as_os_str() == self.store.as_str())
+    }
+}
+
+/// Visits what is at and below a path, a directory before what is in it, and stays on one mount. Links are not followed. What
+/// the visitor answers with false is not entered.
+pub(super) fn walk(root: &Path, top: &Path, visit: &mut dyn FnMut(&Path, FileType) -> Result<bool>) -> Result<()> {
+    let full = below(root, top);
+    let kind = match full.symlink_metadata() {
+        Err(error) if is_gone(&error) => return Ok(()),
+        metadata => metadata.with_context(|| full.display().to_string())?.file_type(),
+    };
+    let mount = mount_of(&full)?;
+    let mut ahead = vec![(top.to_owned(), kind)];
+    while let Some((path, kind)) = ahead.pop() {
+        let is_elsewhere = kind.is_dir() && mount_of(&below(root, &path))? != mount;
+        if !is_elsewhere && visit(&path, kind)? && kind.is_dir() {
+            ahead.extend(entries(root, &path)?);
+        }
+    }
+    Ok(())
+}
+
+/// What is in a directory; nothing if it is not there.
+pub(super) fn entries(root: &Path, directory: &Path) -> Result<Vec<(PathBuf, FileType)>> {
+    let full = below(root, directory);
+    let list = || -> io::Result<Vec<(PathBuf, FileType)>> {
+        full.read_dir()?
+            .map(|entry| entry.and_then(|entry| Ok((directory.join(entry.file_name()), entry.file_type()?))))
+            .collect()
+    };
+    match list() {
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        entries => entries.with_context(|| full.display().to_string()),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// Finds the one path of a file whose parent directories may be links: packages say `/lib/x`, and it is `/usr/lib/x`.
+pub(super) struct Canon<'a> {
+    root: &'a Path,
+    directories: HashMap<PathBuf, PathBuf>,
+}
+
+/// As many links as the kernel follows (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+impl<'a> Canon<'a> {
+    pub(super) fn new(root: &'a Path) -> Self {
+        Self { root, directories: HashMap::new() }
+    }
+
+    /// The path with its parents' links resolved, and its own not.
+    pub(super) fn path(&mut self, path: &Path) -> Result<PathBuf> {
+        self.resolve(path, MAX_LINKS)
+    }
+
+    /// What a link leads to in the end; `None` if the path is no link.
+    fn target(&mut self, path: &Path) -> Result<Option<PathBuf>> {
+        let mut now = path.to_owned();
+        for _ in 0..MAX_LINKS {
+            let Some(target) = self.link(&now)? else { return Ok((now != path).then_some(now)) };
+            now = self.path(&target)?;
+        }
+        Ok(None)
+    }
+
+    fn resolve(&mut self, path: &Path, links: usize) -> Result<PathBuf> {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(PathBuf::from("/")) };
+        Ok(self.directory(parent, links)?.join(name))
+    }
+
+    fn directory(&mut self, path: &Path, links: usize) -> Result<PathBuf> {
+        if let Some(known) = self.directories.get(path) {
+            return Ok(known.clone());
+        }
+        let mut found = self.resolve(path, links)?;
+        if let Some(target) = self.link(&found)?
+            && links > 0
+        {
+            found = self.directory(&target, links - 1)?;
+        }
+        self.directories.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    /// Where a link leads, as an absolute path without dots; `None` if there is no link.
+    fn link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let full = below(self.root, path);
+        let target = match full.read_link() {
+            // Not there, or no link.
+            Err(error) if is_gone(&error) || error.kind() == ErrorKind::InvalidInput => return Ok(None),
+            target => target.with_context(|| full.display().to_string())?,
+        };
+        let mut absolute = PathBuf::from("/");
+        for component in path.parent().unwrap_or(path).join(target).components() {
+            match component {
+                Component::ParentDir => {
+                    absolute.pop();
+                }
+                Component::Normal(name) => absolute.push(name),
+                _ => {}
+            }
+        }
+        Ok(Some(absolute))
+    }
+}

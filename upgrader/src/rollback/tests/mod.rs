@@ -1,0 +1,4 @@
+pub(super) mod interruption;
+mod machine;
+mod rollback;
+mod stores;

@@ -1,0 +1,232 @@
+//! Stores that are damaged, sealed, thrown away.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::machine::{Machine, assert_same, upgrade};
+use crate::exit::describe;
+use crate::rollback::{Armed, Aspect, Change, Flaw, Store, arm, discard, extend, measure, open};
+
+/// Where the store keeps a path's content.
+fn object(store: &Store, path: &str) -> PathBuf {
+    store.object(store.manifest.lines[&PathBuf::from(path)].stored.as_ref().unwrap())
+}
+
+#[test]
+fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
+    type Damage = fn(&Store);
+    let damages: [(&str, Damage); 6] = [
+        ("missing /usr/bin/tool", |store| fs::remove_file(object(store, "/usr/bin/tool")).unwrap()),
+        ("missing /etc/tool.conf", |store| fs::remove_file(object(store, "/etc/tool.conf")).unwrap()),
+        ("damaged /etc/tool.conf", |store| fs::write(object(store, "/etc/tool.conf"), "etc/tool.conX").unwrap()),
+        ("damaged /etc/gone.conf", |store| fs::write(object(store, "/etc/gone.conf"), "").unwrap()),
+        ("damaged /usr/bin/su", |store| {
+            fs::remove_file(object(store, "/usr/bin/su")).unwrap();
+            fs::create_dir(object(store, "/usr/bin/su")).unwrap();
+        }),
+        ("missing /etc/gone.conf", |store| {
+            fs::remove_dir_all(store.paths.rollback().join("files")).unwrap();
+        }),
+    ];
+    for (expected, damage) in damages {
+        let machine = Machine::full();
+        let store = machine.arm();
+        upgrade(&machine);
+        let upgraded = machine.listing();
+        damage(&store);
+        let flaws: Vec<String> = store
+            .check()
+            .unwrap()
+            .iter()
+            .map(|flaw| match flaw {
+                Flaw::Missing(path) => format!("missing {}", path.display()),
+                Flaw::Damaged(path) => format!("damaged {}", path.display()),
+                Flaw::EditedInPlace(path) => format!("edited {}", path.display()),
+            })
+            .collect();
+        assert!(flaws.iter().any(|flaw| flaw == expected), "{expected}: {flaws:?}");
+        let error = store.restore(&mut |_| ()).unwrap_err();
+        assert!(describe(&error).contains("\nWhat to do: There is no way back"), "{}", describe(&error));
+        assert_same(&upgraded, &machine.listing());
+    }
+}
+
+#[test]
+fn a_manifest_that_is_cut_short_or_changed_is_called_damaged() {
+    let machine = Machine::full();
+    machine.arm();
+    let path = machine.paths.rollback().join("manifest");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let without = |line: usize| [&lines[..line], &lines[line + 1..], &[""]].concat().join("\n");
+    for damaged in [
+        String::new(),
+        "\n".to_owned(),
+        text[..text.len() - 1].to_owned(),
+        text[..text.len() / 2].to_owned(),
+        without(0),
+        without(5),
+        without(lines.len() - 1),
+        text.replacen("\"mode\":", "\"mode\":1", 1),
+        text.replacen("\"path\"", "\"pfad\"", 1),
+    ] {
+        fs::write(&path, &damaged).unwrap();
+        let error = describe(&open(&machine.paths).unwrap_err());
+        assert!(error.contains("manifest: the record of the machine before the upgrade is damaged: "), "{error}");
+    }
+    fs::write(&path, text.replacen("\"version\":1", "\"version\":2", 1)).unwrap();
+    let error = describe(&open(&machine.paths).unwrap_err());
+    assert!(error.contains("has version 2\nWhat to do: Another version of the upgrader wrote it."), "{error}");
+}
+
+#[test]
+fn a_manifest_of_a_newer_upgrader_with_more_in_it_is_understood() {
+    let machine = Machine::full();
+    let store = machine.arm();
+    let path = machine.paths.rollback().join("manifest");
+    let text = fs::read_to_string(&path).unwrap();
+    let text =
+        text.replace("{\"path\":", "{\"new\":[1],\"path\":").replacen("{\"version\"", "{\"later\":{},\"version\"", 1);
+    let end = text.trim_end().rfind('\n').unwrap() + 1;
+    let sum = <sha2::Sha256 as sha2::Digest>::digest(&text[..end]);
+    let trailer = format!("{{\"entries\":{},\"sha256\":\"{sum:x}\",\"more\":1}}\n", store.manifest.lines.len());
+    fs::write(&path, text[..end].to_owned() + &trailer).unwrap();
+    let read = open(&machine.paths).unwrap().unwrap();
+    assert_eq!(read.compare().unwrap(), []);
+}
+
+#[test]
+fn half_a_store_is_none() {
+    let machine = Machine::full();
+    assert!(open(&machine.paths).unwrap().is_none());
+    machine.arm();
+    let manifest = machine.paths.rollback().join("manifest");
+    fs::rename(&manifest, manifest.with_extension("new")).unwrap();
+    assert!(open(&machine.paths).unwrap().is_none());
+    let store = machine.arm();
+    assert_eq!(store.check().unwrap(), []);
+}
+
+#[test]
+fn a_store_that_is_thrown_away_is_gone_at_once_and_the_next_one_clears_what_an_interruption_left() {
+    let machine = Machine::full();
+    let before = machine.listing();
+    machine.arm();
+    let own = machine.paths.rollback();
+    // Interrupted right after the manifest went.
+    fs::remove_file(own.join("manifest")).unwrap();
+    assert!(open(&machine.paths).unwrap().is_none());
+    let store = machine.arm();
+    assert_eq!(store.check().unwrap(), []);
+    discard(&machine.paths).unwrap();
+    discard(&machine.paths).unwrap();
+    assert!(!own.exists());
+    assert_same(&before, &machine.listing());
+}
+
+#[test]
+fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
+    let machine = Machine::full();
+    let store = machine.arm();
+    upgrade(&machine);
+    assert_eq!(store.since().unwrap(), [], "without a seal nothing is known");
+    store.seal().unwrap();
+    assert_eq!(store.since().unwrap(), []);
+    machine.replace("etc/new/conf", "mine");
+    machine.mode("etc/tool.conf", 0o600);
+    machine.remove("etc/other.conf");
+    machine.write("var/lib/acme/voicemail", "mine");
+    let since = store.since().unwrap();
+    let change = |path: &str| since.iter().find(|it| it.path.as_os_str() == path).map(|it| it.change.clone());
+    assert_eq!(change("/etc/new/conf"), Some(Change::Aspects(vec![Aspect::Content, Aspect::Time])));
+    assert_eq!(change("/etc/tool.conf"), Some(Change::Aspects(vec![Aspect::Mode])));
+    assert_eq!(change("/etc/other.conf"), Some(Change::Removed));
+    assert_eq!(change("/var/lib/acme/voicemail"), Some(Change::Added));
+    let directories = ["/etc", "/etc/new", "/var/lib/acme"];
+    assert_eq!(since.len(), 4 + directories.iter().filter(|path| change(path).is_some()).count(), "{since:?}");
+}
+
+#[test]
+fn the_space_for_a_store_is_known_before() {
+    let machine = Machine::full();
+    let needs = measure(&machine.paths, &machine.scope).unwrap();
+    let armed = arm(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
+    let [need] = &needs[..] else { panic!("{needs:?}") };
+    let shared = armed.linked + armed.reflinked;
+    assert!(need.bytes > armed.bytes && need.inodes >= armed.copied, "{need:?} {armed:?}");
+    assert!(need.held >= shared * 2048 && armed.copied >= 15, "{need:?} {armed:?}");
+}
+
+#[test]
+fn nobody_but_root_sees_what_was_copied() {
+    use std::os::unix::fs::MetadataExt as _;
+    let machine = Machine::full();
+    let store = machine.arm();
+    assert_eq!(machine.paths.rollback().metadata().unwrap().mode() & 0o777, 0o700);
+    assert_eq!(object(&store, "/etc/tool.conf").metadata().unwrap().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn progress_goes_up_to_a_hundred() {
+    let machine = Machine::full();
+    let mut told = Vec::new();
+    arm(&machine.paths, &machine.scope, &mut |percent| told.push(percent)).unwrap();
+    assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
+    upgrade(&machine);
+    told.clear();
+    open(&machine.paths).unwrap().unwrap().restore(&mut |percent| told.push(percent)).unwrap();
+    assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
+}
+
+#[test]
+fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
+    let mut machine = Machine::full();
+    machine.package("late", &["/usr/share/late/data", "/etc/late.conf"]);
+    machine.write("usr/share/late/data", "old");
+    machine.write("etc/late.conf", "old");
+    let before = machine.listing();
+    machine.arm();
+    upgrade(&machine);
+    // The next run has another plan.
+    machine.scope.packages.push("late".to_owned());
+    let more = extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
+    // The conffile was kept with all of /etc, the directory with all that there are.
+    assert_eq!((more.paths, more.linked), (1, 1), "{more:?}");
+    assert_eq!(
+        extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap(),
+        Armed::default(),
+        "they are there already"
+    );
+    machine.replace("usr/share/late/data", "new");
+    machine.replace("etc/late.conf", "new");
+    let store = open(&machine.paths).unwrap().unwrap();
+    assert_eq!(store.check().unwrap(), []);
+    machine.goes_back(&store, &before);
+}
+
+#[test]
+fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
+    let machine = Machine::full();
+    let store = machine.arm();
+    upgrade(&machine);
+    store.seal().unwrap();
+    machine.write("etc/made-since.conf", "mine");
+    let restored = store.restore(&mut |_| ()).unwrap();
+    assert!(restored.left.contains(&PathBuf::from("/etc/made-since.conf")), "{:?}", restored.left);
+    assert!(machine.at("etc/made-since.conf").exists(), "the admin has lost a file");
+}
+
+#[test]
+fn what_a_new_program_has_written_outlives_going_back_by_hand_and_not_an_upgrade_that_failed() {
+    for is_sealed in [false, true] {
+        let machine = Machine::full();
+        let store = machine.arm();
+        upgrade(&machine);
+        machine.write("var/lib/brand-new/data", "calls");
+        if is_sealed {
+            store.seal().unwrap();
+        }
+        store.restore(&mut |_| ()).unwrap();
+        assert_eq!(machine.at("var/lib/brand-new/data").exists(), is_sealed, "sealed: {is_sealed}");
+    }
+}

@@ -1,0 +1,285 @@
+//! What apt is asked: lists, a simulation, downloads, the upgrade.
+
+mod headway;
+mod read;
+mod remedy;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+
+use self::headway::Headway;
+use self::read::{
+    Complaints, parse_candidate, parse_conflicts, parse_offered, parse_passed_over, parse_simulation, parse_sources,
+    parse_status, parse_uris,
+};
+use crate::config::product::ConffilePolicy;
+use crate::exit::{Exit, Explain as _, Failure};
+use crate::model::plan::{Change, ChangeKind};
+use crate::system::command::{Failed, Program, Said};
+use crate::system::unattended::{dpkg_options, unattended};
+
+/// How long apt waits for somebody else who holds dpkg's lock, in seconds.
+const LOCK_TIMEOUT: u32 = 120;
+
+/// What `apt-get -s dist-upgrade` says it would do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Simulation {
+    /// Every package that would change, in order of its name.
+    pub changes: Vec<Change>,
+    /// Packages that are unpacked and would only be configured.
+    pub unfinished: Vec<String>,
+    /// Packages that stay although there is a newer version of them.
+    pub kept_back: Vec<String>,
+}
+
+/// What apt tells while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<'a> {
+    /// A line that it, dpkg or a maintainer script printed.
+    Line(&'a str),
+    /// How far it is.
+    Progress {
+        /// In percent of what it does.
+        percent: u8,
+        /// What it is at.
+        what: &'a str,
+    },
+}
+
+/// Reads the package lists of every source.
+///
+/// # Errors
+/// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
+pub fn update(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["update", "--error-on=any"]).time_limit(patience);
+    let result = run_listening(program, &["E: ", "W: "], tell);
+    explained(
+        result,
+        "a package source cannot be read",
+        "Check the network and the files in /etc/apt/sources.list.d; `apt-get update` shows the same without this program.",
+    )
+}
+
+/// The version of a package that apt would install, if there is one.
+pub fn candidate(package: &str) -> Result<Option<String>> {
+    Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
+}
+
+/// The newest version of a package and its candidate version, if apt was told to prefer that one.
+pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
+    Ok(parse_passed_over(&Program::new("apt-cache").args(["policy", package]).output()?))
+}
+
+/// What brings one installed package to its candidate version and never removes another.
+const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
+
+/// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
+pub fn download_only(package: &str, patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
+    run(program.time_limit(patience), tell)
+}
+
+/// Brings one installed package to its candidate version, from what [`download_only`] fetched.
+pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), tell)
+}
+
+/// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
+pub fn reinstall(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), tell)
+}
+
+/// What a dist-upgrade would do.
+pub fn simulate() -> Result<Simulation> {
+    Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
+}
+
+/// How many bytes a dist-upgrade still has to fetch.
+pub fn download_size() -> Result<u64> {
+    Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
+}
+
+/// What the sources say of these packages. Each comes with a version; what apt does not know is left out.
+pub fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
+    let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
+    if wanted.peek().is_none() {
+        return Ok(Offered::default());
+    }
+    let mut text = String::new();
+    // It fails if it does not know one of them.
+    Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).each_line_of_stdout(&mut |line| {
+        text.push_str(line);
+        text.push('\n');
+    })?;
+    Ok(parse_offered(&text))
+}
+
+/// Packages as the sources have them, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Offered(BTreeMap<String, Vec<Offer>>);
+
+/// A package as a source has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Offer {
+    /// Its architecture, or `all`.
+    pub architecture: String,
+    /// What it takes on disk once installed, in kibibytes.
+    pub installed_size: u64,
+    /// The SHA-256 sum of its .deb, in hex.
+    pub sha256: Option<String>,
+}
+
+impl Offered {
+    /// These, each with its name.
+    pub fn of(offers: impl IntoIterator<Item = (String, Offer)>) -> Self {
+        let mut offered = Self::default();
+        for (name, offer) in offers {
+            offered.0.entry(name).or_default().push(offer);
+        }
+        offered
+    }
+
+    /// The one with this name that can be installed as one of this architecture.
+    #[must_use]
+    pub fn find(&self, name: &str, architecture: &str) -> Option<&Offer> {
+        self.0.get(name)?.iter().find(|offer| offer.architecture == architecture || offer.architecture == "all")
+    }
+
+    /// What the packages with this name take on disk, in kibibytes: of several architectures, the first.
+    #[must_use]
+    pub fn installed_size(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.first().map(|offer| offer.installed_size)
+    }
+}
+
+/// A source of packages: what its Release file and its configuration say of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Where it is: `http://deb.debian.org/debian bookworm`.
+    pub name: String,
+    /// Its codename: `bookworm-updates`; empty if it has none.
+    pub codename: String,
+    /// Its origin: `Debian`; empty if it has none.
+    pub origin: String,
+    /// True if it is signed by somebody whom this machine trusts, or declared so by the admin.
+    pub trusted: bool,
+}
+
+/// The sources that apt takes packages from.
+pub fn sources() -> Result<Vec<Source>> {
+    const FORMAT: &str = "$(SITE)\t$(RELEASE)\t$(CODENAME)\t$(ORIGIN)\t$(TRUSTED)";
+    Ok(parse_sources(
+        &Program::new("apt-get").args(["indextargets", "--format", FORMAT, "Created-By: Packages"]).output()?,
+    ))
+}
+
+/// True if a source offers any version of a package.
+pub fn is_offered(package: &str) -> Result<bool> {
+    Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
+}
+
+/// Why apt cannot make these changes without removing these packages, in its own words; nothing if it can.
+pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
+    let wanted = changes.iter().filter_map(|change| match &change.kind {
+        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
+        ChangeKind::Remove { .. } => None,
+    });
+    let mut text = String::new();
+    apt_get().args(["--simulate", "install"]).args(kept).args(wanted).each_line_of_stdout(&mut |line| {
+        text.push_str(line);
+        text.push('\n');
+    })?;
+    Ok(parse_conflicts(&text))
+}
+
+/// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
+pub fn download(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
+    explained(
+        run(program.time_limit(patience), tell),
+        "the packages could not be downloaded",
+        "Check the network and the space in /var/cache/apt, then start again.",
+    )
+}
+
+/// Upgrades all packages, from what [`download`] fetched, without ever asking.
+pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
+}
+
+/// Says what could not be done, and what to do about what apt said.
+fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
+    let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
+    result.explain(|| Failure::new(what).remedy(remedy::of(&said).unwrap_or_else(|| otherwise.to_owned())))
+}
+
+/// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
+fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    run_listening(program, &["E: "], tell)
+}
+
+/// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
+///
+/// # Errors
+/// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
+fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+    let mut complaints = Complaints::default();
+    let mut headway = Headway::default();
+    let mut dpkg_began = false;
+    let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| {
+        match said {
+            Said::Line(text) => {
+                complaints.listen(text, marks);
+                tell(News::Line(text));
+            }
+            Said::Status(text) => {
+                dpkg_began |= text.starts_with("pmstatus:");
+                if let Some(news) = parse_status(text) {
+                    tell(news);
+                }
+            }
+        }
+        headway.is_made(said)
+    });
+    let Err(error) = result else { return Ok(()) };
+    if error.downcast_ref::<Failed>().is_some_and(|failed| failed.timed_out) {
+        return Err(anyhow!(headway.lacking()));
+    }
+    let heard = complaints.text();
+    // A maintainer script may run apt itself, and complain of the lock that this one holds.
+    if heard.contains("Could not get lock") && !dpkg_began {
+        return Err(Failure::new(heard)
+            .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")
+            .exit(Exit::Unchanged)
+            .into());
+    }
+    if heard.contains("-y was used without") {
+        return Err(Failure::new(heard)
+            .remedy(
+                "apt would do something that nobody should agree to unseen: `apt-get dist-upgrade` asks about it. Often a pin in \
+                 /etc/apt/preferences.d or a hold (`apt-mark showhold`) is the reason.",
+            )
+            .into());
+    }
+    if heard.contains("dpkg was interrupted") {
+        return Err(Failure::new(heard).remedy("Upgrade without --download-only: that finishes it first.").into());
+    }
+    Err(if heard.is_empty() { error } else { anyhow!(heard) })
+}
+
+/// apt-get, set up to print plainly and to wait for dpkg's lock.
+fn apt_get() -> Program {
+    Program::new("apt-get")
+        .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
+        .setting("--option=Dpkg::Use-Pty=false")
+        .setting("--option=APT::Get::Show-Versions=false")
+        .setting("--quiet")
+}
+
+/// apt-get, set up to change packages without a question from anybody.
+fn change(conffiles: ConffilePolicy) -> Program {
+    let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
+    unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)
+}

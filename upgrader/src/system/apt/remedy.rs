@@ -1,0 +1,43 @@
+//! What to do about a source that fails.
+
+/// What apt says of a source that fails, in parts, and what to do about it.
+const REMEDIES: [(&str, &str); 7] = [
+    (
+        "require authentication",
+        "Something else answers in place of the source: a network that wants somebody to log in, or a proxy. See to that, then start \
+         again.",
+    ),
+    ("GPG error: ", KEY),
+    ("OpenPGP signature verification failed", KEY),
+    (" is not signed", KEY),
+    ("Hash Sum mismatch", MIRROR),
+    ("File has unexpected size", MIRROR),
+    (
+        "  404  ",
+        "The source may have changed since its lists were read: start again, which reads them anew. If that does not help, ask \
+         whoever publishes it.",
+    ),
+];
+
+const KEY: &str = "Do not upgrade from a source that nobody vouches for. If it is to be trusted, install the key of whoever publishes it \
+                   where its file in /etc/apt/sources.list.d looks for it (Signed-By); otherwise ask them.";
+
+const MIRROR: &str = "The mirror is being changed, or it is broken, or a proxy keeps old files: start again in a while, or name another mirror \
+                      in /etc/apt/sources.list.d.";
+
+/// What to do about what apt said, if it is known.
+pub(super) fn of(said: &str) -> Option<String> {
+    // apt compares the dates in the Release file with this machine's clock.
+    let otherwise = if said.contains("is not valid yet") {
+        Some("the clock of whoever publishes the source is")
+    } else {
+        said.contains("is expired").then_some("the source has not been published anew in time")
+    };
+    if let Some(otherwise) = otherwise {
+        return Some(format!(
+            "If this machine's clock is wrong (it shows {}), set it; otherwise {otherwise}.",
+            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
+        ));
+    }
+    REMEDIES.iter().find(|(part, _)| said.contains(part)).map(|(_, remedy)| (*remedy).to_owned())
+}

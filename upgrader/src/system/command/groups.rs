@@ -1,0 +1,74 @@
+//! The process groups of the programs that are followed.
+
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+
+/// How long a program that was asked to end gets before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// The programs that are followed now; each leads a process group.
+static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// True once this process is about to end with all that it has started.
+static LEAVING: AtomicBool = AtomicBool::new(false);
+
+/// Ends every program that is followed. This process must end next: whoever follows one of them does not go on.
+pub fn end_all() {
+    LEAVING.store(true, Ordering::SeqCst);
+    for group in followed().iter() {
+        let _ = end(*group);
+    }
+}
+
+fn followed() -> MutexGuard<'static, Vec<Pid>> {
+    FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a program that will be followed. From one moment to the next: whoever ends all must not miss it.
+pub(super) fn start(command: &mut Command) -> std::io::Result<Child> {
+    let mut followed = followed();
+    if LEAVING.load(Ordering::SeqCst) {
+        drop(followed);
+        wait_if_leaving();
+        return Err(std::io::Error::other("this process is about to end"));
+    }
+    let child = command.spawn()?;
+    followed.push(Pid::from_child(&child));
+    Ok(child)
+}
+
+/// A program has ended, and is not followed any more.
+pub(super) fn forget(child: &Child) {
+    wait_if_leaving();
+    followed().retain(|group| *group != Pid::from_child(child));
+}
+
+/// Does not return if this process is about to end.
+fn wait_if_leaving() {
+    while LEAVING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
+/// Asks a child's process group to end, then makes it.
+pub(super) fn end_group(child: &mut Child) -> Result<()> {
+    end(Pid::from_child(child))?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Asks a process group to end, gives its leader some time for it, then makes it.
+fn end(group: Pid) -> Result<()> {
+    let pidfd = pidfd_open(group, PidfdFlags::empty())?;
+    let _ = kill_process_group(group, Signal::TERM);
+    let grace = Timespec::try_from(GRACE)?;
+    let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
+    let _ = kill_process_group(group, Signal::KILL);
+    Ok(())
+}

@@ -1,0 +1,379 @@
+//! The one way to run an external program.
+
+mod follow;
+mod groups;
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::io::{FdFlags, fcntl_setfd};
+
+pub use self::follow::Said;
+use self::follow::{Ended, follow};
+pub use self::groups::end_all;
+
+/// The search path of every program that is run, whatever the caller's was.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables of the caller that programs may still see: apt's proxies, and where temporary files go.
+pub const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
+
+/// How many of its last lines a failed program's error quotes.
+const TAIL: usize = 5;
+
+/// One external program about to run: fixed environment, no stdin, a process group of its own.
+///
+/// `LC_ALL` is `C.UTF-8` whatever the machine's locale, so that what programs print can be read by this one.
+#[derive(Debug)]
+pub struct Program {
+    /// The program and its arguments as errors show them.
+    shown: String,
+    command: Command,
+    time_limit: Option<Duration>,
+    /// Where it reports on its progress.
+    status: Option<(PipeReader, PipeWriter)>,
+}
+
+/// A program that ran and failed.
+#[derive(Debug)]
+pub struct Failed {
+    program: String,
+    /// How, in the words that follow "failed": `(exit status: 1): no such file`.
+    pub how: String,
+    /// Its exit code, unless a signal or the time limit ended it.
+    pub code: Option<i32>,
+    /// True if its time limit ended it.
+    pub timed_out: bool,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed {}", self.program, self.how)
+    }
+}
+
+impl std::error::Error for Failed {}
+
+impl Program {
+    /// A program by its name in [`PATH`] or by its path.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let mut command = Command::new(program);
+        command.env_clear().stdin(Stdio::null()).process_group(0).current_dir("/");
+        command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root");
+        for name in PASSED_ON {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None, status: None }
+    }
+
+    /// One more argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.shown.push(' ');
+        self.shown.push_str(&argument.as_ref().to_string_lossy());
+        self.command.arg(argument);
+        self
+    }
+
+    /// One more argument that is always there and that errors do not show.
+    #[must_use]
+    pub fn setting(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// More arguments.
+    #[must_use]
+    pub fn args(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::arg)
+    }
+
+    /// More arguments that are always there.
+    #[must_use]
+    pub fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        arguments.into_iter().fold(self, Self::setting)
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// After this long the program's whole process group is ended, and that is an error.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
+        self
+    }
+
+    /// Runs a question: what it printed on stdout, or an error if it failed. There is no time limit.
+    pub fn output(mut self) -> Result<String> {
+        let output = self.command.output().with_context(|| self.not_started())?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            return Err(self.failed(output.status, stderr.lines()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs a question that may fail for a part of what it is asked, and hands over each line of its stdout.
+    pub fn each_line_of_stdout(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let output = self.command.output().with_context(|| self.not_started())?;
+        String::from_utf8_lossy(&output.stdout).lines().for_each(line);
+        Ok(())
+    }
+
+    /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
+    pub fn into_file(mut self, file: File) -> Result<()> {
+        let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(self.failed(output.status, String::from_utf8_lossy(&output.stderr).lines()))
+    }
+
+    /// Takes the program's stdin from a file.
+    #[must_use]
+    pub fn from_file(mut self, file: File) -> Self {
+        self.command.stdin(file);
+        self
+    }
+
+    /// Runs a question whose answer is its exit status.
+    pub fn succeeds(mut self) -> Result<bool> {
+        match self.run(&mut |_| false)? {
+            Ended::Status(status) => Ok(status.success()),
+            Ended::TimedOut(_) => Ok(false),
+        }
+    }
+
+    /// Runs a program and hands over each line it prints, stdout and stderr in the order they were written.
+    ///
+    /// # Errors
+    /// If it could not be started, did not exit with 0, or took longer than its time limit. The error quotes its last lines.
+    pub fn lines(self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        self.follow_lines(&mut |said| {
+            if let Said::Line(text) = said {
+                line(text);
+            }
+            false
+        })
+    }
+
+    fn follow_lines(mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
+        let mut tail: Vec<String> = Vec::new();
+        let ended = self.run(&mut |news| {
+            if let Said::Line(text) = news
+                && !text.trim().is_empty()
+            {
+                if tail.len() < TAIL {
+                    tail.push(String::new());
+                } else {
+                    // Whoever prints millions of lines does not wait for memory for each.
+                    tail.rotate_left(1);
+                }
+                if let Some(last) = tail.last_mut() {
+                    text.clone_into(last);
+                }
+            }
+            said(news)
+        })?;
+        match ended {
+            Ended::Status(status) if status.success() => Ok(()),
+            Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
+            Ended::TimedOut(limit) => {
+                let how = format!("(killed after {limit:?}, its time limit)");
+                Err(Failed { program: self.shown, how, code: None, timed_out: true }.into())
+            }
+        }
+    }
+
+    /// Starts a program that goes on by itself, with this stdin and with a file for what it prints.
+    pub fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
+        let stdout = output.try_clone().context("no output")?;
+        self.command.stdin(stdin).stdout(stdout).stderr(output);
+        self.command.spawn().with_context(|| self.not_started())
+    }
+
+    /// The same for a program that also reports on its progress, to a file descriptor whose number it is told with this option. Whoever
+    /// hears it says whether the program gets on: then its time limit begins anew.
+    ///
+    /// # Errors
+    /// As for [`Program::lines`].
+    pub fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
+        let (reader, writer) = std::io::pipe().context("no pipe")?;
+        // What is inherited keeps its number.
+        fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
+        self.command.arg(format!("{option}{}", writer.as_raw_fd()));
+        self.status = Some((reader, writer));
+        self.follow_lines(said)
+    }
+
+    /// Runs a program with a text as its stdin, and gives what it printed on stdout.
+    ///
+    /// # Errors
+    /// As for [`Program::lines`]. That it does not read its stdin is none.
+    pub fn feed(mut self, text: &str, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let (reader, mut writer) = std::io::pipe().context("no pipe")?;
+        self.command.stdin(reader);
+        let text = text.to_owned();
+        // A pipe holds little: whoever fills it must not be the one who waits for the reader.
+        std::thread::spawn(move || writer.write_all(text.as_bytes()));
+        self.lines(line)
+    }
+
+    /// Replaces this process by another program, with the environment and the stdin it has and these variables. Returns only
+    /// the error.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+    pub fn become_program(
+        program: &Path,
+        arguments: impl Iterator<Item = OsString>,
+        variables: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> std::io::Error {
+        Command::new(program).args(arguments).envs(variables).exec()
+    }
+
+    fn run(&mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<Ended> {
+        let (reader, writer) = std::io::pipe().context("no pipe")?;
+        self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
+        let started = Instant::now();
+        let mut child = groups::start(&mut self.command).with_context(|| self.not_started())?;
+        // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let deadline = self.time_limit.map(|limit| (started + limit, limit));
+        // Of the other pipe, the writing end is ours to close.
+        let status = self.status.take().map(|(reader, _)| reader);
+        let ended = follow(&mut child, reader, status, deadline, said);
+        if ended.is_err() {
+            let _ = groups::end_group(&mut child);
+        }
+        groups::forget(&child);
+        ended.with_context(|| format!("could not follow {}", self.shown))
+    }
+
+    fn not_started(&self) -> String {
+        format!("{} could not be started", self.shown)
+    }
+
+    fn failed<'a>(&self, status: ExitStatus, last_lines: impl DoubleEndedIterator<Item = &'a str>) -> anyhow::Error {
+        let mut lines: Vec<&str> = last_lines.filter(|text| !text.trim().is_empty()).rev().take(TAIL).collect();
+        lines.reverse();
+        let said = if lines.is_empty() { String::from("it printed nothing") } else { lines.join(" / ") };
+        let how = format!("({status}): {said}");
+        Failed { program: self.shown.clone(), how, code: status.code(), timed_out: false }.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+
+    fn sh(script: &str) -> Program {
+        Program::new("sh").args(["-c", script])
+    }
+
+    fn lines_of(program: Program) -> (Vec<String>, Result<()>) {
+        let mut lines = Vec::new();
+        let result = program.lines(&mut |line| lines.push(line.to_owned()));
+        (lines, result)
+    }
+
+    #[test]
+    fn lines_come_in_the_order_they_were_written_whatever_the_stream() {
+        let (lines, result) = lines_of(sh("echo one; echo two >&2; printf three"));
+        assert_eq!(lines, ["one", "two", "three"]);
+        assert!(result.is_ok());
+    }
+
+    #[test]
+    fn a_failure_names_program_arguments_status_and_last_words() {
+        let (_, result) = lines_of(sh("echo first; echo broken >&2; exit 3"));
+        let error = format!("{:#}", result.expect_err("exit 3 is a failure"));
+        assert_eq!(error, "sh -c echo first; echo broken >&2; exit 3 failed (exit status: 3): first / broken");
+    }
+
+    #[test]
+    fn what_is_printed_into_a_file_is_not_mixed_with_complaints() {
+        let (mut file, writer) =
+            (tempfile::tempfile().expect("a file"), |file: &File| file.try_clone().expect("a file"));
+        sh("echo warning >&2; echo dump").into_file(writer(&file)).expect("it exits with 0");
+        let error = sh("echo more; echo full >&2; exit 1").into_file(writer(&file)).expect_err("exit 1 is a failure");
+        assert!(error.to_string().ends_with("failed (exit status: 1): full"), "{error}");
+        let mut text = String::new();
+        std::io::Seek::rewind(&mut file).expect("rewound");
+        file.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "dump\nmore\n");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = Program::new("no-such-program").output().expect_err("it is not there");
+        assert!(format!("{error:#}").starts_with("no-such-program could not be started"), "{error:#}");
+    }
+
+    #[test]
+    fn a_background_child_that_keeps_the_output_open_does_not_hold_us_up() {
+        let started = Instant::now();
+        let (lines, result) = lines_of(sh("sleep 30 & echo gone"));
+        assert_eq!(lines, ["gone"]);
+        assert!(result.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_background_child_that_floods_the_output_does_not_hold_us_up() {
+        let started = Instant::now();
+        let (_, result) = lines_of(sh("timeout 30 yes & echo gone"));
+        assert!(result.is_ok());
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn after_its_time_limit_the_whole_group_is_killed() {
+        let (lines, result) = lines_of(sh("sleep 300 & echo $!; wait").time_limit(Duration::from_millis(100)));
+        let error = format!("{:#}", result.expect_err("it takes too long"));
+        assert!(error.contains("failed (killed after 100ms, its time limit)"), "{error}");
+        // Dead it may still be a zombie: that is for whoever adopted it.
+        let alive = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", lines[0])).unwrap_or_default();
+            status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
+        };
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while alive() {
+            assert!(Instant::now() < deadline, "the background process survived");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_endless_lines_do_no_harm() {
+        let (lines, result) = lines_of(sh(r"printf '\377\n'; head -c 200000 /dev/zero"));
+        assert!(result.is_ok());
+        assert_eq!(lines[0], "\u{fffd}");
+        assert!(lines.len() > 2);
+    }
+
+    #[test]
+    fn the_environment_is_the_fixed_one() {
+        let environment = Program::new("env").env("EXTRA", "1").output().expect("env runs");
+        assert!(environment.contains("LC_ALL=C.UTF-8\n") && environment.contains("EXTRA=1\n"));
+        assert!(!environment.contains("CARGO"), "the caller's environment leaks: {environment}");
+    }
+}

@@ -1,0 +1,459 @@
+//! What becomes of conffiles.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use md5::Md5;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::config::product::ConffilePolicy;
+use crate::system::command::Program;
+use crate::system::dpkg;
+
+/// What ucf(1) manages, one `MD5SUM  PATH` a line.
+const UCF: &str = "/var/lib/ucf/hashfile";
+
+/// Which package each of them belongs to, one `PACKAGE  PATH` a line, as far as packages say so (ucfr(1)).
+const UCF_REGISTRY: &str = "/var/lib/ucf/registry";
+
+/// What lies beside a conffile after dpkg or ucf had two versions of it: the other one. `.dpkg-bak` is made by
+/// dpkg-maintscript-helper(1) when it removes one that the admin has edited.
+const OTHERS: [&str; 5] = [OLD, ".dpkg-dist", ".dpkg-bak", ".ucf-old", ".ucf-dist"];
+
+/// What an admin's version is called that was replaced.
+const OLD: &str = ".dpkg-old";
+
+/// What dpkg leaves beside a link that replaces a conffile and leads to another directory: it looks for its new version there,
+/// does not find it, and goes on. dpkg-maintscript-helper(1) leaves it beside a conffile that it has moved with the admin's edits.
+/// Beside anything else this is only the work of a dpkg that is not done.
+const UNPACKED: &str = ".dpkg-new";
+
+/// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Edited {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub package: String,
+    /// True if it was removed.
+    pub deleted: bool,
+    /// What will become of it.
+    pub policy: ConffilePolicy,
+}
+
+/// What became of a conffile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What became of it.
+    pub fate: Fate,
+    /// Where the other version lies, if there is one.
+    pub other: Option<PathBuf>,
+    /// The SHA-256 sum in hex before the packages changed; none if there was no file.
+    pub sha256_before: Option<String>,
+    /// The same after.
+    pub sha256_after: Option<String>,
+}
+
+/// What becomes of a conffile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// The admin had edited or removed it, and so it still is; the package's lies beside it.
+    Kept,
+    /// The admin had edited it, and it is the package's now; the admin's lies beside it.
+    Replaced,
+    /// Nobody had edited it, and it is the package's new one.
+    Updated,
+    /// It was not there.
+    New,
+    /// The admin had removed it, and it is there again.
+    Back,
+    /// It is not there any more.
+    Removed,
+}
+
+/// The conffiles of the packages that are about to change, as they are before that.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    files: BTreeMap<PathBuf, Before>,
+    packages: Vec<String>,
+}
+
+#[derive(Debug, Default)]
+struct Before {
+    edited: bool,
+    sum: Option<String>,
+    /// What was in it, if the admin had edited it.
+    content: Option<Content>,
+    /// The other versions that lie beside it already, and their sums.
+    others: BTreeMap<PathBuf, String>,
+}
+
+/// A file in one piece.
+#[derive(Debug)]
+struct Content {
+    bytes: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
+}
+
+/// The conffiles of these packages, dpkg's and ucf's, that the admin has edited or removed.
+pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> {
+    let mut edited = Vec::new();
+    for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
+        let path = PathBuf::from(path);
+        let now = fs::read(&path).ok();
+        if !obsolete && now.as_deref().map(hex_of::<Md5>).as_deref() != Some(shipped.as_str()) {
+            edited.push(Edited { path, package, deleted: now.is_none(), policy });
+        }
+    }
+    let owners = parse_ucf(&fs::read_to_string(UCF_REGISTRY).unwrap_or_default());
+    for (path, shipped) in parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()) {
+        let owner = owners.iter().find(|(owned, package)| *owned == path && packages.contains(&package.as_str()));
+        let now = fs::read(&path).ok();
+        if let Some((_, package)) = owner
+            && now.as_deref().map(hex_of::<Md5>) != Some(shipped)
+        {
+            edited.push(Edited { path, package: package.clone(), deleted: now.is_none(), policy });
+        }
+    }
+    edited.sort_by(|one, other| one.path.cmp(&other.path));
+    Ok(edited)
+}
+
+impl Ledger {
+    /// Looks at the conffiles of these packages, and at what ucf manages.
+    pub fn open<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
+        let mut files = BTreeMap::new();
+        for (path, shipped) in known(&packages)? {
+            let content = fs::read(&path).ok();
+            let edited = content.as_deref().map(hex_of::<Md5>) != Some(shipped);
+            let sum = content.as_deref().map(hex_of::<Sha256>);
+            let others = others_of(&path);
+            let content = content.filter(|_| edited).and_then(|bytes| Content::of(&path, bytes));
+            files.insert(path, Before { edited, sum, content, others });
+        }
+        Ok(Self { files, packages })
+    }
+
+    /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
+    /// is put beside the file as `.dpkg-old`.
+    pub fn close(self) -> Result<Vec<Entry>> {
+        let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
+        let nothing = Before::default();
+        let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
+        let mut entries = Vec::new();
+        for path in paths {
+            let before = self.files.get(path).unwrap_or(&nothing);
+            let Some(mut entry) = entry(path, before, others_of(path)) else { continue };
+            if entry.fate == Fate::Replaced
+                && entry.other.is_none()
+                && let Some(content) = &before.content
+            {
+                entry.other = Some(content.put_beside(path)?);
+            }
+            entries.push(entry);
+        }
+        self.follow_moves(&mut entries);
+        Ok(entries)
+    }
+
+    /// An edited file that its package has moved is gone from one place and new in another: there it is still the admin's.
+    fn follow_moves(&self, entries: &mut [Entry]) {
+        let is_edited = |path: &Path| self.files.get(path).is_some_and(|before| before.edited);
+        for from in 0..entries.len() {
+            let Entry { path, fate, other, sha256_before, .. } = &entries[from];
+            if *fate != Fate::Removed || other.is_some() || !is_edited(path) {
+                continue;
+            }
+            let sum = sha256_before.clone();
+            let Some(to) = entries.iter_mut().find(|to| to.fate == Fate::New && to.sha256_after == sum) else {
+                continue;
+            };
+            to.fate = Fate::Kept;
+            to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
+            entries[from].other = Some(to.path.clone());
+        }
+    }
+}
+
+impl Content {
+    fn of(path: &Path, bytes: Vec<u8>) -> Option<Self> {
+        let metadata = path.metadata().ok()?;
+        Some(Self { bytes, mode: metadata.mode() & 0o7777, owner: (metadata.uid(), metadata.gid()) })
+    }
+
+    /// Writes it beside the file that it was in.
+    fn put_beside(&self, path: &Path) -> Result<PathBuf> {
+        use std::io::Write as _;
+        let old = beside(path, OLD);
+        let write = || {
+            // Anew, so that nobody reads it before its mode and owner are right, and no link leads elsewhere.
+            match fs::remove_file(&old) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&old)?;
+            file.write_all(&self.bytes)?;
+            chown(&old, Some(self.owner.0), Some(self.owner.1))?;
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+            file.sync_all()
+        };
+        write().with_context(|| format!("{}: your version cannot be kept", old.display()))?;
+        Ok(old)
+    }
+}
+
+impl Entry {
+    /// True if the admin should have a look: the file is not what it was, or not what the package expects.
+    #[must_use]
+    pub fn wants_a_look(&self) -> bool {
+        match self.fate {
+            Fate::Kept | Fate::Replaced | Fate::Back => true,
+            Fate::Removed => self.other.is_some(),
+            Fate::Updated | Fate::New => false,
+        }
+    }
+
+    /// The older version and the newer one, where both are on disk.
+    #[must_use]
+    pub fn versions(&self) -> Option<(&Path, &Path)> {
+        let other = self.other.as_deref()?;
+        if self.sha256_before.is_none() || self.sha256_after.is_none() {
+            return None;
+        }
+        Some(if self.fate == Fate::Kept { (&self.path, other) } else { (other, &self.path) })
+    }
+
+    /// The difference between the older and the newer version, line by line (diff(1)).
+    pub fn difference(&self, line: &mut dyn FnMut(&str)) -> Result<()> {
+        let Some((old, new)) = self.versions() else { return Ok(()) };
+        Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let other = self.other.as_ref().map(|other| other.display());
+        match (self.fate, other) {
+            (Fate::Kept, Some(other)) if self.sha256_after.is_none() => {
+                write!(f, "{path} is still removed; the package's is {other}")
+            }
+            (Fate::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
+            (Fate::Kept, None) => write!(f, "{path} is yours"),
+            (Fate::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
+            (Fate::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
+            (Fate::Updated, _) => write!(f, "{path} is the package's new one"),
+            (Fate::New, _) => write!(f, "{path} is new"),
+            (Fate::Back, _) => write!(f, "{path} is there again, though you had removed it"),
+            (Fate::Removed, Some(other)) => write!(f, "{path} is gone; yours is {other}"),
+            (Fate::Removed, None) => write!(f, "{path} is gone"),
+        }
+    }
+}
+
+/// Judges a conffile by what it was and by what is there now.
+fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<Entry> {
+    let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
+    // What lay there before is not of this upgrade.
+    let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
+    let fate = match (&before.sum, &after) {
+        (None, None) => {
+            other.as_ref()?;
+            Fate::Kept
+        }
+        (None, Some(_)) if before.edited => Fate::Back,
+        (None, Some(_)) => Fate::New,
+        (Some(_), None) => Fate::Removed,
+        (Some(before), Some(after)) if before == after => {
+            other.as_ref()?;
+            Fate::Kept
+        }
+        _ if before.edited => Fate::Replaced,
+        _ => Fate::Updated,
+    };
+    Some(Entry { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
+}
+
+/// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
+fn known(packages: &[String]) -> Result<Vec<(PathBuf, String)>> {
+    let conffiles = dpkg::conffiles(packages.iter().map(String::as_str))?;
+    let mut known: Vec<_> = conffiles.into_iter().map(|file| (PathBuf::from(file.path), file.shipped)).collect();
+    known.extend(parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()));
+    Ok(known)
+}
+
+/// Reads `MD5SUM  PATH` lines; others are passed over.
+fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
+    text.lines()
+        .filter_map(|line| line.split_once(char::is_whitespace))
+        .map(|(sum, path)| (PathBuf::from(path.trim_start()), sum.to_owned()))
+        .filter(|(path, _)| path.is_absolute())
+        .collect()
+}
+
+/// The other versions that lie beside a file, or beside what it links to, and their SHA-256 sums.
+fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let beside_link = path.is_symlink().then_some(UNPACKED);
+    for place in BTreeSet::from([path.to_owned(), target]) {
+        for suffix in OTHERS.into_iter().chain(beside_link) {
+            let other = beside(&place, suffix);
+            if let Ok(content) = fs::read(&other) {
+                found.insert(other, hex_of::<Sha256>(&content));
+            }
+        }
+    }
+    found
+}
+
+/// The path of another version of a file.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut other = path.as_os_str().to_owned();
+    other.push(suffix);
+    PathBuf::from(other)
+}
+
+fn hex_of<D: Digest>(content: &[u8]) -> String {
+    D::digest(content).iter().fold(String::new(), |mut hex, byte| {
+        use fmt::Write as _;
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a conffile that was `before` and then `change`d.
+    fn told(before: Option<&str>, edited: bool, change: impl Fn(&Path)) -> Option<String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.conf");
+        if let Some(text) = before {
+            fs::write(&path, text).expect("written");
+        }
+        // Left by an upgrade long ago.
+        fs::write(directory.path().join("a.conf.dpkg-old"), "ancient").expect("written");
+        let sum = before.map(|text| hex_of::<Sha256>(text.as_bytes()));
+        let before = Before { edited, sum, content: None, others: others_of(&path) };
+        change(&path);
+        let entry = entry(&path, &before, others_of(&path))?;
+        Some(entry.to_string().replace(&directory.path().display().to_string(), "/etc"))
+    }
+
+    fn put(path: &Path, suffix: &str, text: &str) {
+        fs::write(format!("{}{suffix}", path.display()), text).expect("written");
+    }
+
+    #[test]
+    fn each_conffile_is_told_of_by_what_became_of_it() {
+        let say = |text: Option<String>| text.unwrap_or_else(|| "nothing".to_owned());
+        insta::assert_snapshot!([
+            say(told(Some("mine"), true, |_| ())),
+            say(told(Some("mine"), true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(told(Some("mine"), true, |path| { put(path, "", "theirs"); put(path, ".dpkg-old", "mine") })),
+            say(told(Some("mine"), true, |path| put(path, "", "theirs"))),
+            say(told(Some("old"), false, |path| put(path, "", "new"))),
+            say(told(None, false, |path| put(path, "", "new"))),
+            say(told(Some("old"), false, |path| fs::remove_file(path).expect("removed"))),
+            say(told(None, true, |_| ())),
+            say(told(None, true, |path| put(path, "", "theirs"))),
+            say(told(None, true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(told(Some("mine"), true, |path| fs::rename(path, path.with_extension("conf.dpkg-bak")).expect("renamed"))),
+            say(told(Some("mine"), true, |path| {
+                let elsewhere = path.with_file_name("elsewhere");
+                fs::rename(path, &elsewhere).expect("renamed");
+                std::os::unix::fs::symlink(&elsewhere, path).expect("linked");
+                put(path, ".dpkg-new", "theirs");
+            })),
+            say(told(Some("mine"), true, |path| put(path, ".dpkg-new", "not yet"))),
+        ].join("\n"), @r#"
+        nothing
+        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-dist
+        /etc/a.conf is the package's; yours is /etc/a.conf.dpkg-old
+        /etc/a.conf is the package's, and yours is gone
+        /etc/a.conf is the package's new one
+        /etc/a.conf is new
+        /etc/a.conf is gone
+        nothing
+        /etc/a.conf is there again, though you had removed it
+        /etc/a.conf is still removed; the package's is /etc/a.conf.dpkg-dist
+        /etc/a.conf is gone; yours is /etc/a.conf.dpkg-bak
+        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-new
+        nothing
+        "#);
+    }
+
+    #[test]
+    fn what_nobody_else_kept_is_kept_with_its_mode_and_not_through_a_link() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, old) = (directory.path().join("a.conf"), directory.path().join("a.conf.dpkg-old"));
+        fs::write(&path, "mine").expect("written");
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("mode set");
+        let content = Content::of(&path, b"mine".to_vec()).expect("there");
+        fs::write(&path, "theirs").expect("written");
+        std::os::unix::fs::symlink(&path, &old).expect("linked");
+        assert_eq!(content.put_beside(&path).expect("written"), old);
+        assert_eq!(fs::read(&path).expect("there"), b"theirs");
+        assert_eq!(fs::read(&old).expect("there"), b"mine");
+        assert_eq!(old.symlink_metadata().expect("there").mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn an_edited_file_that_was_moved_is_still_the_admins() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        let entry = |name: &str, fate: Fate, before: Option<&str>, after: Option<&str>| Entry {
+            path: path(name),
+            fate,
+            other: None,
+            sha256_before: before.map(str::to_owned),
+            sha256_after: after.map(str::to_owned),
+        };
+        put(&path("to.conf"), UNPACKED, "theirs");
+        let edited = |name: &str, edited: bool| (path(name), Before { edited, ..Before::default() });
+        let files = BTreeMap::from([edited("from.conf", true), edited("same.conf", false)]);
+        let mut entries = [
+            entry("from.conf", Fate::Removed, Some("mine"), None),
+            entry("other.conf", Fate::New, None, Some("same")),
+            entry("same.conf", Fate::Removed, Some("same"), None),
+            entry("to.conf", Fate::New, None, Some("mine")),
+        ];
+        Ledger { files, packages: Vec::new() }.follow_moves(&mut entries);
+        let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
+        insta::assert_snapshot!(told.join("\n"), @r"
+        /etc/from.conf is gone; yours is /etc/to.conf
+        /etc/other.conf is new
+        /etc/same.conf is gone
+        /etc/to.conf is yours; the package's is /etc/to.conf.dpkg-new
+        ");
+    }
+
+    #[test]
+    fn the_other_version_lies_beside_what_a_link_points_to() {
+        let directory = tempfile::tempdir().expect("a directory");
+        fs::create_dir(directory.path().join("real")).expect("created");
+        let (link, target) = (directory.path().join("a.conf"), directory.path().join("real/a.conf"));
+        fs::write(&target, "mine").expect("written");
+        std::os::unix::fs::symlink(&target, &link).expect("linked");
+        put(&target, ".dpkg-dist", "theirs");
+        assert_eq!(others_of(&link).len(), 1);
+    }
+
+    #[test]
+    fn lines_of_ucf_that_are_none_are_passed_over() {
+        let read = parse_ucf("d41d8  /etc/default/x y\n\nnonsense\nabc relative\n");
+        assert_eq!(read, [(PathBuf::from("/etc/default/x y"), "d41d8".to_owned())]);
+    }
+}

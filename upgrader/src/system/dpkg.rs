@@ -1,0 +1,338 @@
+//! What dpkg is asked: installed packages, their conffiles, what is half-done.
+
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::config::product::ConffilePolicy;
+use crate::paths::Paths;
+use crate::system::command::Program;
+use crate::system::unattended::{dpkg_options, unattended};
+
+/// A package that dpkg knows of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// Its architecture.
+    pub architecture: String,
+    /// Its version; that of the files on disk, also when it is only unpacked.
+    pub version: String,
+    /// True if the admin holds it.
+    pub held: bool,
+    /// dpkg's word for its state: `installed`, `half-configured`, `config-files` …
+    pub status: String,
+    /// True if dpkg was interrupted so badly that it has to be installed again.
+    pub needs_reinstallation: bool,
+    /// What it takes on disk, in kibibytes.
+    pub installed_size: u64,
+}
+
+impl Package {
+    /// True if its files are on the machine.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        !matches!(self.status.as_str(), "not-installed" | "config-files") && !self.version.is_empty()
+    }
+}
+
+/// Every package that dpkg knows of.
+pub fn packages() -> Result<Vec<Package>> {
+    Ok(parse_packages(&Program::new("dpkg-query").args(["--show", PACKAGES]).output()?))
+}
+
+/// What [`parse_packages`] reads.
+const PACKAGES: &str = "--showformat=${Package}\t${Architecture}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\t\
+                        ${db:Status-Eflag}\t${Installed-Size}\n";
+
+/// A conffile as dpkg has it in its database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conffile {
+    /// The package that ships it, as it was asked for.
+    pub package: String,
+    /// Where it is.
+    pub path: String,
+    /// The MD5 sum, in hex, of the file that the package brought.
+    pub shipped: String,
+    /// True if the installed version of the package does not ship it any more.
+    pub obsolete: bool,
+}
+
+/// The conffiles of these packages. Packages that are not there have none.
+pub fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
+    let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
+    let mut listing = String::new();
+    let mut packages = packages.into_iter().peekable();
+    if packages.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    // It fails if one of them is not there, and has told of the others by then.
+    query.args(packages).each_line_of_stdout(&mut |line| {
+        listing.push_str(line);
+        listing.push('\n');
+    })?;
+    Ok(parse_conffiles(&listing))
+}
+
+/// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
+pub fn installed_version(package: &str) -> Result<Option<String>> {
+    Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
+}
+
+/// A file of a package that is not what the package brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Modified {
+    /// Where it is.
+    pub path: String,
+    /// True if it is a conffile.
+    pub is_conffile: bool,
+}
+
+/// The files of these packages that were modified or removed since they were installed. Reads all of them.
+pub fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
+    let mut packages = packages.peekable();
+    if packages.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let mut modified = Vec::new();
+    // It fails if there are any.
+    Program::new("dpkg")
+        .arg("--verify")
+        .args(packages)
+        .each_line_of_stdout(&mut |line| modified.extend(parse_verified(line)))?;
+    Ok(modified)
+}
+
+/// Reads a line of `dpkg --verify`: what was found, `c` for a conffile, and the path.
+fn parse_verified(line: &str) -> Option<Modified> {
+    let (what, path) = line.split_at_checked(line.find('/')?)?;
+    Some(Modified { path: path.to_owned(), is_conffile: what.trim_end().ends_with(" c") })
+}
+
+/// True if one version is newer than another, by dpkg's order of versions.
+pub fn is_newer(version: &str, than: &str) -> Result<bool> {
+    Program::new("dpkg").args(["--compare-versions", version, "gt", than]).succeeds()
+}
+
+/// True if the admin has put a package on hold.
+pub fn is_held(package: &str) -> Result<bool> {
+    Ok(packages()?.iter().any(|found| found.name == package && found.held))
+}
+
+/// True if dpkg was killed in the middle of its work: it keeps what it had not yet put into its database in files whose names
+/// are numbers (as apt's `debSystem::CheckUpdates` looks for them).
+pub fn was_interrupted(paths: &Paths) -> Result<bool> {
+    let directory = paths.dpkg_updates();
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        entries => entries.with_context(|| directory.display().to_string())?,
+    };
+    for entry in entries {
+        if entry?.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The package whose files a file of `/var/lib/dpkg/info` lists: `libc6` of `libc6:amd64.list`. `None` if it is no such list.
+#[must_use]
+pub fn package_of_list(file_name: &OsStr) -> Option<&str> {
+    let name = file_name.to_str()?.strip_suffix(".list")?;
+    Some(name.split_once(':').map_or(name, |(name, _architecture)| name))
+}
+
+/// The paths in a list of `/var/lib/dpkg/info`, one a line; the root directory, which is in each, is left out.
+pub fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
+    list.split(|byte| *byte == b'\n')
+        .map(|line| Path::new(OsStr::from_bytes(line)))
+        .filter(|path| path.is_absolute() && path.file_name().is_some())
+}
+
+/// A path whose file dpkg puts elsewhere (dpkg-divert(1)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diversion {
+    /// The path as packages have it.
+    pub from: PathBuf,
+    /// Where the file is instead.
+    pub to: PathBuf,
+    /// The package that asked for it, and whose own file is not diverted; `:` if the admin did.
+    pub by: String,
+}
+
+/// Reads `/var/lib/dpkg/diversions`: three lines each.
+#[must_use]
+pub fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
+    lines
+        .chunks_exact(3)
+        .map(|lines| Diversion {
+            from: path(lines[0]),
+            to: path(lines[1]),
+            by: String::from_utf8_lossy(lines[2]).into_owned(),
+        })
+        .collect()
+}
+
+/// Configures every package that is unpacked, without a question from anybody.
+pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", "--pending"]);
+    unattended(dpkg, conffiles).lines(line)
+}
+
+/// Configures a package that is unpacked, without a question from anybody. What dpkg had not yet put into its database when it was killed
+/// it puts there first, whatever becomes of the package.
+pub fn configure(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", package]);
+    unattended(dpkg, conffiles).lines(line)
+}
+
+/// Reads lines of seven fields with tabs in between; lines of another form are passed over.
+fn parse_packages(listing: &str) -> Vec<Package> {
+    listing
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            let [name, architecture, version, want, status, error, size] = fields[..] else { return None };
+            Some(Package {
+                name: name.to_owned(),
+                architecture: architecture.to_owned(),
+                version: version.to_owned(),
+                held: want == "hold",
+                status: status.to_owned(),
+                needs_reinstallation: error == "reinstreq",
+                installed_size: size.parse().unwrap_or_default(),
+            })
+        })
+        .collect()
+}
+
+/// Reads `>package` lines, each followed by ` path md5sum` lines with flags at their end. A path may have blanks in it.
+fn parse_conffiles(listing: &str) -> Vec<Conffile> {
+    let mut package = "";
+    let mut conffiles = Vec::new();
+    for line in listing.lines() {
+        if let Some(name) = line.strip_prefix('>') {
+            package = name;
+            continue;
+        }
+        let mut rest = line.trim();
+        let mut obsolete = false;
+        for flag in [" obsolete", " remove-on-upgrade"] {
+            if let Some(before) = rest.strip_suffix(flag) {
+                obsolete = true;
+                rest = before;
+            }
+        }
+        let Some((path, shipped)) = rest.rsplit_once(' ') else { continue };
+        if path.starts_with('/') {
+            let (package, path, shipped) = (package.to_owned(), path.to_owned(), shipped.to_owned());
+            conffiles.push(Conffile { package, path, shipped, obsolete });
+        }
+    }
+    conffiles
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_interrupted_dpkg_is_known_by_the_numbers_it_leaves() {
+        let root = tempfile::tempdir().expect("a directory");
+        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        assert!(!was_interrupted(&paths).expect("absent"));
+        std::fs::create_dir_all(paths.dpkg_updates()).expect("created");
+        std::fs::write(paths.dpkg_updates().join("tmp.i"), "").expect("written");
+        assert!(!was_interrupted(&paths).expect("readable"));
+        std::fs::write(paths.dpkg_updates().join("0003"), "").expect("written");
+        assert!(was_interrupted(&paths).expect("readable"));
+    }
+
+    #[test]
+    fn only_what_is_there_is_present() {
+        let listing = "xivo\tall\t1:2023.1-rc1\thold\tinstalled\tok\t12\n\
+                       old\tall\t1.0\tdeinstall\tconfig-files\tok\t\n\
+                       virtual\tall\t\tunknown\tnot-installed\tok\t\n\
+                       half\tamd64\t12.04\tinstall\thalf-installed\treinstreq\t7\n\
+                       nonsense\n";
+        let packages = parse_packages(listing);
+        let names = |wanted: fn(&Package) -> bool| -> Vec<&str> {
+            packages.iter().filter(|package| wanted(package)).map(|package| package.name.as_str()).collect()
+        };
+        assert_eq!(packages.len(), 4);
+        assert_eq!(names(Package::is_present), ["xivo", "half"]);
+        assert_eq!(names(|package| package.held), ["xivo"]);
+        assert_eq!(names(|package| package.needs_reinstallation), ["half"]);
+        assert_eq!(packages[0].installed_size, 12);
+    }
+
+    #[test]
+    fn conffiles_are_read_with_blanks_in_their_names_and_flags_behind() {
+        let listing = ">xivo\n /etc/xivo/xivo.conf aaaa\n /etc/a b.conf bbbb obsolete\n\n>asterisk:amd64\n\n>x\n \n junk\n \
+                       /etc/gone newconffile remove-on-upgrade\n";
+        let conffiles: Vec<String> = parse_conffiles(listing)
+            .iter()
+            .map(|file| format!("{} {} {} {}", file.package, file.path, file.shipped, file.obsolete))
+            .collect();
+        assert_eq!(
+            conffiles,
+            ["xivo /etc/xivo/xivo.conf aaaa false", "xivo /etc/a b.conf bbbb true", "x /etc/gone newconffile true"]
+        );
+    }
+
+    #[test]
+    fn a_list_of_files_is_read_whatever_is_in_their_names() {
+        assert_eq!(package_of_list(OsStr::new("libc6:amd64.list")), Some("libc6"));
+        assert_eq!(package_of_list(OsStr::new("bash.list")), Some("bash"));
+        assert_eq!(package_of_list(OsStr::new("bash.md5sums")), None);
+        let paths: Vec<_> = listed(b"/.\n/usr\n/usr/a b\xff\n\n").collect();
+        assert_eq!(paths, [Path::new("/usr"), Path::new(OsStr::from_bytes(b"/usr/a b\xff"))]);
+    }
+
+    #[test]
+    fn a_diversion_is_three_lines() {
+        let diversions = parse_diversions(b"/bin/sh\n/bin/sh.distrib\ndash\n/usr/sbin/x\n/usr/sbin/x.real\n:\n");
+        let read: Vec<_> =
+            diversions.iter().map(|it| format!("{} {} {}", it.from.display(), it.to.display(), it.by)).collect();
+        assert_eq!(read, ["/bin/sh /bin/sh.distrib dash", "/usr/sbin/x /usr/sbin/x.real :"]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_listing_is_too_strange(text in "(?s).{0,200}", mark in "(>| /etc/|\t){0,7}") {
+            for text in [&text, &format!("{mark}{text}"), &format!("{text}\n{mark}{text}")] {
+                parse_packages(text);
+                parse_conffiles(text);
+            }
+        }
+
+        #[test]
+        fn every_package_and_every_conffile_of_a_listing_is_read(
+            packages in prop::collection::vec(("[a-z][a-z0-9+.-]{1,5}", "[0-9][0-9a-z.+~:-]{0,8}", any::<bool>(), any::<u32>()), 0..8),
+        ) {
+            let line = |(name, version, there, size): &(String, String, bool, u32)| {
+                let status = if *there { "half-configured" } else { "config-files" };
+                format!("{name}\tall\t{version}\tinstall\t{status}\tok\t{size}\n")
+            };
+            let read = parse_packages(&packages.iter().map(line).collect::<String>());
+            prop_assert_eq!(read.len(), packages.len());
+            for (read, (name, version, there, size)) in read.iter().zip(&packages) {
+                prop_assert_eq!((&read.name, &read.version, read.is_present()), (name, version, *there));
+                prop_assert_eq!(read.installed_size, u64::from(*size));
+            }
+            let conffile = |(name, version, ..): &(String, String, bool, u32)| format!(">{name}\n /etc/{version} x y0\n");
+            let read = parse_conffiles(&packages.iter().map(conffile).collect::<String>());
+            prop_assert_eq!(read.len(), packages.len());
+            for (read, (name, version, ..)) in read.iter().zip(&packages) {
+                prop_assert_eq!((&read.package, &read.path), (name, &format!("/etc/{version} x")));
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Somebody else who works with packages.
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
+
+use crate::exit::{Exit, Failure};
+use crate::model::event::{Event, Events};
+
+/// The locks of apt and dpkg, in the order in which they take them (apt's `apt-pkg/deb/debsystem.cc` and `acquire.cc`).
+const LOCKS: [&str; 4] =
+    ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock", "var/lib/apt/lists/lock", "var/cache/apt/archives/lock"];
+
+/// How often to look again.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Waits until nobody else works with packages, and tells each second who does.
+///
+/// # Errors
+/// If somebody still does after this long: nothing was changed.
+pub fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()> {
+    let deadline = Instant::now() + limit;
+    while let Some(who) = holder(root) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::new(format!("somebody else works with packages: {who}"))
+                .remedy("Wait until it has ended, then start again.")
+                .exit(Exit::Unchanged)
+                .into());
+        }
+        // Rounded up: a wait that has just begun has all its time left.
+        events.tell(Event::Waiting { who, seconds: left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX) });
+        std::thread::sleep(STEP.min(left));
+    }
+    Ok(())
+}
+
+/// Who holds one of the locks now: `apt-get (process 123)`.
+#[must_use]
+pub fn holder(root: &Path) -> Option<String> {
+    LOCKS.iter().find_map(|lock| holder_of(&root.join(lock)))
+}
+
+/// Who holds a POSIX record lock on a file (fcntl(2), `F_GETLK`).
+fn holder_of(path: &Path) -> Option<String> {
+    // Only whoever may write a file can ask whether it could lock it for writing.
+    let file = File::options().read(true).write(true).open(path).ok()?;
+    let question =
+        Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
+    let held = fcntl_getlk(&file, &question).ok()??;
+    // A process of another container has no number here.
+    let Some(process) = held.pid.map(rustix::process::Pid::as_raw_nonzero) else {
+        return Some("somebody unseen".to_owned());
+    };
+    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = if name.trim().is_empty() { "somebody" } else { name.trim() };
+    Some(format!("{name} (process {process})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_nobody_holds_and_one_that_is_not_there_have_no_holder() {
+        let root = tempfile::tempdir().expect("a directory");
+        assert_eq!(holder(root.path()), None);
+        std::fs::create_dir_all(root.path().join("var/lib/dpkg")).expect("created");
+        std::fs::write(root.path().join(LOCKS[0]), "").expect("written");
+        assert_eq!(holder(root.path()), None);
+        assert!(wait(root.path(), Duration::ZERO, &mut Events::default()).is_ok());
+    }
+}

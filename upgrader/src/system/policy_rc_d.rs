@@ -1,0 +1,195 @@
+//! What maintainer scripts may do to the product's services meanwhile.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::paths::Paths;
+
+/// What the first lines of our policy are: how it is told from anybody else's.
+const MARK: &str = "#!/bin/sh\n# Written by the upgrader";
+
+/// While it lives, maintainer scripts neither start, stop nor restart the product's services: each is restarted once, in order,
+/// when the packages are done. Every other service is for them to decide as ever.
+///
+/// It is a policy-rc.d (the interface of invoke-rc.d(8) and deb-systemd-invoke(1)). An admin's own is asked for everything that
+/// is not about the product, and is back in its place afterwards. Should this process be killed, the file holds nothing back
+/// any more: it acts only as long as the run's lock is held.
+#[derive(Debug)]
+pub struct Policy {
+    path: PathBuf,
+    admins: PathBuf,
+}
+
+impl Policy {
+    /// Holds back what maintainer scripts would do to these services.
+    pub fn hold_back(paths: &Paths, services: &[String]) -> Result<Self> {
+        let policy = Self { path: paths.policy(), admins: paths.admins_policy() };
+        policy.clear()?;
+        if policy.path.symlink_metadata().is_ok() {
+            rename(&policy.path, &policy.admins)?;
+            sync_directory_of(&policy.path)?;
+        }
+        let text = script(services, &paths.lock(), &policy.admins);
+        let new = policy.path.with_extension("new");
+        write(&new, &text)
+            .inspect_err(|_| {
+                // Half of it is of no use to anybody: the disk may be full.
+                let _ = fs::remove_file(&new);
+            })
+            .with_context(|| new.display().to_string())?;
+        // From one moment to the next, also if the power goes: a policy that is half-written would say anything.
+        rename(&new, &policy.path)?;
+        sync_directory_of(&policy.path)?;
+        Ok(policy)
+    }
+
+    /// Removes what an earlier run may have left, and puts an admin's own policy back into its place.
+    pub fn remove_left_over(paths: &Paths) -> Result<()> {
+        Self { path: paths.policy(), admins: paths.admins_policy() }.clear()
+    }
+
+    fn clear(&self) -> Result<()> {
+        match fs::read(&self.path) {
+            Ok(text) if text.starts_with(MARK.as_bytes()) => {
+                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
+            }
+            // Nobody's policy is empty: of ours that is what a power cut can leave.
+            Ok(text) if text.is_empty() && self.admins.symlink_metadata().is_ok() => {
+                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
+            }
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
+        }
+        // Asked first: on a filesystem that is read-only, renaming what is not there fails for that reason.
+        if self.admins.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        fs::rename(&self.admins, &self.path).with_context(|| self.admins.display().to_string())
+    }
+}
+
+impl Drop for Policy {
+    fn drop(&mut self) {
+        // What cannot be removed is harmless without the lock, and the next run removes it.
+        let _ = self.clear();
+    }
+}
+
+/// Writes a program, and comes back when it is on the disk.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(text.as_bytes())?;
+    file.set_permissions(fs::Permissions::from_mode(0o755))?;
+    file.sync_all()
+}
+
+fn sync_directory_of(path: &Path) -> Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let sync = || File::open(directory)?.sync_all();
+    sync().with_context(|| directory.display().to_string())
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("{} cannot be renamed to {}", from.display(), to.display()))
+}
+
+/// The policy itself. 101 is "not allowed", 0 is "allowed" (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
+fn script(services: &[String], lock: &Path, admins: &Path) -> String {
+    // A service may be many: postgresql's scripts speak of postgresql@15-main, and of postgresql@15-* for all of them.
+    let pattern = |service: &String| {
+        let name = service.trim_end_matches(".service");
+        if name.contains('@') { name.to_owned() } else { format!("{name}|{name}@*") }
+    };
+    let patterns: Vec<String> = services.iter().map(pattern).collect();
+    format!(
+        "{MARK} while packages change; it holds back nothing once {lock} is free.\n\
+         service=$1\n\
+         # invoke-rc.d passes its own option on.\n\
+         if [ \"$service\" = --quiet ]; then service=$2; fi\n\
+         service=${{service%.service}}\n\
+         if ! flock --nonblock --shared {lock} true 2>/dev/null; then\n\
+         \tcase \"$service\" in {patterns}) exit 101 ;; esac\n\
+         fi\n\
+         if [ -x {admins} ]; then exec {admins} \"$@\"; fi\n\
+         exit 0\n",
+        lock = lock.display(),
+        admins = admins.display(),
+        patterns = patterns.join("|"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::command::Program;
+    use crate::system::lock::Lock;
+
+    /// A root directory with what a policy needs.
+    fn machine() -> (tempfile::TempDir, Paths) {
+        let root = tempfile::tempdir().expect("a directory");
+        for directory in ["usr/sbin", "run"] {
+            fs::create_dir_all(root.path().join(directory)).expect("created");
+        }
+        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        (root, paths)
+    }
+
+    fn allows(paths: &Paths, service: &str) -> bool {
+        Program::new(paths.policy()).args([service, "restart"]).succeeds().expect("it runs")
+    }
+
+    fn services() -> Vec<String> {
+        vec!["postgresql".to_owned(), "asterisk.service".to_owned()]
+    }
+
+    #[test]
+    fn only_the_products_services_are_held_back_and_only_while_a_run_lives() {
+        let (_root, paths) = machine();
+        let lock = Lock::take(&paths.lock()).expect("free");
+        let policy = Policy::hold_back(&paths, &services()).expect("written");
+        for service in ["postgresql", "postgresql.service", "asterisk", "postgresql@15-main.service", "postgresql@15-*"]
+        {
+            assert!(!allows(&paths, service), "{service}");
+        }
+        let quietly = Program::new(paths.policy()).args(["--quiet", "asterisk", "restart"]).succeeds();
+        assert!(!quietly.expect("it runs"), "invoke-rc.d --quiet gets around it");
+        assert!(allows(&paths, "ssh") && allows(&paths, "postgresql-common"));
+        drop(lock);
+        assert!(allows(&paths, "postgresql"), "nobody works, and it still holds back");
+        drop(policy);
+        assert!(!paths.policy().exists(), "it was left behind");
+    }
+
+    #[test]
+    fn the_admins_own_policy_is_respected_and_comes_back() {
+        let (_root, paths) = machine();
+        let own = "#!/bin/sh\n[ \"$1\" != ssh ] || exit 101\n";
+        fs::write(paths.policy(), own).expect("written");
+        fs::set_permissions(paths.policy(), fs::Permissions::from_mode(0o755)).expect("mode set");
+        let _lock = Lock::take(&paths.lock()).expect("free");
+        let policy = Policy::hold_back(&paths, &services()).expect("written");
+        assert!(!allows(&paths, "ssh") && !allows(&paths, "asterisk") && allows(&paths, "cron"));
+        // Killed: nobody cleans up. The next run starts from what is there.
+        std::mem::forget(policy);
+        drop(Policy::hold_back(&paths, &services()).expect("written"));
+        assert_eq!(fs::read_to_string(paths.policy()).expect("it is back"), own);
+        assert!(!paths.admins_policy().exists());
+        Policy::remove_left_over(&paths).expect("nothing to do");
+        assert_eq!(fs::read_to_string(paths.policy()).expect("it stays"), own);
+    }
+
+    #[test]
+    fn what_a_power_cut_leaves_of_ours_does_not_take_the_place_of_the_admins() {
+        let (_root, paths) = machine();
+        fs::write(paths.policy(), "").expect("written");
+        fs::write(paths.admins_policy(), "#!/bin/sh\nexit 101\n").expect("written");
+        drop(Policy::hold_back(&paths, &services()).expect("written"));
+        assert_eq!(fs::read_to_string(paths.policy()).expect("it is back"), "#!/bin/sh\nexit 101\n");
+        assert!(!paths.admins_policy().exists());
+    }
+}

@@ -1,0 +1,230 @@
+//! What still runs files that were replaced on disk, and whose it is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::cgroup::{Owner, owner};
+use self::script::{Main, files_of_module, is_interpreter, main_of};
+
+pub mod cgroup;
+pub mod maps;
+pub mod script;
+
+/// The unit of times in `/proc/PID/stat`: the kernel's `USER_HZ`, 100 on every architecture of a Debian release.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// A script that changed this shortly after its process began is the one that the process read: the times of files and those
+/// of processes are not equally fine.
+const TOLERANCE: Duration = Duration::from_millis(100);
+
+/// The processes of a machine, as its proc(5) tells.
+#[derive(Debug)]
+pub struct Processes {
+    proc: PathBuf,
+    root: PathBuf,
+    /// When the machine was booted, by today's clock.
+    boot: SystemTime,
+}
+
+/// What still runs files that were replaced or removed on disk.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Obsolete {
+    /// systemd itself, and the file.
+    pub manager: Option<String>,
+    /// Services of the system by the names of their units.
+    pub services: BTreeMap<String, Old>,
+    /// The sessions of persons and their own service managers, by the names of their units.
+    pub sessions: BTreeSet<String>,
+    /// The names of programs that belong to no service.
+    pub others: BTreeSet<String>,
+}
+
+/// What a service runs that was replaced.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Old {
+    /// One of the files.
+    pub file: String,
+    /// The service's processes that run such files.
+    pub processes: Vec<u32>,
+}
+
+impl Processes {
+    /// The processes of the machine that this program runs on.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        // The time since boot goes on while a machine sleeps, and setting the clock does not change it.
+        let up = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+        let boot = SystemTime::now().checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH);
+        Self { proc: PathBuf::from("/proc"), root: PathBuf::from("/"), boot }
+    }
+
+    /// Every process that runs files which were replaced or removed. Those of containers are left out, and this one
+    /// with the systemd-run that waits for its end.
+    ///
+    /// Only root sees those of others; processes that cannot be looked at, and those that end meanwhile, are passed over.
+    ///
+    /// # Errors
+    /// If there is no proc file system.
+    pub fn obsolete(&self) -> Result<Obsolete> {
+        let mut found = Obsolete::default();
+        let entries = self.proc.read_dir().with_context(|| self.proc.display().to_string())?;
+        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        for id in ids.filter(|id| *id != std::process::id()) {
+            if let Some(file) = self.replaced_file(id).filter(|_| !self.is_contained(id) && !self.has_started_us(id)) {
+                self.add(&mut found, id, file);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A file that a process runs and that was replaced or removed on disk, if there is one.
+    #[must_use]
+    pub fn replaced_file(&self, process: u32) -> Option<String> {
+        let maps = fs::read(self.file(process, "maps")).ok()?;
+        // Threads of the kernel and processes that have ended map nothing.
+        if maps.is_empty() {
+            return None;
+        }
+        maps::replaced(&maps).or_else(|| self.replaced_script(process))
+    }
+
+    /// The unit of the service that this program runs in, if it runs in one.
+    #[must_use]
+    pub fn own_service(&self) -> Option<String> {
+        match self.owner(std::process::id()) {
+            Owner::Service(unit) => Some(unit),
+            _ => None,
+        }
+    }
+
+    /// True for the program of systemd's that started this one as a service.
+    fn has_started_us(&self, process: u32) -> bool {
+        self.own_service().is_some_and(|own| self.starts(process, &own))
+    }
+
+    /// True if a process was told to start a unit of this name.
+    fn starts(&self, process: u32, unit: &str) -> bool {
+        let arguments = fs::read(self.file(process, "cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(unit.as_bytes()))
+    }
+
+    fn add(&self, found: &mut Obsolete, id: u32, file: String) {
+        match self.owner(id) {
+            _ if id == 1 => found.manager = Some(file),
+            Owner::Container => {}
+            Owner::Service(unit) => {
+                let old = found.services.entry(unit).or_default();
+                old.file = file;
+                old.processes.push(id);
+            }
+            Owner::Session(unit) => {
+                found.sessions.insert(unit);
+            }
+            Owner::Nobody => {
+                let name = fs::read(self.file(id, "comm")).unwrap_or_default();
+                found.others.insert(String::from_utf8_lossy(&name).trim_end().to_owned());
+            }
+        }
+    }
+
+    fn owner(&self, process: u32) -> Owner {
+        let text = fs::read(self.file(process, "cgroup")).unwrap_or_default();
+        owner(&String::from_utf8_lossy(&text))
+    }
+
+    /// True for a process that counts its processes from 1 anew, as containers do.
+    fn is_contained(&self, process: u32) -> bool {
+        let namespace = |process| fs::read_link(self.file(process, "ns/pid")).ok();
+        // Where the namespaces cannot be seen, the control group decides alone.
+        namespace(1).zip(namespace(process)).is_some_and(|(ours, its)| ours != its)
+    }
+
+    /// The script that a process runs, if a package or a person replaced it since.
+    fn replaced_script(&self, process: u32) -> Option<String> {
+        let program = fs::read_link(self.file(process, "exe")).ok()?;
+        if !is_interpreter(&program) {
+            return None;
+        }
+        let script = self.script(process)?;
+        let name = script.to_string_lossy().into_owned();
+        if maps::is_short_lived(&name) {
+            return None;
+        }
+        let began = self.began(process)? + TOLERANCE;
+        let file = self.below_root(&script).metadata().ok()?;
+        let changed = file.modified().is_ok_and(|time| time > began)
+            // Packages bring their files with the time at which they were packed.
+            || (changed_inode(&file) > began && self.was_replaced_by_package(&script, began));
+        changed.then_some(name)
+    }
+
+    /// The main script of an interpreter, by its path from the root.
+    fn script(&self, process: u32) -> Option<PathBuf> {
+        match main_of(&fs::read(self.file(process, "cmdline")).ok()?)? {
+            Main::File(path) if path.starts_with('/') => Some(PathBuf::from(path)),
+            Main::File(path) => Some(fs::read_link(self.file(process, "cwd")).ok()?.join(path)),
+            Main::Module(name) => files_of_module(&name).into_iter().find(|path| self.below_root(path).exists()),
+        }
+    }
+
+    /// When a process began, by today's clock.
+    fn began(&self, process: u32) -> Option<SystemTime> {
+        let ticks = ticks_at_start(&fs::read(self.file(process, "stat")).ok()?)?;
+        self.boot.checked_add(Duration::from_millis(ticks.checked_mul(1000 / TICKS_PER_SECOND)?))
+    }
+
+    /// True if a package that has this file was unpacked after a time. dpkg writes a package's list of files anew then. The
+    /// time of the file's inode would not do: a hard link to a file changes that as well.
+    fn was_replaced_by_package(&self, file: &Path, after: SystemTime) -> bool {
+        let wanted = names_of(file);
+        let Ok(lists) = self.root.join("var/lib/dpkg/info").read_dir() else { return false };
+        lists.filter_map(Result::ok).any(|list| {
+            let path = list.path();
+            path.extension() == Some(OsStr::new("list"))
+                && list.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|time| time > after)
+                && fs::read(&path).is_ok_and(|text| {
+                    text.split(|byte| *byte == b'\n').any(|line| wanted.iter().any(|name| name == line))
+                })
+        })
+    }
+
+    fn file(&self, process: u32, name: &str) -> PathBuf {
+        self.proc.join(process.to_string()).join(name)
+    }
+
+    fn below_root(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+/// The time at which anything about a file's inode changed last.
+fn changed_inode(file: &fs::Metadata) -> SystemTime {
+    use std::os::unix::fs::MetadataExt as _;
+    let (seconds, nanoseconds) = (u64::try_from(file.ctime()), u32::try_from(file.ctime_nsec()));
+    let since = Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default());
+    SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// The names that a file may have in a package: with /bin and /usr/bin being one directory, packages name either.
+fn names_of(file: &Path) -> Vec<Vec<u8>> {
+    let name = file.as_os_str().as_encoded_bytes();
+    let other = name.strip_prefix(b"/usr").map_or_else(|| [b"/usr", name].concat(), <[u8]>::to_vec);
+    vec![name.to_vec(), other]
+}
+
+/// Reads when a process began, in ticks since boot, from `/proc/PID/stat` (proc(5)): the 22nd field. The second is
+/// the program's name in brackets, in which anything may stand.
+fn ticks_at_start(stat: &[u8]) -> Option<u64> {
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let text = std::str::from_utf8(&stat[end_of_name + 1..]).ok()?;
+    text.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,217 @@
+//! Whether the machine should be rebooted, and why.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::model::plan::{ChangeKind, Plan};
+
+/// Packages whose old version stays in use until the machine is rebooted, and why.
+const STAYS_IN_USE: [(&[&str], &str); 2] = [
+    (&["libc6", "libc6.1"], "programs that were not restarted still use the old one"),
+    (&["dbus", "dbus-daemon", "dbus-broker"], "the message bus cannot be restarted on a machine that is in use"),
+];
+
+/// Why a machine should be rebooted, one reason a line; none if it need not be.
+///
+/// `root` is its root directory, and `plan` what has been changed since it was booted, if that is known.
+#[must_use]
+pub fn reasons(root: &Path, plan: Option<&Plan>) -> Vec<String> {
+    let mut reasons = Vec::new();
+    reasons.extend(newer_kernel(root));
+    for change in plan.iter().flat_map(|plan| &plan.changes) {
+        let package = change.package.split(':').next().unwrap_or_default();
+        let stays = STAYS_IN_USE.iter().find(|(packages, _)| packages.contains(&package));
+        if let (Some((_, why)), ChangeKind::Upgrade { from, to }) = (stays, &change.kind) {
+            let reason = format!("{package} {from} -> {to}: {why}");
+            // One package for two architectures is one reason.
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+        }
+    }
+    reasons.extend(asked_for(root));
+    reasons
+}
+
+/// What packages ask for: `/run/reboot-required`, and in `/run/reboot-required.pkgs` who they are (update-notifier's
+/// `notify-reboot-required`, which kernels and libraries call).
+fn asked_for(root: &Path) -> Option<String> {
+    // On many machines it is below /var/run, which is the same.
+    let file = root.join("run/reboot-required");
+    if !file.exists() {
+        return None;
+    }
+    let packages = fs::read(root.join("run/reboot-required.pkgs")).unwrap_or_default();
+    let packages = String::from_utf8_lossy(&packages);
+    let packages: BTreeSet<&str> = packages.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let packages: Vec<&str> = packages.into_iter().collect();
+    Some(match packages.join(" ") {
+        none if none.is_empty() => "a package asks for it (/run/reboot-required)".to_owned(),
+        packages => format!("asked for by {packages} (/run/reboot-required)"),
+    })
+}
+
+/// A kernel that is installed and newer than the one that runs.
+fn newer_kernel(root: &Path) -> Option<String> {
+    // A container runs its host's kernel, whatever is installed in it. systemd leaves this file in each.
+    if root.join("run/systemd/container").exists() {
+        return None;
+    }
+    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+    let running = read("proc/sys/kernel/osrelease")?;
+    let running = running.trim();
+    let installed = kernels(&root.join("boot"));
+    let newest = installed.iter().filter(|kernel| flavour(kernel) == flavour(running)).max_by(|a, b| compare(a, b))?;
+    if compare(newest, running) == Ordering::Greater {
+        return Some(format!("kernel {newest} is installed, {running} is running"));
+    }
+    // Small updates keep the name and the place of a kernel.
+    let built = read("proc/sys/kernel/version")?;
+    let (running_package, status) = (package_version(&built)?, read("var/lib/dpkg/status")?);
+    let installed_package = installed_version(&status, &format!("linux-image-{running}"))?;
+    (installed_package != running_package)
+        .then(|| format!("kernel {running} is installed as {installed_package}, {running_package} is running"))
+}
+
+/// The releases of the kernels in a directory: `6.1.0-13-amd64` for each `vmlinuz-6.1.0-13-amd64`.
+fn kernels(boot: &Path) -> Vec<String> {
+    let Ok(entries) = boot.read_dir() else { return Vec::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names
+        .filter_map(|name| Some(name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("vmlinux-"))?.to_owned()))
+        // What dpkg is about to put there or take away, and what an admin kept.
+        .filter(|release| !["dpkg-new", "dpkg-tmp", "bak", "old"].iter().any(|end| release.ends_with(end)))
+        .collect()
+}
+
+/// What a kernel is for, the words at the end of its release: `amd64`, `cloud-amd64`, `rt-amd64`.
+fn flavour(release: &str) -> &str {
+    let words = release.rmatch_indices('-').map(|(dash, _)| &release[dash + 1..]);
+    words.take_while(|word| word.starts_with(|c: char| c.is_ascii_alphabetic())).last().unwrap_or_default()
+}
+
+/// Which release is newer: numbers are compared as numbers, all else as text.
+fn compare(left: &str, right: &str) -> Ordering {
+    pieces(left).cmp(pieces(right))
+}
+
+/// A release in pieces that can be compared: text, then a number, by turns.
+fn pieces(mut release: &str) -> impl Iterator<Item = (&str, u64)> {
+    std::iter::from_fn(move || {
+        if release.is_empty() {
+            return None;
+        }
+        let (text, rest) = release.split_at(release.find(|c: char| c.is_ascii_digit()).unwrap_or(release.len()));
+        let (number, rest) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
+        release = rest;
+        Some((text, if number.is_empty() { 0 } else { number.parse().unwrap_or(u64::MAX) }))
+    })
+}
+
+/// The version of the package in what Debian's kernels say of their build: `#1 SMP PREEMPT_DYNAMIC Debian 6.1.55-1 (2023-09-29)`.
+fn package_version(built: &str) -> Option<&str> {
+    built.split_once(" Debian ")?.1.split_whitespace().next()
+}
+
+/// A package's version in dpkg's status file, if it is installed.
+fn installed_version<'a>(status: &'a str, package: &str) -> Option<&'a str> {
+    let paragraph = status.split("\n\n").find(|paragraph| {
+        paragraph.lines().any(|line| line.strip_prefix("Package: ") == Some(package))
+            && paragraph.lines().any(|line| line.starts_with("Status: ") && line.ends_with(" installed"))
+    })?;
+    paragraph.lines().find_map(|line| line.strip_prefix("Version: "))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::plan::Change;
+
+    /// A machine in a directory, with these files.
+    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().expect("it has one")).expect("created");
+            fs::write(path, content).expect("written");
+        }
+        root
+    }
+
+    const RUNNING: (&str, &str) = ("proc/sys/kernel/osrelease", "6.1.0-9-amd64\n");
+
+    #[test]
+    fn a_newer_kernel_is_a_reason_and_an_older_or_other_one_is_not() {
+        let root = machine(&[RUNNING, ("boot/vmlinuz-6.1.0-9-amd64", ""), ("boot/vmlinuz-5.10.0-20-amd64", "")]);
+        assert!(reasons(root.path(), None).is_empty());
+        fs::write(root.path().join("boot/vmlinuz-6.1.0-13-rt-amd64"), "").expect("written");
+        fs::write(root.path().join("boot/vmlinuz-6.1.0-12-amd64.dpkg-new"), "").expect("written");
+        assert!(reasons(root.path(), None).is_empty(), "it is for another purpose, or not there yet");
+        fs::write(root.path().join("boot/vmlinuz-6.1.0-13-amd64"), "").expect("written");
+        assert_eq!(reasons(root.path(), None), ["kernel 6.1.0-13-amd64 is installed, 6.1.0-9-amd64 is running"]);
+        fs::create_dir_all(root.path().join("run/systemd")).expect("created");
+        fs::write(root.path().join("run/systemd/container"), "lxc").expect("written");
+        assert!(reasons(root.path(), None).is_empty(), "a container has no kernel of its own");
+    }
+
+    #[test]
+    fn a_kernel_that_was_replaced_under_its_name_is_a_reason() {
+        let status = |version: &str| {
+            format!(
+                "Package: libc6\nStatus: install ok installed\nVersion: 9\n\nPackage: linux-image-6.1.0-9-amd64\nStatus: install ok installed\nVersion: {version}\n"
+            )
+        };
+        let built = ("proc/sys/kernel/version", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.55-1 (2023-09-29)\n");
+        let kernel = ("boot/vmlinuz-6.1.0-9-amd64", "");
+        let root = machine(&[RUNNING, built, kernel, ("var/lib/dpkg/status", &status("6.1.55-1"))]);
+        assert!(reasons(root.path(), None).is_empty());
+        fs::write(root.path().join("var/lib/dpkg/status"), status("6.1.66-1")).expect("written");
+        assert_eq!(reasons(root.path(), None), ["kernel 6.1.0-9-amd64 is installed as 6.1.66-1, 6.1.55-1 is running"]);
+    }
+
+    #[test]
+    fn a_package_that_stays_in_use_is_a_reason_and_so_is_one_that_asks() {
+        let root =
+            machine(&[("run/reboot-required", ""), ("run/reboot-required.pkgs", "linux-base\nlibc6\nlinux-base\n")]);
+        let upgrade = |package: &str| Change {
+            package: package.to_owned(),
+            kind: ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() },
+            origins: Vec::new(),
+        };
+        let kind = ChangeKind::Install { to: "1".to_owned() };
+        let plan = Plan {
+            changes: vec![
+                upgrade("dbus"),
+                upgrade("libc6"),
+                upgrade("libc6:i386"),
+                upgrade("libc6-dev"),
+                Change { package: "dbus-broker".to_owned(), kind, origins: Vec::new() },
+            ],
+            ..Plan::default()
+        };
+        assert_eq!(
+            reasons(root.path(), Some(&plan)),
+            [
+                "dbus 1 -> 2: the message bus cannot be restarted on a machine that is in use",
+                "libc6 1 -> 2: programs that were not restarted still use the old one",
+                "asked for by libc6 linux-base (/run/reboot-required)"
+            ]
+        );
+        fs::remove_file(root.path().join("run/reboot-required.pkgs")).expect("removed");
+        assert_eq!(reasons(root.path(), None), ["a package asks for it (/run/reboot-required)"]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_kernels_are_called_nothing_breaks(left: String, right: String, built: String) {
+            let (_, _) = (flavour(&left), package_version(&built));
+            let _ = installed_version(&left, &right);
+            prop_assert_eq!(compare(&left, &right), compare(&right, &left).reverse());
+            prop_assert_eq!(compare(&left, &left), Ordering::Equal);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Signals in the middle of an upgrade.
+
+use std::io::Read as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::{Context as _, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use crate::system::command;
+
+/// True once signals end this process no more.
+static SHIELDED: AtomicBool = AtomicBool::new(false);
+
+/// From here on Ctrl-C, a terminal that goes away or a polite kill ends this process at once, and what it has started with it: a
+/// program in a process group of its own would go on unseen, with apt's locks in its hands.
+pub fn leave_when_asked() -> Result<()> {
+    let came = Arc::new(AtomicUsize::new(0));
+    let (mut reader, writer) = std::io::pipe().context("no pipe")?;
+    for signal in heard() {
+        let number = usize::try_from(signal).context("a signal's number")?;
+        flag::register_usize(signal, Arc::clone(&came), number).context("signals cannot be heard")?;
+        low_level::pipe::register(signal, writer.try_clone()?).context("signals cannot be heard")?;
+    }
+    std::thread::spawn(move || {
+        while reader.read_exact(&mut [0]).is_ok() {
+            if !SHIELDED.load(Ordering::SeqCst) {
+                command::end_all();
+                let signal = came.load(Ordering::SeqCst).try_into().unwrap_or(SIGTERM);
+                // As if nobody had listened: a shell that waits for this program knows what to do.
+                let _ = low_level::emulate_default_handler(signal);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// From here on neither Ctrl-C, nor a terminal that goes away, nor a polite kill ends this process: dpkg, in the middle of its
+/// work, would lose the reader of its output.
+pub fn shield() -> Result<()> {
+    watch().map(drop)
+}
+
+/// The same, and tells whether such a signal has come. For a process that only looks on and may leave.
+pub fn watch() -> Result<Arc<AtomicBool>> {
+    let came = Arc::new(AtomicBool::new(false));
+    for signal in heard() {
+        flag::register(signal, Arc::clone(&came)).context("signals cannot be held off")?;
+    }
+    SHIELDED.store(true, Ordering::SeqCst);
+    Ok(came)
+}
+
+/// The signals that are not ignored already: nohup(1) means what it says.
+fn heard() -> Vec<i32> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = ignored(&status);
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
+}
+
+/// The signals that a process ignores, as a mask in which the lowest bit is signal 1 (`SigIgn` of proc(5)).
+fn ignored(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nohup_ignores_stays_ignored() {
+        assert_eq!(ignored("Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"), 0x1001);
+        assert_eq!(ignored("nonsense"), 0);
+    }
+}

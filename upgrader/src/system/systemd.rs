@@ -1,0 +1,254 @@
+//! What systemd is asked: restarts, states, to execute itself anew.
+
+use std::ffi::OsStr;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use crate::system::command::{Failed, Program};
+
+/// For how long systemd may give no answer, and how often it is asked. Whoever asks while it executes itself anew, or comes to
+/// its end, may be cut off: `Connection reset by peer`.
+const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
+
+/// For how long it is waited until a unit that is started again and again fails once more, and how often it is looked at.
+const FAILING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
+
+/// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
+const LIMIT: Duration = Duration::from_secs(10 * 60);
+
+/// What systemd knows of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its name with its suffix, of all its names the main one: `nginx.service`.
+    pub id: String,
+    /// `loaded`, `not-found`, `masked`, `bad-setting` …
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating` …
+    pub active: String,
+    /// `enabled`, `disabled`, `static`, `generated` …; empty for one without a file.
+    pub file: String,
+    /// `simple`, `notify`, `oneshot` …; empty for what is no service.
+    pub kind: String,
+    /// How it ended last: `success`, `exit-code`, `start-limit-hit` …
+    pub result: String,
+    /// How often systemd itself has restarted it since a person or program last started it.
+    pub restarts: u64,
+    /// Identifies the time from one start to the next stop, in the journal too; empty if it was never started.
+    pub invocation: String,
+    /// It was made by a program, not by a file, and is gone when it stops.
+    pub transient: bool,
+    /// Nobody may stop it.
+    pub refuses_stop: bool,
+}
+
+impl Unit {
+    /// True for one that runs, as far as systemd knows.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
+    }
+
+    /// True for one that did its work and ended, as is its way.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.kind == "oneshot" && self.active == "inactive" && self.result == "success"
+    }
+}
+
+/// What systemd knows of units, in the order in which they are named.
+pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
+    // systemctl would show the manager itself.
+    if units.is_empty() {
+        return Ok(Vec::new());
+    }
+    let properties = "--property=Id,LoadState,ActiveState,UnitFileState,Type,Result,NRestarts,InvocationID,Transient,\
+                      RefuseManualStop";
+    let shown = parse(&ask(|| Program::new("systemctl").args(["show", properties, "--"]).args(units), AWAY)?);
+    ensure!(shown.len() == units.len(), "systemctl told of {} units when asked for {}", shown.len(), units.len());
+    Ok(shown)
+}
+
+/// The names of the services that are active, and of what lets services start.
+pub fn active() -> Result<Vec<String>> {
+    let of_interest = ["--state=active", "--type=service,socket,timer,path"];
+    let list = ["list-units", "--plain", "--no-legend", "--full"];
+    let listed = ask(|| Program::new("systemctl").args(list).args(of_interest), AWAY)?;
+    Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
+}
+
+/// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
+pub fn forget_gone() -> Result<()> {
+    let list = ["list-units", "--failed", "--plain", "--no-legend", "--full"];
+    let listed = ask(|| Program::new("systemctl").args(list), AWAY)?;
+    for line in listed.lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {
+            systemctl(&["reset-failed", unit])?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts a unit.
+pub fn start(unit: &str) -> Result<()> {
+    systemctl(&["start", unit])
+}
+
+/// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
+/// refuse, and leave it down.
+pub fn restart(unit: &str) -> Result<()> {
+    let Err(error) = systemctl(&["restart", unit]) else { return Ok(()) };
+    if show(&[unit])?.iter().any(|unit| unit.result == "start-limit-hit") {
+        systemctl(&["reset-failed", unit])?;
+        return systemctl(&["start", unit]);
+    }
+    Err(error)
+}
+
+/// How a unit is after it could not be started. One that systemd starts again and again has no result while it does that: then it is
+/// waited for the next.
+pub fn show_failed(unit: &str) -> Result<Unit> {
+    let (patience, pause) = FAILING;
+    let deadline = Instant::now() + patience;
+    loop {
+        let unit = show(&[unit])?.into_iter().next().unwrap_or_default();
+        let is_starting = unit.active == "activating" && matches!(unit.result.as_str(), "" | "success");
+        if !is_starting || Instant::now() >= deadline {
+            return Ok(unit);
+        }
+        sleep(pause);
+    }
+}
+
+/// Stops a unit.
+pub fn stop(unit: &str) -> Result<()> {
+    systemctl(&["stop", unit])
+}
+
+/// Has systemd read its files anew.
+pub fn reload() -> Result<()> {
+    systemctl(&["daemon-reload"])
+}
+
+/// Kills everything in a unit, and waits until it is down.
+pub fn kill(unit: &str) -> Result<()> {
+    let _ = systemctl(&["kill", "--signal=KILL", unit]);
+    stop(unit)
+}
+
+/// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
+pub fn reexecute() -> Result<()> {
+    systemctl(&["daemon-reexec"])?;
+    ask(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
+}
+
+/// Asks until there is an answer, or that has taken too long.
+fn ask(question: impl Fn() -> Program, (patience, pause): (Duration, Duration)) -> Result<String> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match question().output() {
+            Err(error) if is_cut_off(&error) && Instant::now() < deadline => sleep(pause),
+            answer => return answer,
+        }
+    }
+}
+
+/// True if who asked came to an end without an answer.
+fn is_cut_off(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failed>().is_some_and(|failed| !failed.timed_out)
+}
+
+fn systemctl(arguments: &[&str]) -> Result<()> {
+    Program::new("systemctl").setting("--no-pager").args(arguments).time_limit(LIMIT).lines(&mut |_| ())
+}
+
+/// Reads what `systemctl show` prints: a paragraph of `Property=value` lines for each unit. Lines it does not know are passed
+/// over, and so are paragraphs without an `Id`.
+fn parse(text: &str) -> Vec<Unit> {
+    let paragraphs = text.split("\n\n").map(|paragraph| {
+        let mut unit = Unit::default();
+        for (property, value) in paragraph.lines().filter_map(|line| line.split_once('=')) {
+            let text = || value.to_owned();
+            match property {
+                "Id" => unit.id = text(),
+                "LoadState" => unit.load = text(),
+                "ActiveState" => unit.active = text(),
+                "UnitFileState" => unit.file = text(),
+                "Type" => unit.kind = text(),
+                "Result" => unit.result = text(),
+                "NRestarts" => unit.restarts = value.parse().unwrap_or_default(),
+                "InvocationID" => unit.invocation = text(),
+                "Transient" => unit.transient = value == "yes",
+                "RefuseManualStop" => unit.refuses_stop = value == "yes",
+                _ => {}
+            }
+        }
+        unit
+    });
+    paragraphs.filter(|unit| !unit.id.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn each_unit_has_its_paragraph() {
+        let text = "Type=notify\nResult=success\nNRestarts=2\nId=ssh.service\nLoadState=loaded\nActiveState=active\n\
+                    UnitFileState=enabled\nRefuseManualStop=yes\nTransient=no\nInvocationID=772b\n\nType=\nId=nope.service\n\
+                    LoadState=not-found\nActiveState=inactive\nInvocationID=\n";
+        let units = parse(text);
+        let ssh = Unit {
+            id: "ssh.service".to_owned(),
+            load: "loaded".to_owned(),
+            active: "active".to_owned(),
+            file: "enabled".to_owned(),
+            kind: "notify".to_owned(),
+            result: "success".to_owned(),
+            restarts: 2,
+            invocation: "772b".to_owned(),
+            transient: false,
+            refuses_stop: true,
+        };
+        assert_eq!(units[0], ssh);
+        assert_eq!((units[1].load.as_str(), units.len()), ("not-found", 2));
+        assert!(units[0].is_active() && !units[1].is_active());
+    }
+
+    #[test]
+    fn who_is_cut_off_asks_again_and_gives_up_in_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let calls = directory.path().join("calls");
+        // It fails twice.
+        let script = "echo >>\"$0\"; test \"$(wc -l <\"$0\")\" -gt 2 && echo yes";
+        let question = || Program::new("sh").args(["-c", script]).args([&calls]);
+        let hasty = (Duration::ZERO, Duration::ZERO);
+        let cut_off = ask(question, hasty).expect_err("no answer yet");
+        assert!(cut_off.is::<Failed>(), "{cut_off:?}");
+        assert_eq!(ask(question, AWAY).expect("an answer"), "yes\n");
+        let nobody = ask(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is nobody to ask");
+        assert!(!nobody.is::<Failed>(), "{nobody:?}");
+    }
+
+    #[test]
+    fn a_unit_that_runs_once_is_done_when_it_has_ended_well() {
+        let mut unit = Unit { active: "inactive".to_owned(), result: "success".to_owned(), ..Unit::default() };
+        assert!(!unit.is_done(), "a service that ended is down");
+        "oneshot".clone_into(&mut unit.kind);
+        assert!(unit.is_done());
+        "exit-code".clone_into(&mut unit.result);
+        assert!(!unit.is_done());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_systemctl_prints_nothing_breaks(text: String, lines in "((Id|NRestarts|Transient)=[a-z0-9]{0,30}\n{1,3}){0,9}") {
+            let _ = parse(&text);
+            prop_assert!(parse(&lines).len() <= lines.matches("Id=").count());
+        }
+    }
+}

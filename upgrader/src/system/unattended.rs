@@ -1,0 +1,31 @@
+//! What keeps package tools from asking.
+
+use crate::config::product::ConffilePolicy;
+use crate::system::command::Program;
+
+/// A program about to change packages without a question from anybody: debconf, ucf, apt-listchanges or needrestart.
+#[must_use]
+pub fn unattended(program: Program, conffiles: ConffilePolicy) -> Program {
+    let ucf = match conffiles {
+        ConffilePolicy::Replace => "UCF_FORCE_CONFFNEW",
+        ConffilePolicy::Keep => "UCF_FORCE_CONFFOLD",
+    };
+    program
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("DEBIAN_PRIORITY", "critical")
+        .env("APT_LISTCHANGES_FRONTEND", "none")
+        .env("NEEDRESTART_SUSPEND", "1")
+        .env("PAGER", "cat")
+        .env(ucf, "1")
+}
+
+/// What keeps dpkg from asking about conffiles. In this order: what the machine's own configuration says of them comes first,
+/// and would win over what we say.
+#[must_use]
+pub fn dpkg_options(conffiles: ConffilePolicy) -> [&'static str; 2] {
+    let policy = match conffiles {
+        ConffilePolicy::Replace => "--force-confnew",
+        ConffilePolicy::Keep => "--force-confold",
+    };
+    ["--no-force-confdef,confold,confnew", policy]
+}
