@@ -31,8 +31,10 @@ fn snapshots() -> BTreeMap<String, String> {
 
 /// Every page of the documentation, by its path from the root of the tree.
 fn pages() -> Vec<String> {
-    let mut pages: Vec<String> = ["README.md", "ARCHITECTURE.md", "hooks/README.md"].map(str::to_owned).to_vec();
-    for directory in ["docs", "docs/reference"] {
+    let mut pages: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "hooks/README.md"]
+        .map(str::to_owned)
+        .to_vec();
+    for directory in ["docs", "docs/internals", "docs/reference"] {
         let entries = fs::read_dir(documented::tree(directory)).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         pages.extend(names.filter(|name| is_page(name)).map(|name| format!("{directory}/{name}")));
