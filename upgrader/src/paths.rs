@@ -1,10 +1,9 @@
 //! Whose upgrader this is, and where its files are.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-
-use crate::engine::hooks::Phase;
 
 /// Whose upgrader this is, and where its files are.
 ///
@@ -66,9 +65,9 @@ impl Paths {
         self.share().join("product.toml")
     }
 
-    /// Where the hooks of a phase are: the shipped directory first, then the admin's own.
+    /// Where the hooks of a phase, `pre-upgrade` for example, are: the shipped directory first, then the admin's own.
     #[must_use]
-    pub fn hooks(&self, phase: Phase) -> [PathBuf; 2] {
+    pub fn hooks(&self, phase: impl fmt::Display) -> [PathBuf; 2] {
         let directory = format!("{phase}.d");
         [self.share().join(&directory), self.root.join("etc").join(self.package()).join(&directory)]
     }
@@ -203,7 +202,7 @@ mod tests {
             assert_eq!(paths.package(), "acme-upgrade");
             assert_eq!(paths.product(), Path::new("/usr/share/acme-upgrade/product.toml"));
             assert_eq!(
-                paths.hooks(Phase::PostUpgrade),
+                paths.hooks("post-upgrade"),
                 [
                     PathBuf::from("/usr/share/acme-upgrade/post-upgrade.d"),
                     PathBuf::from("/etc/acme-upgrade/post-upgrade.d")
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn the_admin_guide_knows_where_everything_lies() {
         let paths = Paths::of_program(Path::new("/usr/bin/xivo-upgrade")).expect("a name");
-        let mut all: Vec<PathBuf> = [Phase::PreUpgrade, Phase::PostUpgrade].map(|phase| paths.hooks(phase)).concat();
+        let mut all: Vec<PathBuf> = ["pre-upgrade", "post-upgrade"].map(|phase| paths.hooks(phase)).concat();
         all.extend([
             paths.real_program(),
             paths.product(),

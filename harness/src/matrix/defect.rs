@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use toml::Spanned;
 use upgrader::config::strict::line_at;
-use upgrader::engine::hooks::Phase;
+use upgrader::model::hook::Phase;
 
 use super::answer::Answer;
 use super::cell::Cell;

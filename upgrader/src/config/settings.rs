@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::checks::validated::Rule;
-use crate::config::product::ConffilePolicy;
 use crate::config::strict;
 use crate::exit::Failure;
+use crate::model::policy::ConffilePolicy;
+use crate::model::policy::ValidationPolicy;
 
 /// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -19,7 +19,7 @@ pub struct Config {
     /// What becomes of edited conffiles, instead of what the product says.
     pub conffiles: Option<ConffilePolicy>,
     /// What is done about packages that differ from those that the vendor has validated, instead of what the product says.
-    pub validated: Option<Rule>,
+    pub validated: Option<ValidationPolicy>,
     /// What becomes of an upgrade that fails.
     pub rollback: Rollback,
     /// How long to wait.

@@ -1,6 +1,5 @@
 //! The steps of a run, from the first check to the last restart, and what follows a failure.
 
-pub mod hooks;
 pub mod journal;
 pub mod refresh;
 pub mod restart;

@@ -7,11 +7,12 @@ use std::io::ErrorKind;
 use anyhow::{Context as _, Result};
 
 use crate::cli::Context;
-use crate::config::product::ConffilePolicy;
 use crate::engine::journal::Journal;
 use crate::engine::run;
 use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::model::event::{Event, Events, Fate};
+use crate::model::package::Package;
+use crate::model::policy::ConffilePolicy;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::session;
 use crate::paths::Paths;
@@ -62,7 +63,7 @@ pub fn finish_self_update(paths: &Paths, events: &mut Events<'_>) -> Result<()> 
         return Ok(());
     }
     let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
-    let is_whole = |state: Option<dpkg::Package>| state.is_none_or(|state| state.status == "installed");
+    let is_whole = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
     events.tell(Event::Output {
         source: package.clone(),
         line: "dpkg was interrupted in the middle of this package".to_owned(),

@@ -5,7 +5,7 @@ use std::io::{self, Write, stdout};
 use anyhow::{Result, anyhow};
 use serde::Serialize;
 
-use crate::checks::pair::{self, Node};
+use crate::checks::pair;
 use crate::checks::validated::{Drift, Set};
 use crate::cli::{Context, print_json};
 use crate::config::product::Product;
@@ -13,6 +13,7 @@ use crate::engine::journal::{Journal, Past};
 use crate::engine::run::roll_back;
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
+use crate::model::node::Node;
 use crate::output::follow;
 use crate::output::history;
 use crate::output::report::{Report, RunResult};

@@ -3,14 +3,15 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::checks::preflight::Finding;
-use crate::engine::hooks::{self, Phase};
 use crate::exit::Exit;
+use crate::model::apt_status::AptStatus;
+use crate::model::conffile::ConffileResult;
+use crate::model::finding::Finding;
+use crate::model::hook::HookOutcome;
+use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::output::report::Report;
-use crate::system::apt::News;
-use crate::system::conffiles;
 
 /// Something that happened, told by the engine to whoever listens.
 ///
@@ -76,7 +77,7 @@ pub enum Event {
         what: String,
     },
     /// A conffile became another one, or was kept.
-    Conffile(conffiles::Entry),
+    Conffile(ConffileResult),
     /// The question was answered with yes or not.
     Answered(bool),
     /// What dpkg was killed in the middle of is about to be finished.
@@ -130,7 +131,7 @@ pub enum Event {
         /// Its name.
         hook: String,
         /// How it ended.
-        ended: hooks::Ended,
+        ended: HookOutcome,
         /// How long it took, in milliseconds.
         milliseconds: u64,
     },
@@ -329,11 +330,11 @@ impl<'a> Events<'a> {
     }
 
     /// Where apt's lines and its progress go.
-    pub fn news_of_apt(&mut self) -> impl FnMut(News<'_>) {
+    pub fn news_of_apt(&mut self) -> impl FnMut(AptStatus<'_>) {
         let mut last = (0, String::new());
         move |news| match news {
-            News::Line(line) => self.tell(Event::Output { source: "apt-get".to_owned(), line: line.to_owned() }),
-            News::Progress { percent, what } => {
+            AptStatus::Line(line) => self.tell(Event::Output { source: "apt-get".to_owned(), line: line.to_owned() }),
+            AptStatus::Progress { percent, what } => {
                 if last != (percent, what.to_owned()) {
                     last = (percent, what.to_owned());
                     self.tell(Event::Progress { percent, what: what.to_owned() });

@@ -1,6 +1,14 @@
 //! Values that the other layers pass on: the plan, the steps, the events. They know nothing of the machine.
 
+pub mod apt_status;
+pub mod conffile;
 pub mod event;
+pub mod finding;
+pub mod hook;
+pub mod node;
+pub mod package;
 pub mod plan;
+pub mod policy;
 pub mod size;
 pub mod step;
+pub mod validation;

@@ -4,12 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::checks::pair::Node;
-use crate::checks::validated::Verdict;
 use crate::config::product::Product;
-use crate::system::apt::Offered;
-use crate::system::conffiles::Edited;
-use crate::system::dpkg::Package;
+use crate::model::conffile::EditedConffile;
+use crate::model::node::Node;
+use crate::model::package::Offered;
+use crate::model::package::Package;
+use crate::model::validation::Validation;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ pub struct Plan {
     pub largest: u64,
     /// The conffiles that the admin has edited, of packages that change.
     #[serde(default)]
-    pub conffiles: Vec<Edited>,
+    pub conffiles: Vec<EditedConffile>,
     /// The migrations of the database that are pending, first to apply first.
     #[serde(default)]
     pub migrations: Vec<String>,
@@ -52,7 +52,7 @@ pub struct Plan {
     pub node: Option<Node>,
     /// How its packages compare with those that the vendor has validated; none if the vendor says nothing of it, or the admin does not ask.
     #[serde(default)]
-    pub validated: Option<Verdict>,
+    pub validated: Option<Validation>,
 }
 
 /// One package that changes.

@@ -4,8 +4,8 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use crate::engine::hooks;
 use crate::model::event::{Event, Reader};
+use crate::model::hook::HookOutcome;
 
 /// Where journald listens (systemd's "Native Journal Protocol").
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -77,9 +77,9 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Began(step) => (INFO, format!("step {step}"), vec![("UPGRADE_STEP", step.to_string())]),
         Event::HookEnded { phase, hook, ended, milliseconds } => {
             let (priority, how) = match ended {
-                hooks::Ended::Done => (INFO, "done".to_owned()),
-                hooks::Ended::NotApplicable => (INFO, "not applicable".to_owned()),
-                hooks::Ended::Failed(how) => (ERROR, format!("failed {how}")),
+                HookOutcome::Done => (INFO, "done".to_owned()),
+                HookOutcome::NotApplicable => (INFO, "not applicable".to_owned()),
+                HookOutcome::Failed(how) => (ERROR, format!("failed {how}")),
             };
             let message = format!("{phase} hook {hook}: {how} after {milliseconds} ms");
             (priority, message, vec![("UPGRADE_HOOK", hook.clone()), ("UPGRADE_PHASE", phase.to_string())])

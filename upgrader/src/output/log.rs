@@ -8,8 +8,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
-use crate::engine::hooks;
 use crate::model::event::{Event, Reader};
+use crate::model::hook::HookOutcome;
 
 /// The log file: every event and every line of every program, each with its time.
 #[derive(Debug)]
@@ -116,9 +116,9 @@ impl<W: Write> Reader for Log<W> {
             Event::HookSkipped(phase, hook, reason) => self.write(&format!("{phase} hook {hook} skipped: {reason}")),
             Event::HookEnded { phase, hook, ended, milliseconds } => {
                 let how = match ended {
-                    hooks::Ended::Done => "is done".to_owned(),
-                    hooks::Ended::NotApplicable => "is not applicable".to_owned(),
-                    hooks::Ended::Failed(how) => format!("failed {how}"),
+                    HookOutcome::Done => "is done".to_owned(),
+                    HookOutcome::NotApplicable => "is not applicable".to_owned(),
+                    HookOutcome::Failed(how) => format!("failed {how}"),
                 };
                 self.write(&format!("{phase} hook {hook} {how} after {milliseconds} ms"));
             }

@@ -5,13 +5,14 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::checks::preflight::Finding;
-use crate::engine::hooks::{self, Phase};
 use crate::exit::Exit;
+use crate::model::conffile::ConffileResult;
 use crate::model::event::{Event, Reader};
+use crate::model::finding::Finding;
+use crate::model::hook::HookOutcome;
+use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
-use crate::system::conffiles;
 
 /// The version of the report's form. It grows when a key changes its meaning or goes away; new keys may come at any time.
 pub const SCHEMA: u32 = 1;
@@ -46,7 +47,7 @@ pub struct Report {
     /// What was not as it should be for an upgrade.
     pub findings: Vec<Finding>,
     /// What became of conffiles.
-    pub conffiles: Vec<conffiles::Entry>,
+    pub conffiles: Vec<ConffileResult>,
     /// The hooks, in the order they ran.
     pub hooks: Vec<HookReport>,
     /// True if the machine was put back as it was, or was about to be.
@@ -103,7 +104,7 @@ pub struct HookReport {
     /// Its name.
     pub name: String,
     /// How it ended.
-    pub result: hooks::Ended,
+    pub result: HookOutcome,
     /// How long it took, in milliseconds.
     pub milliseconds: u64,
 }

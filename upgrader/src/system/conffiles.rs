@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use md5::Md5;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::config::product::ConffilePolicy;
+use crate::model::conffile::ConffileOutcome;
+use crate::model::conffile::ConffileResult;
+use crate::model::conffile::EditedConffile;
+use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 use crate::system::dpkg;
 
@@ -32,52 +34,6 @@ const OLD: &str = ".dpkg-old";
 /// does not find it, and goes on. dpkg-maintscript-helper(1) leaves it beside a conffile that it has moved with the admin's edits.
 /// Beside anything else this is only the work of a dpkg that is not done.
 const UNPACKED: &str = ".dpkg-new";
-
-/// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Edited {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Whose it is.
-    pub package: String,
-    /// True if it was removed.
-    pub deleted: bool,
-    /// What will become of it.
-    pub policy: ConffilePolicy,
-}
-
-/// What became of a conffile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Where it is.
-    pub path: PathBuf,
-    /// What became of it.
-    pub fate: Fate,
-    /// Where the other version lies, if there is one.
-    pub other: Option<PathBuf>,
-    /// The SHA-256 sum in hex before the packages changed; none if there was no file.
-    pub sha256_before: Option<String>,
-    /// The same after.
-    pub sha256_after: Option<String>,
-}
-
-/// What becomes of a conffile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Fate {
-    /// The admin had edited or removed it, and so it still is; the package's lies beside it.
-    Kept,
-    /// The admin had edited it, and it is the package's now; the admin's lies beside it.
-    Replaced,
-    /// Nobody had edited it, and it is the package's new one.
-    Updated,
-    /// It was not there.
-    New,
-    /// The admin had removed it, and it is there again.
-    Back,
-    /// It is not there any more.
-    Removed,
-}
 
 /// The conffiles of the packages that are about to change, as they are before that.
 #[derive(Debug, Default)]
@@ -105,13 +61,13 @@ struct Content {
 }
 
 /// The conffiles of these packages, dpkg's and ucf's, that the admin has edited or removed.
-pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> {
+pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedConffile>> {
     let mut edited = Vec::new();
     for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
         let path = PathBuf::from(path);
         let now = fs::read(&path).ok();
         if !obsolete && now.as_deref().map(hex_of::<Md5>).as_deref() != Some(shipped.as_str()) {
-            edited.push(Edited { path, package, deleted: now.is_none(), policy });
+            edited.push(EditedConffile { path, package, deleted: now.is_none(), policy });
         }
     }
     let owners = parse_ucf(&fs::read_to_string(UCF_REGISTRY).unwrap_or_default());
@@ -121,7 +77,7 @@ pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Edited>> 
         if let Some((_, package)) = owner
             && now.as_deref().map(hex_of::<Md5>) != Some(shipped)
         {
-            edited.push(Edited { path, package: package.clone(), deleted: now.is_none(), policy });
+            edited.push(EditedConffile { path, package: package.clone(), deleted: now.is_none(), policy });
         }
     }
     edited.sort_by(|one, other| one.path.cmp(&other.path));
@@ -146,7 +102,7 @@ impl Ledger {
 
     /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
     /// is put beside the file as `.dpkg-old`.
-    pub fn close(self) -> Result<Vec<Entry>> {
+    pub fn close(self) -> Result<Vec<ConffileResult>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
         let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
@@ -154,7 +110,7 @@ impl Ledger {
         for path in paths {
             let before = self.files.get(path).unwrap_or(&nothing);
             let Some(mut entry) = entry(path, before, others_of(path)) else { continue };
-            if entry.fate == Fate::Replaced
+            if entry.fate == ConffileOutcome::Replaced
                 && entry.other.is_none()
                 && let Some(content) = &before.content
             {
@@ -167,18 +123,19 @@ impl Ledger {
     }
 
     /// An edited file that its package has moved is gone from one place and new in another: there it is still the admin's.
-    fn follow_moves(&self, entries: &mut [Entry]) {
+    fn follow_moves(&self, entries: &mut [ConffileResult]) {
         let is_edited = |path: &Path| self.files.get(path).is_some_and(|before| before.edited);
         for from in 0..entries.len() {
-            let Entry { path, fate, other, sha256_before, .. } = &entries[from];
-            if *fate != Fate::Removed || other.is_some() || !is_edited(path) {
+            let ConffileResult { path, fate, other, sha256_before, .. } = &entries[from];
+            if *fate != ConffileOutcome::Removed || other.is_some() || !is_edited(path) {
                 continue;
             }
             let sum = sha256_before.clone();
-            let Some(to) = entries.iter_mut().find(|to| to.fate == Fate::New && to.sha256_after == sum) else {
+            let Some(to) = entries.iter_mut().find(|to| to.fate == ConffileOutcome::New && to.sha256_after == sum)
+            else {
                 continue;
             };
-            to.fate = Fate::Kept;
+            to.fate = ConffileOutcome::Kept;
             to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
             entries[from].other = Some(to.path.clone());
         }
@@ -212,76 +169,33 @@ impl Content {
     }
 }
 
-impl Entry {
-    /// True if the admin should have a look: the file is not what it was, or not what the package expects.
-    #[must_use]
-    pub fn wants_a_look(&self) -> bool {
-        match self.fate {
-            Fate::Kept | Fate::Replaced | Fate::Back => true,
-            Fate::Removed => self.other.is_some(),
-            Fate::Updated | Fate::New => false,
-        }
-    }
-
-    /// The older version and the newer one, where both are on disk.
-    #[must_use]
-    pub fn versions(&self) -> Option<(&Path, &Path)> {
-        let other = self.other.as_deref()?;
-        if self.sha256_before.is_none() || self.sha256_after.is_none() {
-            return None;
-        }
-        Some(if self.fate == Fate::Kept { (&self.path, other) } else { (other, &self.path) })
-    }
-
-    /// The difference between the older and the newer version, line by line (diff(1)).
-    pub fn difference(&self, line: &mut dyn FnMut(&str)) -> Result<()> {
-        let Some((old, new)) = self.versions() else { return Ok(()) };
-        Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
-    }
-}
-
-impl fmt::Display for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        let other = self.other.as_ref().map(|other| other.display());
-        match (self.fate, other) {
-            (Fate::Kept, Some(other)) if self.sha256_after.is_none() => {
-                write!(f, "{path} is still removed; the package's is {other}")
-            }
-            (Fate::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
-            (Fate::Kept, None) => write!(f, "{path} is yours"),
-            (Fate::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
-            (Fate::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
-            (Fate::Updated, _) => write!(f, "{path} is the package's new one"),
-            (Fate::New, _) => write!(f, "{path} is new"),
-            (Fate::Back, _) => write!(f, "{path} is there again, though you had removed it"),
-            (Fate::Removed, Some(other)) => write!(f, "{path} is gone; yours is {other}"),
-            (Fate::Removed, None) => write!(f, "{path} is gone"),
-        }
-    }
+/// The difference between the older and the newer version, line by line (diff(1)).
+pub fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
+    let Some((old, new)) = conffile.versions() else { return Ok(()) };
+    Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
 }
 
 /// Judges a conffile by what it was and by what is there now.
-fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<Entry> {
+fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
     let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
     // What lay there before is not of this upgrade.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
     let fate = match (&before.sum, &after) {
         (None, None) => {
             other.as_ref()?;
-            Fate::Kept
+            ConffileOutcome::Kept
         }
-        (None, Some(_)) if before.edited => Fate::Back,
-        (None, Some(_)) => Fate::New,
-        (Some(_), None) => Fate::Removed,
+        (None, Some(_)) if before.edited => ConffileOutcome::Back,
+        (None, Some(_)) => ConffileOutcome::New,
+        (Some(_), None) => ConffileOutcome::Removed,
         (Some(before), Some(after)) if before == after => {
             other.as_ref()?;
-            Fate::Kept
+            ConffileOutcome::Kept
         }
-        _ if before.edited => Fate::Replaced,
-        _ => Fate::Updated,
+        _ if before.edited => ConffileOutcome::Replaced,
+        _ => ConffileOutcome::Updated,
     };
-    Some(Entry { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
+    Some(ConffileResult { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
 }
 
 /// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
@@ -414,7 +328,7 @@ mod tests {
     fn an_edited_file_that_was_moved_is_still_the_admins() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let entry = |name: &str, fate: Fate, before: Option<&str>, after: Option<&str>| Entry {
+        let entry = |name: &str, fate: ConffileOutcome, before: Option<&str>, after: Option<&str>| ConffileResult {
             path: path(name),
             fate,
             other: None,
@@ -425,10 +339,10 @@ mod tests {
         let edited = |name: &str, edited: bool| (path(name), Before { edited, ..Before::default() });
         let files = BTreeMap::from([edited("from.conf", true), edited("same.conf", false)]);
         let mut entries = [
-            entry("from.conf", Fate::Removed, Some("mine"), None),
-            entry("other.conf", Fate::New, None, Some("same")),
-            entry("same.conf", Fate::Removed, Some("same"), None),
-            entry("to.conf", Fate::New, None, Some("mine")),
+            entry("from.conf", ConffileOutcome::Removed, Some("mine"), None),
+            entry("other.conf", ConffileOutcome::New, None, Some("same")),
+            entry("same.conf", ConffileOutcome::Removed, Some("same"), None),
+            entry("to.conf", ConffileOutcome::New, None, Some("mine")),
         ];
         Ledger { files, packages: Vec::new() }.follow_moves(&mut entries);
         let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));

@@ -7,37 +7,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::config::product::ConffilePolicy;
+use crate::model::package::Package;
+use crate::model::policy::ConffilePolicy;
 use crate::paths::Paths;
 use crate::system::command::Program;
 use crate::system::unattended::{dpkg_options, unattended};
-
-/// A package that dpkg knows of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Package {
-    /// Its name.
-    pub name: String,
-    /// Its architecture.
-    pub architecture: String,
-    /// Its version; that of the files on disk, also when it is only unpacked.
-    pub version: String,
-    /// True if the admin holds it.
-    pub held: bool,
-    /// dpkg's word for its state: `installed`, `half-configured`, `config-files` …
-    pub status: String,
-    /// True if dpkg was interrupted so badly that it has to be installed again.
-    pub needs_reinstallation: bool,
-    /// What it takes on disk, in kibibytes.
-    pub installed_size: u64,
-}
-
-impl Package {
-    /// True if its files are on the machine.
-    #[must_use]
-    pub fn is_present(&self) -> bool {
-        !matches!(self.status.as_str(), "not-installed" | "config-files") && !self.version.is_empty()
-    }
-}
 
 /// Every package that dpkg knows of.
 pub fn packages() -> Result<Vec<Package>> {

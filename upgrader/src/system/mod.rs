@@ -4,6 +4,7 @@ pub mod apt;
 pub mod command;
 pub mod conffiles;
 pub mod dpkg;
+pub mod hooks;
 pub mod journalctl;
 pub mod lock;
 pub mod package_locks;

@@ -1,6 +1,6 @@
 //! What keeps package tools from asking.
 
-use crate::config::product::ConffilePolicy;
+use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 
 /// A program about to change packages without a question from anybody: debconf, ucf, apt-listchanges or needrestart.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap_complete::{Shell, generate};
 use flate2::Compression;
-use upgrader::engine::hooks;
+use upgrader::system::hooks;
 
 use crate::packages::binaries::{Binaries, architecture};
 use crate::packages::deb::gzip;

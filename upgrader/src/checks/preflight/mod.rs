@@ -7,50 +7,13 @@ mod sources;
 mod space;
 mod units;
 
-use std::fmt;
-
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
 
 use crate::config::product::Product;
-use crate::exit::remedy_of;
+use crate::model::finding::Finding;
 use crate::model::plan::Plan;
 use crate::paths::Paths;
 use crate::rollback;
-
-/// Something about the machine that is not as it should be for an upgrade.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// True if there will be no upgrade until it is mended.
-    pub fatal: bool,
-    /// What it is, without a full stop.
-    pub what: String,
-    /// What to do about it: sentences.
-    pub remedy: String,
-}
-
-impl Finding {
-    fn fatal(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { fatal: true, what: what.into(), remedy: remedy.into() }
-    }
-
-    fn note(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { fatal: false, what: what.into(), remedy: remedy.into() }
-    }
-}
-
-impl From<&anyhow::Error> for Finding {
-    /// What stopped a look.
-    fn from(error: &anyhow::Error) -> Self {
-        Self::fatal(format!("{error:#}"), remedy_of(error).unwrap_or("Mend what this names, then start again."))
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", if self.fatal { "problem" } else { "note" }, self.what)
-    }
-}
 
 /// Looks at everything that can be known to go wrong, and gives all that was found. A question that cannot be answered is a
 /// finding as well.

@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use super::Finding;
+use crate::model::package::Package;
 use crate::model::plan::Plan;
-use crate::system::dpkg::{self, Package};
+use crate::system::dpkg;
 
 /// Looks for packages that this upgrade, as far as it could be planned, does not make whole.
 pub(super) fn look(plan: Option<&Plan>) -> Result<Vec<Finding>> {

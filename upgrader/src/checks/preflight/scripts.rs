@@ -5,8 +5,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::Finding;
-use crate::engine::hooks::{self, Phase};
+use crate::model::hook::Phase;
 use crate::paths::Paths;
+use crate::system::hooks;
 
 /// Looks whether the hooks, which run as root, are root's alone, and whether they can run at all.
 pub(super) fn look(paths: &Paths) -> Vec<Finding> {

@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Difference, Set, Word, compare, nearest, present};
-use crate::system::dpkg::{self, Package};
+use super::{Set, Word, compare, nearest, present};
+use crate::model::package::Package;
+use crate::model::validation::PackageDifference;
+use crate::system::dpkg;
 
 /// Below these paths a machine may have been told to leave files out (`path-exclude` of dpkg(1)).
 const LEFT_OUT: [&str; 5] =
@@ -20,7 +22,7 @@ pub struct Drift {
     /// How many packages of the machine were validated in whatever version.
     pub packages: usize,
     /// Those of them that are not what was validated.
-    pub differing: Vec<Difference>,
+    pub differing: Vec<PackageDifference>,
     /// Packages that came with the product when it was validated and are not here.
     pub missing: Vec<String>,
     /// Packages of the machine that were not part of it: the admin's own, and what earlier versions left.

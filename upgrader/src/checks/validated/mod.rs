@@ -8,15 +8,15 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 pub use self::drift::Drift;
-pub use self::verdict::{Difference, Verdict};
 pub(crate) use self::verdict::{findings, judge};
 use crate::config::strict;
 use crate::exit::Failure;
+use crate::model::package::Package;
+use crate::model::validation::PackageDifference;
 use crate::paths::Paths;
-use crate::system::dpkg::Package;
 
 /// The packages of a release that passed the vendor's gate, on one release of Debian: what `harness gate --write-manifest` writes, and what
 /// the upgrader's package has in `/usr/share/NAME-upgrade/validated`. The upgrader's own package is not part of it.
@@ -49,19 +49,6 @@ pub struct Member {
     /// The SHA-256 sum of its .deb, in hex; none if no source had it any more.
     #[serde(default)]
     pub sha256: Option<String>,
-}
-
-/// What is done about packages that differ from those that were validated.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Rule {
-    /// There is no upgrade to them.
-    Require,
-    /// They are named.
-    #[default]
-    Warn,
-    /// Nothing.
-    Ignore,
 }
 
 impl Set {
@@ -155,7 +142,7 @@ enum Word {
     /// It is as it was validated.
     Same,
     /// It is not.
-    Differs(Difference),
+    Differs(PackageDifference),
 }
 
 fn compare(set: &Set, here: &Here) -> Word {
@@ -173,7 +160,7 @@ fn compare(set: &Set, here: &Here) -> Word {
     if is_same {
         return Word::Same;
     }
-    Word::Differs(Difference {
+    Word::Differs(PackageDifference {
         package: here.name.clone(),
         version: here.version.clone(),
         validated: Some(member.version.clone()),

@@ -1,57 +1,13 @@
 //! A plan beside the set.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
-use super::{Here, Rule, Set, Word, compare, nearest, present};
-use crate::checks::preflight::Finding;
+use super::{Here, Set, Word, compare, nearest, present};
+use crate::model::finding::Finding;
+use crate::model::package::Offered;
+use crate::model::package::Package;
 use crate::model::plan::{Change, ChangeKind};
-use crate::system::apt::Offered;
-use crate::system::dpkg::Package;
-
-/// How a plan compares with what was validated.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// The release of Debian on which the candidate version was validated; none if that version was not.
-    pub debian: Option<String>,
-    /// The versions that were validated.
-    pub versions: Vec<String>,
-    /// How many packages of the machine, as it will be, were validated in whatever version, or would come with the upgrade.
-    pub packages: usize,
-    /// Those of them that will differ from what was validated, in order of their names.
-    pub differing: Vec<Difference>,
-}
-
-/// A package that is not as it was validated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
-    /// The package.
-    pub package: String,
-    /// The version that it has, or will have.
-    pub version: String,
-    /// The version that was validated; if it is the same, then with other content. None if it was in none.
-    pub validated: Option<String>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { package, version, validated } = self;
-        match validated {
-            None => write!(f, "{package} {version}, which is not part of it"),
-            Some(same) if same == version => write!(f, "{package} {version}, with other content"),
-            Some(other) => write!(f, "{package} {version} instead of {other}"),
-        }
-    }
-}
-
-impl Verdict {
-    /// How many packages are as they were validated.
-    #[must_use]
-    pub fn same(&self) -> usize {
-        self.packages.saturating_sub(self.differing.len())
-    }
-}
+use crate::model::policy::ValidationPolicy;
+use crate::model::validation::PackageDifference;
+use crate::model::validation::Validation;
 
 /// Compares what a machine will be with the sets that came with the upgrader: the packages that stay, those that come (`offered`, with
 /// their sums), and not those that go. None without any set.
@@ -62,23 +18,23 @@ pub(crate) fn judge(
     installed: &[Package],
     changes: &[Change],
     offered: &Offered,
-) -> Option<Verdict> {
+) -> Option<Validation> {
     if sets.is_empty() {
         return None;
     }
     let machine = afterwards(present(installed, upgrader), changes, offered);
     let versions = sets.iter().map(|set| set.version.clone()).collect();
     let Some(set) = nearest(sets, candidate, &machine) else {
-        return Some(Verdict { versions, ..Verdict::default() });
+        return Some(Validation { versions, ..Validation::default() });
     };
-    let mut verdict = Verdict { debian: Some(set.debian.clone()), versions, ..Verdict::default() };
+    let mut verdict = Validation { debian: Some(set.debian.clone()), versions, ..Validation::default() };
     for here in &machine {
         let difference = match compare(set, here) {
             Word::Same => None,
             Word::Differs(difference) => Some(difference),
             // What comes although nobody has seen it come is none of the admin's own.
             Word::None if here.is_new => {
-                Some(Difference { package: here.name.clone(), version: here.version.clone(), validated: None })
+                Some(PackageDifference { package: here.name.clone(), version: here.version.clone(), validated: None })
             }
             Word::None => continue,
         };
@@ -120,18 +76,23 @@ fn afterwards(mut machine: Vec<Here>, changes: &[Change], offered: &Offered) -> 
 }
 
 /// What stands against a plan with this verdict.
-pub(crate) fn findings(rule: Rule, product: &str, candidate: &str, verdict: Option<&Verdict>) -> Vec<Finding> {
-    if rule != Rule::Require {
+pub(crate) fn findings(
+    rule: ValidationPolicy,
+    product: &str,
+    candidate: &str,
+    verdict: Option<&Validation>,
+) -> Vec<Finding> {
+    if rule != ValidationPolicy::Require {
         return Vec::new();
     }
     let what = match verdict {
         None => format!(
             "nothing says which packages the {product} team has validated, and without that there is no upgrade here"
         ),
-        Some(Verdict { debian: None, versions, .. }) => {
+        Some(Validation { debian: None, versions, .. }) => {
             format!("the {product} team has validated {}, and not {candidate}", versions.join(", "))
         }
-        Some(Verdict { differing, packages, .. }) if !differing.is_empty() => {
+        Some(Validation { differing, packages, .. }) if !differing.is_empty() => {
             let named: Vec<String> = differing.iter().map(ToString::to_string).collect();
             format!(
                 "{} of {packages} packages would not be what the {product} team has validated: {}",
@@ -176,7 +137,7 @@ mod tests {
         Offered::of(text.lines().map(|line| {
             let mut words = line.split(' ').map(str::to_owned);
             let mut word = || words.next().expect("a word");
-            (word(), crate::system::apt::Offer { architecture: word(), installed_size: 1, sha256: Some(word()) })
+            (word(), crate::model::package::Offer { architecture: word(), installed_size: 1, sha256: Some(word()) })
         }))
     }
 
@@ -227,15 +188,15 @@ mod tests {
                 &offered(&format!("acme all {sum}")),
             )
         };
-        let said = |rule, candidate: &str, verdict: Option<&Verdict>| {
+        let said = |rule, candidate: &str, verdict: Option<&Validation>| {
             findings(rule, "Acme", candidate, verdict).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
         };
-        assert_eq!(said(Rule::Require, "2", verdict("2", "a").as_ref()), "");
-        assert_eq!(said(Rule::Warn, "2", verdict("2", "b").as_ref()), "");
+        assert_eq!(said(ValidationPolicy::Require, "2", verdict("2", "a").as_ref()), "");
+        assert_eq!(said(ValidationPolicy::Warn, "2", verdict("2", "b").as_ref()), "");
         insta::assert_snapshot!([
-            said(Rule::Require, "2", verdict("2", "b").as_ref()),
-            said(Rule::Require, "3", verdict("3", "a").as_ref()),
-            said(Rule::Require, "3", None),
+            said(ValidationPolicy::Require, "2", verdict("2", "b").as_ref()),
+            said(ValidationPolicy::Require, "3", verdict("3", "a").as_ref()),
+            said(ValidationPolicy::Require, "3", None),
         ]
         .join("\n"), @r#"
         problem: 1 of 1 packages would not be what the Acme team has validated: acme 2, with other content

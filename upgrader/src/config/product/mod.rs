@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use toml::Spanned;
 
-use crate::checks::validated::Rule;
 use crate::config::strict;
 use crate::exit::Failure;
+use crate::model::policy::ConffilePolicy;
+use crate::model::policy::ValidationPolicy;
 
 /// product.toml: what the product is. Shipped by its vendor, never edited by the admin.
 #[derive(Debug, Clone, Deserialize)]
@@ -144,18 +145,7 @@ pub struct Packages {
     pub conffiles: ConffilePolicy,
     /// What is done about packages that differ from those that were validated.
     #[serde(default)]
-    pub validated: Rule,
-}
-
-/// What becomes of a conffile that the admin has modified and the package has changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConffilePolicy {
-    /// The package's version; the admin's lies beside it as `.dpkg-old`.
-    #[default]
-    Replace,
-    /// The admin's version; the package's lies beside it as `.dpkg-dist`.
-    Keep,
+    pub validated: ValidationPolicy,
 }
 
 /// The product's database.

@@ -4,6 +4,7 @@ use documented::{Block, Page};
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::policy::ConffilePolicy;
 
 const GOOD: &str = r#"name = "XiVO"
 version-package = "xivo"

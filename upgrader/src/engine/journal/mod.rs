@@ -11,8 +11,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::hooks::{self, Phase};
 use crate::exit::{Exit, Explain as _, Failure};
+use crate::model::hook::HookOutcome;
+use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::paths::Paths;
@@ -59,7 +60,7 @@ pub enum Entry {
     /// A hook is about to run.
     HookBegan(Phase, PathBuf),
     /// A hook ran.
-    HookEnded(Phase, PathBuf, hooks::Ended),
+    HookEnded(Phase, PathBuf, HookOutcome),
     /// What can be gone back to is kept; these units are active.
     Active(Vec<String>),
     /// The first migration of the database is about to begin; as it was before, it is saved here.
@@ -300,7 +301,7 @@ mod tests {
             Entry::StepEnded(Step::Arm),
             Entry::StepBegan(Step::PreUpgradeHooks),
             Entry::HookBegan(Phase::PreUpgrade, "/a/10".into()),
-            Entry::HookEnded(Phase::PreUpgrade, "/a/10".into(), hooks::Ended::Done),
+            Entry::HookEnded(Phase::PreUpgrade, "/a/10".into(), HookOutcome::Done),
             Entry::HookBegan(Phase::PreUpgrade, "/a/20".into()),
         ] {
             journal.write(entry).expect("writable");

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::Entry;
-use crate::engine::hooks::Phase;
 use crate::exit::Exit;
+use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 

@@ -4,10 +4,11 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::Run;
-use crate::checks::pair::{self, Afterwards, Role};
+use crate::checks::pair::{self, Afterwards};
 use crate::checks::validated::{Drift, Set};
 use crate::exit::{Exit, Failure};
 use crate::model::event::{Event, Events};
+use crate::model::node::Role;
 use crate::model::step::Step;
 use crate::output::report::{Report, seconds};
 use crate::system::dpkg;

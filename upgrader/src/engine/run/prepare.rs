@@ -7,18 +7,20 @@ use anyhow::{Result, anyhow};
 
 use super::Run;
 use crate::checks::pair;
-use crate::checks::preflight::{self, Finding};
+use crate::checks::preflight;
 use crate::checks::validated;
-use crate::checks::validated::{Rule, Set};
+use crate::checks::validated::Set;
 use crate::cli::Context;
-use crate::config::product::ConffilePolicy;
 use crate::config::settings::Rollback;
 use crate::database;
 use crate::engine::restart;
 use crate::engine::worker;
 use crate::exit::{Explain as _, Failure};
 use crate::model::event::{Event, Events};
+use crate::model::finding::Finding;
 use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::policy::ConffilePolicy;
+use crate::model::policy::ValidationPolicy;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::history;
 use crate::output::question::{ask, forget_typed_ahead};
@@ -130,7 +132,7 @@ impl Run<'_> {
         plan.measure(&packages, &offered);
         if let Some(past) = &self.past {
             plan.validated.clone_from(&past.plan.validated);
-        } else if self.validated_rule() != Rule::Ignore && !plan.is_empty() {
+        } else if self.validated_rule() != ValidationPolicy::Ignore && !plan.is_empty() {
             let sets = Set::all(self.context.paths)?;
             plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
         }
@@ -138,7 +140,7 @@ impl Run<'_> {
     }
 
     /// What is done about packages that nobody has validated: the admin's word, or else the product's.
-    pub(super) fn validated_rule(&self) -> Rule {
+    pub(super) fn validated_rule(&self) -> ValidationPolicy {
         self.context.config.validated.unwrap_or(self.product.packages.validated)
     }
 

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 
 use super::{Run, boot, roll_back};
 use crate::config::settings::Rollback;
-use crate::engine::hooks;
 use crate::engine::journal::{Entry, Journal, Past};
 use crate::engine::restart;
 use crate::engine::worker;
@@ -16,6 +15,7 @@ use crate::model::event::{CutShort, Event, Events};
 use crate::model::step::{Mode, Step};
 use crate::output::question::{Choice, choose, forget_typed_ahead};
 use crate::rollback;
+use crate::system::hooks;
 
 /// What becomes of a run that was cut short.
 pub(super) enum Way {

@@ -8,17 +8,19 @@ use anyhow::Result;
 use super::Run;
 use crate::config::settings::Rollback;
 use crate::database;
-use crate::engine::hooks::{self, Phase};
 use crate::engine::journal::{Entry, Past};
 use crate::engine::restart::restart_all;
 use crate::engine::worker;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::{Event, Events};
+use crate::model::hook::HookOutcome;
+use crate::model::hook::Phase;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::apt;
-use crate::system::conffiles::Ledger;
+use crate::system::conffiles::{self, Ledger};
 use crate::system::dpkg;
+use crate::system::hooks;
 use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
@@ -135,20 +137,20 @@ impl Run<'_> {
                 &mut events.output_of(&hook),
             );
             let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-            if !matches!(ended, hooks::Ended::Failed(_)) {
+            if !matches!(ended, HookOutcome::Failed(_)) {
                 self.note(Entry::HookEnded(phase, path.clone(), ended.clone()))?;
             }
             events.tell(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
             match (phase, ended) {
-                (_, hooks::Ended::Done | hooks::Ended::NotApplicable) => {}
-                (Phase::PreUpgrade, hooks::Ended::Failed(how)) => {
+                (_, HookOutcome::Done | HookOutcome::NotApplicable) => {}
+                (Phase::PreUpgrade, HookOutcome::Failed(how)) => {
                     return Err(Failure::new(format!(
                         "no package was changed: the pre-upgrade hook {hook} failed {how}"
                     ))
                     .remedy("Do what the hook asks for, then start again.")
                     .into());
                 }
-                (Phase::PostUpgrade, hooks::Ended::Failed(_)) => {
+                (Phase::PostUpgrade, HookOutcome::Failed(_)) => {
                     events.tell(Event::Attention(format!(
                         "The post-upgrade hook {hook} failed. What to do: see {}, then run {} again.",
                         self.context.paths.log().display(),
@@ -206,7 +208,7 @@ impl Run<'_> {
         match ledger.close() {
             Ok(entries) => {
                 for entry in entries {
-                    let _ = entry.difference(&mut events.output_of("diff"));
+                    let _ = conffiles::difference(&entry, &mut events.output_of("diff"));
                     events.tell(Event::Conffile(entry));
                 }
             }

@@ -8,8 +8,8 @@ mod way_back;
 use std::io::{self, Write};
 
 use crate::cli::Options;
-use crate::engine::hooks;
 use crate::model::event::{Event, Fate, Reader};
+use crate::model::hook::HookOutcome;
 use crate::model::step::Step;
 pub use style::Style;
 
@@ -100,7 +100,7 @@ impl<W: Write> Screen<W> {
             | Event::ManagerReexecuted(Err(_))
             | Event::RestartRecommended(_)
             | Event::RebootRecommended(_)
-            | Event::HookEnded { ended: hooks::Ended::Failed(_), .. }
+            | Event::HookEnded { ended: HookOutcome::Failed(_), .. }
             | Event::Finished { .. } => true,
             _ => false,
         }
@@ -182,9 +182,9 @@ impl<W: Write> Screen<W> {
             Event::HookEnded { hook, ended, milliseconds, .. } => {
                 let took = duration(*milliseconds);
                 match ended {
-                    hooks::Ended::Done => writeln!(out, "  {hook}: {}{took}", style.good("ok"))?,
-                    hooks::Ended::NotApplicable => writeln!(out, "  {hook}: not applicable here{took}")?,
-                    hooks::Ended::Failed(how) => writeln!(out, "  {hook}: {} {how}", style.bad("FAILED"))?,
+                    HookOutcome::Done => writeln!(out, "  {hook}: {}{took}", style.good("ok"))?,
+                    HookOutcome::NotApplicable => writeln!(out, "  {hook}: not applicable here{took}")?,
+                    HookOutcome::Failed(how) => writeln!(out, "  {hook}: {} {how}", style.bad("FAILED"))?,
                 }
             }
             Event::DatabaseSaving { database, directory } => {

@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use crate::checks::validated::Verdict;
-use crate::config::product::ConffilePolicy;
 use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::policy::ConffilePolicy;
 use crate::model::size::size;
+use crate::model::validation::Validation;
 use crate::output::report::seconds;
 
 /// Shows a plan; `own` are those of its packages that are the product's.
@@ -94,7 +94,7 @@ fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn validated(out: &mut dyn Write, product: &str, candidate: &str, verdict: &Verdict) -> io::Result<()> {
+fn validated(out: &mut dyn Write, product: &str, candidate: &str, verdict: &Validation) -> io::Result<()> {
     if verdict.debian.is_none() {
         return writeln!(
             out,

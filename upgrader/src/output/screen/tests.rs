@@ -1,11 +1,12 @@
 use super::*;
-use crate::checks::preflight::Finding;
-use crate::config::product::ConffilePolicy;
-use crate::engine::hooks::Phase;
 use crate::exit::Exit;
+use crate::model::conffile::EditedConffile;
 use crate::model::event::{CutShort, WayBack};
+use crate::model::finding::Finding;
+use crate::model::hook::HookOutcome;
+use crate::model::hook::Phase;
 use crate::model::plan::{Change, ChangeKind, Plan};
-use crate::system::conffiles::Edited;
+use crate::model::policy::ConffilePolicy;
 
 fn seen(mut screen: Screen<Vec<u8>>, events: &[Event]) -> String {
     for event in events {
@@ -47,7 +48,7 @@ fn plan() -> Plan {
         download: 12_345_678,
         disk: -4_500_000,
         migrations: vec!["003-a".to_owned(), "004-b".to_owned()],
-        conffiles: vec![Edited {
+        conffiles: vec![EditedConffile {
             path: "/etc/xivo/xivo.conf".into(),
             package: "xivo".to_owned(),
             deleted: false,
@@ -103,9 +104,9 @@ fn what_fails_is_seen_between_what_went_well() {
     insta::assert_snapshot!(shown(false, &[
             Event::Began(Step::PostUpgradeHooks),
             Event::HookSkipped(Phase::PostUpgrade, "README".to_owned(), "not executable".to_owned()),
-            ended("10-a", hooks::Ended::Done, 9999),
-            ended("20-b", hooks::Ended::Failed("(exit status: 1): no".to_owned()), 10),
-            ended("30-c", hooks::Ended::NotApplicable, 61_500),
+            ended("10-a", HookOutcome::Done, 9999),
+            ended("20-b", HookOutcome::Failed("(exit status: 1): no".to_owned()), 10),
+            ended("30-c", HookOutcome::NotApplicable, 61_500),
             Event::Began(Step::Restart),
             Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
             Event::ServiceDown {

@@ -4,7 +4,6 @@ mod headway;
 mod read;
 mod remedy;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
@@ -14,9 +13,11 @@ use self::read::{
     Complaints, parse_candidate, parse_conflicts, parse_offered, parse_passed_over, parse_simulation, parse_sources,
     parse_status, parse_uris,
 };
-use crate::config::product::ConffilePolicy;
 use crate::exit::{Exit, Explain as _, Failure};
+use crate::model::apt_status::AptStatus;
+use crate::model::package::Offered;
 use crate::model::plan::{Change, ChangeKind};
+use crate::model::policy::ConffilePolicy;
 use crate::system::command::{Failed, Program, Said};
 use crate::system::unattended::{dpkg_options, unattended};
 
@@ -34,25 +35,11 @@ pub struct Simulation {
     pub kept_back: Vec<String>,
 }
 
-/// What apt tells while it works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News<'a> {
-    /// A line that it, dpkg or a maintainer script printed.
-    Line(&'a str),
-    /// How far it is.
-    Progress {
-        /// In percent of what it does.
-        percent: u8,
-        /// What it is at.
-        what: &'a str,
-    },
-}
-
 /// Reads the package lists of every source.
 ///
 /// # Errors
 /// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
-pub fn update(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn update(patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["update", "--error-on=any"]).time_limit(patience);
     let result = run_listening(program, &["E: ", "W: "], tell);
     explained(
@@ -76,18 +63,18 @@ pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
 /// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
-pub fn download_only(package: &str, patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn download_only(package: &str, patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
     run(program.time_limit(patience), tell)
 }
 
 /// Brings one installed package to its candidate version, from what [`download_only`] fetched.
-pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), tell)
 }
 
 /// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
-pub fn reinstall(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn reinstall(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), tell)
 }
 
@@ -114,44 +101,6 @@ pub fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result
         text.push('\n');
     })?;
     Ok(parse_offered(&text))
-}
-
-/// Packages as the sources have them, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Offered(BTreeMap<String, Vec<Offer>>);
-
-/// A package as a source has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Offer {
-    /// Its architecture, or `all`.
-    pub architecture: String,
-    /// What it takes on disk once installed, in kibibytes.
-    pub installed_size: u64,
-    /// The SHA-256 sum of its .deb, in hex.
-    pub sha256: Option<String>,
-}
-
-impl Offered {
-    /// These, each with its name.
-    pub fn of(offers: impl IntoIterator<Item = (String, Offer)>) -> Self {
-        let mut offered = Self::default();
-        for (name, offer) in offers {
-            offered.0.entry(name).or_default().push(offer);
-        }
-        offered
-    }
-
-    /// The one with this name that can be installed as one of this architecture.
-    #[must_use]
-    pub fn find(&self, name: &str, architecture: &str) -> Option<&Offer> {
-        self.0.get(name)?.iter().find(|offer| offer.architecture == architecture || offer.architecture == "all")
-    }
-
-    /// What the packages with this name take on disk, in kibibytes: of several architectures, the first.
-    #[must_use]
-    pub fn installed_size(&self, name: &str) -> Option<u64> {
-        self.0.get(name)?.first().map(|offer| offer.installed_size)
-    }
 }
 
 /// A source of packages: what its Release file and its configuration say of it.
@@ -195,7 +144,7 @@ pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
-pub fn download(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn download(patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
         run(program.time_limit(patience), tell),
@@ -205,7 +154,7 @@ pub fn download(patience: Duration, tell: &mut dyn FnMut(News<'_>)) -> Result<()
 }
 
 /// Upgrades all packages, from what [`download`] fetched, without ever asking.
-pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
 }
 
@@ -216,7 +165,7 @@ fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
 }
 
 /// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
-fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+fn run(program: Program, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run_listening(program, &["E: "], tell)
 }
 
@@ -224,7 +173,7 @@ fn run(program: Program, tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
 ///
 /// # Errors
 /// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
-fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>)) -> Result<()> {
+fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut headway = Headway::default();
     let mut dpkg_began = false;
@@ -232,7 +181,7 @@ fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(News<'_>
         match said {
             Said::Line(text) => {
                 complaints.listen(text, marks);
-                tell(News::Line(text));
+                tell(AptStatus::Line(text));
             }
             Said::Status(text) => {
                 dpkg_began |= text.starts_with("pmstatus:");

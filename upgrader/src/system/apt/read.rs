@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{News, Offer, Offered, Simulation, Source};
+use super::{Simulation, Source};
+use crate::model::apt_status::AptStatus;
+use crate::model::package::{Offer, Offered};
 use crate::model::plan::{Change, ChangeKind};
 
 /// What apt says after other complaints, and what they have said already.
@@ -186,7 +188,7 @@ pub(super) fn parse_conflicts(text: &str) -> Vec<String> {
 /// Reads a line of apt's status descriptor: `pmstatus:PACKAGE:PERCENT:WHAT` while packages change, `dlstatus:NUMBER:PERCENT:WHAT`
 /// while they are fetched (README.progress-reporting of apt). A package may have an architecture, `libc6:amd64`, behind one more
 /// colon. Other lines are passed over.
-pub(super) fn parse_status(line: &str) -> Option<News<'_>> {
+pub(super) fn parse_status(line: &str) -> Option<AptStatus<'_>> {
     let (kind, rest) = line.split_once(':')?;
     if kind != "pmstatus" && kind != "dlstatus" {
         return None;
@@ -199,7 +201,7 @@ pub(super) fn parse_status(line: &str) -> Option<News<'_>> {
         if let Some((whole, _)) = field.split_once('.')
             && let Ok(percent) = whole.parse::<u8>()
         {
-            return Some(News::Progress { percent: percent.min(100), what: after.trim() });
+            return Some(AptStatus::Progress { percent: percent.min(100), what: after.trim() });
         }
         from += field.len() + 1;
     }
@@ -366,7 +368,7 @@ mod tests {
 
     #[test]
     fn progress_is_read_whatever_the_package_is_called() {
-        let progress = |percent, what| Some(News::Progress { percent, what });
+        let progress = |percent, what| Some(AptStatus::Progress { percent, what });
         assert_eq!(parse_status("pmstatus:dpkg-exec:12.5:Running dpkg"), progress(12, "Running dpkg"));
         assert_eq!(
             parse_status("pmstatus:libc6:amd64:33.3333:Unpacking libc6:amd64"),

@@ -1,37 +1,17 @@
 //! Hooks: which there are, in which order, and running one.
 
-use std::fmt;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 
-use crate::checks::pair::Role;
 use crate::exit::Failure;
+use crate::model::hook::{HookOutcome, Phase};
+use crate::model::node::Role;
 use crate::model::plan::Plan;
 use crate::system::command::{Failed, Program};
-
-/// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Before the packages change.
-    PreUpgrade,
-    /// After the packages have changed, before the services restart.
-    PostUpgrade,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::PreUpgrade => "pre-upgrade",
-            Self::PostUpgrade => "post-upgrade",
-        })
-    }
-}
 
 /// What is in the hook directories of a phase.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,18 +39,6 @@ pub fn find(directories: &[PathBuf]) -> Result<Found> {
     Ok(found)
 }
 
-/// How a hook ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Ended {
-    /// It did what it is for.
-    Done,
-    /// It has nothing to do on this machine, and says so with [`NOT_APPLICABLE`].
-    NotApplicable,
-    /// It failed. How, in the words that follow "failed": `(exit status: 1): ` and its last lines.
-    Failed(String),
-}
-
 /// The exit code of a hook that has nothing to do on this machine (`EX_TEMPFAIL` of sysexits.h, which no hook has by accident).
 const NOT_APPLICABLE: i32 = 75;
 
@@ -81,7 +49,7 @@ const MOST_OUTPUT: usize = 4 * 1024 * 1024;
 const PER_LINE: usize = 40;
 
 /// Runs a hook to its end, or until `limit`; its output goes line by line to `line`.
-pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut dyn FnMut(&str)) -> Ended {
+pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut dyn FnMut(&str)) -> HookOutcome {
     let mut printed = 0_usize;
     let result = Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
@@ -100,10 +68,10 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
             }
         });
     match result.map_err(anyhow::Error::downcast::<Failed>) {
-        Ok(()) => Ended::Done,
-        Err(Ok(Failed { code: Some(NOT_APPLICABLE), .. })) => Ended::NotApplicable,
-        Err(Ok(failed)) => Ended::Failed(failed.how),
-        Err(Err(error)) => Ended::Failed(format!("({error:#})")),
+        Ok(()) => HookOutcome::Done,
+        Err(Ok(Failed { code: Some(NOT_APPLICABLE), .. })) => HookOutcome::NotApplicable,
+        Err(Ok(failed)) => HookOutcome::Failed(failed.how),
+        Err(Err(error)) => HookOutcome::Failed(format!("({error:#})")),
     }
 }
 

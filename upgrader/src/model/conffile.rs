@@ -1,0 +1,97 @@
+//! The conffiles that the admin has edited, and what an upgrade did to conffiles. Values only; [`crate::system::conffiles`] reads the files.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::policy::ConffilePolicy;
+
+/// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditedConffile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub package: String,
+    /// True if it was removed.
+    pub deleted: bool,
+    /// What will become of it.
+    pub policy: ConffilePolicy,
+}
+
+/// What became of a conffile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConffileResult {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What became of it.
+    pub fate: ConffileOutcome,
+    /// Where the other version lies, if there is one.
+    pub other: Option<PathBuf>,
+    /// The SHA-256 sum in hex before the packages changed; none if there was no file.
+    pub sha256_before: Option<String>,
+    /// The same after.
+    pub sha256_after: Option<String>,
+}
+
+/// What becomes of a conffile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConffileOutcome {
+    /// The admin had edited or removed it, and so it still is; the package's lies beside it.
+    Kept,
+    /// The admin had edited it, and it is the package's now; the admin's lies beside it.
+    Replaced,
+    /// Nobody had edited it, and it is the package's new one.
+    Updated,
+    /// It was not there.
+    New,
+    /// The admin had removed it, and it is there again.
+    Back,
+    /// It is not there any more.
+    Removed,
+}
+
+impl ConffileResult {
+    /// True if the admin should have a look: the file is not what it was, or not what the package expects.
+    #[must_use]
+    pub fn wants_a_look(&self) -> bool {
+        match self.fate {
+            ConffileOutcome::Kept | ConffileOutcome::Replaced | ConffileOutcome::Back => true,
+            ConffileOutcome::Removed => self.other.is_some(),
+            ConffileOutcome::Updated | ConffileOutcome::New => false,
+        }
+    }
+
+    /// The older version and the newer one, where both are on disk.
+    #[must_use]
+    pub fn versions(&self) -> Option<(&Path, &Path)> {
+        let other = self.other.as_deref()?;
+        if self.sha256_before.is_none() || self.sha256_after.is_none() {
+            return None;
+        }
+        Some(if self.fate == ConffileOutcome::Kept { (&self.path, other) } else { (other, &self.path) })
+    }
+}
+
+impl fmt::Display for ConffileResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        let other = self.other.as_ref().map(|other| other.display());
+        match (self.fate, other) {
+            (ConffileOutcome::Kept, Some(other)) if self.sha256_after.is_none() => {
+                write!(f, "{path} is still removed; the package's is {other}")
+            }
+            (ConffileOutcome::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
+            (ConffileOutcome::Kept, None) => write!(f, "{path} is yours"),
+            (ConffileOutcome::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
+            (ConffileOutcome::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
+            (ConffileOutcome::Updated, _) => write!(f, "{path} is the package's new one"),
+            (ConffileOutcome::New, _) => write!(f, "{path} is new"),
+            (ConffileOutcome::Back, _) => write!(f, "{path} is there again, though you had removed it"),
+            (ConffileOutcome::Removed, Some(other)) => write!(f, "{path} is gone; yours is {other}"),
+            (ConffileOutcome::Removed, None) => write!(f, "{path} is gone"),
+        }
+    }
+}

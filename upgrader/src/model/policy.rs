@@ -1,0 +1,27 @@
+//! What the vendor and the admin decide beforehand, so that an upgrade needs to ask only once.
+
+use serde::{Deserialize, Serialize};
+
+/// What becomes of a conffile that the admin has modified and the package has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConffilePolicy {
+    /// The package's version; the admin's lies beside it as `.dpkg-old`.
+    #[default]
+    Replace,
+    /// The admin's version; the package's lies beside it as `.dpkg-dist`.
+    Keep,
+}
+
+/// What is done about packages that differ from those that were validated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValidationPolicy {
+    /// There is no upgrade to them.
+    Require,
+    /// They are named.
+    #[default]
+    Warn,
+    /// Nothing.
+    Ignore,
+}
