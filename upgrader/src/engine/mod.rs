@@ -1,6 +1,7 @@
 //! The steps of a run, from the first check to the last restart, and what follows a failure.
 
 pub mod journal;
+mod planner;
 pub mod refresh;
 pub mod restart;
 pub mod run;

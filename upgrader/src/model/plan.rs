@@ -4,11 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::product::Product;
 use crate::model::conffile::EditedConffile;
 use crate::model::node::Node;
-use crate::model::package::Offered;
-use crate::model::package::Package;
 use crate::model::validation::Validation;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
@@ -136,52 +133,10 @@ impl Plan {
         })
     }
 
-    /// Takes note of the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
-    pub fn measure(&mut self, installed: &[Package], offered: &Offered) {
-        // Both programs name the architecture only where there are several.
-        let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
-        let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
-        for change in &self.changes {
-            let name = bare(&change.package);
-            let old = installed.iter().find(|package| package.name == name && package.is_present());
-            let old = old.map_or(0, |package| package.installed_size);
-            let new = match change.kind {
-                ChangeKind::Remove { .. } => 0,
-                ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => offered.installed_size(&name).unwrap_or(old),
-            };
-            self.disk = self.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
-            self.largest = self.largest.max(new.saturating_mul(1024));
-        }
-    }
-
     /// True if it changes this package.
     #[must_use]
     pub fn changes_package(&self, package: &str) -> bool {
         self.changes.iter().any(|change| change.package == package)
-    }
-
-    /// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
-    #[must_use]
-    pub fn is_of_product(&self, change: &Change, product: &Product) -> bool {
-        let product = self.changes.iter().find(|change| change.package == product.version_package);
-        product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
-    }
-
-    /// The packages among those that would be removed which the product, or the upgrader in the middle of its work, cannot do
-    /// without.
-    #[must_use]
-    pub fn lost<'a>(&'a self, product: &Product, upgrader: &str) -> Vec<&'a str> {
-        let needed = |package: &str| {
-            package == product.version_package
-                || package == upgrader
-                || product.packages.protected.iter().any(|protected| protected == package)
-        };
-        self.changes
-            .iter()
-            .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
-            .map(|change| change.package.as_str())
-            .filter(|package| needed(package))
-            .collect()
     }
 }
 

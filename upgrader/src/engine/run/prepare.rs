@@ -1,33 +1,27 @@
 //! The steps that only look.
 
 use std::io::stdin;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread::{self};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 
 use super::Run;
 use crate::checks::pair;
 use crate::checks::preflight;
 use crate::checks::validated;
-use crate::checks::validated::Set;
 use crate::cli::Context;
 use crate::config::settings::Rollback;
-use crate::database;
-use crate::engine::restart;
+use crate::engine::planner::{self, Inputs};
 use crate::engine::worker;
-use crate::exit::{Explain as _, Failure};
+use crate::exit::Failure;
 use crate::model::event::{Event, Events};
 use crate::model::finding::Finding;
-use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::plan::Plan;
 use crate::model::policy::ConffilePolicy;
 use crate::model::policy::ValidationPolicy;
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::history;
 use crate::output::question::{ask, forget_typed_ahead};
 use crate::rollback;
-use crate::system::apt::{self, Simulation};
-use crate::system::conffiles;
-use crate::system::dpkg;
 use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
 
@@ -40,8 +34,8 @@ impl Run<'_> {
         package_locks::wait(paths.root(), config.time_limits.lock, events)?;
         // What is looked at and what is computed do not wait for each other.
         let (mut findings, draft) = thread::scope(|scope| {
-            let draft = scope.spawn(|| self.draft());
-            (preflight::look(paths, self.product, worker::has_systemd()), answer(draft))
+            let draft = scope.spawn(|| self.compute_plan());
+            (preflight::look(paths, self.product, worker::has_systemd()), planner::join(draft))
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
         findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.what_is_kept()));
@@ -78,65 +72,15 @@ impl Run<'_> {
         rollback::measure(self.context.paths, &self.scope()?)
     }
 
-    /// The plan, from what dpkg and apt say.
-    fn draft(&self) -> Result<Plan> {
-        let product = self.product;
-        let installed = self.installed_version()?;
-        let (candidate, simulation, download, node) = thread::scope(|scope| {
-            let node = scope.spawn(|| product.pair.as_ref().map(pair::look).transpose());
-            let candidate = scope.spawn(|| apt::candidate(&product.version_package));
-            let download = scope.spawn(apt::download_size);
-            let simulation = apt::simulate();
-            (answer(candidate), simulation, answer(download), answer(node))
-        });
-        let candidate = candidate?.unwrap_or_else(|| installed.clone());
-        let Simulation { changes, unfinished, kept_back } = simulation.explain(|| {
-            Failure::new("apt finds no way to upgrade this machine").remedy(
-                "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
-            )
-        })?;
-        let mut plan = Plan {
-            installed,
-            candidate,
-            changes,
-            unfinished,
-            kept_back,
-            download: download?,
-            unfinished_from: self.past.as_ref().map(|past| past.plan.comes_from().to_owned()),
-            restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
-            node: match (node, &self.past) {
-                // What is half-way has to be completed whoever gives no answer; what hooks were told until then holds.
-                (Err(_), Some(past)) => past.plan.node.clone(),
-                (node, _) => node?,
-            },
-            last_outage_ms: history::last_outage(&self.context.paths.history()),
-            ..Plan::default()
-        };
-        let upgrader = self.context.paths.package();
-        let lost = plan.lost(product, &upgrader);
-        if !lost.is_empty() {
-            let why = apt::conflicts(&plan.changes, &lost)?;
-            let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
-            let message =
-                format!("apt would remove {}, which {} cannot do without{why}", lost.join(", "), product.name);
-            return Err(Failure::new(message)
-                .remedy("See `apt-get -s dist-upgrade`; often a package from another source stands in the way.")
-                .into());
-        }
-        let replaced: Vec<&str> = plan.upgraded().collect();
-        plan.conffiles = conffiles::edited(&replaced, self.conffile_policy())?;
-        if let Some(database) = &product.database {
-            plan.migrations = database::survey(database, self.context.paths, plan.changes_packages())?.pending;
-        }
-        let (packages, offered) = (dpkg::packages()?, apt::offered(plan.new_versions())?);
-        plan.measure(&packages, &offered);
-        if let Some(past) = &self.past {
-            plan.validated.clone_from(&past.plan.validated);
-        } else if self.validated_rule() != ValidationPolicy::Ignore && !plan.is_empty() {
-            let sets = Set::all(self.context.paths)?;
-            plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
-        }
-        Ok(plan)
+    fn compute_plan(&self) -> Result<Plan> {
+        planner::compute(&Inputs {
+            paths: self.context.paths,
+            product: self.product,
+            installed: self.installed_version()?,
+            conffiles: self.conffile_policy(),
+            validation: self.validated_rule(),
+            past: self.past.as_ref(),
+        })
     }
 
     /// What is done about packages that nobody has validated: the admin's word, or else the product's.
@@ -159,7 +103,7 @@ impl Run<'_> {
 
     pub(super) fn show_plan(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
-        let own = plan.changes.iter().filter(|change| plan.is_of_product(change, self.product));
+        let own = plan.changes.iter().filter(|change| planner::is_of_product(plan, change, self.product));
         let own = own.map(|change| change.package.clone()).collect();
         events.tell(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
         if !plan.kept_back.is_empty() {
@@ -176,7 +120,9 @@ impl Run<'_> {
         let (plan, product) = (self.plan()?, self.product);
         // Whoever agreed to an upgrade agreed to what is left of it, and to nothing else.
         let agreed_to = self.past.as_ref().map(|past| &past.latest_plan().changes).filter(|_| self.agreed);
-        let is_agreed = agreed_to.is_some_and(|changes| plan.changes.iter().all(|change| is_part_of(change, changes)));
+        let is_agreed = agreed_to.is_some_and(|changes| {
+            plan.changes.iter().all(|change| changes.iter().any(|agreed| change.ends_as(agreed)))
+        });
         if self.context.options.yes || is_agreed {
             return Ok(Outcome::Done);
         }
@@ -194,18 +140,4 @@ impl Run<'_> {
         events.tell(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }
-}
-
-/// True if a change leads to where one of these led. It may have come from somewhere else: a part of it is done.
-fn is_part_of(change: &Change, changes: &[Change]) -> bool {
-    let goal = |kind: &ChangeKind| match kind {
-        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
-        ChangeKind::Remove { .. } => None,
-    };
-    changes.iter().any(|agreed| agreed.package == change.package && goal(&agreed.kind) == goal(&change.kind))
-}
-
-/// What a thread found out.
-fn answer<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread ended before its time")))
 }

@@ -1,0 +1,142 @@
+//! Computes the plan: asks dpkg, apt, the database and the other node, and changes nothing.
+
+use std::thread::{self, ScopedJoinHandle};
+
+use anyhow::{Result, anyhow};
+
+use crate::checks::pair;
+use crate::checks::validated::{self, Set};
+use crate::config::product::Product;
+use crate::database;
+use crate::engine::journal::Past;
+use crate::engine::restart;
+use crate::engine::worker;
+use crate::exit::{Explain as _, Failure};
+use crate::model::package::{Offered, Package};
+use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::policy::{ConffilePolicy, ValidationPolicy};
+use crate::output::history;
+use crate::paths::Paths;
+use crate::system::apt::{self, Simulation};
+use crate::system::conffiles;
+use crate::system::dpkg;
+
+/// What a plan depends on beside the machine.
+pub(super) struct Inputs<'a> {
+    pub(super) paths: &'a Paths,
+    pub(super) product: &'a Product,
+    /// The installed version of the version package.
+    pub(super) installed: String,
+    pub(super) conffiles: ConffilePolicy,
+    pub(super) validation: ValidationPolicy,
+    /// The interrupted run that this one resumes.
+    pub(super) past: Option<&'a Past>,
+}
+
+/// Computes the plan from what dpkg, apt, the database and the other node say.
+///
+/// # Errors
+/// If one of them gives no answer, or if the plan would remove what the product cannot do without.
+pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
+    let Inputs { paths, product, past, .. } = *inputs;
+    let installed = inputs.installed.clone();
+    let (candidate, simulation, download, node) = thread::scope(|scope| {
+        let node = scope.spawn(|| product.pair.as_ref().map(pair::look).transpose());
+        let candidate = scope.spawn(|| apt::candidate(&product.version_package));
+        let download = scope.spawn(apt::download_size);
+        let simulation = apt::simulate();
+        (join(candidate), simulation, join(download), join(node))
+    });
+    let candidate = candidate?.unwrap_or_else(|| installed.clone());
+    let Simulation { changes, unfinished, kept_back } = simulation.explain(|| {
+        Failure::new("apt finds no way to upgrade this machine").remedy(
+            "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
+        )
+    })?;
+    let mut plan = Plan {
+        installed,
+        candidate,
+        changes,
+        unfinished,
+        kept_back,
+        download: download?,
+        unfinished_from: past.as_ref().map(|past| past.plan.comes_from().to_owned()),
+        restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
+        node: match (node, past) {
+            // What is half-way has to be completed whoever gives no answer; what hooks were told until then holds.
+            (Err(_), Some(past)) => past.plan.node.clone(),
+            (node, _) => node?,
+        },
+        last_outage_ms: history::last_outage(&paths.history()),
+        ..Plan::default()
+    };
+    let upgrader = paths.package();
+    let lost = lost(&plan, product, &upgrader);
+    if !lost.is_empty() {
+        let why = apt::conflicts(&plan.changes, &lost)?;
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+        let message = format!("apt would remove {}, which {} cannot do without{why}", lost.join(", "), product.name);
+        return Err(Failure::new(message)
+            .remedy("See `apt-get -s dist-upgrade`; often a package from another source stands in the way.")
+            .into());
+    }
+    let replaced: Vec<&str> = plan.upgraded().collect();
+    plan.conffiles = conffiles::edited(&replaced, inputs.conffiles)?;
+    if let Some(database) = &product.database {
+        plan.migrations = database::survey(database, paths, plan.changes_packages())?.pending;
+    }
+    let (packages, offered) = (dpkg::packages()?, apt::offered(plan.new_versions())?);
+    measure(&mut plan, &packages, &offered);
+    if let Some(past) = past {
+        plan.validated.clone_from(&past.plan.validated);
+    } else if inputs.validation != ValidationPolicy::Ignore && !plan.is_empty() {
+        let sets = Set::all(paths)?;
+        plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
+    }
+    Ok(plan)
+}
+
+/// Adds up the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
+fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
+    // Both programs name the architecture only where there are several.
+    let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
+    let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
+    for change in &plan.changes {
+        let name = bare(&change.package);
+        let old = installed.iter().find(|package| package.name == name && package.is_present());
+        let old = old.map_or(0, |package| package.installed_size);
+        let new = match change.kind {
+            ChangeKind::Remove { .. } => 0,
+            ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => offered.installed_size(&name).unwrap_or(old),
+        };
+        plan.disk = plan.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
+        plan.largest = plan.largest.max(new.saturating_mul(1024));
+    }
+}
+
+/// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
+pub(super) fn is_of_product(plan: &Plan, change: &Change, product: &Product) -> bool {
+    let product = plan.changes.iter().find(|change| change.package == product.version_package);
+    product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
+}
+
+/// The packages among those that would be removed which the product, or the upgrader in the middle of its work, cannot do
+/// without.
+fn lost<'a>(plan: &'a Plan, product: &Product, upgrader: &str) -> Vec<&'a str> {
+    let needed = |package: &str| {
+        package == product.version_package
+            || package == upgrader
+            || product.packages.protected.iter().any(|protected| protected == package)
+    };
+    plan.changes
+        .iter()
+        .filter(|change| matches!(change.kind, ChangeKind::Remove { .. }))
+        .map(|change| change.package.as_str())
+        .filter(|package| needed(package))
+        .collect()
+}
+
+/// The result of a thread.
+pub(super) fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread ended before its time")))
+}
