@@ -18,3 +18,4 @@ pub mod matrix;
 pub mod observe;
 pub mod packages;
 pub mod report;
+mod runtime;

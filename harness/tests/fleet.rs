@@ -1,14 +1,16 @@
 //! A fleet of machines, upgraded by Ansible with the role in docs/ansible: `make test-fleet`. Every run of the tests looks whether the
 //! role's files are what they are said to be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use harness::machines::fleet::{Fleet, Line, Untouched};
+use harness::machines::fleet::{Fleet, Line};
 use harness::machines::image::Debian;
 use harness::machines::transcript::{Transcript, without_times};
+use harness::observe::observation::{Happened, Mark, SystemState, fingerprint};
+use harness::packages::shipped::SERVICES;
 use libtest_mimic::{Arguments, Failed, Trial};
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -74,17 +76,18 @@ fn result(result: Result<()>) -> Result<(), Failed> {
 
 fn in_order(debian: Debian) -> Result<String> {
     let fleet = Fleet::boot(debian, &MACHINES, "lab")?;
+    let marks = MACHINES.map(|(name, _)| Ok((name, Mark::set(&fleet.node(name)?.machine)?)));
+    let marks = marks.into_iter().collect::<Result<HashMap<_, _>>>()?;
     let upgraded = fleet.play(&TWO_AT_ONCE)?;
     ensure!(upgraded.exit == 0, "{upgraded}");
-    let mut before: Option<i64> = None;
+    let mut last_restart: Option<i64> = None;
     for batch in ORDER {
-        let turns = batch.iter().map(|name| fleet.turns(name)?.with_context(|| format!("{name} has not restarted")));
-        let turns = turns.collect::<Result<Vec<_>>>()?;
+        let restarts = batch.iter().map(|name| restarts(&fleet, name, &marks[name])).collect::<Result<Vec<_>>>()?;
         ensure!(
-            turns.iter().all(|turn| Some(turn.first) > before),
-            "{batch:?} began before those before it were done: {upgraded}"
+            restarts.iter().all(|(first, _)| Some(*first) > last_restart),
+            "{batch:?} began before the batch before it was done: {upgraded}"
         );
-        before = turns.iter().map(|turn| turn.last).max();
+        last_restart = restarts.iter().map(|(_, last)| *last).max();
     }
     for (name, _) in MACHINES {
         ensure!(version(&fleet, name)? == "1.2.2", "{name}: {upgraded}");
@@ -125,8 +128,7 @@ fn stops_at_a_failure(debian: Debian) -> Result<String> {
         ensure!(version(&fleet, name)? == expected, "{name}: {later}");
         ensure!(fleet.report(name)?["result"] == if expected == "1.2.2" { "done" } else { "unchanged" }, "{name}");
     }
-    let last = fleet.untouched("hq-a")?;
-    ensure!(Some(&last) == before.first(), "hq-a was touched although shop-1 failed: {later}");
+    ensure!(untouched(&fleet)?.first() == before.first(), "hq-a was touched although shop-1 failed: {later}");
     Ok([checked, canary, later].map(|played| ending(&played)).join("\n"))
 }
 
@@ -170,9 +172,24 @@ fn version(fleet: &Fleet, name: &str) -> Result<String> {
     fleet.node(name)?.machine.sh("dpkg-query --show --showformat='${Version}' xivo")
 }
 
-/// What is there to be touched on each machine.
+/// What of a machine must not change when the role does not upgrade it: its state, its files and its history of upgrades.
+type Untouched = (SystemState, String, String);
+
 fn untouched(fleet: &Fleet) -> Result<Vec<Untouched>> {
-    MACHINES.iter().map(|(name, _)| fleet.untouched(name)).collect()
+    let of = |(name, _): &Line<'_>| {
+        let machine = &fleet.node(name)?.machine;
+        let history = machine.sh("ls /var/lib/xivo-upgrade/history 2>/dev/null || :")?;
+        Ok((SystemState::of(machine, &SERVICES)?, fingerprint(machine)?, history))
+    };
+    MACHINES.iter().map(of).collect()
+}
+
+/// The first stop and the last start of a machine's services since a mark, in milliseconds since 1970.
+fn restarts(fleet: &Fleet, name: &str, mark: &Mark) -> Result<(i64, i64)> {
+    let turns = Happened::since(mark, &fleet.node(name)?.machine, &SERVICES)?.turns;
+    let (first, last) = turns.first().zip(turns.last()).with_context(|| format!("{name} has not restarted"))?;
+    ensure!(!first.up && last.up, "the services of {name} did not come up again");
+    Ok((first.time, last.time))
 }
 
 /// What is printed of the last batch, or of the one that stops the rest; the batches before it look alike.

@@ -1,11 +1,12 @@
 //! The product's database, in a PostgreSQL of Debian's.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use toml::Table;
 
 use crate::machines::machine::Machine;
-use crate::machines::product_machine::PRODUCT;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
+use crate::packages::shipped::definition;
 
 /// What the product's wizard has done to Debian's PostgreSQL: a database of an owner who may do nothing else, with calls in it.
 pub const PREPARE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
@@ -51,10 +52,13 @@ pub fn release(version: &str) -> Result<Release> {
 
 /// The upgrader as it is published with a release for such machines.
 pub fn upgrader(upgrader: Package, release: &Release) -> Result<Package> {
-    let mut upgrader = release.with_migrations(upgrader);
-    let product = upgrader.files.iter_mut().find(|file| file.path == PRODUCT).context("the upgrader has no product")?;
-    product.content.extend_from_slice(TABLE.as_bytes());
-    Ok(upgrader)
+    definition::edited(release.with_migrations(upgrader), describe)
+}
+
+/// Adds [`TABLE`] to a product.toml.
+pub(crate) fn describe(definition: &mut Table) -> Result<()> {
+    definition.extend(toml::from_str::<Table>(TABLE)?);
+    Ok(())
 }
 
 /// What a database answers.

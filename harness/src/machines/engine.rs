@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -12,23 +11,14 @@ use testcontainers::bollard::Docker;
 use testcontainers::bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
 };
-use tokio::runtime::{Builder, Runtime};
+
+use crate::runtime::block_on;
 
 /// On every container of ours: the process that made it.
 pub const OWNER: &str = "xivo-upgrade.owner";
 
 /// How long the engine may take to remove what killed runs have left.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(60);
-
-/// The runtime that everything asynchronous runs on, alive until the process ends.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads can be started")
-});
-
-/// Runs a future to its end.
-pub fn block_on<F: Future>(future: F) -> F::Output {
-    RUNTIME.block_on(future)
-}
 
 /// A container engine that answers.
 #[derive(Debug, Clone)]

@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use crate::machines::database;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
-use crate::machines::product_machine::{self, PRODUCT};
+use crate::machines::product_machine;
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
-use crate::packages::shipped::EXCHANGE;
+use crate::packages::shipped::{XIVO, definition};
 
 /// Where provd's stand-in keeps what it has, and where its faults are told: `products/exchange/provd.py`.
 pub const PROVD: &str = "/var/lib/xivo-provd";
@@ -45,14 +45,12 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("products/exchange")
 }
 
-/// The upgrader as it is shipped, but that nobody waits for services to settle.
+/// The upgrader as it is shipped, for a product with a database, and without a settling time.
 fn upgrader() -> Result<Package> {
-    let mut package = EXCHANGE.upgrader()?;
-    for file in package.files.iter_mut().filter(|file| file.path == PRODUCT) {
-        let text = String::from_utf8_lossy(&file.content);
-        file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
-    }
-    Ok(package)
+    definition::edited(XIVO.upgrader()?, |product| {
+        definition::set_services(product, "settle", Some("0s"));
+        database::describe(product)
+    })
 }
 
 /// Gives an exchange this many devices, makes it the master of a pair and then a node of none, each twice, and has the hook set and take
@@ -102,11 +100,5 @@ mod tests {
                 assert!(release.packages.iter().any(|package| package.name == *service), "{service}");
             }
         }
-    }
-
-    #[test]
-    fn it_is_the_product_that_is_shipped_with_more_said_of_its_services() {
-        let product = upgrader::config::product::Product::read(&directory().join("product.toml")).unwrap();
-        assert_eq!(product.services.order(), SERVICES);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
 use crate::machines::engine::Engine;
@@ -14,9 +14,7 @@ use crate::machines::machine::Machine;
 use crate::machines::product_machine::{debian_packages, kept, upgrader};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
-use crate::observe::observation::{Happened, Mark, SystemState, fingerprint};
 use crate::packages::release::Release;
-use crate::packages::shipped::SERVICES;
 
 /// What Ansible needs of a machine.
 const ON_NODES: [&str; 2] = ["python3", "openssh-server"];
@@ -41,28 +39,10 @@ pub struct Fleet {
 struct Node {
     name: String,
     world: World,
-    mark: Mark,
 }
 
 /// A line of an inventory: a machine's name, and its variables as Ansible reads them: `upgrade_node_role=passive`.
 pub type Line<'a> = (&'a str, &'a str);
-
-/// When the services of a machine went down first, and came up last, in milliseconds since 1970.
-#[derive(Debug, Clone, Copy)]
-pub struct Turns {
-    /// The first stop.
-    pub first: i64,
-    /// The last start.
-    pub last: i64,
-}
-
-/// What of a machine must not change if it is left alone.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Untouched {
-    state: SystemState,
-    files: String,
-    history: String,
-}
 
 impl Fleet {
     /// Boots the machines of an inventory, at 1.2.1, with 1.2.2 published for each. `canary` names the one that goes first.
@@ -81,8 +61,7 @@ impl Fleet {
             let mut world = World::boot_image(&engine, &nodes)?;
             world.publish(&new)?;
             world.machine.write("/root/.ssh/authorized_keys", key.as_bytes(), 0o600)?;
-            let mark = Mark::set(&world.machine)?;
-            Ok(Node { name: name.to_owned(), world, mark })
+            Ok(Node { name: name.to_owned(), world })
         };
         let nodes = thread::scope(|scope| {
             let threads: Vec<_> = inventory.iter().map(|(name, _)| scope.spawn(move || node(name))).collect();
@@ -105,11 +84,8 @@ impl Fleet {
 
     /// One of its machines.
     pub fn node(&self, name: &str) -> Result<&World> {
-        self.named(name).map(|node| &node.world)
-    }
-
-    fn named(&self, name: &str) -> Result<&Node> {
-        self.nodes.iter().find(|node| node.name == name).with_context(|| format!("the fleet has no {name}"))
+        let node = self.nodes.iter().find(|node| node.name == name);
+        Ok(&node.with_context(|| format!("the fleet has no {name}"))?.world)
     }
 
     /// Runs the playbook with these arguments.
@@ -123,25 +99,6 @@ impl Fleet {
     /// The report of a machine that lies on the controller, of an upgrade or (`HOST.plan`) of check mode.
     pub fn report(&self, name: &str) -> Result<Value> {
         Ok(serde_json::from_str(&self.controller.sh(&format!("cat {THERE}/reports/{name}.json"))?)?)
-    }
-
-    /// When the services of a machine had their turn, by its systemd's journal; none if they had none.
-    pub fn turns(&self, name: &str) -> Result<Option<Turns>> {
-        let node = self.named(name)?;
-        let turns = Happened::since(&node.mark, &node.world.machine, &SERVICES)?.turns;
-        let (Some(first), Some(last)) = (turns.first(), turns.last()) else { return Ok(None) };
-        ensure!(!first.up && last.up, "the services of {name} did not come up again");
-        Ok(Some(Turns { first: first.time, last: last.time }))
-    }
-
-    /// What is there to be touched on a machine.
-    pub fn untouched(&self, name: &str) -> Result<Untouched> {
-        let machine = &self.node(name)?.machine;
-        Ok(Untouched {
-            state: SystemState::of(machine, &SERVICES)?,
-            files: fingerprint(machine)?,
-            history: machine.sh("ls /var/lib/xivo-upgrade/history 2>/dev/null || :")?,
-        })
     }
 }
 

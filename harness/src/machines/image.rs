@@ -17,8 +17,9 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::bollard::{Docker, body_full};
 
 use crate::command::output;
-use crate::machines::engine::{Engine, block_on};
+use crate::machines::engine::Engine;
 use crate::packages::binaries;
+use crate::runtime::block_on;
 
 /// The recipe. All of it goes into the tag.
 const DOCKERFILE: &str = include_str!("../../../images/Dockerfile");

@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
 
-use crate::machines::engine::{Engine, OWNER, Owner, block_on};
+use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::machine::Machine;
+use crate::runtime::block_on;
 
 /// A cable between two machines: a network that nobody else is on. Gone when dropped.
 #[derive(Debug)]

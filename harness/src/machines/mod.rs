@@ -6,6 +6,7 @@ pub mod exchange;
 pub mod fleet;
 pub mod image;
 pub mod link;
+pub mod lintian;
 pub mod machine;
 pub mod product_machine;
 pub mod terminal;

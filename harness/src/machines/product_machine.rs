@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::machines::database;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::machine::{Disk, Machine};
 use crate::machines::world::World;
-use crate::observe::observation::HOOK_MARKS;
 use crate::packages::deb;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
-use crate::packages::shipped::{Product, XIVO};
+use crate::packages::shipped::{Product, XIVO, definition};
 
 /// The version of the upgrader that a machine has before it updates itself.
 pub const OLD_UPGRADER: &str = "0.0.9";
@@ -29,8 +28,8 @@ const HOOKS: [(&str, &str); 4] = [
 /// How many hooks the tests' upgraders have.
 pub const HOOK_COUNT: usize = HOOKS.len();
 
-/// What the product is, as its upgrader's package has it.
-pub const PRODUCT: &str = "/usr/share/xivo-upgrade/product.toml";
+/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
+pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
 ///
@@ -194,7 +193,7 @@ pub(crate) const INSTALLATION: &str =
     "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
 
 /// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own: those need a provd to speak
-/// to and Python, which most machines here have no use for. Stories of those hooks are told of a [`crate::machines::exchange`].
+/// to and Python, which most machines here have no use for. The tests of those hooks have an exchange.
 pub fn upgrader() -> Result<Package> {
     upgrader_of(&XIVO)
 }
@@ -236,17 +235,14 @@ pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
     if let Some(depends) = package.control.get_mut("Depends") {
         *depends = depends.split(", ").filter(|one| !one.starts_with("python3")).collect::<Vec<_>>().join(", ");
     }
-    for file in &mut package.files {
-        if file.path == PRODUCT {
-            let text = String::from_utf8(std::mem::take(&mut file.content)).context("product.toml")?;
-            let (before, ready) =
-                text.split_once("\n# What systemd cannot tell").context("product.toml has no services.ready")?;
-            let (_, after) = ready.split_once("\n[packages]").context("product.toml has no packages")?;
-            let text = format!("{before}\n[packages]{after}");
-            file.content = text.replacen("[services]\n", "[services]\nsettle = \"0s\"\n", 1).into_bytes();
-        }
+    if package.name != XIVO.package() {
+        return Ok(package);
     }
-    Ok(package)
+    definition::edited(package, |product| {
+        definition::set_services(product, "ready", None);
+        definition::set_services(product, "settle", Some("0s"));
+        Ok(())
+    })
 }
 
 /// A hook that writes down when it ran and what it was told.

@@ -17,11 +17,12 @@ use super::record::Record;
 use super::state::State;
 use crate::data;
 use crate::machines::image::Debian;
-use crate::machines::product_machine::{self, PRODUCT};
+use crate::machines::product_machine;
 use crate::machines::world::World;
 use crate::packages::package::{File, Package};
 use crate::packages::release::Release;
 use crate::packages::server::fault::RepositoryFault;
+use crate::packages::shipped::definition;
 
 /// Something that a vendor does wrong: a file in `defects/`. An upgrade to it has to fail, for the reasons that the file gives.
 #[derive(Debug, Clone)]
@@ -336,8 +337,7 @@ impl Defect {
             upgrader.files.retain(|file| file.path != path);
             upgrader = upgrader.file(&path, content.as_str(), *mode);
         }
-        let product =
-            upgrader.files.iter_mut().find(|file| file.path == PRODUCT).context("there is no product.toml")?;
+        let product = definition::file(&mut upgrader)?;
         let mut text = String::from_utf8(std::mem::take(&mut product.content)).context("product.toml")?;
         for Replaced { place, text: old, by } in &self.replaced {
             ensure!(text.contains(old.as_str()), "{place}: replace: product.toml has no {old:?}");

@@ -8,9 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::machines::machine::Machine;
-
-/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
-pub const HOOK_MARKS: &str = "/var/log/hook-marks";
+use crate::machines::product_machine::HOOK_MARKS;
 
 /// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
@@ -60,20 +58,20 @@ pub struct Happened {
     /// How long each service was down in all; `None` for one that went down and did not come back.
     pub outages: BTreeMap<String, Option<Duration>>,
     /// The stops and starts together, in order.
-    pub(crate) turns: Vec<Turn>,
+    pub turns: Vec<Turn>,
 }
 
 /// The stop or the start of a service, as systemd's journal has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// The service.
-    pub(crate) service: String,
+    pub service: String,
     /// Whether it was started.
-    pub(crate) up: bool,
+    pub up: bool,
     /// When, in milliseconds since 1970.
-    pub(crate) time: i64,
+    pub time: i64,
     /// When, in microseconds of the machine's monotonic clock.
-    pub(crate) monotonic: u64,
+    pub monotonic: u64,
 }
 
 impl SystemState {

@@ -3,7 +3,6 @@
 pub mod binaries;
 pub mod deb;
 pub mod key;
-pub mod lintian;
 pub mod manual;
 pub mod package;
 pub mod release;

@@ -38,7 +38,7 @@ pub struct Package {
     /// Maintainer scripts by name: `preinst`, `postinst`, `prerm`, `postrm`, `config`, `triggers`.
     #[serde(default)]
     pub scripts: BTreeMap<String, String>,
-    /// True if it ships a service of its name: see [`crate::packages::service`].
+    /// True if it ships a service of its name: program, unit and maintainer scripts are then filled in.
     #[serde(default)]
     pub service: bool,
     /// The unit of the service that it ships, without `.service`, if that has another name than the package.

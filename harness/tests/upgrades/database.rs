@@ -5,11 +5,11 @@ use std::fmt::Write as _;
 use anyhow::{Result, ensure};
 use harness::machines::database::{PREPARE, TABLE, UP, ask, migrations, portrait};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::{self, OLD_UPGRADER};
+use harness::machines::product_machine::{self, HOOK_MARKS, OLD_UPGRADER};
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
-use harness::observe::observation::HOOK_MARKS;
 use harness::packages::package::Package;
+use harness::packages::shipped::definition::{PRODUCT, with_definition};
 
 use crate::story::Story;
 use crate::way_back::undo_nothing;
@@ -77,12 +77,7 @@ fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
 
 /// Today's upgrader for such a product, with more in its product.toml and these migrations.
 fn upgrader(more: &str, migrations: &[(&str, &str)]) -> Result<Package> {
-    let mut package = product_machine::upgrader()?;
-    for file in &mut package.files {
-        if file.path == product_machine::PRODUCT {
-            file.content = definition(more).into_bytes();
-        }
-    }
+    let mut package = with_definition(product_machine::upgrader()?, &definition(more))?;
     for (name, sql) in migrations {
         package = package.file(&format!("{MIGRATIONS}/{name}"), *sql, 0o644);
     }
@@ -256,7 +251,7 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
     ensure!(migrations(&world.machine)? == "001-agents\n", "{first}");
     world.machine.sh(&format!("apt-mark unhold xivo >/dev/null; rm -r {DUMPS}"))?;
 
-    let product = "/usr/share/xivo-upgrade/product.toml";
+    let product = PRODUCT;
     let write = |name: &str, sql: &str| format!("echo '{sql}' >{MIGRATIONS}/{name}");
     let pending = write("002-pending.sql", "SELECT 1;");
     let psql = |sql: &str| format!("runuser -u postgres -- psql --quiet --dbname=asterisk --command=\"{sql}\"");
@@ -357,7 +352,7 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
     ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
 
     // A command that cannot say what it has to do runs after each change of packages, until it succeeds.
-    world.machine.write(product_machine::PRODUCT, definition(command).as_bytes(), 0o644)?;
+    world.machine.write(PRODUCT, definition(command).as_bytes(), 0o644)?;
     world.publish([&release("1.3", &[("bad", "SELECT nothing;\n")])])?;
     let failed = world.upgrade(&["--yes"]).run()?;
     ensure!(failed.exit == 5, "{failed}");

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::upgradable;
+use harness::machines::product_machine::{HOOK_MARKS, upgradable};
 use harness::matrix::scenario::matrix;
-use harness::observe::observation::{HOOK_MARKS, SystemState};
+use harness::observe::observation::SystemState;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::{self, HOOK_COUNT, at_release_of, old_upgrader_of, upgrader_of};
-use harness::observe::observation::{HOOK_MARKS, Happened, Mark, SystemState};
+use harness::machines::product_machine::{self, HOOK_COUNT, HOOK_MARKS, at_release_of, old_upgrader_of, upgrader_of};
+use harness::observe::observation::{Happened, Mark, SystemState};
 use harness::packages::release::Release;
 use harness::packages::shipped::{ACME, VERSION, XIVO};
 

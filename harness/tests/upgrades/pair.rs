@@ -6,9 +6,10 @@ use anyhow::{Result, ensure};
 use harness::machines::engine::Engine;
 use harness::machines::image::Debian;
 use harness::machines::link::Link;
-use harness::machines::product_machine::{PRODUCT, upgradable};
+use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
+use harness::packages::shipped::definition::PRODUCT;
 
 use crate::attended::{wait_until, while_running};
 use crate::story::Story;

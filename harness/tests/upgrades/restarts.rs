@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::{self, PRODUCT, upgradable};
+use harness::machines::product_machine::{self, upgradable};
 use harness::observe::observation::{Happened, Mark, SystemState};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
+use harness::packages::shipped::definition::PRODUCT;
 
 use crate::story::Story;
 use crate::way_back::undo_nothing;

@@ -157,7 +157,7 @@ fn failing_pre_upgrade_hook(debian: Debian) -> Result<Option<String>> {
     let failing = b"#!/bin/sh\necho 'There are 3 calls under way.'\nexit 1\n";
     world.machine.write("/usr/share/xivo-upgrade/pre-upgrade.d/15-calls", failing, 0o755)?;
     let shown = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
-    let marks = world.machine.sh(&format!("cat {}", harness::observe::observation::HOOK_MARKS))?;
+    let marks = world.machine.sh(&format!("cat {}", harness::machines::product_machine::HOOK_MARKS))?;
     ensure!(marks == "pre-upgrade 10-first (1.2.1 -> 1.2.2)\n", "these hooks ran:\n{marks}");
     Ok(Some(shown))
 }

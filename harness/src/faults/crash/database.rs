@@ -5,9 +5,10 @@ use anyhow::Result;
 use super::strike::places;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::product_machine::{PRODUCT, debian_packages, kept, upgrader};
+use crate::machines::product_machine::{debian_packages, kept, upgrader};
 use crate::machines::world::World;
 use crate::packages::package::Package;
+use crate::packages::shipped::definition::with_definition;
 
 /// A product that is nothing but its database.
 const DEFINITION: &str = r#"name = "XiVO"
@@ -52,10 +53,7 @@ pub(super) const ASK: &str = "runuser -u postgres -- psql -XAtq --dbname=asteris
 
 /// A machine with a PostgreSQL, a product that is older than what is published, and two migrations to apply.
 pub(super) fn world(engine: &Engine, debian: Debian) -> Result<World> {
-    let mut upgrader = upgrader()?;
-    for file in upgrader.files.iter_mut().filter(|file| file.path == PRODUCT) {
-        file.content = DEFINITION.as_bytes().to_vec();
-    }
+    let mut upgrader = with_definition(upgrader()?, DEFINITION)?;
     for (name, sql) in MIGRATIONS {
         upgrader = upgrader.file(&format!("/usr/share/xivo-upgrade/migrations/{name}"), sql, 0o644);
     }

@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use super::whole::Whole;
 use crate::machines::image::Debian;
 use crate::machines::machine::Disk;
-use crate::machines::product_machine::{PRODUCT, upgrader, with_debian_packages_on};
+use crate::machines::product_machine::{upgrader, with_debian_packages_on};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::matrix::record::Kind;
 use crate::matrix::timeline;
 use crate::packages::package::Package;
+use crate::packages::shipped::definition::with_definition;
 
 /// What is on the machine beside what every machine has.
 const PACKAGES: [&str; 6] = ["postgresql", "nginx-light", "python3", "openssh-server", "cron", "attr"];
@@ -40,10 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(25 * 60);
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
 fn world(disk: Disk) -> Result<World> {
     let mut world = with_debian_packages_on(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
-    let mut upgrader = upgrader()?;
-    for file in upgrader.files.iter_mut().filter(|file| file.path == PRODUCT) {
-        file.content = DEFINITION.as_bytes().to_vec();
-    }
+    let upgrader = with_definition(upgrader()?, DEFINITION)?;
     world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1"), &upgrader])?;

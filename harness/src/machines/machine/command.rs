@@ -15,9 +15,9 @@ use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartEx
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{Machine, PATIENCE};
-use crate::machines::engine::block_on;
 use crate::machines::terminal::{self, Printed, Terminal};
 use crate::machines::transcript::{HUNG_UP, Transcript};
+use crate::runtime::block_on;
 
 /// How the engine begins to say that it could not start a command: now and then, on a busy host, it finds no way into a container.
 const NOT_STARTED: &str = "OCI runtime exec failed";

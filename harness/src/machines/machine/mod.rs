@@ -18,9 +18,10 @@ use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
-use crate::machines::engine::{Engine, OWNER, Owner, block_on};
+use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::image::Image;
 use crate::machines::transcript::Transcript;
+use crate::runtime::block_on;
 
 /// The name at which a machine reaches the host that tests it.
 pub const TESTER: &str = "repository.test";

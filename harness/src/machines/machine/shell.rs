@@ -9,7 +9,7 @@ use testcontainers::bollard::exec::{CreateExecOptions, ResizeExecOptions, StartE
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::Machine;
-use crate::machines::engine::block_on;
+use crate::runtime::block_on;
 
 /// A terminal that passes every key on, until this is dropped.
 struct Raw(Termios);

@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use self::fault::{Affected, Fault, RepositoryFault};
-use crate::machines::engine::block_on;
 use crate::packages::repository::Published;
+use crate::runtime::block_on;
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;

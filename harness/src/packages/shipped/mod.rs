@@ -1,5 +1,6 @@
 //! The upgrader's own package, as it is shipped.
 
+pub mod definition;
 pub mod vendor;
 
 use std::fs;
@@ -53,9 +54,6 @@ pub const XIVO: Product<'static> = Product {
     definition: "upgrader/package/product.toml",
     hooks: Some("hooks"),
 };
-
-/// The same on a machine with a database, and with services that behave like the real ones: see [`crate::machines::exchange`].
-pub const EXCHANGE: Product<'static> = Product { definition: "harness/products/exchange/product.toml", ..XIVO };
 
 /// A product that shares nothing with XiVO but the programs.
 pub const ACME: Product<'static> = Product {
