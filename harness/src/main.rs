@@ -12,6 +12,7 @@ use harness::command;
 use harness::demo;
 use harness::faults::crash;
 use harness::gate;
+use harness::machines::disk;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
 use harness::machines::lintian;
@@ -154,8 +155,11 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Crash(options) => crash::run(&options, &mut out)?,
         Verb::Sweep { check } => {
-            let swept = Engine::connect()?.sweep()?;
-            ensure!(!check || swept == 0, "{swept} containers were left behind (they are removed now)");
+            let (containers, disks) = (Engine::connect()?.sweep()?, disk::sweep()?);
+            ensure!(
+                !check || containers + disks == 0,
+                "{containers} containers and {disks} disks were left behind (they are removed now)"
+            );
         }
         Verb::Clean => clean()?,
     }

@@ -6,13 +6,14 @@ use std::io::Write as _;
 
 use harness::faults::crash::next_debian::{self, Undone};
 use harness::faults::crash::{CHOSEN, CHOSEN_ON_HOST, check};
-use harness::machines::machine::Disk;
+use harness::machines::machine::Storage;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
     let result = |result: anyhow::Result<()>| result.map_err(|error| Failed::from(format!("{error:?}")));
-    let point = |name: &'static str| Trial::test(name, move || result(check(name, Disk::Layers)));
-    let on_host = |name: &'static str| Trial::test(format!("on_host:{name}"), move || result(check(name, Disk::Host)));
+    let point = |name: &'static str| Trial::test(name, move || result(check(name, Storage::Layers)));
+    let on_host =
+        |name: &'static str| Trial::test(format!("on_host:{name}"), move || result(check(name, Storage::Host)));
     let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
     let undone = |name: &str, disk| {
         Trial::test(format!("next_debian::{name}"), move || {
@@ -22,7 +23,7 @@ fn main() {
             Ok(())
         })
     };
-    let undone = [undone("undone", Disk::Layers), undone("undone_on_host", Disk::Host)];
+    let undone = [undone("undone", Storage::Layers), undone("undone_on_host", Storage::Host)];
     let real = [complete].into_iter().chain(undone).map(|trial| trial.with_ignored_flag(true));
     let trials = CHOSEN.into_iter().map(point).chain(CHOSEN_ON_HOST.into_iter().map(on_host)).chain(real).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

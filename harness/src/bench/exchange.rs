@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 use crate::machines::product_machine;
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
@@ -23,7 +23,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// One at 1.2.2, with what a first upgrade does only once behind it. Its services have no settling time.
-    pub(super) fn new(debian: Debian, disk: Disk) -> Result<Self> {
+    pub(super) fn new(debian: Debian, disk: Storage) -> Result<Self> {
         let upgrader = product_machine::for_synthetic_services(XIVO.upgrader()?)?;
         let mut exchange =
             Self { world: product_machine::at_release_on(disk, &XIVO, debian, "1.2.1", &upgrader)?, patch: 1 };

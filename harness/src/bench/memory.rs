@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use super::exchange::Exchange;
 use super::{RUNS, Sheet, median};
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 
 /// The limit for the program that does the work, in megabytes.
 const LIMIT: f64 = 15.0;
@@ -34,7 +34,7 @@ print $peak;
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title(&format!("Memory on {debian}: the most that a process of real-xivo-upgrade has resident in a run"))?;
-    let mut exchange = Exchange::new(debian, Disk::default())?;
+    let mut exchange = Exchange::new(debian, Storage::default())?;
     let mut peaks = Vec::new();
     for _ in 0..RUNS {
         exchange.publish_next(0)?;

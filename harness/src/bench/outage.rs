@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::exchange::Exchange;
 use super::{Sheet, median};
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 use crate::packages::server::fault::{Affected, Fault, RepositoryFault};
 
 /// In an upgrade the services are away at most this many times as long as in a bare restart.
@@ -23,7 +23,7 @@ const SLOW: u32 = 50_000;
 const BALLAST: usize = 200_000;
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
-    let mut exchange = Exchange::new(debian, Disk::default())?;
+    let mut exchange = Exchange::new(debian, Storage::default())?;
     for (mirror, rate, ballast) in [("", None, 0), (" from a mirror with 50 kB/s", Some(SLOW), BALLAST)] {
         sheet.title(&format!(
             "Outage on {debian}: all services together in an upgrade{mirror}, beside a bare ordered systemctl restart"

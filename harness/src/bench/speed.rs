@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::exchange::Exchange;
 use super::{RUNS, Sheet};
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 
 /// A whole run, with all that is needed to go back, takes at most this many times what the bare commands take.
 const LIMIT: f64 = 1.15;
@@ -13,8 +13,8 @@ const LIMIT: f64 = 1.15;
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     // In the engine's layers another name for a file is a copy of it: what that costs is said, and is not what a machine in the field pays.
     for (disk, place, limit) in [
-        (Disk::Host, "/usr and /var on the host's filesystem", Some(LIMIT)),
-        (Disk::Layers, "everything in the engine's layers", None),
+        (Storage::Host, "/usr and /var on the host's filesystem", Some(LIMIT)),
+        (Storage::Layers, "everything in the engine's layers", None),
     ] {
         sheet.title(&format!(
             "Speed on {debian}, {place}: a whole run beside apt-get update, apt-get dist-upgrade, systemctl restart, in one container"

@@ -200,7 +200,7 @@ impl Owner {
     }
 
     /// Reads what [`Display`](std::fmt::Display) wrote.
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
         let owner = Self {
             boot: parts.next()?.to_owned(),
@@ -212,7 +212,7 @@ impl Owner {
     }
 
     /// False only if it is certain that the process is gone: nothing is known about those of another host or namespace.
-    fn may_be_alive(&self) -> bool {
+    pub(super) fn may_be_alive(&self) -> bool {
         let boot = boot();
         let host = |boot: &str| boot.split_once('+').map(|(host, _)| host.to_owned());
         if self.boot != boot {

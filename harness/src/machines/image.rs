@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,13 +12,15 @@ use clap::ValueEnum;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use testcontainers::bollard::models::ContainerCreateBody;
 use testcontainers::bollard::query_parameters::{
-    BuildImageOptionsBuilder, CreateImageOptionsBuilder, ListImagesOptionsBuilder, RemoveImageOptions,
+    BuildImageOptionsBuilder, CreateContainerOptions, CreateImageOptionsBuilder, ListImagesOptionsBuilder,
+    RemoveContainerOptions, RemoveImageOptions,
 };
 use testcontainers::bollard::{Docker, body_full};
 
 use crate::command::output;
-use crate::machines::engine::Engine;
+use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::packages::binaries;
 use crate::runtime::block_on;
 
@@ -114,6 +117,29 @@ impl Image {
             self.remove_older(engine)?;
         }
         Ok(())
+    }
+
+    /// Writes its files into an archive for tar(1).
+    ///
+    /// # Errors
+    /// If the engine does not have it.
+    pub fn export(&self, engine: &Engine, archive: &Path) -> Result<()> {
+        let configuration = ContainerCreateBody {
+            image: Some(self.to_string()),
+            labels: Some(HashMap::from([(OWNER.to_owned(), Owner::this().to_string())])),
+            ..ContainerCreateBody::default()
+        };
+        let container = block_on(engine.docker().create_container(None::<CreateContainerOptions>, configuration))?.id;
+        let mut file = File::create(archive)?;
+        let written = block_on(async {
+            let mut pieces = engine.docker().export_container(&container);
+            while let Some(piece) = pieces.next().await {
+                file.write_all(&piece?)?;
+            }
+            anyhow::Ok(())
+        });
+        block_on(engine.docker().remove_container(&container, None::<RemoveContainerOptions>))?;
+        written.with_context(|| self.to_string())
     }
 
     /// Removes it, unless it is in use.

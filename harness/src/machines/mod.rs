@@ -1,6 +1,7 @@
 //! Debian machines in containers, with a product installed and a repository of their own.
 
 pub mod database;
+pub mod disk;
 pub mod engine;
 pub mod exchange;
 pub mod fleet;

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::machines::database;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::{Disk, Machine};
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::world::World;
 use crate::packages::deb;
 use crate::packages::package::Package;
@@ -41,12 +41,12 @@ pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<W
 
 /// The same of another product.
 pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
-    at_release_on(Disk::default(), product, debian, release, upgrader)
+    at_release_on(Storage::default(), product, debian, release, upgrader)
 }
 
 /// The same with the machine's files there.
 pub fn at_release_on(
-    disk: Disk,
+    disk: Storage,
     product: &Product,
     debian: Debian,
     release: &str,
@@ -139,12 +139,12 @@ pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Packag
 /// A machine with packages of Debian's own, prepared by a shell script, and an empty repository. Like [`at_release`], its
 /// disk is kept as an image for all who need the same. `name` is part of the image's.
 pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
-    with_debian_packages_on(Disk::default(), debian, name, packages, prepare)
+    with_debian_packages_on(Storage::default(), debian, name, packages, prepare)
 }
 
 /// The same with the machine's files there.
 pub fn with_debian_packages_on(
-    disk: Disk,
+    disk: Storage,
     debian: Debian,
     name: &str,
     packages: &[&str],

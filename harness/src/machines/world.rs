@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::{Command, Disk, Machine, TESTER};
+use crate::machines::machine::{Command, Machine, Storage, TESTER};
 use crate::packages::deb::Deb;
 use crate::packages::package::Package;
 use crate::packages::repository::{Repository, SUITE};
@@ -94,11 +94,11 @@ impl World {
 
     /// The same with a machine that was saved before.
     pub fn boot_image(engine: &Engine, image: &Image) -> Result<Self> {
-        Self::boot_image_on(Disk::default(), engine, image)
+        Self::boot_image_on(Storage::default(), engine, image)
     }
 
     /// The same with the machine's files there.
-    pub fn boot_image_on(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
+    pub fn boot_image_on(disk: Storage, engine: &Engine, image: &Image) -> Result<Self> {
         let repository = Repository::new()?;
         let server = Server::start(engine.this_host()?)?;
         let machine = Machine::boot_on(disk, engine, image)?;

@@ -6,6 +6,7 @@ mod changed;
 mod conffiles;
 mod cut_short;
 mod database;
+mod disks;
 mod field_notes;
 mod honest;
 mod hooks;
@@ -35,6 +36,7 @@ fn main() {
         cut_short::STORIES,
         conffiles::STORIES,
         database::STORIES,
+        disks::STORIES,
         field_notes::STORIES,
         honest::STORIES,
         hooks::STORIES,

@@ -11,7 +11,7 @@ use super::matrix::{passed, plain};
 use super::{RUNS, Sheet, median};
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 use crate::machines::product_machine;
 use crate::machines::world::World;
 use crate::matrix::cell::Cell;
@@ -40,7 +40,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
 
 fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
-    let world = prepare(Disk::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
+    let world = prepare(Storage::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
     piuparts::prepare(&world)?;
     let cold = piuparts::cold(&world, debian)?;
     let pairs = pairs(cell, || piuparts::warm(&world, debian))?;
@@ -64,7 +64,7 @@ fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result
 fn beside_autopkgtest(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title(&format!("A cell beside autopkgtest with podman on {debian}, XiVO 1.2.1 to 1.2.2"))?;
     // The engine's layers would have podman copy its image for each run.
-    let world = prepare(Disk::Host, debian, "autopkgtest", &autopkgtest::PACKAGES)?;
+    let world = prepare(Storage::Host, debian, "autopkgtest", &autopkgtest::PACKAGES)?;
     autopkgtest::prepare(&world)?;
     let pairs = pairs(cell, || autopkgtest::warm(&world))?;
     sheet.pairs(["autopkgtest", "a cell"], &pairs, None)
@@ -76,7 +76,7 @@ fn pairs(cell: &Cell, theirs: impl Fn() -> Result<Duration>) -> Result<Vec<[Dura
 }
 
 /// A machine with a peer's packages, the old release in a repository, and the packages of the new one as files.
-fn prepare(disk: Disk, debian: Debian, peer: &str, packages: &[&str]) -> Result<World> {
+fn prepare(disk: Storage, debian: Debian, peer: &str, packages: &[&str]) -> Result<World> {
     let mut world = product_machine::with_debian_packages_on(disk, debian, peer, packages, "")?;
     world.publish(&Release::named("1.2.1")?.packages)?;
     for package in &Release::named("1.2.2")?.packages {

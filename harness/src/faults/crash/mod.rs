@@ -23,7 +23,7 @@ use self::point::{Point, Verdict, all, are_distinct};
 use self::reference::Reference;
 use self::scene::Stage;
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 use crate::packages::binaries;
 
 /// Points of every kind, for every run of the tests.
@@ -83,7 +83,7 @@ struct Ground {
 }
 
 impl Ground {
-    fn of(debian: Debian, disk: Disk) -> Result<Self> {
+    fn of(debian: Debian, disk: Storage) -> Result<Self> {
         let stage = Stage::set(debian, disk)?;
         let reference = Reference::of(debian, &stage)?;
         Ok(Self { stage, reference })
@@ -95,7 +95,7 @@ impl Ground {
 /// # Errors
 /// If a point diverged, after all have run.
 pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
-    let disk = if options.on_host { Disk::Host } else { Disk::Layers };
+    let disk = if options.on_host { Storage::Host } else { Storage::Layers };
     let grounds = Debian::ALL.map(|_| OnceLock::<Result<Ground, String>>::new());
     let ground = |debian: Debian| {
         let ground =
@@ -180,7 +180,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
 ///
 /// # Errors
 /// If there is none of that name, or it diverged.
-pub fn check(name: &str, disk: Disk) -> Result<()> {
+pub fn check(name: &str, disk: Storage) -> Result<()> {
     let ground = Ground::of(Debian::Bookworm, disk)?;
     let points = all(&ground.reference).into_iter();
     let nearest = points.filter_map(|point| Some((distance(&point.name, name)?, point))).min_by_key(|(by, _)| *by);
@@ -218,8 +218,8 @@ fn examine(point: &Point, ground: &Ground) -> Result<Verdict> {
 }
 
 /// The command that runs a point again.
-fn again(name: &str, disk: Disk) -> String {
-    let disk = if disk == Disk::Host { " --on-host" } else { "" };
+fn again(name: &str, disk: Storage) -> String {
+    let disk = if disk == Storage::Host { " --on-host" } else { "" };
     format!("cargo run --quiet --package harness -- crash{disk} --only '^{}$'", name.replace('.', r"\."))
 }
 

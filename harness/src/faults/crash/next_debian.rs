@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::whole::Whole;
 use crate::machines::image::Debian;
-use crate::machines::machine::Disk;
+use crate::machines::machine::Storage;
 use crate::machines::product_machine::{upgrader, with_debian_packages_on};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
@@ -39,7 +39,7 @@ const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
 const PATIENCE: Duration = Duration::from_secs(25 * 60);
 
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
-fn world(disk: Disk) -> Result<World> {
+fn world(disk: Storage) -> Result<World> {
     let mut world = with_debian_packages_on(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
     let upgrader = with_definition(upgrader()?, DEFINITION)?;
     world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
@@ -65,7 +65,7 @@ fn upgrade(world: &World) -> Result<Transcript> {
 /// # Errors
 /// Also if Debian's mirror cannot be reached: nobody must think that this was tried.
 pub fn complete() -> Result<()> {
-    let world = world(Disk::Layers)?;
+    let world = world(Storage::Layers)?;
     let transcript = upgrade(&world)?;
     ensure!(matches!(transcript.exit, 0 | 6), "{transcript}");
     let machine = &world.machine;
@@ -83,7 +83,7 @@ pub fn complete() -> Result<()> {
 ///
 /// # Errors
 /// As [`complete`].
-pub fn undone(disk: Disk) -> Result<Undone> {
+pub fn undone(disk: Storage) -> Result<Undone> {
     let world = world(disk)?;
     let machine = &world.machine;
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";

@@ -10,7 +10,7 @@ use super::database;
 use super::strike::{COUNTED, Deed, Place, Strike, count_and_fail, make_places, places};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::{Disk, Machine};
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine::{debian_packages, kept, upgrader};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
@@ -93,14 +93,14 @@ pub(super) struct Stage {
     old: Image,
     candidate: Vec<Deb>,
     /// Where the machines have their files.
-    disk: Disk,
+    disk: Storage,
     /// The call of the upgrader with which it begins to go back.
     way_back: OnceLock<Call>,
 }
 
 impl Stage {
     /// Makes the machine with the old release, if there is none yet.
-    pub(super) fn set(debian: Debian, disk: Disk) -> Result<Self> {
+    pub(super) fn set(debian: Debian, disk: Storage) -> Result<Self> {
         let engine = Engine::connect()?;
         let upgrader = upgrader()?;
         let [mut old, mut new] = [Release::named(RELEASES[0])?.packages, Release::named(RELEASES[1])?.packages];
@@ -121,14 +121,14 @@ impl Stage {
         match (scene, self.disk) {
             (Scene::Migration, _) => database::world(&self.engine, self.debian),
             (Scene::Run, _) => self.boot(&self.old),
-            (_, Disk::Layers) => {
+            (_, Storage::Layers) => {
                 let world = self.boot(&self.kept(scene)?)?;
                 // Its lists are those of another world.
                 world.machine.sh("apt-get -qq update")?;
                 Ok(world)
             }
             // What is not in the layers is not kept: it happens anew.
-            (_, Disk::Host) => {
+            (_, Storage::Host | Storage::Disk(_)) => {
                 let world = self.boot(&self.old)?;
                 self.die(scene, &world)?;
                 Ok(world)
@@ -145,8 +145,8 @@ impl Stage {
     /// The name of what is known of these machines: it changes with them, and with nothing else.
     pub(super) fn tag(&self, more: &[&str]) -> String {
         let more = more.iter().map(|text| text.as_bytes());
-        let disk: &[u8] = if self.disk == Disk::Host { b"on the host" } else { b"" };
-        Image::of("crash", self.ingredients().into_iter().chain(more).chain([disk])).tag
+        let storage = format!("{:?}", self.disk);
+        Image::of("crash", self.ingredients().into_iter().chain(more).chain([storage.as_bytes()])).tag
     }
 
     fn ingredients(&self) -> Vec<&[u8]> {

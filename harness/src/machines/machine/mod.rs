@@ -18,6 +18,7 @@ use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
+use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::image::Image;
 use crate::machines::transcript::Transcript;
@@ -38,65 +39,99 @@ const JOURNAL_QUEUE: (&str, &str) = ("net.unix.max_dgram_qlen", "512");
 
 /// Where a machine has its files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Disk {
+pub enum Storage {
     /// In the engine's layers: a filesystem of its own kind (overlayfs), on which another name for a file of a lower layer is a copy.
     #[default]
     Layers,
     /// /usr and /var are on the filesystem that the engine's host has, as on a machine in the field. They are no part of what
     /// [`Machine::save`] keeps.
     Host,
+    /// The whole root is a filesystem on a disk of its own. It is no part of what [`Machine::save`] keeps.
+    Disk(Filesystem),
 }
 
-/// What is on the host's filesystem with [`Disk::Host`].
+/// What is on the host's filesystem with [`Storage::Host`].
 const ON_HOST: [&str; 2] = ["/usr", "/var"];
+
+/// Where a container has the disk that becomes its root.
+const ROOT: &str = "/disk";
+
+/// Makes the disk the root of the container, with a boot identifier of its own, and becomes process 1 there. The engine's commands follow, since
+/// the root of a mount namespace is what setns(2) leads to.
+const PIVOT: &str = "umount -R /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+cat /proc/sys/kernel/random/uuid >/run/boot-id; mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
+for name in proc sys dev run tmp; do mkdir -p /disk/$name; mount --rbind /$name /disk/$name; done
+for name in hosts hostname resolv.conf; do touch /disk/etc/$name; mount --bind /etc/$name /disk/etc/$name; done
+cd /disk; mkdir -p run/before; pivot_root . run/before; umount -l /run/before
+exec /sbin/init";
 
 /// A booted Debian machine: a container in which systemd is process 1. Gone when dropped, whatever happened.
 #[derive(Debug)]
 pub struct Machine {
     docker: Docker,
     container: Option<ContainerAsync<GenericImage>>,
+    /// Its root, if that is a disk; released after the container.
+    disk: Option<Disk>,
 }
 
 impl Machine {
     /// Boots a machine and waits until systemd has started everything.
     pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
-        Self::boot_on(Disk::default(), engine, image)
+        Self::boot_on(Storage::default(), engine, image)
     }
 
     /// The same with its files there.
-    pub fn boot_on(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
+    pub fn boot_on(storage: Storage, engine: &Engine, image: &Image) -> Result<Self> {
+        let disk = match storage {
+            Storage::Disk(filesystem) => Some(Disk::of_image(filesystem, engine, image)?),
+            Storage::Layers | Storage::Host => None,
+        };
+        Self::start(storage, disk, engine, image)
+    }
+
+    /// Boots a machine from a disk. The image has nothing but the program that makes the disk its root.
+    pub fn boot_disk(disk: Disk, engine: &Engine, image: &Image) -> Result<Self> {
+        Self::start(Storage::Disk(disk.filesystem()), Some(disk), engine, image)
+    }
+
+    fn start(storage: Storage, disk: Option<Disk>, engine: &Engine, image: &Image) -> Result<Self> {
+        let root = disk.as_ref().map(|disk| disk.path().display().to_string());
         let tester = engine.this_host()?;
         ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
-        let request = GenericImage::new(&image.repository, &image.tag)
-            .with_label(OWNER, Owner::this().to_string())
-            .with_hostname("exchange")
-            .with_host(TESTER, Host::Addr(tester))
-            // All that systemd needs of a container; no privileges.
-            .with_cap_add("SYS_ADMIN")
-            // Root of a real machine sees what the processes of others map.
-            .with_cap_add("SYS_PTRACE")
-            .with_security_opt("seccomp=unconfined")
-            .with_security_opt("apparmor=unconfined")
-            .with_cgroupns_mode(CgroupnsMode::Private)
-            .with_startup_timeout(PATIENCE)
-            .with_host_config_modifier(move |host| {
-                if disk == Disk::Host {
-                    // Volumes without a name begin as what the image has there, and go with the container.
-                    let volume = |path: &str| Mount {
-                        target: Some(path.to_owned()),
-                        typ: Some(MountType::VOLUME),
-                        ..Mount::default()
-                    };
-                    host.mounts = Some(ON_HOST.map(volume).into());
-                }
-                let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
-                host.tmpfs = Some(tmpfs.into());
-                host.sysctls = Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-            });
+        let image = GenericImage::new(&image.repository, &image.tag);
+        let request =
+            if disk.is_some() { image.with_entrypoint("/bin/sh").with_cmd(["-ec", PIVOT]) } else { image.into() }
+                .with_label(OWNER, Owner::this().to_string())
+                .with_hostname("exchange")
+                .with_host(TESTER, Host::Addr(tester))
+                // All that systemd needs of a container; no privileges.
+                .with_cap_add("SYS_ADMIN")
+                // Root of a real machine sees what the processes of others map.
+                .with_cap_add("SYS_PTRACE")
+                .with_security_opt("seccomp=unconfined")
+                .with_security_opt("apparmor=unconfined")
+                .with_cgroupns_mode(CgroupnsMode::Private)
+                .with_startup_timeout(PATIENCE)
+                .with_host_config_modifier(move |host| {
+                    if storage == Storage::Host {
+                        // Volumes without a name begin as what the image has there, and go with the container.
+                        let volume = |path: &str| Mount {
+                            target: Some(path.to_owned()),
+                            typ: Some(MountType::VOLUME),
+                            ..Mount::default()
+                        };
+                        host.mounts = Some(ON_HOST.map(volume).into());
+                    }
+                    host.binds = root.as_ref().map(|root| vec![format!("{root}:{ROOT}")]);
+                    let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
+                    host.tmpfs = Some(tmpfs.into());
+                    host.sysctls =
+                        Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+                });
         let limits = engine.limits()?.iter();
         let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
         let container = block_on(request.start()).context("the machine's container does not start")?;
-        let machine = Self { docker: engine.docker().clone(), container: Some(container) };
+        let machine = Self { docker: engine.docker().clone(), container: Some(container), disk };
         let booted = machine.booted()?;
         ensure!(booted == "running", "the machine came up {booted}: {}", machine.sh("systemctl --failed --no-legend")?);
         Ok(machine)
@@ -142,13 +177,15 @@ impl Machine {
 
     /// The same with several files at once: path, content and mode of each.
     pub fn write_all(&self, files: &[(&str, &[u8], u32)]) -> Result<()> {
+        // The engine sees the container as it was before the disk became its root.
+        let root = self.disk.as_ref().map_or("", |_| ROOT);
         let mut archive = tar::Builder::new(Vec::new());
         for (path, content, mode) in files {
             ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
             let mut header = tar::Header::new_gnu();
             header.set_size(content.len() as u64);
             header.set_mode(*mode);
-            archive.append_data(&mut header, path.trim_start_matches('/'), *content)?;
+            archive.append_data(&mut header, format!("{root}{path}").trim_start_matches('/'), *content)?;
         }
         let body = body_full(archive.into_inner()?.into());
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
@@ -220,6 +257,12 @@ impl Machine {
         address.context("the machine has no address")
     }
 
+    /// The disk that is its root, if it has one.
+    #[must_use]
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
     pub(crate) fn id(&self) -> Result<&str> {
         Ok(self.container.as_ref().context("the machine is gone")?.id())
     }
@@ -231,6 +274,7 @@ impl Drop for Machine {
             // What cannot be removed now is removed by the next run's sweep.
             let _ = block_on(container.rm());
         }
+        drop(self.disk.take());
     }
 }
 

@@ -1,0 +1,351 @@
+//! Disks of machines: a filesystem on a loop device, whose backing file can be captured at any moment.
+//!
+//! The backing files lie on an XFS filesystem of their own, the lab, where `cp --reflink` takes milliseconds. The lab is mounted as long
+//! as a process has a disk; what a killed process leaves behind is removed by the next one ([`sweep`]).
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use super::engine::{Engine, Owner};
+use super::image::Image;
+use crate::command::silently;
+use crate::packages::binaries;
+
+/// The size of a machine's disk. The backing file is sparse.
+const SIZE: &str = "3G";
+
+/// The size of the filesystem on which the backing files lie; sparse, too.
+const LAB_SIZE: &str = "60G";
+
+/// How long a container may keep a disk busy after it was removed.
+const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+
+/// The filesystem of a machine's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Filesystem {
+    /// ext4 with a journal, as Debian's installer makes it.
+    Ext4,
+    /// XFS, which shares blocks between files.
+    Xfs,
+    /// btrfs, which shares blocks between files, too.
+    Btrfs,
+}
+
+impl Filesystem {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
+
+    /// How it is made and mounted: the name for mkfs.NAME and mount(8), options of the one and of the other.
+    fn programs(self) -> (&'static str, &'static [&'static str], &'static str) {
+        match self {
+            Self::Ext4 => ("ext4", &["-q", "-F"], "defaults"),
+            // A captured filesystem has the UUID of the one that it was captured of.
+            Self::Xfs => ("xfs", &["-q", "-f"], "nouuid"),
+            Self::Btrfs => ("btrfs", &["-q", "-f"], "defaults"),
+        }
+    }
+}
+
+impl fmt::Display for Filesystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.programs().0)
+    }
+}
+
+/// The filesystem on which backing files lie, mounted as long as somebody has it.
+#[derive(Debug)]
+struct Lab {
+    /// Where it is mounted.
+    root: PathBuf,
+    /// Held shared while a process of this host has the lab.
+    users: Option<File>,
+}
+
+static LAB: Mutex<Weak<Lab>> = Mutex::new(Weak::new());
+
+impl Lab {
+    /// The lab of this process.
+    ///
+    /// # Errors
+    /// If this host has no loop devices or no XFS, or this process is not root; the error says what could not be run.
+    fn open() -> Result<Arc<Self>> {
+        let mut lab = LAB.lock().map_err(|_| anyhow!("a thread panicked"))?;
+        if let Some(lab) = lab.upgrade() {
+            return Ok(lab);
+        }
+        let opened = Arc::new(Self::mount().context(
+            "this host cannot make disks for machines (root, loop devices, xfsprogs and btrfs-progs are needed): tests of real filesystems were not run",
+        )?);
+        *lab = Arc::downgrade(&opened);
+        Ok(opened)
+    }
+
+    fn mount() -> Result<Self> {
+        let directory = directory();
+        let (root, file) = (directory.join("lab"), directory.join("lab.xfs"));
+        fs::create_dir_all(&root).with_context(|| root.display().to_string())?;
+        let _setup = setup_lock()?;
+        let users = File::create(directory.join("users.lock"))?;
+        match users.try_lock() {
+            // What is mounted now was left by a process that is gone.
+            Ok(()) => clear(&root)?,
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        // Under the lock of the set-up nobody can come between.
+        users.lock_shared()?;
+        if !is_mounted(&root)? {
+            if !file.exists() {
+                program("truncate", ["--size".as_ref(), LAB_SIZE.as_ref(), file.as_os_str()])?;
+                program("mkfs.xfs", ["-q".as_ref(), file.as_os_str()])?;
+            }
+            program("mount", ["-o".as_ref(), "loop,discard".as_ref(), file.as_os_str(), root.as_os_str()])?;
+            fs::create_dir_all(root.join("images"))?;
+            fs::create_dir_all(root.join("machines"))?;
+        }
+        sweep_machines(&root)?;
+        Ok(Self { root, users: Some(users) })
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next sweep.
+        let _ = setup_lock().map(|_setup| {
+            drop(self.users.take());
+            let users = File::create(directory().join("users.lock"))?;
+            if users.try_lock().is_ok() {
+                clear(&self.root)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+}
+
+/// Removes what killed processes have left: mounts, loop devices, backing files. Says how many disks these were.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn sweep() -> Result<usize> {
+    let root = directory().join("lab");
+    if !root.exists() {
+        return Ok(0);
+    }
+    let _setup = setup_lock()?;
+    if !is_mounted(&root)? {
+        return Ok(0);
+    }
+    let found = sweep_machines(&root)?;
+    let users = File::create(directory().join("users.lock"))?;
+    if users.try_lock().is_ok() {
+        clear(&root)?;
+    }
+    Ok(found)
+}
+
+/// Removes the disks of processes that are gone.
+fn sweep_machines(root: &Path) -> Result<usize> {
+    let mut found = 0;
+    for entry in fs::read_dir(root.join("machines"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().replace(',', "/");
+        if Owner::parse(&name).is_some_and(|owner| owner.may_be_alive()) {
+            continue;
+        }
+        for disk in fs::read_dir(entry.path())? {
+            release(&disk?.path())?;
+            found += 1;
+        }
+        fs::remove_dir_all(entry.path())?;
+    }
+    Ok(found)
+}
+
+/// Unmounts the lab and all that lies on it.
+fn clear(root: &Path) -> Result<()> {
+    if !is_mounted(root)? {
+        return Ok(());
+    }
+    for owner in fs::read_dir(root.join("machines"))? {
+        for disk in fs::read_dir(owner?.path())? {
+            release(&disk?.path())?;
+        }
+    }
+    program("umount", [root.as_os_str()])
+}
+
+/// A disk of a machine, mounted on this host. Gone when dropped.
+#[derive(Debug)]
+pub struct Disk {
+    filesystem: Filesystem,
+    directory: PathBuf,
+    lab: Arc<Lab>,
+}
+
+/// What was on a disk at one moment: what a machine finds there whose power was cut then. Gone when dropped.
+#[derive(Debug)]
+pub struct Capture {
+    /// The filesystem.
+    pub filesystem: Filesystem,
+    file: PathBuf,
+    lab: Arc<Lab>,
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+impl Disk {
+    /// A disk with the files of an image.
+    ///
+    /// # Errors
+    /// If this host cannot make one.
+    pub fn of_image(filesystem: Filesystem, engine: &Engine, image: &Image) -> Result<Self> {
+        let lab = Lab::open()?;
+        let name = image.to_string().replace(['/', ':'], "-");
+        let prepared = lab.root.join("images").join(format!("{name}-{filesystem}"));
+        let lock = File::create(lab.root.join(format!("images/{name}-{filesystem}.lock")))?;
+        lock.lock()?;
+        if !prepared.exists() {
+            prepare(&lab, filesystem, engine, image, &prepared)?;
+        }
+        drop(lock);
+        Self::of_file(lab, filesystem, &prepared)
+    }
+
+    /// A disk with what was captured of another one. Mounting it replays the journal of the filesystem.
+    ///
+    /// # Errors
+    /// If it cannot be mounted.
+    pub fn of_capture(capture: &Capture) -> Result<Self> {
+        Self::of_file(Arc::clone(&capture.lab), capture.filesystem, &capture.file)
+    }
+
+    fn of_file(lab: Arc<Lab>, filesystem: Filesystem, file: &Path) -> Result<Self> {
+        let disk = Self { filesystem, directory: new_directory(&lab)?, lab };
+        clone_file(file, &disk.file())?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    fn mount(&self) -> Result<()> {
+        let (kind, _, options) = self.filesystem.programs();
+        let (file, options) = (self.file(), format!("loop,{options}"));
+        let words = ["-t", kind, "-o", &options].map(OsStr::new);
+        program("mount", words.into_iter().chain([file.as_os_str(), self.path().as_os_str()]))
+    }
+
+    /// Its filesystem.
+    #[must_use]
+    pub fn filesystem(&self) -> Filesystem {
+        self.filesystem
+    }
+
+    /// Where it is mounted on this host.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    /// The backing file.
+    fn file(&self) -> PathBuf {
+        self.directory.join("disk")
+    }
+
+    /// Captures what is on the disk at this moment: what the filesystem has written, and not what it still has in memory.
+    ///
+    /// # Errors
+    /// If the lab is full.
+    pub fn capture(&self) -> Result<Capture> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file = self.directory.parent().context("a disk has a directory")?.join(format!("capture-{number}"));
+        clone_file(&self.file(), &file)?;
+        Ok(Capture { filesystem: self.filesystem, file, lab: Arc::clone(&self.lab) })
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next sweep.
+        let _ = release(&self.directory);
+    }
+}
+
+/// Makes the backing file with the files of an image.
+fn prepare(lab: &Arc<Lab>, filesystem: Filesystem, engine: &Engine, image: &Image, prepared: &Path) -> Result<()> {
+    let (kind, options, _) = filesystem.programs();
+    let disk = Disk { filesystem, directory: new_directory(lab)?, lab: Arc::clone(lab) };
+    let file = disk.file();
+    program("truncate", ["--size".as_ref(), SIZE.as_ref(), file.as_os_str()])?;
+    program(&format!("mkfs.{kind}"), options.iter().map(OsStr::new).chain([file.as_os_str()]))?;
+    disk.mount()?;
+    let archive = disk.directory.join("files.tar");
+    image.export(engine, &archive)?;
+    let root = disk.path();
+    let words = ["--extract", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--file"].map(OsStr::new);
+    program("tar", words.into_iter().chain([archive.as_os_str(), "--directory".as_ref(), root.as_os_str()]))?;
+    program("umount", [root.as_os_str()])?;
+    fs::rename(&file, prepared)?;
+    Ok(())
+}
+
+/// A directory of this process for a disk.
+fn new_directory(lab: &Lab) -> Result<PathBuf> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let owner = Owner::this().to_string().replace('/', ",");
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let directory = lab.root.join("machines").join(owner).join(number.to_string());
+    fs::create_dir_all(directory.join("root")).with_context(|| directory.display().to_string())?;
+    Ok(directory)
+}
+
+/// Unmounts a disk and removes its directory; a captured state is a file beside these directories.
+fn release(directory: &Path) -> Result<()> {
+    if directory.is_file() {
+        return Ok(fs::remove_file(directory)?);
+    }
+    let (root, deadline) = (directory.join("root"), Instant::now() + RELEASED_WITHIN);
+    while is_mounted(&root)? {
+        if let Err(error) = program("umount", [root.as_os_str()]) {
+            ensure!(Instant::now() < deadline, "{error:#}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    fs::remove_dir_all(directory).with_context(|| directory.display().to_string())
+}
+
+fn clone_file(from: &Path, to: &Path) -> Result<()> {
+    program("cp", ["--reflink=always".as_ref(), from.as_os_str(), to.as_os_str()])
+}
+
+/// True if something is mounted there.
+fn is_mounted(path: &Path) -> Result<bool> {
+    let path = path.canonicalize()?;
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    Ok(mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|place| Path::new(place) == path)))
+}
+
+/// Held while the lab is mounted or unmounted.
+fn setup_lock() -> Result<File> {
+    let lock = File::create(directory().join("setup.lock"))?;
+    lock.lock()?;
+    Ok(lock)
+}
+
+fn directory() -> PathBuf {
+    binaries::target().join("disks")
+}
+
+fn program<'a>(name: &str, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
+    silently(Path::new(name), arguments)
+}
