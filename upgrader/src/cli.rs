@@ -1,85 +1,18 @@
-//! The command line, and what both programs make of it.
+//! The command line: parses the options, frames a run and turns its result into the exit code.
 
-use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use jiff::{SignedDuration, Timestamp};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use jiff::Timestamp;
 
 use crate::config::settings::Config;
+use crate::context::{Context, Options, Verb, print_json};
 use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe};
-use crate::model::event::{Event, Events};
-use crate::model::step::Mode;
-use crate::output::history;
-use crate::output::notify;
+use crate::model::event::Event;
+use crate::model::events::Events;
+use crate::output::session;
 use crate::paths::Paths;
-
-/// Upgrade the product on this machine, and restart its services in the right order.
-///
-/// Refreshes the package lists and brings itself up to date first. Then looks whether the machine is fit for an upgrade, shows
-/// the installed and the candidate version and everything that would change, and asks once. After that it goes on by itself,
-/// whatever becomes of the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts
-/// the services one after the other.
-#[derive(Debug, Parser)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-#[command(version, after_long_help = EXIT_CODES, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
-pub struct Options {
-    /// Something else than an upgrade.
-    #[command(subcommand)]
-    pub verb: Option<Verb>,
-
-    /// Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
-    #[arg(short, long, conflicts_with = "dry_run")]
-    download_only: bool,
-
-    /// Upgrade without asking
-    #[arg(short = 'f', long, global = true)]
-    pub yes: bool,
-
-    /// Show what would change and stop; not even this program is upgraded
-    #[arg(long)]
-    dry_run: bool,
-
-    /// Upgrade this node of a pair whatever the other one runs, and whichever should go first
-    #[arg(long)]
-    pub ignore_peer: bool,
-
-    /// Show each line that apt and the hooks print
-    #[arg(short, long, conflicts_with = "quiet")]
-    pub verbose: bool,
-
-    /// Show only the question, and what wants attention
-    #[arg(short, long)]
-    pub quiet: bool,
-
-    /// Print the report as one JSON document at the end; everything else goes to stderr
-    #[arg(long, global = true)]
-    pub json: bool,
-}
-
-/// Something else than an upgrade.
-#[derive(Debug, Clone, Subcommand)]
-pub enum Verb {
-    /// Show the upgrade that is under way; Ctrl-C leaves it alone
-    Attach,
-    /// Show what is installed, how the last run ended, and whether something needs a restart
-    Status {
-        /// Compare the machine with what the vendor has validated, package by package and file by file
-        #[arg(long)]
-        drift: bool,
-    },
-    /// Show the past runs, the last one first
-    History,
-    /// Go back to how the machine was before the last upgrade, or before the one that was cut short
-    Rollback,
-    /// Complete a run that was cut short, or undo it; started when the machine boots
-    #[command(name = crate::engine::run::RESUME, hide = true)]
-    Resume,
-    /// Do the work of a run whose question was answered; started by the run itself
-    #[command(name = crate::engine::worker::VERB, hide = true)]
-    Work,
-}
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -92,50 +25,10 @@ Exit codes:
   6  done, but something wants attention
   7  another run is under way, or this one was left to itself with Ctrl-C";
 
-impl Options {
-    /// How far the run is meant to go.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
-        match (self.dry_run, self.download_only) {
-            (true, _) => Mode::DryRun,
-            (false, true) => Mode::DownloadOnly,
-            (false, false) => Mode::Upgrade,
-        }
-    }
-
-    /// True if this process does the work of a run that another has begun: nobody sees what it prints.
-    #[must_use]
-    pub fn works(&self) -> bool {
-        matches!(self.verb, Some(Verb::Work))
-    }
-
-    /// True if all that is asked for is to look.
-    fn only_looks(&self) -> bool {
-        matches!(self.verb, Some(Verb::Status { .. } | Verb::History))
-    }
-
-    /// Where people read what happens.
-    #[must_use]
-    pub fn screen(&self) -> Box<dyn Write> {
-        if self.json { Box::new(stderr()) } else { Box::new(stdout()) }
-    }
-}
-
 /// The command line of the program with this name, for parsing it and for its man page.
 #[must_use]
 pub fn command(program: String) -> clap::Command {
-    Options::command().name(program.clone()).bin_name(program)
-}
-
-/// What both programs work with.
-#[derive(Debug)]
-pub struct Context<'a> {
-    /// Whose upgrader this is.
-    pub paths: &'a Paths,
-    /// What the person asked for.
-    pub options: &'a Options,
-    /// The admin's settings.
-    pub config: &'a Config,
+    Options::command().after_long_help(EXIT_CODES).name(program.clone()).bin_name(program)
 }
 
 /// The frame of both programs: command line, root; then `work`; then the exit code.
@@ -181,30 +74,12 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
     // Nobody saw a run fail that asks no questions.
     let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::RolledBack | Exit::NeedsHuman);
     if events.are_recorded() && (events.report().on_its_own || unseen) {
-        aftermath(context, &mut events);
+        session::end(context, &mut events);
     }
-    if options.json && !options.works() && !options.only_looks() {
+    if options.json && !options.works() && !options.only_reads() {
         print_json(events.report());
     }
     exit
-}
-
-/// What comes after a run that changed the machine, or was meant to. Nothing here makes it another run than it was.
-fn aftermath(context: &Context<'_>, events: &mut Events<'_>) {
-    let report = events.report().clone();
-    let told = notify::tell(&context.config.notify, &report, &mut events.output_of("notify"));
-    let days = SignedDuration::from_hours(24 * i64::from(context.config.keep.history_days));
-    let forgotten = history::forget(&context.paths.history(), Timestamp::now() - days);
-    for error in [told, forgotten].into_iter().filter_map(Result::err) {
-        events.tell(Event::Output { source: context.paths.package(), line: format!("{error:#}") });
-    }
-}
-
-/// Prints a document for programs.
-pub fn print_json(document: &impl serde::Serialize) {
-    if let Ok(text) = serde_json::to_string_pretty(document) {
-        let _ = writeln!(stdout(), "{text}");
-    }
 }
 
 /// Says an error on stderr and gives its exit code.
@@ -216,6 +91,7 @@ fn complain(error: &anyhow::Error, otherwise: Exit) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::step::Mode;
 
     fn parsed(arguments: &[&str]) -> Result<Options, clap::Error> {
         let arguments = std::iter::once("acme-upgrade").chain(arguments.iter().copied());

@@ -6,7 +6,7 @@ use harness::machines::product_machine::upgradable;
 use harness::machines::world::World;
 use harness::observe::observation::SystemState;
 use harness::packages::shipped::SERVICES;
-use upgrader::output::report::{Report, RunResult};
+use upgrader::model::report::{Report, RunResult};
 
 use crate::story::Story;
 

@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
-use crate::model::event::{Event, Events};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::paths::Paths;
 
 mod dump;

@@ -5,5 +5,7 @@ mod planner;
 pub mod refresh;
 pub mod restart;
 pub mod run;
+pub mod self_update;
 pub mod status;
+pub mod steps;
 pub mod worker;

@@ -7,16 +7,15 @@ use serde::Serialize;
 
 use crate::checks::pair;
 use crate::checks::validated::{Drift, Set};
-use crate::cli::{Context, print_json};
 use crate::config::product::Product;
-use crate::engine::journal::{Journal, Past};
-use crate::engine::run::roll_back;
+use crate::context::{Context, print_json};
+use crate::engine::journal::{self, Journal, Past};
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::node::Node;
+use crate::model::report::{Report, RunResult};
 use crate::output::follow;
 use crate::output::history;
-use crate::output::report::{Report, RunResult};
 use crate::system::apt;
 use crate::system::dpkg;
 use crate::system::lock;
@@ -84,6 +83,23 @@ pub fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
     Ok(if drift.is_one() { Exit::Attention } else { Exit::Done })
 }
 
+/// `NAME-upgrade history`.
+pub fn show_history(context: &Context<'_>) -> Result<Exit, Stopped> {
+    let mut reports = history::read(&context.paths.history())?;
+    // The report of a run that was cut short was written when it began; the journal knows how far it came.
+    if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {
+        last.step = past.step();
+    }
+    if context.options.json {
+        print_json(&reports);
+    } else {
+        let under_way = lock::is_taken(&context.paths.lock());
+        // A reader that goes away has read enough.
+        let _ = history::render(&reports, under_way, &mut stdout());
+    }
+    Ok(Exit::Done)
+}
+
 fn look(context: &Context<'_>) -> Result<Status> {
     let paths = context.paths;
     let product = Product::read(&paths.product())?;
@@ -97,7 +113,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
     if let (Some(report), Some(past)) = (&mut last_run, &past) {
         report.step = past.step();
     }
-    let way_back = roll_back::past(paths).ok().flatten();
+    let way_back = journal::revertible(paths).ok().flatten();
     let mut status = Status {
         schema: SCHEMA,
         seen_by_root: rustix::process::geteuid().is_root(),

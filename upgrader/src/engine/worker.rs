@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::context::WORK;
 use crate::output::stream::Follower;
 use crate::paths::Paths;
 use crate::system::command::{PASSED_ON, Program};
 use crate::system::lock::Lock;
 use crate::system::systemd;
-
-/// The argument that makes the real program the one that works.
-pub const VERB: &str = "work";
 
 /// How long the worker may take to come up, in steps of [`STEP`].
 const PATIENCE: u32 = 150;
@@ -78,7 +76,7 @@ pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> 
             systemd_run = systemd_run.setting(format!("--setenv={variable}"));
         }
     }
-    let mut child = systemd_run.setting("--").arg(paths.real_program()).arg(VERB).spawn(lock.share()?, log)?;
+    let mut child = systemd_run.setting("--").arg(paths.real_program()).arg(WORK).spawn(lock.share()?, log)?;
     for _ in 0..PATIENCE {
         if follower.has_more() {
             return Ok(());

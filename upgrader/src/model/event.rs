@@ -4,18 +4,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::model::apt_status::AptStatus;
 use crate::model::conffile::ConffileResult;
 use crate::model::finding::Finding;
 use crate::model::hook::HookOutcome;
 use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
-use crate::output::report::Report;
 
 /// Something that happened, told by the engine to whoever listens.
 ///
-/// Travels as JSON from the process that works to those that follow it (see [`crate::output::stream`]).
+/// Travels as JSON from the process that works to those that follow it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Event {
@@ -263,83 +261,4 @@ pub enum Fate {
 pub trait Reader {
     /// Takes note of an event. A reader that cannot (a full disk, a closed terminal) keeps quiet: the run goes on.
     fn read(&mut self, event: &Event);
-}
-
-/// The readers of a run's events: spectators, which show it to somebody, and records, which keep it.
-#[derive(Default)]
-pub struct Events<'a> {
-    spectators: Vec<Box<dyn Reader + 'a>>,
-    records: Vec<Box<dyn Reader + 'a>>,
-    report: Report,
-}
-
-impl<'a> Events<'a> {
-    /// One more spectator.
-    pub fn show_on(&mut self, spectator: impl Reader + 'a) {
-        self.spectators.push(Box::new(spectator));
-    }
-
-    /// One more record.
-    pub fn record_in(&mut self, record: impl Reader + 'a) {
-        self.records.push(Box::new(record));
-    }
-
-    /// From here on another process keeps the records.
-    pub fn stop_recording(&mut self) {
-        self.records.clear();
-    }
-
-    /// True if the records are kept by this process.
-    #[must_use]
-    pub fn are_recorded(&self) -> bool {
-        !self.records.is_empty()
-    }
-
-    /// Tells every reader what happened here.
-    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
-    pub fn tell(&mut self, event: Event) {
-        for record in &mut self.records {
-            record.read(&event);
-        }
-        self.show(&event);
-    }
-
-    /// Shows what another process did and has recorded.
-    pub fn show(&mut self, event: &Event) {
-        self.report.read(event);
-        for spectator in &mut self.spectators {
-            spectator.read(event);
-        }
-    }
-
-    /// Takes note of what was shown and recorded before by another process.
-    pub fn remember(&mut self, event: &Event) {
-        self.report.read(event);
-    }
-
-    /// All that was told so far, in one piece.
-    #[must_use]
-    pub fn report(&self) -> &Report {
-        &self.report
-    }
-
-    /// Where the lines of an external program go, under its name.
-    pub fn output_of(&mut self, source: &str) -> impl FnMut(&str) {
-        let source = source.to_owned();
-        move |line| self.tell(Event::Output { source: source.clone(), line: line.to_owned() })
-    }
-
-    /// Where apt's lines and its progress go.
-    pub fn news_of_apt(&mut self) -> impl FnMut(AptStatus<'_>) {
-        let mut last = (0, String::new());
-        move |news| match news {
-            AptStatus::Line(line) => self.tell(Event::Output { source: "apt-get".to_owned(), line: line.to_owned() }),
-            AptStatus::Progress { percent, what } => {
-                if last != (percent, what.to_owned()) {
-                    last = (percent, what.to_owned());
-                    self.tell(Event::Progress { percent, what: what.to_owned() });
-                }
-            }
-        }
-    }
 }

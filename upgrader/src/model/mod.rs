@@ -3,12 +3,14 @@
 pub mod apt_status;
 pub mod conffile;
 pub mod event;
+pub mod events;
 pub mod finding;
 pub mod hook;
 pub mod node;
 pub mod package;
 pub mod plan;
 pub mod policy;
+pub mod report;
 pub mod size;
 pub mod step;
 pub mod validation;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cli::Context;
+use crate::context::Context;
 use crate::exit::{Exit, Failure, Stopped};
-use crate::model::event::{Event, Events};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::output::stream::{self, Follower};
 use crate::system::lock;
 use crate::system::signals;

@@ -1,20 +1,16 @@
 //! The reports of past runs.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
-use crate::cli::{Context, print_json};
-use crate::engine::journal::Journal;
-use crate::exit::{Exit, Stopped};
 use crate::model::event::{Event, Reader};
-use crate::output::report::{Report, RunResult, seconds};
+use crate::model::report::{Report, RunResult, seconds};
 use crate::paths::Paths;
-use crate::system::lock;
 
 /// How many runs `history` shows on a screen.
 const SHOWN: usize = 20;
@@ -86,7 +82,7 @@ pub fn last_outage(directory: &Path) -> Option<u64> {
 }
 
 /// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
-pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
+pub fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
     let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
     let Ok(entries) = directory.read_dir() else { return Ok(()) };
     let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
@@ -96,23 +92,6 @@ pub fn forget(directory: &Path, oldest: Timestamp) -> Result<()> {
         fs::remove_file(directory.join(name))?;
     }
     Ok(())
-}
-
-/// `NAME-upgrade history`.
-pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
-    let mut reports = read(&context.paths.history())?;
-    // The report of a run that was cut short was written when it began; the journal knows how far it came.
-    if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {
-        last.step = past.step();
-    }
-    if context.options.json {
-        print_json(&reports);
-    } else {
-        let under_way = lock::is_taken(&context.paths.lock());
-        // A reader that goes away has read enough.
-        let _ = render(&reports, under_way, &mut stdout());
-    }
-    Ok(Exit::Done)
 }
 
 /// One line a run, the last one first.
@@ -166,8 +145,8 @@ fn duration(report: &Report) -> Option<String> {
 mod tests {
     use super::*;
     use crate::model::plan::Plan;
+    use crate::model::report::ServiceReport;
     use crate::model::step::Step;
-    use crate::output::report::ServiceReport;
 
     fn report(hour: u8, result: RunResult) -> Report {
         let time = |minute: u8| format!("2026-11-22T{hour:02}:{minute:02}:00Z").parse().ok();
@@ -210,9 +189,9 @@ mod tests {
         assert_eq!(hours(read(&paths.history()).expect("readable")), ["11", "10", "09"]);
         assert_eq!(last_outage(&paths.history()), Some(412));
         fs::remove_file(paths.history().join("99990101T000000Z.json")).expect("removed");
-        forget(&paths.history(), "2026-11-22T10:30:00Z".parse().expect("a time")).expect("removed");
+        prune(&paths.history(), "2026-11-22T10:30:00Z".parse().expect("a time")).expect("removed");
         assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"]);
-        forget(&paths.history(), "2027-01-01T00:00:00Z".parse().expect("a time")).expect("removed");
+        prune(&paths.history(), "2027-01-01T00:00:00Z".parse().expect("a time")).expect("removed");
         assert_eq!(hours(read(&paths.history()).expect("readable")), ["11"], "the last one stays");
     }
 }

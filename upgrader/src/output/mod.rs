@@ -6,7 +6,6 @@ pub mod journald;
 pub mod log;
 pub mod notify;
 pub mod question;
-pub mod report;
 pub mod screen;
 pub mod session;
 pub mod stream;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::config::settings::Notify;
-use crate::output::report::Report;
+use crate::model::report::Report;
 use crate::system::command::Program;
 
 /// How long whoever is told may take.
@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If it fails or takes too long. The run is over, and stays what it was.
-pub fn tell(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((program, arguments)) = notify.command.split_first() else { return Ok(()) };
     let result = serde_json::to_value(report.result)?;
     Program::new(program)
@@ -38,7 +38,7 @@ fn summary(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::report::RunResult;
+    use crate::model::report::RunResult;
 
     #[test]
     fn subject_and_body_of_a_message_say_the_same() {
@@ -46,8 +46,8 @@ mod tests {
         let script = "echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE $UPGRADE_SUMMARY\"; grep '\"result\"'";
         let notify = Notify { command: ["sh", "-c", script].map(str::to_owned).to_vec() };
         let mut lines = Vec::new();
-        tell(&notify, &report, &mut |line| lines.push(line.trim().to_owned())).expect("it runs");
+        run(&notify, &report, &mut |line| lines.push(line.trim().to_owned())).expect("it runs");
         assert_eq!(lines, ["needs-human 5 : failed, needs a human", "\"result\": \"needs-human\","]);
-        assert!(tell(&Notify::default(), &report, &mut |_| panic!("nobody is told")).is_ok());
+        assert!(run(&Notify::default(), &report, &mut |_| panic!("nobody is told")).is_ok());
     }
 }

@@ -1,19 +1,40 @@
 //! Whom a run is told to, from its first program to its last.
 
 use std::ffi::OsString;
+use std::io::{IsTerminal as _, stdout};
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::cli::Context;
-use crate::model::event::{Event, Events};
+use crate::context::Context;
+use crate::exit::{Exit, code_of};
+use crate::model::event::Event;
+use crate::model::events::Events;
+use crate::output::follow;
+use crate::output::history;
 use crate::output::journald::Journald;
 use crate::output::log::Log;
+use crate::output::notify;
 use crate::output::screen::Screen;
 use crate::output::stream::{self, Recorder};
+use crate::system::lock::Lock;
 
 /// Names a run to the program that goes on with it: when it started.
 pub const VARIABLE: &str = "UPGRADE_RUN";
+
+/// Takes the lock. None if another run is under way that this terminal can follow.
+///
+/// # Errors
+/// With [`Exit::Busy`] if another run is under way and no terminal is there to show it.
+pub fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
+    match Lock::take(&context.paths.lock()) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) => {
+            let busy = code_of(&error, Exit::Unchanged) == Exit::Busy;
+            if busy && stdout().is_terminal() && follow::is_possible(context) { Ok(None) } else { Err(error) }
+        }
+    }
+}
 
 /// Begins to tell of a run to the screen, the log and the recording, or goes on where the program that became this one
 /// stopped. The lock must be held: there is one recording.
@@ -63,6 +84,18 @@ pub fn go_on(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
 #[must_use]
 pub fn variable(events: &Events<'_>) -> Option<(&'static str, OsString)> {
     Some((VARIABLE, events.report().started?.to_string().into()))
+}
+
+/// Ends a run that changed the machine, or was meant to: runs the admin's notification and prunes the history. A failure of either does
+/// not change how the run ended.
+pub fn end(context: &Context<'_>, events: &mut Events<'_>) {
+    let report = events.report().clone();
+    let notified = notify::run(&context.config.notify, &report, &mut events.output_of("notify"));
+    let days = SignedDuration::from_hours(24 * i64::from(context.config.keep.history_days));
+    let pruned = history::prune(&context.paths.history(), Timestamp::now() - days);
+    for error in [notified, pruned].into_iter().filter_map(Result::err) {
+        events.tell(Event::Output { source: context.paths.package(), line: format!("{error:#}") });
+    }
 }
 
 fn started() -> Event {

@@ -8,7 +8,8 @@ use anyhow::Result;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::exit::{Exit, Failure};
-use crate::model::event::{Event, Events};
+use crate::model::event::Event;
+use crate::model::events::Events;
 
 /// The locks of apt and dpkg, in the order in which they take them (apt's `apt-pkg/deb/debsystem.cc` and `acquire.cc`).
 const LOCKS: [&str; 4] =

@@ -79,8 +79,8 @@ impl Scene {
     /// The unit in which the upgrader works, and its verb there.
     pub(super) fn unit(self) -> (&'static str, &'static str) {
         match self {
-            Self::Boot => ("xivo-upgrade-resume.service", ::upgrader::engine::run::RESUME),
-            _ => ("xivo-upgrade-run.service", ::upgrader::engine::worker::VERB),
+            Self::Boot => ("xivo-upgrade-resume.service", ::upgrader::context::RESUME),
+            _ => ("xivo-upgrade-run.service", ::upgrader::context::WORK),
         }
     }
 }

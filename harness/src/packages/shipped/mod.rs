@@ -245,7 +245,7 @@ fn resume_unit(name: &str) -> String {
          TimeoutStopSec=15min\n\
          KillMode=process\n\
          OOMPolicy=continue\n",
-        verb = upgrader::engine::run::RESUME,
+        verb = upgrader::context::RESUME,
     )
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +17,7 @@ use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::paths::Paths;
+use crate::rollback;
 
 mod past;
 
@@ -206,6 +207,35 @@ impl Journal {
         };
         close().with_context(|| self.path.display().to_string()).explain(cannot_write)
     }
+}
+
+/// The run that can be rolled back: the interrupted one if its rollback data is saved, else the last one that ended. None if there is
+/// no rollback data.
+pub fn revertible(paths: &Paths) -> Result<Option<Past>> {
+    let past = match Journal::read(paths)? {
+        Some(past) => Some(past),
+        // After a rollback there is nothing left to undo; its data may still be there if it was killed at the very end.
+        None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
+    };
+    // Rollback data beside a run that saved none belongs to an earlier upgrade.
+    let past = past.filter(|past| past.has_ended(Step::Arm));
+    Ok(past.zip(rollback::open(paths)?).map(|(past, _)| past))
+}
+
+/// True if there is a run to roll back. Damaged rollback data counts as none, and does not keep a run from being completed.
+#[must_use]
+pub fn is_revertible(paths: &Paths) -> bool {
+    revertible(paths).is_ok_and(|past| past.is_some())
+}
+
+/// Discards the rollback data of the last run once it is this many days old. That of an interrupted run stays.
+pub fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
+    if paths.journal().exists() {
+        return Ok(());
+    }
+    let age = SignedDuration::from_hours(24 * i64::from(days));
+    let Some(past) = Journal::read_last(paths)? else { return Ok(()) };
+    if past.last + age < Timestamp::now() { rollback::discard(paths) } else { Ok(()) }
 }
 
 /// Takes the space that a run may need: what a full disk must not keep it from writing. Not every filesystem can.

@@ -4,28 +4,24 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
 
-use super::{Run, drive, roll_back};
-use crate::cli::Context;
+use super::Run;
 use crate::config::product::Product;
 use crate::config::settings::Rollback;
-use crate::engine::journal::{Journal, Past};
-use crate::engine::refresh;
+use crate::context::Context;
+use crate::engine::journal::{self, Journal, Past};
+use crate::engine::self_update;
+use crate::engine::steps::drive;
 use crate::engine::worker;
 use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
-use crate::model::event::{Event, Events};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::history::Keeper;
 use crate::output::session;
-use crate::paths::Paths;
-use crate::rollback;
 use crate::system::lock::Lock;
 use crate::system::package_locks;
 use crate::system::signals;
-
-/// The verb of the unit that looks after a run that was cut short when the machine boots.
-pub const RESUME: &str = "resume";
 
 /// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
 const BOOTS: u32 = 3;
@@ -54,18 +50,20 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
     result
 }
 
-/// Takes back what [`at_boot`] has to say to whoever logs in: it is not so any more.
-pub(super) fn take_back(paths: &Paths) {
-    // It is gone with the next boot in any case.
-    let _ = fs::remove_file(paths.message_of_the_day());
+impl Run<'_> {
+    /// Removes the message that [`at_boot`] leaves for those who log in: it is not true any more.
+    pub(super) fn remove_boot_message(&self) {
+        // It is gone with the next boot in any case.
+        let _ = fs::remove_file(self.context.paths.message_of_the_day());
+    }
 }
 
 fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
-    forget_old(context)?;
+    journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
     if context.paths.self_update().exists() {
         session::begin(context, events)?;
-        refresh::finish_self_update(context.paths, events)?;
+        self_update::finish(context.paths, events)?;
         return Ok(Exit::Done);
     }
     // A run that waits for a human waits on.
@@ -115,21 +113,11 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.tell(Event::Failed(text.clone()));
-            if context.config.rollback != Rollback::Auto || !roll_back::is_open(context.paths) {
+            if context.config.rollback != Rollback::Auto || !journal::is_revertible(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.plan_the_way_back(text, events)?;
             run.go_back_at_boot(events)
         }
     }
-}
-
-/// Removes what would be needed to go back, once it is too old.
-pub(super) fn forget_old(context: &Context<'_>) -> Result<()> {
-    if context.paths.journal().exists() {
-        return Ok(());
-    }
-    let age = SignedDuration::from_hours(24 * i64::from(context.config.keep.rollback_days));
-    let Some(past) = Journal::read_last(context.paths)? else { return Ok(()) };
-    if past.last + age < Timestamp::now() { rollback::discard(context.paths) } else { Ok(()) }
 }

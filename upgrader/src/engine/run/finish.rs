@@ -7,10 +7,11 @@ use super::Run;
 use crate::checks::pair::{self, Afterwards};
 use crate::checks::validated::{Drift, Set};
 use crate::exit::{Exit, Failure};
-use crate::model::event::{Event, Events};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::model::node::Role;
+use crate::model::report::{Report, seconds};
 use crate::model::step::Step;
-use crate::output::report::{Report, seconds};
 use crate::system::dpkg;
 
 /// The last words.

@@ -1,25 +1,25 @@
-//! `real-NAME-upgrade`: the loop over the steps.
+//! `real-NAME-upgrade`: its verbs, and the run that the steps share. The order of the steps is [`crate::model::step`].
 
 mod boot;
 mod finish;
 mod prepare;
 mod resume;
-pub mod roll_back;
+mod rollback;
+mod rollback_verb;
 mod work;
-
-use std::io::{IsTerminal as _, stdout};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-pub use self::boot::RESUME;
-use crate::cli::{Context, Verb};
 use crate::config::product::Product;
+use crate::context::{Context, Verb};
 use crate::engine::journal::{Entry, Journal, Past};
 use crate::engine::restart::Restarted;
 use crate::engine::status;
+use crate::engine::steps::{Reached, drive};
 use crate::engine::worker;
-use crate::exit::{Exit, Stopped, code_of};
-use crate::model::event::{Event, Events};
+use crate::exit::{Exit, Stopped};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::{Mode, Next, Outcome, Step};
@@ -35,84 +35,55 @@ use crate::system::signals;
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     match &context.options.verb {
-        None => upgrade(context, events),
-        Some(Verb::Attach) => {
-            events.show_on(Screen::of(context.options));
-            follow::attach(context, events)
-        }
+        None => attended(context, events, upgrade),
+        Some(Verb::Attach) => attach(context, events),
         Some(Verb::Work) => work(context, events),
         Some(Verb::Status { drift: false }) => status::show(context),
         Some(Verb::Status { drift: true }) => status::show_drift(context),
-        Some(Verb::History) => crate::output::history::show(context),
-        Some(Verb::Rollback) => roll_back::by_hand(context, events),
+        Some(Verb::History) => status::show_history(context),
+        Some(Verb::Rollback) => attended(context, events, rollback_verb::run),
         Some(Verb::Resume) => boot::at_boot(context, events),
     }
 }
 
-/// Takes the lock. Where somebody looks at a terminal, a run that is under way is shown instead of refused.
-///
-/// # Errors
-/// If another run is under way, and for [`Exit::Busy`] alone there is nobody to show it to.
-pub fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
-    match Lock::take(&context.paths.lock()) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(error) => {
-            let busy = code_of(&error, Exit::Unchanged) == Exit::Busy;
-            if busy && stdout().is_terminal() && follow::is_possible(context) { Ok(None) } else { Err(error) }
-        }
-    }
-}
-
-/// Plans, asks, and lets a worker do the rest.
-fn upgrade(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let Some(lock) = lock(context)? else {
-        events.show_on(Screen::of(context.options));
-        return follow::attach(context, events);
-    };
+/// Begins a run that an admin started. A run that is under way already is shown instead.
+fn attended(
+    context: &Context<'_>,
+    events: &mut Events<'_>,
+    verb: impl FnOnce(Run<'_>, Lock, &mut Events<'_>) -> Result<Exit, Stopped>,
+) -> Result<Exit, Stopped> {
+    let Some(lock) = session::lock(context)? else { return attach(context, events) };
     signals::leave_when_asked()?;
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
-    let mut run = Run::new(context, &product);
+    verb(Run::new(context, &product), lock, events)
+}
+
+fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    events.show_on(Screen::of(context.options));
+    follow::attach(context, events)
+}
+
+/// Plans, asks, and lets a worker do the rest.
+fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     match run.look_back(events)? {
         resume::Way::On => {}
-        resume::Way::Back => return hand_over(&mut run, lock, Step::RollBack, events),
+        resume::Way::Back => return run.hand_over(lock, Step::RollBack, events),
         resume::Way::Neither(exit) => return Ok(exit),
     }
-    let mode = context.options.mode();
+    let mode = run.context.options.mode();
     let reached =
         drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events));
     match reached.map_err(|stopped| run.half_way(stopped))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
         Reached::Before(step) => {
-            let exit = hand_over(&mut run, lock, step, events)?;
-            roll_back::if_wanted(context, exit)
+            let exit = run.hand_over(lock, step, events)?;
+            rollback_verb::offer(run.context, exit)
         }
     }
 }
 
-/// Leaves the steps from this one on to a unit of systemd's, and shows what it does. Without systemd this process goes on, and
-/// is deaf to its terminal.
-fn hand_over(run: &mut Run<'_>, lock: Lock, step: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let context = run.context;
-    let mut follower = Follower::open(&context.paths.events())?;
-    follower.skip();
-    if worker::has_systemd() {
-        match worker::start(context.paths, &lock, &mut follower) {
-            Ok(()) => {
-                drop(lock);
-                events.stop_recording();
-                return follow::follow(context, &mut follower, events);
-            }
-            Err(error) => {
-                events.tell(Event::Output { source: "systemd-run".to_owned(), line: format!("{error:#}") });
-            }
-        }
-    }
-    signals::shield()?;
-    run.go_on(step, None, events)
-}
-
-/// Does the work that [`hand_over`] left to this process.
+/// Does the work that [`Run::hand_over`] left to this process.
 fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let _lock = Lock::inherited(&context.paths.lock())?;
     // Whoever lost patience with us works already, and has the lock as well.
@@ -134,36 +105,6 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
     }
 }
 
-/// How far the steps came.
-#[derive(Debug)]
-pub enum Reached {
-    /// This was the last one, and the exit code that [`Step::next`] has for it.
-    End(Step, Exit),
-    /// The next one is not for this process.
-    Before(Step),
-}
-
-/// Performs one step after the other, beginning with `first`, until there is none, one fails, or one is not `ours`.
-pub fn drive(
-    first: Step,
-    ours: impl Fn(Step) -> bool,
-    mode: Mode,
-    events: &mut Events<'_>,
-    mut perform: impl FnMut(Step, &mut Events<'_>) -> Result<Outcome>,
-) -> Result<Reached, Stopped> {
-    let mut step = first;
-    while ours(step) {
-        events.tell(Event::Began(step));
-        let outcome = perform(step, events).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
-        events.tell(Event::Ended(step));
-        match step.next(outcome, mode) {
-            Next::Step(next) => step = next,
-            Next::End(exit) => return Ok(Reached::End(step, exit)),
-        }
-    }
-    Ok(Reached::Before(step))
-}
-
 /// A run under way, and what its steps have found.
 struct Run<'a> {
     context: &'a Context<'a>,
@@ -182,6 +123,28 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(context: &'a Context<'a>, product: &'a Product) -> Self {
         Self { context, product, plan: None, restarted: Restarted::default(), journal: None, past: None, agreed: false }
+    }
+
+    /// Hands the steps from this one on to a systemd unit, and shows what it does. Without systemd this process goes on, and ignores
+    /// the signals of its terminal.
+    fn hand_over(&mut self, lock: Lock, step: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        let context = self.context;
+        let mut follower = Follower::open(&context.paths.events())?;
+        follower.skip();
+        if worker::has_systemd() {
+            match worker::start(context.paths, &lock, &mut follower) {
+                Ok(()) => {
+                    drop(lock);
+                    events.stop_recording();
+                    return follow::follow(context, &mut follower, events);
+                }
+                Err(error) => {
+                    events.tell(Event::Output { source: "systemd-run".to_owned(), line: format!("{error:#}") });
+                }
+            }
+        }
+        signals::shield()?;
+        self.go_on(step, None, events)
     }
 
     /// The rest of the run, from the first step that changes the machine, in this process.

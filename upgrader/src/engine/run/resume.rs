@@ -5,13 +5,14 @@ use std::io::stdin;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::{Run, boot, roll_back};
+use super::Run;
 use crate::config::settings::Rollback;
-use crate::engine::journal::{Entry, Journal, Past};
+use crate::engine::journal::{self, Entry, Journal, Past};
 use crate::engine::restart;
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
-use crate::model::event::{CutShort, Event, Events};
+use crate::model::event::{CutShort, Event};
+use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{Choice, choose, forget_typed_ahead};
 use crate::rollback;
@@ -76,7 +77,7 @@ impl Run<'_> {
             hook: past.hook().map(hooks::name),
             last: past.last,
             rolling_back: past.rolling_back.is_some(),
-            can_roll_back: roll_back::is_open(self.context.paths),
+            can_roll_back: journal::is_revertible(self.context.paths),
         }
     }
 
@@ -138,7 +139,7 @@ impl Run<'_> {
 
     /// The run came to its end.
     pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
-        boot::take_back(self.context.paths);
+        self.remove_boot_message();
         let (paths, command) = (self.context.paths, self.context.paths.package());
         let what_to_do = format!("What to do: see to the filesystem of {}", paths.state().display());
         let sealed = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
@@ -170,7 +171,7 @@ impl Run<'_> {
         // What was cut short is completed or undone, whatever step it is that does not go on.
         let can_go_back = (step.undone_by().is_some() || !is_first)
             && self.context.config.rollback == Rollback::Auto
-            && roll_back::is_open(self.context.paths);
+            && journal::is_revertible(self.context.paths);
         if can_go_back {
             // What to do about it is what the machine does now.
             let text = format!("error: {:#}", stopped.error);

@@ -7,7 +7,7 @@ mod way_back;
 
 use std::io::{self, Write};
 
-use crate::cli::Options;
+use crate::context::Options;
 use crate::model::event::{Event, Fate, Reader};
 use crate::model::hook::HookOutcome;
 use crate::model::step::Step;

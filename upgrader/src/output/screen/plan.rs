@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::policy::ConffilePolicy;
+use crate::model::report::seconds;
 use crate::model::size::size;
 use crate::model::validation::Validation;
-use crate::output::report::seconds;
 
 /// Shows a plan; `own` are those of its packages that are the product's.
 pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Plan) -> io::Result<()> {

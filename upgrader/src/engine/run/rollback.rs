@@ -1,136 +1,31 @@
-//! The way back.
-
-use std::ffi::OsString;
-use std::io::{IsTerminal as _, stdin};
+//! The steps of a rollback, and the loop over them. The admin's verb is in `rollback_verb`.
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-use super::{Reached, Run, boot, drive, finish, hand_over, lock};
-use crate::cli::Context;
-use crate::config::product::Product;
-use crate::config::settings::Rollback;
+use super::{Run, finish};
 use crate::database;
-use crate::engine::journal::{Entry, Journal, Past};
+use crate::engine::journal::{Entry, Journal};
 use crate::engine::restart::restart_old;
+use crate::engine::steps::{Reached, drive};
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
-use crate::model::event::{Event, Events, WayBack};
+use crate::model::event::Event;
+use crate::model::events::Events;
 use crate::model::plan::ChangeKind;
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::follow;
-use crate::output::question::{ask, forget_typed_ahead};
-use crate::output::screen::Screen;
-use crate::output::session;
-use crate::paths::Paths;
+use crate::output::history::Keeper;
 use crate::rollback::{self, Flaw, Store};
-use crate::system::command::Program;
 use crate::system::dpkg;
-use crate::system::package_locks;
 use crate::system::processes;
-use crate::system::signals;
 use crate::system::systemd;
 
 /// Why a machine goes back if nothing failed.
 const ASKED_FOR: &str = "somebody asked for it";
 
-/// `NAME-upgrade rollback`: goes back to how the machine was before the last run.
-pub(super) fn by_hand(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let Some(lock) = lock(context)? else {
-        events.show_on(Screen::of(context.options));
-        return follow::attach(context, events);
-    };
-    signals::leave_when_asked()?;
-    session::begin(context, events)?;
-    let product = Product::read(&context.paths.product())?;
-    let mut run = Run::new(context, &product);
-    if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
-        run.forget(events)?;
-    }
-    boot::forget_old(context)?;
-    let (past, store) = run.way_there()?;
-    package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
-    let back = WayBack {
-        product: product.name.clone(),
-        from: dpkg::installed_version(&product.version_package)?,
-        to: past.plan.comes_from().to_owned(),
-        since: past.last,
-        changed_since: store
-            .since()?
-            .iter()
-            .filter(|difference| difference.matters())
-            .map(ToString::to_string)
-            .collect(),
-        packages_since: store.packages_since()?,
-        database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
-    };
-    events.tell(Event::WayBack(back.clone()));
-    if !context.options.yes {
-        forget_typed_ahead();
-        let question = format!("Would you like to go back to {} {} now?", back.product, back.to);
-        let yes = ask(&question, &mut stdin().lock(), &mut context.options.screen());
-        events.tell(Event::Answered(yes));
-        if !yes {
-            let message = format!("{} was not changed.", back.product);
-            events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
-            return Ok(Exit::Declined);
-        }
-    }
-    events.tell(Event::RollingBack { product: back.product, to: back.to });
-    hand_over(&mut run, lock, Step::RollBack, events)
-}
-
-/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
-/// typed.
-pub(super) fn if_wanted(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
-    let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
-    if exit == Exit::NeedsHuman && is_asked && past(context.paths)?.is_some() {
-        let verb = std::iter::once(OsString::from("rollback"));
-        let error = Program::become_program(&context.paths.real_program(), verb, None);
-        return Err(anyhow::Error::new(error).into());
-    }
-    Ok(exit)
-}
-
-/// What the run tells that can be undone: the one that is not over, if it kept what is needed, or else the last that is. None if there is
-/// no way back.
-pub fn past(paths: &Paths) -> Result<Option<Past>> {
-    let past = match Journal::read(paths)? {
-        Some(past) => Some(past),
-        // One that went back is where it came from; what it kept may still be there if it was killed on its last inch.
-        None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
-    };
-    // What is there beside a run that kept nothing is of another version.
-    let past = past.filter(|past| past.has_ended(Step::Arm));
-    Ok(past.zip(rollback::open(paths)?).map(|(past, _)| past))
-}
-
-/// True if there is a way back. What is damaged is none, and keeps nobody from going on.
-pub(super) fn is_open(paths: &Paths) -> bool {
-    past(paths).is_ok_and(|past| past.is_some())
-}
-
 impl Run<'_> {
-    /// What there is to go back to, and the way there.
-    ///
-    /// # Errors
-    /// If there is nothing, or something of it is missing: said before anything is touched.
-    fn way_there(&self) -> Result<(Past, Store)> {
-        let paths = self.context.paths;
-        let nothing = || {
-            Failure::new("there is nothing to go back to").remedy(format!(
-                "The way back is open from an upgrade until the next one, for {} days at most; `{} history` shows the last ones.",
-                self.context.config.keep.rollback_days,
-                paths.package()
-            ))
-        };
-        let (past, store) = past(paths)?.zip(rollback::open(paths)?).with_context(nothing)?;
-        Self::judge(&store, paths.log().display())?;
-        Ok((past, store))
-    }
-
     /// Fails if something that is needed to go back is missing or damaged.
-    fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
+    pub(super) fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
         let flaws: Vec<Flaw> = store.check()?.into_iter().filter(Flaw::is_fatal).collect();
         let Some(first) = flaws.first() else { return Ok(()) };
         let more = if flaws.len() == 1 { String::new() } else { format!(" (and {} more)", flaws.len() - 1) };
@@ -176,7 +71,7 @@ impl Run<'_> {
             return Err(anyhow::anyhow!("this run is not on its way back").into());
         }
         events.tell(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
-        events.record_in(crate::output::history::Keeper::new(self.context.paths, events.report().clone()));
+        events.record_in(Keeper::new(self.context.paths, events.report().clone()));
         events.tell(Event::OnItsOwn { unit: Some(worker::own_unit(self.context.paths)) });
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
         journal.write(Entry::TakenUp { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
@@ -239,7 +134,7 @@ impl Run<'_> {
 
     /// The machine is what it was: there is nothing more to go back to.
     fn arrive(&mut self) -> Result<()> {
-        boot::take_back(self.context.paths);
+        self.remove_boot_message();
         self.journal.take().map_or(Ok(()), Journal::close)?;
         rollback::discard(self.context.paths)
     }

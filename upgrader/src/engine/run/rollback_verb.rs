@@ -1,0 +1,91 @@
+//! `NAME-upgrade rollback`, and its offer after an upgrade that failed. The steps of a rollback are in `rollback`.
+
+use std::ffi::OsString;
+use std::io::{IsTerminal as _, stdin};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::Run;
+use crate::config::settings::Rollback;
+use crate::context::Context;
+use crate::engine::journal::{self, Journal, Past};
+use crate::exit::{Exit, Failure, Stopped};
+use crate::model::event::{Event, WayBack};
+use crate::model::events::Events;
+use crate::model::step::Step;
+use crate::output::question::{ask, forget_typed_ahead};
+use crate::rollback::{self, Store};
+use crate::system::command::Program;
+use crate::system::dpkg;
+use crate::system::lock::Lock;
+use crate::system::package_locks;
+
+/// `NAME-upgrade rollback`: goes back to how the machine was before the last run.
+pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    let (context, product) = (run.context, run.product);
+    if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
+        run.forget(events)?;
+    }
+    journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
+    let (past, store) = revertible(&run)?;
+    package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
+    let back = WayBack {
+        product: product.name.clone(),
+        from: dpkg::installed_version(&product.version_package)?,
+        to: past.plan.comes_from().to_owned(),
+        since: past.last,
+        changed_since: store
+            .since()?
+            .iter()
+            .filter(|difference| difference.matters())
+            .map(ToString::to_string)
+            .collect(),
+        packages_since: store.packages_since()?,
+        database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
+    };
+    events.tell(Event::WayBack(back.clone()));
+    if !context.options.yes {
+        forget_typed_ahead();
+        let question = format!("Would you like to go back to {} {} now?", back.product, back.to);
+        let yes = ask(&question, &mut stdin().lock(), &mut context.options.screen());
+        events.tell(Event::Answered(yes));
+        if !yes {
+            let message = format!("{} was not changed.", back.product);
+            events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+            return Ok(Exit::Declined);
+        }
+    }
+    events.tell(Event::RollingBack { product: back.product, to: back.to });
+    run.hand_over(lock, Step::RollBack, events)
+}
+
+/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
+/// typed.
+pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
+    let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
+    if exit == Exit::NeedsHuman && is_asked && journal::revertible(context.paths)?.is_some() {
+        let verb = std::iter::once(OsString::from("rollback"));
+        let error = Program::become_program(&context.paths.real_program(), verb, None);
+        return Err(anyhow::Error::new(error).into());
+    }
+    Ok(exit)
+}
+
+/// What there is to go back to, and the way there.
+///
+/// # Errors
+/// If there is nothing, or something of it is missing: said before anything is touched.
+fn revertible(run: &Run<'_>) -> Result<(Past, Store)> {
+    let paths = run.context.paths;
+    let nothing = || {
+        Failure::new("there is nothing to go back to").remedy(format!(
+            "The way back is open from an upgrade until the next one, for {} days at most; `{} history` shows the last ones.",
+            run.context.config.keep.rollback_days,
+            paths.package()
+        ))
+    };
+    let (past, store) = journal::revertible(paths)?.zip(rollback::open(paths)?).with_context(nothing)?;
+    Run::judge(&store, paths.log().display())?;
+    Ok((past, store))
+}

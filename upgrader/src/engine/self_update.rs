@@ -1,0 +1,99 @@
+//! The update of the upgrader's own package, and completing one that was interrupted.
+
+use std::fs::File;
+use std::io::ErrorKind;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::exit::{Explain as _, Failure};
+use crate::model::event::{Event, Fate};
+use crate::model::events::Events;
+use crate::model::package::Package;
+use crate::model::policy::ConffilePolicy;
+use crate::model::step::Mode;
+use crate::paths::Paths;
+use crate::system::apt;
+use crate::system::dpkg;
+use crate::system::signals;
+
+/// Finishes an update of the upgrader's own package that was cut short. Its conffiles are the admin's own settings: they stay.
+pub fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
+    let (note, package) = (paths.self_update(), paths.package());
+    if !note.try_exists()? {
+        return Ok(());
+    }
+    let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
+    let is_whole = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
+    events.tell(Event::Output {
+        source: package.clone(),
+        line: "dpkg was interrupted in the middle of this package".to_owned(),
+    });
+    // Complains of a package that is whole: what it had not yet put into its database is there then.
+    let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
+    if !is_whole(state()?) {
+        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.news_of_apt())
+            .explain(|| cannot_update(&package))?;
+    }
+    match std::fs::remove_file(note) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Notes on disk that the upgrader's own package is about to be replaced.
+fn note_self_update(paths: &Paths) -> Result<()> {
+    let note = paths.self_update();
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(paths.state())?;
+        File::create(&note)?.sync_all()?;
+        File::open(paths.state())?.sync_all()
+    };
+    write().with_context(|| note.display().to_string())
+}
+
+fn cannot_update(package: &str) -> Failure {
+    Failure::new(format!("{package} could not update itself"))
+        .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
+}
+
+/// The step: brings the upgrader's own package up to date.
+///
+/// # Errors
+/// If apt or dpkg fail.
+pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+    let package = context.paths.package();
+    if context.options.mode() != Mode::DryRun {
+        finish(context.paths, events)?;
+    }
+    // Put there by hand, without a package: then there is nothing that apt could bring up to date.
+    let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
+    let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
+    // A pin may point to an older one.
+    if !dpkg::is_newer(&to, &from)? {
+        return Ok(());
+    }
+    let fate = if dpkg::is_held(&package)? {
+        Fate::Held
+    } else if context.options.mode() == Mode::DryRun {
+        Fate::DryRun
+    } else {
+        Fate::Installed
+    };
+    events.tell(Event::SelfUpdate { package: package.clone(), from, to, fate });
+    if fate == Fate::Installed {
+        let failure = || cannot_update(&package);
+        apt::download_only(&package, context.config.time_limits.source, &mut events.news_of_apt()).explain(failure)?;
+        // dpkg must not lose the reader of what it says; it takes a moment.
+        signals::shield()?;
+        note_self_update(context.paths).explain(failure)?;
+        if dpkg::was_interrupted(context.paths)? {
+            // apt does nothing before that is in order; what is left of it is for after the question.
+            let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
+        }
+        // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
+        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(failure)?;
+        let _ = std::fs::remove_file(context.paths.self_update());
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! The loop over the steps. What each step does is in `run` and `refresh`.
+
+use anyhow::Result;
+
+use crate::exit::{Exit, Stopped};
+use crate::model::event::Event;
+use crate::model::events::Events;
+use crate::model::step::{Mode, Next, Outcome, Step};
+
+/// How far the steps came.
+#[derive(Debug)]
+pub enum Reached {
+    /// This was the last one, and the exit code that [`Step::next`] has for it.
+    End(Step, Exit),
+    /// The next one is not for this process.
+    Before(Step),
+}
+
+/// Performs one step after the other, beginning with `first`, until there is none, one fails, or one is not `ours`.
+pub fn drive(
+    first: Step,
+    ours: impl Fn(Step) -> bool,
+    mode: Mode,
+    events: &mut Events<'_>,
+    mut perform: impl FnMut(Step, &mut Events<'_>) -> Result<Outcome>,
+) -> Result<Reached, Stopped> {
+    let mut step = first;
+    while ours(step) {
+        events.tell(Event::Began(step));
+        let outcome = perform(step, events).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
+        events.tell(Event::Ended(step));
+        match step.next(outcome, mode) {
+            Next::Step(next) => step = next,
+            Next::End(exit) => return Ok(Reached::End(step, exit)),
+        }
+    }
+    Ok(Reached::Before(step))
+}
