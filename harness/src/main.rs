@@ -112,7 +112,7 @@ enum Verb {
     ///
     /// Each point is followed by what an admin does, then the machine is compared path by path with the old one and the upgraded one.
     /// What came of it is also in target/crash/results.json.
-    Crash(crash::Options),
+    Crash(crash::CrashOptions),
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them

@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 
-use harness::faults::crash::next_debian::{self, Undone};
+use harness::faults::crash::next_debian::{self, NextDebianRollback};
 use harness::faults::crash::{CHOSEN, CHOSEN_ON_HOST, check};
 use harness::machines::machine::Storage;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -17,7 +17,7 @@ fn main() {
     let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
     let undone = |name: &str, disk| {
         Trial::test(format!("next_debian::{name}"), move || {
-            let Undone { shown, arming, going_back } =
+            let NextDebianRollback { shown, arming, going_back } =
                 next_debian::undone(disk).map_err(|error| format!("{error:?}"))?;
             writeln!(std::io::stdout(), "{shown}\narming took {arming:?}, going back {going_back:?}")?;
             Ok(())

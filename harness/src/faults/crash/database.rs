@@ -1,8 +1,8 @@
-//! Machines with a database.
+//! Machines with a database to migrate.
 
 use anyhow::Result;
 
-use super::strike::places;
+use super::injection::instruments;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::product_machine::{debian_packages, kept, upgrader};
@@ -22,7 +22,7 @@ name = "asterisk"
 owner = "asterisk"
 "#;
 
-/// A database with calls in it, and a table that says what happens in the middle of the second migration.
+/// A database with calls in it, and a table that says which fault the second migration injects.
 const DATABASE: &str = "mkdir /var/lib/crash
 runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --command='CREATE ROLE asterisk LOGIN' \
     --command='CREATE DATABASE asterisk OWNER asterisk'
@@ -38,7 +38,7 @@ const MIGRATIONS: [(&str, &str); 2] = [
         "ALTER TABLE calls ADD answered int NOT NULL DEFAULT 0;
 UPDATE calls SET caller = 'nobody';
 DO $$ BEGIN
-    IF EXISTS (SELECT FROM strike WHERE deed = 'fail') THEN RAISE EXCEPTION 'there is no way on'; END IF;
+    IF EXISTS (SELECT FROM strike WHERE deed = 'fail') THEN RAISE EXCEPTION 'injected failure'; END IF;
     IF EXISTS (SELECT FROM strike WHERE deed = 'wait') THEN PERFORM pg_sleep(10); END IF;
 END $$;
 ",
@@ -47,9 +47,6 @@ END $$;
 
 /// What these machines are made of.
 pub(super) const INGREDIENTS: [&str; 4] = [DEFINITION, DATABASE, MIGRATIONS[0].1, MIGRATIONS[1].1];
-
-/// The table that says what happens, and the view in which who waits is seen, by way of this.
-pub(super) const ASK: &str = "runuser -u postgres -- psql -XAtq --dbname=asterisk --command";
 
 /// A machine with a PostgreSQL, a product that is older than what is published, and two migrations to apply.
 pub(super) fn world(engine: &Engine, debian: Debian) -> Result<World> {
@@ -66,13 +63,13 @@ pub(super) fn world(engine: &Engine, debian: Debian) -> Result<World> {
 
 fn image(engine: &Engine, debian: Debian, upgrader: &Package) -> Result<Image> {
     let base = debian_packages(engine, debian, "crash-database", &["strace", "attr", "postgresql"], DATABASE)?;
-    let places = places();
-    let wanted = places.name.clone();
+    let instruments = instruments();
+    let wanted = instruments.name.clone();
     kept(
         engine,
         &format!("{debian}-crash-database-old"),
         &base,
-        &[Package::new("xivo", "1.0"), upgrader.clone(), places],
+        &[Package::new("xivo", "1.0"), upgrader.clone(), instruments],
         &wanted,
     )
 }

@@ -1,12 +1,14 @@
-//! A run that is cut short anywhere, and what becomes of the machine.
+//! Injects a fault at every point of an upgrade: the machine must then be the old one or the upgraded one.
 
 mod call;
 mod database;
+mod fixture;
+mod injection;
+mod injection_point;
 pub mod next_debian;
-mod point;
+mod phase;
+mod phase_end;
 mod reference;
-mod scene;
-mod strike;
 mod whole;
 
 use std::collections::VecDeque;
@@ -19,14 +21,14 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use regex::Regex;
 use serde::Serialize;
 
-use self::point::{Point, Verdict, all, are_distinct};
+use self::fixture::Fixture;
+use self::injection_point::{CrashOutcome, InjectionPoint, all, are_distinct};
 use self::reference::Reference;
-use self::scene::Stage;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::packages::binaries;
 
-/// Points of every kind, for every run of the tests.
+/// Injection points of every kind, for every run of the tests.
 pub const CHOSEN: [&str; 7] = [
     "write:9:resume",
     "write:9:boot",
@@ -37,90 +39,90 @@ pub const CHOSEN: [&str; 7] = [
     "migration:fails",
 ];
 
-/// Some more on the host's filesystem, where what is kept to go back are hard links.
+/// Some more on the host's filesystem, where rollback data are hard links.
 pub const CHOSEN_ON_HOST: [&str; 3] = ["write:520:run", "write:54:back", "power:script:xivo-agid.postinst:alone"];
 
-/// Which points are run, and how.
+/// Which injection points are run, and how.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub struct CrashOptions {
     /// Only those whose names match this
     #[arg(long, value_name = "REGEX")]
     only: Option<Regex>,
     /// How many machines run at once [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Have /usr and /var on the host's filesystem: what is needed to go back is then kept as hard links, as on most machines in the field,
-    /// and not copied as in the engine's layers
+    /// Have /usr and /var on the host's filesystem: rollback data are then hard links, as on most machines in the field, and not
+    /// copies as in the engine's layers
     #[arg(long)]
     on_host: bool,
-    /// Say which points there are, and do nothing
+    /// List the injection points and run none
     #[arg(long)]
     list: bool,
 }
 
-/// What came of it: `target/crash/results.json`.
+/// The content of `target/crash/results.json`.
 #[derive(Debug, Default, Serialize)]
-struct Results {
+struct CrashResults {
     points: usize,
     completed: usize,
     rolled_back: usize,
     diverged: Vec<Diverged>,
 }
 
-/// A point after which the machine was neither the old nor the new one.
+/// An injection point after which the machine was neither the old nor the upgraded one.
 #[derive(Debug, Serialize)]
 struct Diverged {
     point: String,
     paths: Vec<String>,
-    /// What runs just this one again.
+    /// The command that runs this one again.
     command: String,
 }
 
-/// A Debian's machines, and what undisturbed runs on them are like.
-struct Ground {
-    stage: Stage,
+/// The machines of one Debian, and its reference runs.
+struct Setup {
+    fixture: Fixture,
     reference: Reference,
 }
 
-impl Ground {
+impl Setup {
     fn of(debian: Debian, disk: Storage) -> Result<Self> {
-        let stage = Stage::set(debian, disk)?;
-        let reference = Reference::of(debian, &stage)?;
-        Ok(Self { stage, reference })
+        let fixture = Fixture::new(debian, disk)?;
+        let reference = Reference::of(debian, &fixture)?;
+        Ok(Self { fixture, reference })
     }
 }
 
-/// Runs the points, tells of each, and keeps the results.
+/// Runs the injection points, prints each outcome, and saves the results.
 ///
 /// # Errors
-/// If a point diverged, after all have run.
-pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+/// If one diverged, after all have run.
+pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
     let disk = if options.on_host { Storage::Host } else { Storage::Layers };
-    let grounds = Debian::ALL.map(|_| OnceLock::<Result<Ground, String>>::new());
-    let ground = |debian: Debian| {
-        let ground =
-            grounds[debian as usize].get_or_init(|| Ground::of(debian, disk).map_err(|error| format!("{error:?}")));
-        ground.as_ref().map_err(|error| anyhow!("{error}"))
+    let setups = Debian::ALL.map(|_| OnceLock::<Result<Setup, String>>::new());
+    let setup = |debian: Debian| {
+        let setup =
+            setups[debian as usize].get_or_init(|| Setup::of(debian, disk).map_err(|error| format!("{error:?}")));
+        setup.as_ref().map_err(|error| anyhow!("{error}"))
     };
-    let mut points = all(&ground(Debian::Bookworm)?.reference);
+    let mut points = all(&setup(Debian::Bookworm)?.reference);
     are_distinct(&points)?;
     points.retain(|point| options.only.as_ref().is_none_or(|only| only.is_match(&point.name)));
     if options.list {
         return points.iter().try_for_each(|point| Ok(writeln!(out, "{} ({})", point.name, point.debian)?));
     }
     ensure!(!points.is_empty(), "no point has such a name");
-    let mut results = Results { points: points.len(), ..Results::default() };
+    let mut results = CrashResults { points: points.len(), ..CrashResults::default() };
     let todo = Mutex::new(VecDeque::from(points));
     let next = || todo.lock().ok()?.pop_front();
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     std::thread::scope(|scope| -> Result<()> {
         let (tell, told) = mpsc::channel();
         for _ in 0..jobs {
-            let (tell, next, ground) = (tell.clone(), &next, &ground);
+            let (tell, next, setup) = (tell.clone(), &next, &setup);
             scope.spawn(move || {
                 while let Some(point) = next() {
                     let begin = Instant::now();
-                    let ran = ground(point.debian).and_then(|ground| examine(&point, ground));
+                    let ran = setup(point.debian).and_then(|setup| examine(&point, setup));
                     if tell.send((point, ran, begin.elapsed().as_secs())).is_err() {
                         break;
                     }
@@ -129,17 +131,17 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         }
         drop(tell);
         for (number, (point, ran, seconds)) in told.into_iter().enumerate() {
-            let verdict = ran.unwrap_or_else(|error| Verdict::Diverged(vec![format!("{error:?}")]));
-            let word = match verdict {
-                Verdict::Completed => {
+            let outcome = ran.unwrap_or_else(|error| CrashOutcome::Diverged(vec![format!("{error:?}")]));
+            let word = match outcome {
+                CrashOutcome::Completed => {
                     results.completed += 1;
                     "completed"
                 }
-                Verdict::RolledBack => {
+                CrashOutcome::RolledBack => {
                     results.rolled_back += 1;
                     "rolled back"
                 }
-                Verdict::Diverged(paths) => {
+                CrashOutcome::Diverged(paths) => {
                     results.diverged.push(Diverged {
                         command: again(&point.name, disk),
                         point: point.name.clone(),
@@ -159,7 +161,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         }
         Ok(())
     })?;
-    keep(&results)?;
+    save(&results)?;
     for Diverged { point, paths, command } in &results.diverged {
         writeln!(out, "\n{point} diverged:")?;
         paths.iter().take(10).try_for_each(|path| writeln!(out, "  {path}"))?;
@@ -175,55 +177,55 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs one point, on the older Debian. Of the writes, of which there are more when Debian's packages have more files, it is the one nearest
+/// Runs one injection point, on the older Debian. Of the writes, of which there are more when Debian's packages have more files, it is the one nearest
 /// to the number in the name.
 ///
 /// # Errors
 /// If there is none of that name, or it diverged.
 pub fn check(name: &str, disk: Storage) -> Result<()> {
-    let ground = Ground::of(Debian::Bookworm, disk)?;
-    let points = all(&ground.reference).into_iter();
+    let setup = Setup::of(Debian::Bookworm, disk)?;
+    let points = all(&setup.reference).into_iter();
     let nearest = points.filter_map(|point| Some((distance(&point.name, name)?, point))).min_by_key(|(by, _)| *by);
     let (_, mut point) = nearest.with_context(|| format!("there is no point {name}"))?;
     point.debian = Debian::Bookworm;
-    match examine(&point, &ground)? {
-        Verdict::Completed | Verdict::RolledBack => Ok(()),
-        Verdict::Diverged(paths) => {
+    match examine(&point, &setup)? {
+        CrashOutcome::Completed | CrashOutcome::RolledBack => Ok(()),
+        CrashOutcome::Diverged(paths) => {
             Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name, disk)))
         }
     }
 }
 
-/// By how many numbers the name of a point is another one: `write:40:run` is by 3 from `write:37:run`. `None` if it is of another kind.
+/// The distance between the names of two injection points: `write:40:run` is by 3 from `write:37:run`. `None` if it is of another kind.
 fn distance(name: &str, wanted: &str) -> Option<u32> {
     fn write(name: &str) -> Option<(u32, &str)> {
-        let (number, scene) = name.strip_prefix("write:")?.split_once(':')?;
-        Some((number.parse().ok()?, scene))
+        let (number, phase) = name.strip_prefix("write:")?.split_once(':')?;
+        Some((number.parse().ok()?, phase))
     }
     match write(name).zip(write(wanted)) {
-        Some(((one, scene), (other, wanted))) => (scene == wanted).then(|| one.abs_diff(other)),
+        Some(((one, phase), (other, wanted))) => (phase == wanted).then(|| one.abs_diff(other)),
         None => (name == wanted).then_some(0),
     }
 }
 
-/// Runs a point. What was seen of one that diverged is kept.
-fn examine(point: &Point, ground: &Ground) -> Result<Verdict> {
-    let (verdict, story) = point.run(&ground.stage, &ground.reference)?;
-    if let Verdict::Diverged(paths) = &verdict {
+/// Runs an injection point. The log of one that diverged is saved.
+fn examine(point: &InjectionPoint, setup: &Setup) -> Result<CrashOutcome> {
+    let (outcome, log) = point.run(&setup.fixture, &setup.reference)?;
+    if let CrashOutcome::Diverged(paths) = &outcome {
         let directory = binaries::target().join("crash/diverged");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        fs::write(directory.join(point.name.replace([':', '/'], "-")), format!("{}\n\n{story}", paths.join("\n")))?;
+        fs::write(directory.join(point.name.replace([':', '/'], "-")), format!("{}\n\n{log}", paths.join("\n")))?;
     }
-    Ok(verdict)
+    Ok(outcome)
 }
 
-/// The command that runs a point again.
+/// The command that runs an injection point again.
 fn again(name: &str, disk: Storage) -> String {
     let disk = if disk == Storage::Host { " --on-host" } else { "" };
     format!("cargo run --quiet --package harness -- crash{disk} --only '^{}$'", name.replace('.', r"\."))
 }
 
-fn keep(results: &Results) -> Result<()> {
+fn save(results: &CrashResults) -> Result<()> {
     let path = binaries::target().join("crash/results.json");
     fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
 }

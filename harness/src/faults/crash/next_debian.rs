@@ -83,7 +83,7 @@ pub fn complete() -> Result<()> {
 ///
 /// # Errors
 /// As [`complete`].
-pub fn undone(disk: Storage) -> Result<Undone> {
+pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
     let world = world(disk)?;
     let machine = &world.machine;
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";
@@ -107,12 +107,16 @@ pub fn undone(disk: Storage) -> Result<Undone> {
         let took = span.and_then(|span| Some(Duration::from_millis(span.end?.checked_sub(span.begin)?)));
         took.with_context(|| format!("the log tells nothing of the step {step}:\n{log}"))
     };
-    Ok(Undone { shown: transcript.to_string(), arming: took("arm rollback")?, going_back: took("roll back")? })
+    Ok(NextDebianRollback {
+        shown: transcript.to_string(),
+        arming: took("arm rollback")?,
+        going_back: took("roll back")?,
+    })
 }
 
 /// What was seen of an upgrade to the next Debian that was undone.
 #[derive(Debug)]
-pub struct Undone {
+pub struct NextDebianRollback {
     /// The screen.
     pub shown: String,
     /// How long it took to keep what is needed to go back.

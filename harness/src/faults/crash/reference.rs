@@ -1,4 +1,4 @@
-//! Undisturbed runs.
+//! Reference runs: without any fault.
 
 use std::fs::{self, File};
 use std::thread::ScopedJoinHandle;
@@ -8,13 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call};
 use super::database;
-use super::scene::{Scene, Stage};
-use super::strike::{COUNTED, count};
+use super::fixture::Fixture;
+use super::injection::{COUNTED, count};
+use super::phase::Phase;
+use super::phase_end::PhaseEnd;
 use super::whole::{self, Whole};
 use crate::machines::image::Debian;
 use crate::packages::binaries;
 
-/// What undisturbed runs on machines of one Debian were like: what every point ends as, and what can be interrupted.
+/// What runs without a fault were like on one Debian: the machines that every injection point must end as, and what can be interrupted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Reference {
     /// The machine before it is upgraded.
@@ -23,8 +25,8 @@ pub(super) struct Reference {
     pub(super) upgraded: Whole,
     /// The same of a machine with a database.
     pub(super) database: (Whole, Whole),
-    /// The calls of the upgrader in a run, a resumed one, one that is resumed at boot, and on the way back.
-    pub(super) calls: Vec<(Scene, Vec<Call>)>,
+    /// The calls of the upgrader in a run, a resumed one, one that is resumed at boot, and in a rollback.
+    pub(super) calls: Vec<(Phase, Vec<Call>)>,
     /// The calls of dpkg, each time that it was run to change something.
     pub(super) dpkg: Vec<Vec<Call>>,
     /// The maintainer scripts that ran: `asterisk.postinst`.
@@ -33,39 +35,39 @@ pub(super) struct Reference {
 
 impl Reference {
     /// Makes it, unless it is known already.
-    pub(super) fn of(debian: Debian, stage: &Stage) -> Result<Self> {
+    pub(super) fn of(debian: Debian, fixture: &Fixture) -> Result<Self> {
         let directory = binaries::target().join("crash/references");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        let ways = Scene::ALL.map(count);
+        let scripts = Phase::COUNTED.map(count);
         let listing = whole::script();
         let ingredients: Vec<&str> =
-            ways.iter().chain([&listing]).map(String::as_str).chain(database::INGREDIENTS).collect();
-        let path = directory.join(format!("{debian}-{}.json", stage.tag(&ingredients)));
-        // Others who need the same wait here.
+            scripts.iter().chain([&listing]).map(String::as_str).chain(database::INGREDIENTS).collect();
+        let path = directory.join(format!("{debian}-{}.json", fixture.tag(&ingredients)));
+        // Other processes that need the same wait here.
         let lock = File::create(directory.join(format!("{debian}.lock")))?;
         lock.lock()?;
         if path.exists() {
             return serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string());
         }
-        let reference = Self::make(stage)?;
+        let reference = Self::make(fixture)?;
         let new = path.with_extension("new");
         fs::write(&new, serde_json::to_vec(&reference)?)?;
         fs::rename(&new, &path)?;
         Ok(reference)
     }
 
-    /// All of it at once: who makes it is waited for by everybody else.
-    fn make(stage: &Stage) -> Result<Self> {
+    /// Runs all phases at once: every other process waits for this one.
+    fn make(fixture: &Fixture) -> Result<Self> {
         std::thread::scope(|scope| {
-            let old = scope.spawn(|| Whole::of(&stage.world(Scene::Run)?.machine));
+            let old = scope.spawn(|| Whole::of(&fixture.world(Phase::Run)?.machine));
             let database = scope.spawn(|| {
-                let world = stage.world(Scene::Migration)?;
+                let world = fixture.world(Phase::Migration)?;
                 let before = Whole::of(&world.machine)?;
-                let ended = Scene::Migration.begin(&world)?;
+                let ended = PhaseEnd::of(Phase::Migration, &world)?;
                 ensure!(ended.exit == Some(0), "{ended:?}");
                 Ok((before, Whole::of(&world.machine)?))
             });
-            let runs = Scene::ALL.map(|scene| scope.spawn(move || Undisturbed::of(stage, scene)));
+            let runs = Phase::COUNTED.map(|phase| scope.spawn(move || ReferenceRun::of(fixture, phase)));
             let mut reference = Self {
                 old: result(old)?,
                 upgraded: Whole::default(),
@@ -74,9 +76,9 @@ impl Reference {
                 dpkg: Vec::new(),
                 scripts: Vec::new(),
             };
-            for (scene, run) in Scene::ALL.into_iter().zip(runs) {
+            for (phase, run) in Phase::COUNTED.into_iter().zip(runs) {
                 let run = result(run)?;
-                reference.calls.push((scene, run.calls));
+                reference.calls.push((phase, run.calls));
                 if let Some((upgraded, scripts, dpkg)) = run.upgraded {
                     (reference.upgraded, reference.scripts, reference.dpkg) = (upgraded, scripts, dpkg);
                 }
@@ -92,25 +94,25 @@ fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
 
-/// A scene in which nothing happened.
-struct Undisturbed {
+/// A phase without a fault.
+struct ReferenceRun {
     calls: Vec<Call>,
     /// Of a whole run: the machine, the maintainer scripts, and the calls of dpkg.
     upgraded: Option<(Whole, Vec<String>, Vec<Vec<Call>>)>,
 }
 
-impl Undisturbed {
-    fn of(stage: &Stage, scene: Scene) -> Result<Self> {
-        let world = stage.world(scene)?;
-        world.machine.sh(&count(scene))?;
-        let ended = scene.begin(&world)?;
-        let expected = [Some(0), Some(0), None, Some(4)][scene as usize];
-        ensure!(ended.exit == expected && ended.is_over, "{}: {ended:?}", scene.key());
+impl ReferenceRun {
+    fn of(fixture: &Fixture, phase: Phase) -> Result<Self> {
+        let world = fixture.world(phase)?;
+        world.machine.sh(&count(phase))?;
+        let ended = PhaseEnd::of(phase, &world)?;
+        let expected = [Some(0), Some(0), None, Some(4)][phase as usize];
+        ensure!(ended.exit == expected && ended.is_over, "{}: {ended:?}", phase.key());
         let printed = world.machine.sh(COUNTED)?;
         let mut sections = printed.split("==\n");
         let calls = call::read(sections.next().unwrap_or_default());
         ensure!(!calls.is_empty(), "nothing was seen of the upgrader: {printed}");
-        if scene != Scene::Run {
+        if phase != Phase::Run {
             return Ok(Self { calls, upgraded: None });
         }
         let mut scripts: Vec<String> = Vec::new();

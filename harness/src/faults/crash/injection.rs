@@ -1,18 +1,17 @@
-//! What is done, and where.
+//! A fault that is injected: what is done, and where.
 
 use std::fmt::Write as _;
 
 use super::call::{Call, DURABLE};
-use super::database::ASK;
-use super::scene::Scene;
+use super::phase::{NO_RESUME_AT_BOOT, Phase};
 use crate::packages::package::Package;
 
-/// Where something is done to a machine in the middle of its upgrade.
+/// Where a fault is injected into an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
-    /// Where the process of the upgrader that works is about to make this call.
+pub(super) enum Location {
+    /// Before the worker process of the upgrader makes this system call.
     Write(Call),
-    /// Where dpkg is about to make this call, when it is run this often to change something.
+    /// Before dpkg makes this system call, in its n-th run that changes something.
     Dpkg(usize, Call),
     /// In a maintainer script: `asterisk.postinst`.
     Script(String),
@@ -20,45 +19,45 @@ pub(super) enum Place {
     Hook(&'static str),
     /// In the second of two migrations, after it has changed something.
     Migration,
-    /// Where systemd is about to start this service, in a run the new version of it.
+    /// Before systemd starts this service; in a run, its new version.
     Start(String),
 }
 
-/// What is done there.
+/// The fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     /// The upgrader's process is killed.
     KillUpgrader,
     /// dpkg is killed.
     KillDpkg,
     /// The upgrader is killed, and with it everything that it has started.
     KillAll,
-    /// The machine loses its power. If nobody starts the upgrader again, the unit at boot has to do it.
+    /// The machine loses its power. With `alone` the unit at boot resumes the run, else the admin does.
     CutPower { alone: bool },
-    /// It fails, this time and each time again.
+    /// It fails, each time that it runs.
     Fail,
     /// The filesystem of this directory, one of its own, fills up.
     Fill(&'static str),
 }
 
-/// Something that is done somewhere.
+/// A fault and where it is injected.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Strike {
-    pub(super) place: Place,
-    pub(super) deed: Deed,
+pub(super) struct Injection {
+    pub(super) location: Location,
+    pub(super) action: Action,
 }
 
-/// What is prepared on a machine so that something can happen there. All of that is in memory, and gone when the machine boots.
+/// Where the injection is prepared on a machine: in memory, so that it is gone when the machine boots.
 const PREPARED: &str = "/run/crash";
 
 /// The size of a filesystem that is going to be full, above what is on it.
 const ROOM: &str = "64M";
 
-impl Strike {
+impl Injection {
     /// Prepares it on a machine, as a shell script.
-    pub(super) fn script(&self, scene: Scene) -> String {
+    pub(super) fn script(&self, phase: Phase) -> String {
         let mut script = format!("mkdir -p {PREPARED}\n");
-        if let Deed::Fill(directory) = self.deed {
+        if let Action::Fill(directory) = self.action {
             // The same files on a filesystem of their own.
             let _ = write!(
                 script,
@@ -68,62 +67,62 @@ impl Strike {
                 room = ROOM.trim_end_matches('M'),
             );
         }
-        let deed = self.deed.script();
-        let once = if self.deed == Deed::Fail {
-            format!("mkdir -p {PREPARED}/struck")
+        let action = self.action.script();
+        let once = if self.action == Action::Fail {
+            format!("mkdir -p {PREPARED}/injected")
         } else {
-            format!("mkdir {PREPARED}/struck 2>/dev/null || exit 0")
+            format!("mkdir {PREPARED}/injected 2>/dev/null || exit 0")
         };
-        match &self.place {
-            Place::Write(call) => {
-                let signal = if self.deed == Deed::KillUpgrader { "KILL" } else { "STOP" };
+        match &self.location {
+            Location::Write(call) => {
+                let signal = if self.action == Action::KillUpgrader { "KILL" } else { "STOP" };
                 script.push_str(&traced(
-                    scene,
+                    phase,
                     &format!("-e trace={0} -e inject={0}:signal={signal}:when={1}", call.name, call.nth),
                 ));
                 if signal == "STOP" {
-                    script.push_str(&program("deed", &format!(
-                        "until grep -qs 'stopped by SIGSTOP' {PREPARED}/trace; do sleep 0.01; done\n{once}\n{deed}\nkill -CONT $(cat /run/xivo-upgrade.lock)"
+                    script.push_str(&program("action", &format!(
+                        "until grep -qs 'stopped by SIGSTOP' {PREPARED}/trace; do sleep 0.01; done\n{once}\n{action}\nkill -CONT $(cat /run/xivo-upgrade.lock)"
                     )));
-                    let _ = writeln!(script, "systemd-run --quiet --collect {PREPARED}/deed");
+                    let _ = writeln!(script, "systemd-run --quiet --collect {PREPARED}/action");
                 }
             }
-            Place::Dpkg(run, Call { name, nth, .. }) => {
-                let and_all = if self.deed == Deed::KillAll { deed.as_str() } else { "" };
+            Location::Dpkg(run, Call { name, nth, .. }) => {
+                let and_all = if self.action == Action::KillAll { action.as_str() } else { "" };
                 script.push_str(&program("dpkg", &format!(
                     "{COUNT_RUNS}
                     [ $run = {run} ] || exec /usr/bin/dpkg \"$@\"
-                    mkdir {PREPARED}/struck
+                    mkdir {PREPARED}/injected
                     strace -o {PREPARED}/trace -e trace={name} -e inject={name}:signal=KILL:when={nth} /usr/bin/dpkg \"$@\"
                     {and_all}
                     kill -KILL $$"
                 )));
             }
-            Place::Script(name) => {
-                script.push_str(&program("script", &format!("[ $1 = {name} ] || exit 0\n{once}\n{deed}")));
+            Location::Script(name) => {
+                script.push_str(&program("script", &format!("[ $1 = {name} ] || exit 0\n{once}\n{action}")));
             }
-            Place::Hook(phase) => {
-                script.push_str(&program("hook", &format!("[ $UPGRADE_PHASE = {phase} ] || exit 0\n{once}\n{deed}")));
+            Location::Hook(phase) => {
+                script.push_str(&program("hook", &format!("[ $UPGRADE_PHASE = {phase} ] || exit 0\n{once}\n{action}")));
             }
-            Place::Migration => {
-                let word = if self.deed == Deed::Fail { "fail" } else { "wait" };
-                let _ = writeln!(script, "{ASK} \"INSERT INTO strike VALUES ('{word}')\"");
-                if self.deed == Deed::Fail {
-                    let _ = writeln!(script, "mkdir {PREPARED}/struck");
+            Location::Migration => {
+                let word = if self.action == Action::Fail { "fail" } else { "wait" };
+                let _ = writeln!(script, "{PSQL} \"INSERT INTO strike VALUES ('{word}')\"");
+                if self.action == Action::Fail {
+                    let _ = writeln!(script, "mkdir {PREPARED}/injected");
                 } else {
-                    script.push_str(&program("deed", &format!(
-                        "until {ASK} \"SELECT wait_event FROM pg_stat_activity\" | grep -q PgSleep; do sleep 0.05; done\n{once}\n{deed}"
+                    script.push_str(&program("action", &format!(
+                        "until {PSQL} \"SELECT wait_event FROM pg_stat_activity\" | grep -q PgSleep; do sleep 0.05; done\n{once}\n{action}"
                     )));
-                    let _ = writeln!(script, "systemd-run --quiet --collect {PREPARED}/deed");
+                    let _ = writeln!(script, "systemd-run --quiet --collect {PREPARED}/action");
                 }
             }
-            Place::Start(service) => {
-                let turn = match scene {
-                    Scene::Back => "",
+            Location::Start(service) => {
+                let turn = match phase {
+                    Phase::Back => "",
                     // What systemd starts by itself at the same time is of the old version.
                     _ => "grep -q \"'1.2.3'\" /usr/libexec/$1 || exit 0\n",
                 };
-                script.push_str(&program("start", &format!("{turn}{once}\n{deed}")));
+                script.push_str(&program("start", &format!("{turn}{once}\n{action}")));
                 script.push_str(&drop_in(
                     &format!("{service}.service"),
                     &format!("ExecStartPre={PREPARED}/start {service}"),
@@ -134,27 +133,27 @@ impl Strike {
         script
     }
 
-    /// A shell command that succeeds once it has happened; asked for on a machine that has not lost its power since.
-    pub(super) fn is_done(&self) -> String {
-        match (&self.place, self.deed) {
-            (Place::Write(_), Deed::KillUpgrader) | (Place::Dpkg(..), _) => {
+    /// A shell command that succeeds if the fault was injected; for machines that have not lost their power since.
+    pub(super) fn was_injected(&self) -> String {
+        match (&self.location, self.action) {
+            (Location::Write(_), Action::KillUpgrader) | (Location::Dpkg(..), _) => {
                 format!("grep -q 'killed by SIGKILL' {PREPARED}/trace")
             }
-            _ => format!("test -d {PREPARED}/struck"),
+            _ => format!("test -d {PREPARED}/injected"),
         }
     }
 
-    /// Takes away what [`Strike::script`] brought, and makes room again on a disk that is full, as a shell script: it happened once.
-    pub(super) fn mend(&self) -> String {
-        let core = match self.deed {
-            Deed::Fill(directory) => format!("{directory}/core"),
+    /// Removes what [`Injection::script`] prepared, and frees a disk that is full, as a shell script.
+    pub(super) fn cleanup(&self) -> String {
+        let core = match self.action {
+            Action::Fill(directory) => format!("{directory}/core"),
             _ => String::new(),
         };
-        format!("rm -rf {PREPARED} {core} /run/systemd/system/*.d/strike.conf; systemctl daemon-reload")
+        format!("rm -rf {PREPARED} {core} /run/systemd/system/*.d/injection.conf; systemctl daemon-reload")
     }
 }
 
-impl Deed {
+impl Action {
     fn script(self) -> String {
         match self {
             Self::KillUpgrader => "kill -KILL $(cat /run/xivo-upgrade.lock)".to_owned(),
@@ -171,10 +170,13 @@ impl Deed {
     }
 }
 
-/// There when the power has to be cut.
+/// Queries the database of these machines: the table `strike` says which fault the second migration injects.
+pub(super) const PSQL: &str = "runuser -u postgres -- psql -XAtq --dbname=asterisk --command";
+
+/// Exists when the power has to be cut.
 pub(super) const CUT: &str = "/run/crash/cut";
 
-/// The beginning of a script that dpkg's place takes: `$run` is how often it was run to change something.
+/// The beginning of a script that stands in for dpkg: `$run` is how often it was run to change something.
 const COUNT_RUNS: &str = r#"case " $* " in
 *" --unpack "* | *" --configure "* | *" --remove "* | *" --install "*) ;;
 *) exec /usr/bin/dpkg "$@" ;;
@@ -182,10 +184,10 @@ esac
 echo >>/run/crash/runs
 run=$(wc -l </run/crash/runs)"#;
 
-/// Counts everything that can be interrupted, as a shell script; what it finds is in [`COUNTED`].
-pub(super) fn count(scene: Scene) -> String {
+/// Records everything that can be interrupted, as a shell script; [`COUNTED`] prints it.
+pub(super) fn count(phase: Phase) -> String {
     let mut script = format!("mkdir -p {PREPARED}\n");
-    script.push_str(&traced(scene, &format!("-y -s 300 -e trace={DURABLE},write")));
+    script.push_str(&traced(phase, &format!("-y -s 300 -e trace={DURABLE},write")));
     script.push_str(&program("dpkg", &format!(
         "{COUNT_RUNS}\nexec strace -o {PREPARED}/trace.dpkg.$run -e trace=fsync,?rename,renameat,renameat2 /usr/bin/dpkg \"$@\""
     )));
@@ -194,18 +196,18 @@ pub(super) fn count(scene: Scene) -> String {
     script
 }
 
-/// Lets a maintainer script fail, each time that it runs, and counts.
+/// The same, with a maintainer script that fails each time that it runs.
 pub(super) fn count_and_fail(script: &str) -> String {
-    count(Scene::Run) + &program("script", &format!("[ $1 != {script} ]"))
+    count(Phase::Run) + &program("script", &format!("[ $1 != {script} ]"))
 }
 
 /// Prints what was counted: the upgrader's trace, those of each run of dpkg, and the names of the maintainer scripts, in sections.
 pub(super) const COUNTED: &str = "cd /run/crash; cat trace; echo ==; cat scripts 2>/dev/null || :
 for trace in $(ls trace.dpkg.* 2>/dev/null | sort -t. -k3n); do echo ==; cat $trace; done";
 
-/// Lets strace(1) look at the process that works in a unit: not at what it starts.
-fn traced(scene: Scene, options: &str) -> String {
-    let (unit, verb) = scene.unit();
+/// Runs the process of a unit under strace(1), without the processes that it starts.
+fn traced(phase: Phase, options: &str) -> String {
+    let (unit, verb) = phase.unit();
     drop_in(
         unit,
         &format!(
@@ -217,7 +219,7 @@ fn traced(scene: Scene, options: &str) -> String {
 /// A script that writes a drop-in of a unit's.
 fn drop_in(unit: &str, lines: &str) -> String {
     format!(
-        "mkdir -p /run/systemd/system/{unit}.d\ncat >/run/systemd/system/{unit}.d/strike.conf <<'END'\n[Service]\n{lines}\nEND\n"
+        "mkdir -p /run/systemd/system/{unit}.d\ncat >/run/systemd/system/{unit}.d/injection.conf <<'END'\n[Service]\n{lines}\nEND\n"
     )
 }
 
@@ -226,29 +228,29 @@ fn program(name: &str, text: &str) -> String {
     format!("cat >{PREPARED}/{name} <<'END'\n#!/bin/sh\n{text}\nEND\nchmod 755 {PREPARED}/{name}\n")
 }
 
-/// Gives all maintainer scripts of packages a place in which something can happen.
-pub(super) fn make_places(packages: &mut [Package]) {
+/// Has all maintainer scripts of packages run a prepared program first.
+pub(super) fn instrument(packages: &mut [Package]) {
     for package in packages {
         for script in ["preinst", "postinst", "prerm", "postrm"] {
             let text = package.scripts.entry(script.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
-            let place =
+            let call =
                 format!("set -e\nif [ -x {PREPARED}/script ]; then {PREPARED}/script {}.{script}; fi\n", package.name);
-            *text = text.replacen("set -e\n", &place, 1);
+            *text = text.replacen("set -e\n", &call, 1);
         }
     }
 }
 
-/// The package that brings the places on a machine: a dpkg for apt, a hook of each phase, and a condition of the unit at boot.
-pub(super) fn places() -> Package {
+/// The package with the other instruments: a dpkg for apt, a hook of each phase, and a condition of the unit at boot.
+pub(super) fn instruments() -> Package {
     let or = |name: &str, otherwise: &str| {
         format!("#!/bin/sh\nif [ -x {PREPARED}/{name} ]; then exec {PREPARED}/{name} \"$@\"; fi\n{otherwise}")
     };
-    let mut package = Package::new("crash-places", "1.0")
+    let mut package = Package::new("crash-instruments", "1.0")
         .file("/opt/crash/dpkg", or("dpkg", "exec /usr/bin/dpkg \"$@\"\n"), 0o755)
         .file("/etc/apt/apt.conf.d/99crash", "Dir::Bin::dpkg \"/opt/crash/dpkg\";\n", 0o644)
         .file(
             "/etc/systemd/system/xivo-upgrade-resume.service.d/crash.conf",
-            format!("[Unit]\nConditionPathExists=!{}\n", super::scene::ASLEEP),
+            format!("[Unit]\nConditionPathExists=!{}\n", NO_RESUME_AT_BOOT),
             0o644,
         );
     for phase in ["pre-upgrade", "post-upgrade"] {
