@@ -40,7 +40,7 @@ enum Verb {
     List {
         /// Only those that have this in their names
         part: Option<String>,
-        /// Only those that every run of the tests has a look at
+        /// Only those that are part of `make test`
         #[arg(long)]
         chosen: bool,
     },
@@ -49,7 +49,7 @@ enum Verb {
         /// Its name, or a part of it that no other has
         name: String,
     },
-    /// Run a cell of the matrix, and show what came of it
+    /// Run a cell of the matrix, and print its record
     Run {
         /// Its name, or a part of it that no other has
         name: String,
@@ -68,7 +68,7 @@ enum Verb {
         #[arg(long, requires = "at")]
         after: bool,
     },
-    /// Upgrade machines to what vendors do wrong; fails if something of that is not caught
+    /// Upgrade machines to releases with known defects; fails if a defect is not caught
     Defects {
         /// Only those that have this in their names
         part: Option<String>,
@@ -83,7 +83,7 @@ enum Verb {
         #[arg(value_enum, default_value = "bookworm")]
         debian: Debian,
     },
-    /// Let lintian look at a Debian package, on a Debian machine of ours
+    /// Check a Debian package with lintian, on a Debian machine in a container
     Lintian {
         /// The .deb
         file: PathBuf,
@@ -100,7 +100,7 @@ enum Verb {
     ///
     /// Exit code: 0 if every upgrade passed, 1 if one did not or could not be tried, 2 for a wrong command line.
     Gate(Box<gate::Options>),
-    /// Measure what a world and the upgrader cost; fails if a limit is exceeded
+    /// Measure the upgrader and the harness; fails if a limit is exceeded
     ///
     /// The figures are also written to target/bench/results.json.
     Bench {
@@ -108,10 +108,10 @@ enum Verb {
         #[arg(value_enum)]
         subjects: Vec<bench::Subject>,
     },
-    /// Kill the upgrader, dpkg and the machine everywhere in an upgrade, and see that it completes or never happened
+    /// Inject a fault at every point of an upgrade; fails unless each completes or is rolled back
     ///
-    /// Each point is followed by what an admin does, then the machine is compared path by path with the old one and the upgraded one.
-    /// What came of it is also in target/crash/results.json.
+    /// After each fault the command does what an admin does, then compares the machine path by path with the old and the upgraded one.
+    /// The results are also written to target/crash/results.json.
     Crash(crash::CrashOptions),
     /// Remove the containers that killed runs have left
     Sweep {
@@ -119,14 +119,14 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
-    /// Remove everything of ours from the engine: containers and images
+    /// Remove all containers and images of the harness from the engine
     Clean,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads it has seen enough.
+        // The reader closed the pipe.
         Err(error) if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe) => {
             ExitCode::SUCCESS
         }
@@ -202,7 +202,7 @@ fn clean() -> Result<()> {
     image::remove_all(&engine)
 }
 
-/// Tells a person what takes time. Not on stdout: that is for what scripts read.
+/// Reports progress on stderr: stdout is for scripts.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "images: {text}");
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Sheet;
+use super::sheet::Sheet;
 use crate::machines::exchange::{change_devices, upgradable};
 use crate::machines::image::Debian;
 
@@ -13,7 +13,7 @@ const DEVICES: usize = 5000;
 const LIMIT: f64 = 60.0;
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
-    sheet.title(&format!("The hook for backup proxies on {debian}, {DEVICES} devices"))?;
+    sheet.title(&format!("The hook for backup proxies with {DEVICES} devices"))?;
     let took = change_devices(&upgradable(debian)?.machine, DEVICES)?.map(|took| took.as_secs_f64());
     let turns = ["each gets its proxy", "each has it already", "each loses it", "none has one"];
     turns.into_iter().zip(took).try_for_each(|(turn, took)| sheet.limited(turn, took, LIMIT, "s"))

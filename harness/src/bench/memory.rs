@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use super::RUNS;
 use super::exchange::Exchange;
-use super::{RUNS, Sheet, median};
+use super::sheet::{Sheet, median};
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 
@@ -33,7 +34,7 @@ print $peak;
 "#;
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
-    sheet.title(&format!("Memory on {debian}: the most that a process of real-xivo-upgrade has resident in a run"))?;
+    sheet.title("The peak of resident memory of real-xivo-upgrade in a run")?;
     let mut exchange = Exchange::new(debian, Storage::default())?;
     let mut peaks = Vec::new();
     for _ in 0..RUNS {
@@ -50,6 +51,6 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         ensure!(kilo > 0.0, "the watcher saw nothing");
         peaks.push(kilo * 1024.0 / 1e6);
     }
-    sheet.limited(&format!("median of {RUNS} runs"), median(peaks.clone(), f64::total_cmp), LIMIT, "MB")?;
+    sheet.limited(&format!("median of {RUNS} runs"), median(peaks.clone()), LIMIT, "MB")?;
     sheet.limited("largest", peaks.into_iter().fold(0.0, f64::max), LIMIT, "MB")
 }

@@ -1,11 +1,9 @@
 //! How long services are away.
 
-use std::time::Duration;
-
 use anyhow::Result;
 
 use super::exchange::Exchange;
-use super::{Sheet, median};
+use super::sheet::Sheet;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::packages::server::fault::{Affected, Fault, RepositoryFault};
@@ -25,28 +23,22 @@ const BALLAST: usize = 200_000;
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     let mut exchange = Exchange::new(debian, Storage::default())?;
     for (mirror, rate, ballast) in [("", None, 0), (" from a mirror with 50 kB/s", Some(SLOW), BALLAST)] {
-        sheet.title(&format!(
-            "Outage on {debian}: all services together in an upgrade{mirror}, beside a bare ordered systemctl restart"
-        ))?;
+        sheet
+            .title(&format!("Outage of all services in an upgrade{mirror}, beside a bare ordered systemctl restart"))?;
         exchange.world.behave()?;
         if let Some(rate) = rate {
             exchange.world.misbehave(RepositoryFault::new(Fault::Slow(rate), Affected::Packages))?;
         }
-        let mut runs: Vec<Duration> = Vec::new();
         let mut pairs = Vec::new();
         for _ in 0..RUNS {
             let before = exchange.outage(|exchange| exchange.bare_restart())?;
             exchange.publish_next(ballast)?;
-            let ours = exchange.outage(|exchange| {
-                runs.push(exchange.upgrade()?);
-                Ok(())
-            })?;
+            let ours = exchange.outage(|exchange| exchange.upgrade().map(drop))?;
             // One before and one after: what else the host does in between weighs on both sides.
             let after = exchange.outage(|exchange| exchange.bare_restart())?;
             pairs.push([(before + after) / 2, ours]);
         }
         sheet.pairs(["bare restart", "upgrade"], &pairs, Some(LIMIT))?;
-        sheet.figure("a whole run", median(runs, Duration::cmp).as_secs_f64(), "s")?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
-use super::{Sheet, median};
+use super::sheet::{Sheet, median};
 use crate::machines::image::Debian;
 use crate::machines::product_machine;
 use crate::machines::world::World;
@@ -57,7 +57,7 @@ echo $(($(date +%s%N) - began)) $(grep -c ^Package: dists/stable/main/binary-amd
 /// Compares how long our repository takes to be built, indexed and signed with what Debian's own tools take for the same packages.
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title(&format!(
-        "A repository of {PACKAGES} packages, built, indexed and signed, beside dpkg-deb, apt-ftparchive and gpg on {debian}"
+        "A repository of {PACKAGES} packages, built, indexed and signed, beside dpkg-deb, apt-ftparchive and gpg"
     ))?;
     let packages: Vec<Package> = (0..PACKAGES).map(package).collect();
     let world = product_machine::with_debian_packages(debian, "repository-tools", &TOOLS, "")?;
@@ -75,9 +75,9 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     for _ in 0..RUNS {
         pairs.push([theirs(&world)?, ours(&packages)?]);
     }
-    let times = pairs.iter().map(|pair| pair[1]).collect();
+    let times = pairs.iter().map(|pair| pair[1].as_secs_f64()).collect();
     sheet.pairs(["Debian's tools", "ours"], &pairs, Some(1.0))?;
-    sheet.limited("ours", median(times, Duration::cmp).as_secs_f64(), LIMIT, "s")
+    sheet.limited("ours", median(times), LIMIT, "s")
 }
 
 /// A package like most are: a program, half of which cannot be compressed, a text, a conffile, and a maintainer script.

@@ -112,16 +112,6 @@ fn with_upgrader(
     kept(engine, &name, installed, &packages, &upgrader.name)
 }
 
-/// Forgets the machines on which a release is installed, so that the next who needs one has to install it.
-pub fn forget(engine: &Engine, debian: Debian, release: &str) -> Result<()> {
-    let release = Release::named(release)?;
-    let kind = debian.to_string();
-    let installed = installed(engine, &debian.machine(), &kind, &release)?;
-    with_upgrader(engine, &installed, &kind, &release, &upgrader()?)?.remove(engine);
-    installed.remove(engine);
-    Ok(())
-}
-
 /// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
 pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
     let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;

@@ -43,7 +43,7 @@ pub(super) fn prepare(world: &World) -> Result<()> {
 ///
 /// Its containers have no systemd: they get no control groups of their own inside of a machine that is a container itself. What runs in
 /// their place does not listen when it is asked to end, and would be waited for for ten seconds.
-pub(super) fn warm(world: &World) -> Result<Duration> {
+pub(super) fn run(world: &World) -> Result<Duration> {
     let url = world.url()?;
     let setup = format!(
         "rm -f /etc/apt/sources.list.d/*; echo 'deb [trusted=yes] {url} stable main' >/etc/apt/sources.list; \

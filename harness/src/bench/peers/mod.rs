@@ -1,4 +1,4 @@
-//! What others take who test upgrades.
+//! A cell of the matrix beside other programs that test upgrades.
 
 mod autopkgtest;
 mod piuparts;
@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
-use super::matrix::{passed, plain};
-use super::{RUNS, Sheet, median};
-use crate::machines::engine::Engine;
+use super::RUNS;
+use super::cell::{passed, plain};
+use super::sheet::Sheet;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::machines::product_machine;
@@ -18,7 +18,7 @@ use crate::matrix::cell::Cell;
 use crate::packages::deb;
 use crate::packages::release::Release;
 
-/// A warm cell takes at most this many times what piuparts takes.
+/// A cell takes at most this many times what piuparts takes.
 const LIMIT: f64 = 1.0 / 3.0;
 
 /// Where the packages of the new release are on a peer's machine.
@@ -27,7 +27,7 @@ const NEW: &str = "/root/new";
 /// How long a peer may take: one makes its chroot from the mirror.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Compares a cell with what others offer for the same pair of releases, warm and cold.
+/// Compares a cell with other programs that test upgrades, on the same pair of releases.
 ///
 /// piuparts installs, upgrades, removes and purges in a chroot, autopkgtest installs and upgrades in a container of podman's; no service
 /// may start in either. A cell boots a machine, upgrades it with services running, and looks at all of it.
@@ -39,35 +39,18 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
 }
 
 fn beside_piuparts(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
-    sheet.title(&format!("A cell beside piuparts on {debian}, XiVO 1.2.1 to 1.2.2"))?;
+    sheet.title("A cell beside piuparts, XiVO 1.2.1 to 1.2.2")?;
     let world = prepare(Storage::Layers, debian, "piuparts", &piuparts::PACKAGES)?;
-    piuparts::prepare(&world)?;
-    let cold = piuparts::cold(&world, debian)?;
-    let pairs = pairs(cell, || piuparts::warm(&world, debian))?;
-    sheet.pairs(["piuparts", "a cell"], &pairs, Some(LIMIT))?;
-
-    // From the machine's image on: the old release has to be installed first. Theirs has to make its chroot.
-    let start = Instant::now();
-    let engine = Engine::connect()?;
-    product_machine::forget(&engine, debian, "1.2.1")?;
-    passed(cell)?;
-    let ours = start.elapsed().as_secs_f64();
-    let theirs = cold + median(pairs.iter().map(|pair| pair[0]).collect(), Duration::cmp);
-    sheet.compared(
-        "cold: a cell that installs the old release first, piuparts that makes its chroot",
-        ours,
-        theirs.as_secs_f64(),
-        "s",
-    )
+    piuparts::prepare(&world, debian)?;
+    sheet.pairs(["piuparts", "a cell"], &pairs(cell, || piuparts::run(&world, debian))?, Some(LIMIT))
 }
 
 fn beside_autopkgtest(debian: Debian, cell: &Cell, sheet: &mut Sheet<'_>) -> Result<()> {
-    sheet.title(&format!("A cell beside autopkgtest with podman on {debian}, XiVO 1.2.1 to 1.2.2"))?;
-    // The engine's layers would have podman copy its image for each run.
+    sheet.title("A cell beside autopkgtest with podman, XiVO 1.2.1 to 1.2.2")?;
+    // In the engine's layers podman would copy its image for each run.
     let world = prepare(Storage::Host, debian, "autopkgtest", &autopkgtest::PACKAGES)?;
     autopkgtest::prepare(&world)?;
-    let pairs = pairs(cell, || autopkgtest::warm(&world))?;
-    sheet.pairs(["autopkgtest", "a cell"], &pairs, None)
+    sheet.pairs(["autopkgtest", "a cell"], &pairs(cell, || autopkgtest::run(&world))?, None)
 }
 
 /// What both take, in turns.

@@ -22,23 +22,19 @@ const PIUPARTS: &str = "piuparts --tmpdir=/var/tmp --no-adequate --no-install-pu
 /// Where its scripts are: those that are called `post_setup…` run in each chroot.
 const SCRIPTS: &str = "/root/scripts";
 
-/// Lets its chroots prefer the release's packages: Debian has newer ones of some of their names.
-pub(super) fn prepare(world: &World) -> Result<()> {
+/// Lets its chroots prefer the release's packages, as Debian has newer ones of some of their names, and has it make its chroot.
+pub(super) fn prepare(world: &World, debian: Debian) -> Result<()> {
     let script = format!(
         "#!/bin/sh\nprintf 'Package: *\\nPin: release o={ORIGIN}\\nPin-Priority: 1001\\n' >/etc/apt/preferences.d/release\n"
     );
-    world.machine.write(&format!("{SCRIPTS}/post_setup_preferences"), script.as_bytes(), 0o755)
-}
-
-/// Has it make its chroot, and says how long that took.
-pub(super) fn cold(world: &World, debian: Debian) -> Result<Duration> {
+    world.machine.write(&format!("{SCRIPTS}/post_setup_preferences"), script.as_bytes(), 0o755)?;
     let mirror = mirror(world)?;
     let options = format!("--mirror='{mirror} main' --save={BASE} --no-upgrade-test {NEW}/xivo-sounds_*.deb");
-    timed(world, &format!("{PIUPARTS}{debian} {options}"), "PASS: All tests")
+    timed(world, &format!("{PIUPARTS}{debian} {options}"), "PASS: All tests").map(drop)
 }
 
-/// Has it test the upgrade in that chroot, and says how long that took.
-pub(super) fn warm(world: &World, debian: Debian) -> Result<Duration> {
+/// Has it test the upgrade in that chroot, and returns how long that took.
+pub(super) fn run(world: &World, debian: Debian) -> Result<Duration> {
     let (mirror, url) = (mirror(world)?, world.url()?);
     let options = format!(
         "--mirror='{mirror} main' --basetgz={BASE} --scriptsdir={SCRIPTS} --extra-repo='deb [trusted=yes] {url} stable main' {NEW}/*.deb"
