@@ -17,3 +17,22 @@ pub mod output;
 pub mod paths;
 pub mod rollback;
 pub mod system;
+
+#[cfg(test)]
+mod tests {
+    use documented::layers::Crate;
+
+    #[test]
+    #[ignore = "rollback/{manifest, place, scope} are a circle"]
+    fn imports_go_down_the_layers_and_never_in_a_circle() {
+        let wrong = Crate::read("upgrader").misdirected();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    #[ignore = "Change and Rollback are two things each"]
+    fn every_file_has_a_header_and_every_type_a_name_of_its_own() {
+        let wrong = Crate::read("upgrader").irregular();
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}

@@ -2,6 +2,8 @@
 //! the parts of them that are made of data. Everything panics with a sentence that says what to do, as tests do.
 #![expect(clippy::missing_panics_doc, reason = "that is what all of it is for")]
 
+pub mod layers;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

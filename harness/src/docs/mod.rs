@@ -46,3 +46,17 @@ fn pages() -> Vec<String> {
 fn is_page(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|ending| ending == "md")
 }
+
+#[test]
+#[ignore = "not in order yet"]
+fn imports_go_down_the_layers_and_never_in_a_circle() {
+    let wrong = documented::layers::Crate::read("harness").misdirected();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+#[ignore = "not in order yet"]
+fn every_file_has_a_header_and_every_type_a_name_of_its_own() {
+    let wrong = documented::layers::Crate::read("harness").irregular();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,3 +1,5 @@
+//! Waiting for a service to be ready, by the command that product.toml declares.
+
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 

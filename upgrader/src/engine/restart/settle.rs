@@ -1,3 +1,5 @@
+//! Watching restarted services until their settling time is over.
+
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
