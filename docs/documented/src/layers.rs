@@ -101,7 +101,7 @@ impl Crate {
             }
         }
         for (folder, edges) in &folders {
-            for circle in circles(edges.keys()) {
+            for circle in circles(&edges.keys().collect::<Vec<_>>()) {
                 let inside =
                     |((user, used), _): &(&(String, String), &String)| circle.contains(user) && circle.contains(used);
                 let examples: Vec<_> =
@@ -147,11 +147,11 @@ impl Crate {
 }
 
 /// The groups of names that use each other, directly or not.
-fn circles<'a>(edges: impl Iterator<Item = &'a (String, String)> + Clone) -> BTreeSet<BTreeSet<String>> {
+fn circles(edges: &[&(String, String)]) -> BTreeSet<BTreeSet<String>> {
     let reachable = |start: &str| {
         let (mut found, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
         while let Some(name) = open.pop() {
-            for (_, used) in edges.clone().filter(|(user, _)| *user == name) {
+            for (_, used) in edges.iter().filter(|(user, _)| *user == name) {
                 if found.insert(used.clone()) {
                     open.push(used.clone());
                 }
@@ -159,7 +159,7 @@ fn circles<'a>(edges: impl Iterator<Item = &'a (String, String)> + Clone) -> BTr
         }
         found
     };
-    let all: BTreeMap<&String, BTreeSet<String>> = edges.clone().map(|(user, _)| (user, reachable(user))).collect();
+    let all: BTreeMap<&String, BTreeSet<String>> = edges.iter().map(|(user, _)| (user, reachable(user))).collect();
     let both = |one: &String, other: &String| {
         all[one].contains(other) && all.get(other).is_some_and(|found| found.contains(one))
     };
@@ -289,7 +289,10 @@ mod tests {
             |edge: &str| edge.split_once('>').map(|(one, other)| (one.to_owned(), other.to_owned())).expect("a >");
         let found = |text: &str| {
             let edges: Vec<_> = text.split(' ').map(edge).collect();
-            circles(edges.iter()).into_iter().map(|circle| circle.into_iter().collect::<String>()).collect::<Vec<_>>()
+            circles(&edges.iter().collect::<Vec<_>>())
+                .into_iter()
+                .map(|circle| circle.into_iter().collect::<String>())
+                .collect::<Vec<_>>()
         };
         assert_eq!(found("a>b b>c a>c"), [""; 0]);
         assert_eq!(found("a>b b>c c>a c>d e>f f>e"), ["abc", "ef"]);
