@@ -1,8 +1,8 @@
-//! A test harness for upgrades of Debian machines.
+//! Tests of upgrades on real Debian machines.
 //!
-//! A [`world::World`] is a booted machine (a container with systemd as process 1) and an apt repository of its own. Packages
-//! and releases are data, built and signed here; the upgrader under test is installed from its .deb, and everything that is
-//! said about a run is observed from outside it.
+//! A [`machines::world::World`] is a booted machine (a container in which systemd is process 1) and an apt repository of its
+//! own. Packages and releases are data, built and signed here. The upgrader under test is installed from its .deb, and every
+//! claim about a run is observed from outside it.
 
 mod at_once;
 pub mod bench;

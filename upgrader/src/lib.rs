@@ -1,9 +1,8 @@
-//! The upgrader of a Debian appliance.
+//! The upgrader of a Debian product: one command that upgrades its packages, database and services, or rolls back.
 //!
-//! Two programs share this library. `NAME-upgrade` refreshes the package lists, brings its own package up to date and
-//! becomes the `real-NAME-upgrade` that is then on disk ([`refresh`]). That one plans, asks, upgrades and restarts
-//! ([`run`]). What happens is a list of [`step::Step`]s; each tells what it does as [`event::Event`]s, and the screen and
-//! the log are readers of these.
+//! Two programs share this library. `NAME-upgrade` refreshes the package lists, updates its own package and executes the
+//! `real-NAME-upgrade` that is on disk then. That one plans, asks, upgrades and restarts services ([`engine`]). A run is a
+//! sequence of [`model::step::Step`]s, which emit [`model::event::Event`]s; [`output`] subscribes to them.
 
 pub mod checks;
 pub mod cli;

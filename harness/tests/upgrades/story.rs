@@ -29,7 +29,7 @@ const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots");
 pub(crate) const ON_ALL: [&str; 4] = ["the_machine_is_real", "upgrade", "replaced_library", "database"];
 
 /// A story as tests, one for each Debian release. Every run has a look at each story: on all releases at those of what differs
-/// between them, on one of them at the others, some here and some there. The rest counts as ignored; `make stories` runs all.
+/// between them, on one of them at the others, some here and some there. The rest counts as ignored; `make all-debians` runs all.
 pub(crate) fn trials(story: &Story) -> Vec<Trial> {
     let story = *story;
     let turn = story.name.bytes().map(usize::from).sum::<usize>() % Debian::ALL.len();
