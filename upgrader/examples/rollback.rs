@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use upgrader::model::package::PackageName;
 use upgrader::paths::Paths;
 use upgrader::rollback::{Scope, Store, arm, discard, measure, open};
 
@@ -45,7 +46,7 @@ fn all(paths: &Paths, packages: usize) -> Result<()> {
 
 fn begin(paths: &Paths, packages: Vec<String>) -> Result<()> {
     rustix::fs::sync();
-    let scope = Scope { packages, declared: Vec::new() };
+    let scope = Scope { packages: packages.into_iter().map(PackageName::from).collect(), declared: Vec::new() };
     let space = || rustix::fs::statvfs(paths.root()).map(|it| (it.f_bfree * it.f_frsize, it.f_ffree));
     let before = space()?;
     let needs = timed("measure", || measure(paths, &scope))?;

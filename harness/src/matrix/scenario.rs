@@ -1,6 +1,5 @@
 //! Which cells there are: the files in `scenarios/`.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use upgrader::config::strict::line_at;
 use upgrader::model::step::Step;
-use upgrader::system::dpkg::is_newer;
+use upgrader::model::version::is_newer;
 
 use super::answer::Answer;
 use super::cell::Cell;
@@ -78,20 +77,6 @@ struct Exception {
 struct Parts {
     states: BTreeMap<String, State>,
     faults: BTreeMap<String, Fault>,
-    /// Whether the first release of a pair is newer than the second, as dpkg has said: many scenarios have the same.
-    newer: RefCell<BTreeMap<(String, String), bool>>,
-}
-
-impl Parts {
-    fn is_newer(&self, version: &str, than: &str) -> Result<bool> {
-        let pair = (version.to_owned(), than.to_owned());
-        if let Some(&known) = self.newer.borrow().get(&pair) {
-            return Ok(known);
-        }
-        let is_newer = is_newer(version, than)?;
-        self.newer.borrow_mut().insert(pair, is_newer);
-        Ok(is_newer)
-    }
 }
 
 /// The state of a machine that nobody did anything to.
@@ -115,7 +100,7 @@ fn parts() -> Result<Parts> {
     let states = data::files("states")?.into_iter().map(|(name, path)| Ok((name, data::read(&path)?)));
     let faults = data::files("faults")?.into_iter().map(|(name, path)| Ok((name, Fault::read(&path)?)));
     let (states, faults) = (states.collect::<Result<_>>()?, faults.collect::<Result<_>>()?);
-    Ok(Parts { states, faults, newer: RefCell::default() })
+    Ok(Parts { states, faults })
 }
 
 fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
@@ -144,7 +129,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     let strikes = strikes(&scenario, parts, &at)?;
     let answers = if scenario.answers.is_empty() { vec![Answer::default()] } else { scenario.answers.clone() };
     for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
-        if !parts.is_newer(&to.version, &from.version)? {
+        if !is_newer(&to.version, &from.version) {
             continue;
         }
         for &(debian, next_debian) in &debians {

@@ -8,8 +8,8 @@ use crate::model::finding::Finding;
 use crate::model::node::Node;
 use crate::model::node::Role;
 use crate::model::plan::Plan;
+use crate::model::version::is_newer;
 use crate::system::command::{Failed, Program};
-use crate::system::dpkg::is_newer;
 
 /// Asks the product what this node is, and the other node for its version.
 ///
@@ -78,15 +78,15 @@ pub(crate) fn look_at_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Res
             Finding { fatal: false, what, remedy }
         }]);
     };
-    let found = if is_newer(peer, candidate)? {
+    let found = if is_newer(peer, candidate) {
         let what = format!("the {other} node runs {peer} already, and this one would only come to {candidate}");
         let remedy = "See that both have the same package sources, and refresh those of this one.".to_owned();
         Some(Finding { fatal: false, what, remedy })
-    } else if role == Role::Active && is_newer(candidate, peer)? {
+    } else if role == Role::Active && is_newer(candidate, peer) {
         let what = format!("this is the active node, and the passive one still runs {peer}");
         let remedy = format!("Upgrade the passive node first: run `{command}` there, and see that it works.");
         Some(in_order(ignore_peer, what, &remedy, command))
-    } else if role == Role::Passive && is_newer(installed, peer)? && is_newer(candidate, installed)? {
+    } else if role == Role::Passive && is_newer(installed, peer) && is_newer(candidate, installed) {
         let what = format!(
             "this passive node runs {installed} and the active one still {peer}: with {candidate} they would be too far apart"
         );
@@ -143,7 +143,7 @@ pub(crate) fn look_afterwards(pair: &Pair, before: &Node, installed: &str, comma
                  upgrade that one."
             ))
         }
-        (_, Some(version)) if is_newer(installed, version).unwrap_or_default() => {
+        (_, Some(version)) if is_newer(installed, version) => {
             Afterwards::Next(format!("The {other} node still runs {version}: run `{command}` there next."))
         }
         _ => Afterwards::Nothing,
@@ -199,7 +199,7 @@ mod tests {
     /// What is said of an upgrade from 2 to 3 on this node.
     fn said(node: Node, ignore_peer: bool) -> String {
         let change = crate::model::plan::Change {
-            package: "acme".to_owned(),
+            package: "acme".into(),
             kind: crate::model::plan::ChangeKind::Upgrade { from: "2".to_owned(), to: "3".to_owned() },
             origins: Vec::new(),
         };

@@ -12,7 +12,7 @@ use crate::engine::journal::Past;
 use crate::engine::restart;
 use crate::engine::worker;
 use crate::exit::{Explain as _, Failure};
-use crate::model::package::{Offered, Package};
+use crate::model::package::{Offered, Package, native_architecture};
 use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 use crate::output::history;
@@ -98,16 +98,18 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
 
 /// Adds up the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
 fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
-    // Both programs name the architecture only where there are several.
-    let bare = |package: &str| package.split(':').next().unwrap_or_default().to_owned();
+    let native = native_architecture(installed);
     let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
     for change in &plan.changes {
-        let name = bare(&change.package);
-        let old = installed.iter().find(|package| package.name == name && package.is_present());
+        let old = installed
+            .iter()
+            .find(|package| change.package.is_of(&package.name, &package.architecture, native) && package.is_present());
         let old = old.map_or(0, |package| package.installed_size);
         let new = match change.kind {
             ChangeKind::Remove { .. } => 0,
-            ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => offered.installed_size(&name).unwrap_or(old),
+            ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => {
+                offered.find(&change.package, native).map_or(old, |offer| offer.installed_size)
+            }
         };
         plan.disk = plan.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
         plan.largest = plan.largest.max(new.saturating_mul(1024));
@@ -116,7 +118,7 @@ fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
 
 /// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
 pub(super) fn is_of_product(plan: &Plan, change: &Change, product: &Product) -> bool {
-    let product = plan.changes.iter().find(|change| change.package == product.version_package);
+    let product = plan.changes.iter().find(|change| change.package == *product.version_package);
     product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
 }
 

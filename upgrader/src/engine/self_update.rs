@@ -12,6 +12,7 @@ use crate::model::events::Events;
 use crate::model::package::Package;
 use crate::model::policy::ConffilePolicy;
 use crate::model::step::Mode;
+use crate::model::version::is_newer;
 use crate::paths::Paths;
 use crate::system::apt;
 use crate::system::dpkg;
@@ -70,7 +71,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
     let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
     // A pin may point to an older one.
-    if !dpkg::is_newer(&to, &from)? {
+    if !is_newer(&to, &from) {
         return Ok(());
     }
     let fate = if dpkg::is_held(&package)? {

@@ -14,3 +14,4 @@ pub mod report;
 pub mod size;
 pub mod step;
 pub mod validation;
+pub mod version;

@@ -1,6 +1,70 @@
 //! Packages as dpkg and apt describe them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of a package as apt and dpkg write it: with an architecture, `libc6:i386`, if it is not the machine's own
+/// or if the package can be installed for several.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PackageName(String);
+
+impl PackageName {
+    /// As it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Without the architecture.
+    #[must_use]
+    pub fn bare(&self) -> &str {
+        self.0.split_once(':').map_or(&self.0, |(name, _)| name)
+    }
+
+    /// The architecture, if one is written.
+    #[must_use]
+    pub fn architecture(&self) -> Option<&str> {
+        self.0.split_once(':').map(|(_, architecture)| architecture)
+    }
+
+    /// True if this is the name of the package that dpkg knows by this name and architecture, on a machine whose own
+    /// architecture is `native` (empty if it is not known).
+    #[must_use]
+    pub fn is_of(&self, name: &str, architecture: &str, native: &str) -> bool {
+        let is_architecture = match self.architecture() {
+            Some(wanted) => architecture == wanted,
+            None => architecture == native || architecture == "all" || native.is_empty(),
+        };
+        self.bare() == name && is_architecture
+    }
+}
+
+impl<T: Into<String>> From<T> for PackageName {
+    fn from(name: T) -> Self {
+        Self(name.into())
+    }
+}
+
+impl PartialEq<str> for PackageName {
+    fn eq(&self, other: &str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl fmt::Display for PackageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The machine's own architecture: that of dpkg. Empty if dpkg is not among its packages.
+#[must_use]
+pub fn native_architecture(packages: &[Package]) -> &str {
+    packages.iter().find(|package| package.name == "dpkg").map_or("", |package| &package.architecture)
+}
 
 /// A package that dpkg knows of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +118,9 @@ impl Offered {
         offered
     }
 
-    /// The one with this name that can be installed as one of this architecture.
+    /// The one with this name, on a machine whose own architecture is `native`.
     #[must_use]
-    pub fn find(&self, name: &str, architecture: &str) -> Option<&Offer> {
-        self.0.get(name)?.iter().find(|offer| offer.architecture == architecture || offer.architecture == "all")
-    }
-
-    /// What the packages with this name take on disk, in kibibytes: of several architectures, the first.
-    #[must_use]
-    pub fn installed_size(&self, name: &str) -> Option<u64> {
-        self.0.get(name)?.first().map(|offer| offer.installed_size)
+    pub fn find(&self, name: &PackageName, native: &str) -> Option<&Offer> {
+        self.0.get(name.bare())?.iter().find(|offer| name.is_of(name.bare(), &offer.architecture, native))
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::conffile::EditedConffile;
 use crate::model::node::Node;
+use crate::model::package::{Package, PackageName, native_architecture};
 use crate::model::validation::Validation;
 
 /// What would change: computed once, shown, confirmed and executed unchanged.
@@ -56,7 +57,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Change {
     /// The package, with its architecture where apt names one.
-    pub package: String,
+    pub package: PackageName,
     /// What becomes of it.
     #[serde(flatten)]
     pub kind: ChangeKind,
@@ -133,10 +134,28 @@ impl Plan {
         })
     }
 
+    /// The packages of the plan that are not what they were before it, on a machine with these packages.
+    #[must_use]
+    pub fn not_rolled_back(&self, present: &[Package]) -> Vec<&str> {
+        let native = native_architecture(present);
+        let installed = |name: &PackageName| {
+            present
+                .iter()
+                .find(|package| name.is_of(&package.name, &package.architecture, native) && package.is_present())
+        };
+        let wrong = self.changes.iter().filter(|change| match &change.kind {
+            ChangeKind::Upgrade { from, .. } | ChangeKind::Remove { from } => {
+                installed(&change.package).is_none_or(|package| package.version != *from)
+            }
+            ChangeKind::Install { .. } => installed(&change.package).is_some(),
+        });
+        wrong.map(|change| change.package.as_str()).collect()
+    }
+
     /// True if it changes this package.
     #[must_use]
     pub fn changes_package(&self, package: &str) -> bool {
-        self.changes.iter().any(|change| change.package == package)
+        self.changes.iter().any(|change| change.package == *package)
     }
 }
 
@@ -160,6 +179,31 @@ mod tests {
         assert!(nothing.is_empty());
         let migration = Plan { migrations: vec!["001-a".to_owned()], ..nothing };
         assert!(!migration.is_empty() && !migration.changes_packages());
+    }
+
+    #[test]
+    fn a_package_for_another_architecture_is_not_the_one_that_stays() {
+        let package = |name: &str, architecture: &str, version: &str| Package {
+            name: name.to_owned(),
+            architecture: architecture.to_owned(),
+            version: version.to_owned(),
+            held: false,
+            status: "installed".to_owned(),
+            needs_reinstallation: false,
+            installed_size: 1,
+        };
+        let change = |name: &str, kind| Change { package: name.into(), kind, origins: Vec::new() };
+        let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
+        let install = ChangeKind::Install { to: "2".to_owned() };
+        let plan = Plan {
+            changes: vec![change("docs", upgrade()), change("lib", upgrade()), change("lib:i386", install)],
+            ..Plan::default()
+        };
+        let before = [package("dpkg", "amd64", "1"), package("docs", "all", "1"), package("lib", "amd64", "1")];
+        assert_eq!(plan.not_rolled_back(&before), [""; 0]);
+        let [dpkg, docs, lib] = before;
+        let after = [dpkg, docs, package("lib", "i386", "2"), lib];
+        assert_eq!(plan.not_rolled_back(&after), ["lib:i386"]);
     }
 
     #[test]

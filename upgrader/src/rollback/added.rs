@@ -75,7 +75,7 @@ impl Store {
 
     /// True for a package that the upgrade changed.
     pub(super) fn changes(&self, package: &str) -> bool {
-        self.manifest.header.packages.iter().any(|name| name.split(':').next() == Some(package))
+        self.manifest.header.packages.iter().any(|name| name.bare() == package)
     }
 
     /// The lists of files as dpkg had them when the store was made.

@@ -12,6 +12,7 @@ use super::place::{How, Places, is_overlay};
 use super::scope::{Treatment, covered, of_packages};
 use super::{Scope, Store, discard, open};
 use crate::exit::{Explain as _, Failure};
+use crate::model::package::PackageName;
 use crate::paths::Paths;
 
 /// What a store is made of.
@@ -93,7 +94,7 @@ pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result
 pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
     let Some(Store { manifest, .. }) = open(paths)? else { return arm(paths, scope, progress) };
     let Header { packages, declared, .. } = &manifest.header;
-    let is_new = |package: &&String| !packages.contains(package);
+    let is_new = |package: &&PackageName| !packages.contains(package);
     let more = Scope { packages: scope.packages.iter().filter(is_new).cloned().collect(), declared: Vec::new() };
     if more.packages.is_empty() {
         return Ok(Armed::default());

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use super::entry::{Entry, Kind, Raw, Seen, below, look};
 use super::manifest::{Header, Line, Manifest};
 use super::place::{How, Stored, are_same, sum};
+use super::scope::INFO;
 use super::{Aspect, Change, Difference, Flaw, Scope, Store};
+use crate::system::dpkg;
 
 impl Store {
     /// Says what stands in the way of a rollback. Nothing is changed.
@@ -111,9 +113,8 @@ impl Store {
     /// database is.
     pub fn packages_since(&self) -> Result<Vec<String>> {
         let lists = self.since()?.into_iter().filter_map(|difference| {
-            let list =
-                difference.path.strip_prefix("/var/lib/dpkg/info").ok()?.to_str()?.strip_suffix(".list")?.to_owned();
-            Some(list.split(':').next()?.to_owned())
+            let list = difference.path.strip_prefix(INFO).ok()?;
+            dpkg::package_of_list(list.as_os_str()).map(str::to_owned)
         });
         Ok(lists.filter(|name| *name != self.paths.package()).collect())
     }

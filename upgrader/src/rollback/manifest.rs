@@ -14,6 +14,7 @@ use super::Scope;
 use super::entry::{Entry, Raw};
 use super::place::Stored;
 use crate::exit::Failure;
+use crate::model::package::PackageName;
 
 /// The version of the format. It grows when older upgraders would misread what newer ones write.
 const VERSION: u32 = 1;
@@ -30,7 +31,7 @@ pub(super) struct Manifest {
 pub(super) struct Header {
     pub(super) version: u32,
     /// The packages that the upgrade changes.
-    pub(super) packages: Vec<String>,
+    pub(super) packages: Vec<PackageName>,
     /// The paths that the product declares.
     pub(super) declared: Vec<Raw>,
     /// The stores, by the numbers that entries have for them.

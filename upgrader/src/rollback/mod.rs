@@ -33,13 +33,14 @@ use serde::{Deserialize, Serialize};
 pub use arm::{Armed, Need, arm, extend, measure};
 pub use restore::Restored;
 
+use crate::model::package::PackageName;
 use crate::paths::Paths;
 
 /// What has to be covered.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
-    pub packages: Vec<String>,
+    pub packages: Vec<PackageName>,
     /// The product's own state, beside what is always covered: `rollback.paths` of product.toml.
     pub declared: Vec<PathBuf>,
 }
@@ -47,7 +48,7 @@ pub struct Scope {
 impl Scope {
     /// True for a package whose files the upgrade changes.
     fn has(&self, package: &str) -> bool {
-        self.packages.iter().any(|name| name.split(':').next() == Some(package))
+        self.packages.iter().any(|name| name.bare() == package)
     }
 }
 

@@ -86,11 +86,6 @@ fn parse_verified(line: &str) -> Option<Modified> {
     Some(Modified { path: path.to_owned(), is_conffile: what.trim_end().ends_with(" c") })
 }
 
-/// True if one version is newer than another, by dpkg's order of versions.
-pub fn is_newer(version: &str, than: &str) -> Result<bool> {
-    Program::new("dpkg").args(["--compare-versions", version, "gt", than]).succeeds()
-}
-
 /// True if the admin has put a package on hold.
 pub fn is_held(package: &str) -> Result<bool> {
     Ok(packages()?.iter().any(|found| found.name == package && found.held))

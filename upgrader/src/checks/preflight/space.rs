@@ -86,8 +86,9 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<rollback:
         what: "the copies to go back",
     }));
     let mut findings = judge(needs)?;
-    let touches_boot =
-        |change: &&Change| change.package.starts_with("linux-image-") || change.package.starts_with("initramfs-tools");
+    let touches_boot = |change: &&Change| {
+        ["linux-image-", "initramfs-tools"].iter().any(|start| change.package.bare().starts_with(start))
+    };
     if plan.changes.iter().any(|change| touches_boot(&change)) {
         findings.extend(are_writable(std::iter::once(paths.root().join("boot")))?);
     }
@@ -97,7 +98,7 @@ pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<rollback:
 /// True for a package that puts a kernel beside those that are there: `linux-image-6.1.0-28-amd64`, and not the metapackage
 /// `linux-image-amd64`, nor one that replaces a kernel of the same name.
 fn brings_kernel(change: &Change) -> bool {
-    let version = change.package.strip_prefix("linux-image-").unwrap_or_default();
+    let version = change.package.bare().strip_prefix("linux-image-").unwrap_or_default();
     matches!(change.kind, ChangeKind::Install { .. })
         && version.starts_with(|first: char| first.is_ascii_digit())
         && !version.ends_with("-dbg")
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_kernel_is_counted_once_and_only_if_it_comes_beside_others() {
-        let change = |package: &str, kind| Change { package: package.to_owned(), kind, origins: Vec::new() };
+        let change = |package: &str, kind| Change { package: package.into(), kind, origins: Vec::new() };
         let install = || ChangeKind::Install { to: "1".to_owned() };
         let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
         assert!(brings_kernel(&change("linux-image-6.1.0-28-amd64", install())));

@@ -4,6 +4,7 @@ use super::{Here, Set, Word, compare, nearest, present};
 use crate::model::finding::Finding;
 use crate::model::package::Offered;
 use crate::model::package::Package;
+use crate::model::package::native_architecture;
 use crate::model::plan::{Change, ChangeKind};
 use crate::model::policy::ValidationPolicy;
 use crate::model::validation::PackageDifference;
@@ -22,7 +23,7 @@ pub(crate) fn judge(
     if sets.is_empty() {
         return None;
     }
-    let machine = afterwards(present(installed, upgrader), changes, offered);
+    let machine = afterwards(present(installed, upgrader), native_architecture(installed), changes, offered);
     let versions = sets.iter().map(|set| set.version.clone()).collect();
     let Some(set) = nearest(sets, candidate, &machine) else {
         return Some(Validation { versions, ..Validation::default() });
@@ -46,26 +47,19 @@ pub(crate) fn judge(
 }
 
 /// What a machine will be.
-fn afterwards(mut machine: Vec<Here>, changes: &[Change], offered: &Offered) -> Vec<Here> {
-    let native =
-        machine.iter().find(|here| here.name == "dpkg").map(|here| here.architecture.clone()).unwrap_or_default();
+fn afterwards(mut machine: Vec<Here>, native: &str, changes: &[Change], offered: &Offered) -> Vec<Here> {
     for change in changes {
-        // apt names an architecture only if it is not the machine's own.
-        let (name, foreign) =
-            change.package.split_once(':').map_or((change.package.as_str(), None), |(name, of)| (name, Some(of)));
-        let is_it = |here: &Here| {
-            here.name == name
-                && foreign.is_none_or(|architecture| here.architecture == architecture)
-                && (foreign.is_some() || here.architecture == native || here.architecture == "all" || native.is_empty())
-        };
+        let is_it = |here: &Here| change.package.is_of(&here.name, &here.architecture, native);
         let was_there = machine.iter().any(is_it);
         machine.retain(|here| !is_it(here));
         if let ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } = &change.kind {
-            let offer = offered.find(name, foreign.unwrap_or(&native));
+            let offer = offered.find(&change.package, native);
             machine.push(Here {
-                name: name.to_owned(),
-                architecture: offer
-                    .map_or_else(|| foreign.unwrap_or(&native).to_owned(), |offer| offer.architecture.clone()),
+                name: change.package.bare().to_owned(),
+                architecture: offer.map_or_else(
+                    || change.package.architecture().unwrap_or(native).to_owned(),
+                    |offer| offer.architecture.clone(),
+                ),
                 version: to.clone(),
                 sha256: offer.and_then(|offer| offer.sha256.clone()),
                 is_new: !was_there,
@@ -126,11 +120,11 @@ mod tests {
 
     fn upgrade(package: &str, from: &str, to: &str) -> Change {
         let kind = ChangeKind::Upgrade { from: from.to_owned(), to: to.to_owned() };
-        Change { package: package.to_owned(), kind, origins: Vec::new() }
+        Change { package: package.into(), kind, origins: Vec::new() }
     }
 
     fn install(package: &str, to: &str) -> Change {
-        Change { package: package.to_owned(), kind: ChangeKind::Install { to: to.to_owned() }, origins: Vec::new() }
+        Change { package: package.into(), kind: ChangeKind::Install { to: to.to_owned() }, origins: Vec::new() }
     }
 
     fn offered(text: &str) -> Offered {
@@ -152,11 +146,8 @@ mod tests {
             package("acme-upgrade", "1"),
             package("old", "1"),
         ];
-        let gone = Change {
-            package: "old".to_owned(),
-            kind: ChangeKind::Remove { from: "1".to_owned() },
-            origins: Vec::new(),
-        };
+        let gone =
+            Change { package: "old".into(), kind: ChangeKind::Remove { from: "1".to_owned() }, origins: Vec::new() };
         let changes = [
             upgrade("acme", "1", "2"),
             install("libacme", "2"),

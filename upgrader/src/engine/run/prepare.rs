@@ -105,7 +105,7 @@ impl Run<'_> {
     pub(super) fn show_plan(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
         let own = plan.changes.iter().filter(|change| planner::is_of_product(plan, change, self.product));
-        let own = own.map(|change| change.package.clone()).collect();
+        let own = own.map(|change| change.package.to_string()).collect();
         events.tell(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
         if !plan.kept_back.is_empty() {
             events.tell(Event::Attention(format!(

@@ -12,7 +12,6 @@ use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
-use crate::model::plan::ChangeKind;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::history::Keeper;
 use crate::rollback::{self, Flaw, Store};
@@ -208,8 +207,7 @@ impl Run<'_> {
     fn changed_by_others(&self, store: &Store) -> Result<Vec<String>> {
         let mut packages = store.packages_since()?;
         if let Some(past) = self.past.as_ref().filter(|past| past.has_begun(Step::RollBack)) {
-            let of_plan =
-                |name: &String| past.plan.changes.iter().any(|change| change.package.split(':').next() == Some(name));
+            let of_plan = |name: &String| past.plan.changes.iter().any(|change| change.package.bare() == name);
             packages.retain(|name| !of_plan(name));
         }
         Ok(packages)
@@ -263,17 +261,6 @@ impl Run<'_> {
     /// The packages that are not what they were.
     fn not_as_it_was(&self) -> Result<Vec<String>> {
         let past = self.past.as_ref().context("there is no past")?;
-        let present = dpkg::packages()?;
-        let installed = |name: &str| {
-            let name = name.split(':').next().unwrap_or_default();
-            present.iter().find(|package| package.name == name && package.is_present())
-        };
-        let wrong = past.plan.changes.iter().filter(|change| match &change.kind {
-            ChangeKind::Upgrade { from, .. } | ChangeKind::Remove { from } => {
-                installed(&change.package).is_none_or(|package| package.version != *from)
-            }
-            ChangeKind::Install { .. } => installed(&change.package).is_some(),
-        });
-        Ok(wrong.map(|change| change.package.clone()).collect())
+        Ok(past.plan.not_rolled_back(&dpkg::packages()?).into_iter().map(str::to_owned).collect())
     }
 }

@@ -16,6 +16,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::hook::HookOutcome;
 use crate::model::hook::Phase;
+use crate::model::package::PackageName;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::apt;
@@ -101,7 +102,7 @@ impl Run<'_> {
         let plan = self.plan()?;
         let changes = plan.changes.iter().map(|change| change.package.clone());
         Ok(Scope {
-            packages: changes.chain(plan.unfinished.iter().cloned()).collect(),
+            packages: changes.chain(plan.unfinished.iter().map(PackageName::from)).collect(),
             declared: self.product.rollback.paths(),
         })
     }

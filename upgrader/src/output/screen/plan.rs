@@ -15,7 +15,7 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     if let Some(node) = &plan.node {
         writeln!(out, "This node: {node}")?;
     }
-    let is_own = |change: &Change| own.contains(&change.package);
+    let is_own = |change: &Change| own.iter().any(|own| change.package == **own);
     let upgrade = |change: &&Change| matches!(change.kind, ChangeKind::Upgrade { .. });
     let upgrades = || plan.changes.iter().filter(upgrade);
     if own.is_empty() {
@@ -59,7 +59,7 @@ fn group<'a>(out: &mut dyn Write, title: &str, changes: impl Iterator<Item = &'a
         return Ok(());
     }
     writeln!(out, "\n{title} ({}):", changes.len())?;
-    let width = changes.iter().map(|change| change.package.len()).max().unwrap_or(0);
+    let width = changes.iter().map(|change| change.package.as_str().len()).max().unwrap_or(0);
     for change in changes {
         write!(out, "  {:<width$}  ", change.package)?;
         match &change.kind {

@@ -24,7 +24,7 @@ fn shown(verbose: bool, events: &[Event]) -> String {
 }
 
 fn change(package: &str, kind: ChangeKind) -> Change {
-    Change { package: package.to_owned(), kind, origins: Vec::new() }
+    Change { package: package.into(), kind, origins: Vec::new() }
 }
 
 fn planned() -> Event {

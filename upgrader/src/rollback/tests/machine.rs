@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, llistxattr, lsetxattr, makedev, mknodat};
 
+use crate::model::package::PackageName;
 use crate::paths::Paths;
 use crate::rollback::place::How;
 use crate::rollback::{Restored, Scope, Store, arm, open};
@@ -51,7 +52,7 @@ impl Machine {
     pub(super) fn full() -> Self {
         let mut machine = Self::bare();
         machine.scope = Scope {
-            packages: ["libc6:amd64", "tool", "gone", "new"].map(str::to_owned).to_vec(),
+            packages: ["libc6:amd64", "tool", "gone", "new"].map(PackageName::from).to_vec(),
             declared: vec![PathBuf::from("/var/lib/acme")],
         };
         let odd = OsStr::from_bytes(b"odd\xff\n name");

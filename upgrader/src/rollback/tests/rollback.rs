@@ -132,7 +132,7 @@ fn a_package_that_the_upgrade_left_alone_keeps_what_a_new_one_diverted() {
 #[test]
 fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
     let mut machine = Machine::bare();
-    machine.scope.packages.push("tool".to_owned());
+    machine.scope.packages.push("tool".into());
     machine.package("tool", &["/usr/bin/tool", "/usr/share/foreign/file"]);
     let mounts = ["usr", "boot", "usr/share/foreign"].map(|path| Mount::tmpfs(&machine.at(path)));
     let Some(mounts) = mounts.into_iter().collect::<Option<Vec<_>>>() else { return };
@@ -167,7 +167,7 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
 fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
     let mut machine = Machine::bare();
-    machine.scope.packages.push("tool".to_owned());
+    machine.scope.packages.push("tool".into());
     machine.package("tool", &["/usr/bin/tool", "/usr/bin/mounted", "/usr/bin/wanted"]);
     machine.write("usr/bin/tool", "old");
     machine.write("usr/bin/wanted", "old");
@@ -247,7 +247,7 @@ fn without_exchanging_renames_what_changed_its_type_comes_back_too() {
 #[test]
 fn a_read_only_file_system_is_refused_before_anything_is_changed() {
     let mut machine = Machine::bare();
-    machine.scope.packages.push("tool".to_owned());
+    machine.scope.packages.push("tool".into());
     machine.package("tool", &["/usr/bin/tool"]);
     let Some(mount) = Mount::tmpfs(&machine.at("usr")) else { return };
     machine.write("usr/bin/tool", "tool");

@@ -188,7 +188,7 @@ fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
     machine.arm();
     upgrade(&machine);
     // The next run has another plan.
-    machine.scope.packages.push("late".to_owned());
+    machine.scope.packages.push("late".into());
     let more = extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
     // The conffile was kept with all of /etc, the directory with all that there are.
     assert_eq!((more.paths, more.linked), (1, 1), "{more:?}");

@@ -119,7 +119,7 @@ pub(super) fn parse_simulation(text: &str) -> Simulation {
             .unfinished
             .extend(line.strip_prefix("Conf ").and_then(|rest| rest.split(' ').next()).map(str::to_owned));
     }
-    simulation.unfinished.retain(|package| !simulation.changes.iter().any(|change| change.package == *package));
+    simulation.unfinished.retain(|package| !simulation.changes.iter().any(|change| change.package == **package));
     simulation.unfinished.sort();
     simulation.changes.sort();
     simulation.kept_back.sort();
@@ -153,7 +153,7 @@ fn parse_change(line: &str) -> Option<Change> {
         "Remv" | "Purg" => ChangeKind::Remove { from: old?.0.to_owned() },
         _ => return None,
     };
-    Some(Change { package: package.to_owned(), kind, origins })
+    Some(Change { package: package.into(), kind, origins })
 }
 
 /// Reads lines of five fields with tabs in between. A field that a source does not have is its own name, `$(CODENAME)`.
@@ -411,7 +411,7 @@ mod tests {
         ];
         (NAME, kind).prop_map(|(package, kind)| {
             let origins = if matches!(kind, ChangeKind::Remove { .. }) { vec![] } else { vec!["XiVO".to_owned()] };
-            Change { package, kind, origins }
+            Change { package: package.into(), kind, origins }
         })
     }
 
