@@ -6,7 +6,8 @@ use anyhow::{Result, ensure};
 
 use crate::machines::image::Debian;
 use crate::machines::product_machine;
-use crate::observe::observation::{Happened, Mark, SystemState};
+use crate::observe::inventory::SystemState;
+use crate::observe::timeline::{Events, Mark};
 use crate::packages::shipped::SERVICES;
 
 /// Boots an exchange at 1.2.1, upgrades it to 1.2.2 before the spectator's eyes, and prints what was observed from outside.
@@ -23,7 +24,7 @@ pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").live(out).run()?;
 
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let after = SystemState::of(&world.machine, &SERVICES)?;
     writeln!(out, "\n== What was observed from outside, exit code {}\n", transcript.exit)?;
     write!(out, "{happened}")?;

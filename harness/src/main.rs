@@ -10,13 +10,13 @@ use clap::{Parser, Subcommand};
 use harness::bench;
 use harness::command;
 use harness::demo;
-use harness::faults::crash;
+use harness::faults::{crash, fault};
 use harness::gate;
 use harness::machines::disk;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
 use harness::machines::lintian;
-use harness::matrix::{catalogue, explore, fault};
+use harness::matrix::{catalogue, explore};
 use harness::packages::binaries;
 use harness::packages::shipped::vendor;
 use harness::report;
@@ -61,7 +61,7 @@ enum Verb {
     Shell {
         /// Its name, or a part of it that no other has
         name: String,
-        /// Stop the run in this step, where faults strike; without it the run is not yet started
+        /// Stop the run in this step, where faults are injected; without it the run is not yet started
         #[arg(long, value_name = "STEP", value_parser = step)]
         at: Option<Step>,
         /// Stop it after that step: in the next one in which it can be stopped

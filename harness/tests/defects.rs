@@ -1,8 +1,7 @@
 //! What vendors do wrong is caught: one test for each defect. Those that are not chosen count as ignored; `make defects` runs all.
 
-use harness::matrix::catalogue::examine;
+use harness::matrix::catalogue::{defects, examine};
 use harness::matrix::cell::Cell;
-use harness::matrix::defect::defects;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() -> anyhow::Result<()> {

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use harness::machines::fleet::{Fleet, Line};
 use harness::machines::image::Debian;
 use harness::machines::transcript::{Transcript, without_times};
-use harness::observe::observation::{Happened, Mark, SystemState, fingerprint};
+use harness::observe::inventory::{SystemState, fingerprint};
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::shipped::SERVICES;
 use libtest_mimic::{Arguments, Failed, Trial};
 use yaml_rust2::{Yaml, YamlLoader};
@@ -186,7 +187,7 @@ fn untouched(fleet: &Fleet) -> Result<Vec<Untouched>> {
 
 /// The first stop and the last start of a machine's services since a mark, in milliseconds since 1970.
 fn restarts(fleet: &Fleet, name: &str, mark: &Mark) -> Result<(i64, i64)> {
-    let turns = Happened::since(mark, &fleet.node(name)?.machine, &SERVICES)?.turns;
+    let turns = Events::since(mark, &fleet.node(name)?.machine, &SERVICES)?.transitions;
     let (first, last) = turns.first().zip(turns.last()).with_context(|| format!("{name} has not restarted"))?;
     ensure!(!first.up && last.up, "the services of {name} did not come up again");
     Ok((first.time, last.time))

@@ -10,7 +10,8 @@ use crate::machines::machine::Storage;
 use crate::machines::product_machine;
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
-use crate::observe::observation::{Happened, Mark, SystemState};
+use crate::observe::inventory::SystemState;
+use crate::observe::timeline::{Events, Mark};
 use crate::packages::release::Release;
 use crate::packages::shipped::{SERVICES, XIVO};
 
@@ -87,7 +88,7 @@ impl Exchange {
         self.forget_starts()?;
         let mark = Mark::set(&self.world.machine)?;
         act(self)?;
-        let happened = Happened::since(&mark, &self.world.machine, &SERVICES)?;
+        let happened = Events::since(&mark, &self.world.machine, &SERVICES)?;
         let away: Option<Vec<Duration>> = happened.outages.values().copied().collect();
         let away = away.with_context(|| format!("a service is still away: {happened}"))?;
         ensure!(away.len() == SERVICES.len(), "not every service was restarted: {happened}");

@@ -58,7 +58,7 @@ struct Entry {
 struct Known {
     /// The name of the fault, or of the state.
     name: String,
-    /// The step at which the fault strikes.
+    /// The step at which the fault is injected.
     step: Option<String>,
     /// What it is.
     description: String,
@@ -69,11 +69,11 @@ struct Known {
 impl Known {
     fn of(cell: &Cell) -> Option<Self> {
         let snapshot = format!("matrix/{}/{}", cell.scenario, cell.snapshot());
-        match (&cell.strike, cell.scenario.as_str()) {
-            (Some(strike), "faults" | "database") => {
+        match (&cell.fault, cell.scenario.as_str()) {
+            (Some(fault), "faults" | "database") => {
                 let (name, step) =
-                    strike.name().split_once('@').map(|(name, step)| (name.to_owned(), step.to_owned()))?;
-                Some(Self { name, step: Some(step), description: one_line(&strike.fault.description), snapshot })
+                    fault.name().split_once('@').map(|(name, step)| (name.to_owned(), step.to_owned()))?;
+                Some(Self { name, step: Some(step), description: one_line(&fault.fault.description), snapshot })
             }
             (None, "states") => Some(Self {
                 name: cell.state_name.clone(),

@@ -1,3 +1,5 @@
 //! Faults that are injected into a run.
 
 pub mod crash;
+pub mod fault;
+pub(crate) mod trigger;

@@ -1,34 +1,41 @@
-//! One upgrade.
+//! One upgrade of the gate, by the procedure that the matrix has, too.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::NamedState;
 use super::machines::{Installed, Machines, PATIENCE};
-use crate::at_once::both;
+use super::options::NamedState;
 use crate::machines::image::Debian;
-use crate::machines::machine::Machine;
+use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::matrix::answer::Answer;
-use crate::matrix::before::Before;
-use crate::matrix::check::{Check, FAILED_UNITS, Upgraded};
-use crate::matrix::course::Course;
-use crate::matrix::expectation::{End, Expectation};
-use crate::matrix::own::{Data, Own};
+use crate::matrix::baseline::DataUnit;
+use crate::matrix::check::Check;
 use crate::matrix::record::{NONE, Place, Record};
-use crate::matrix::run::millis;
-use crate::observe::observation::{Mark, SystemState};
+use crate::matrix::state::State;
+use crate::matrix::upgrade::{Run, Subject, Target, check_upgraded, perform, recorded};
+use crate::observe::expectation::{End, Expectation};
 
 /// What its cells belong to, in reports.
 const SCENARIO: &str = "gate";
 
-/// The upgrader's exit code for an upgrade that failed and was put back.
+/// The upgrader's exit code for an upgrade that failed and was rolled back.
 const ROLLED_BACK: i64 = 4;
 
+/// A machine with an old version.
+struct Candidate<'a> {
+    machines: &'a Machines<'a>,
+    world: World,
+    state: &'a State,
+    /// The machine with the candidate, if that could be installed.
+    installed: Option<&'a Installed>,
+    expected: Expectation,
+}
+
 impl Machines<'_> {
-    /// Upgrades a machine in a state from an old version to the candidate, and keeps what is known of it in a directory of its own.
+    /// Upgrades a machine in a state from an old version to the candidate, and saves what is known of it in a directory of its own.
     ///
     /// # Errors
     /// If that cannot be written. All else that goes wrong is in the record.
@@ -36,15 +43,14 @@ impl Machines<'_> {
         &self,
         debian: Debian,
         from: &str,
-        state: &NamedState,
+        named: &NamedState,
         installed: &Result<Installed>,
         cells: &Path,
     ) -> Result<Record> {
-        let start = Instant::now();
         let to = installed.as_ref().map_or("candidate", |installed| &installed.version);
         let mut name = format!("{SCENARIO}::{from}-to-{to}");
-        if state.path.is_some() {
-            name = format!("{name}::{}", state.name);
+        if named.path.is_some() {
+            name = format!("{name}::{}", named.name);
         }
         let name = format!("{name}::{debian}");
         let directory = cells.join(name.replace("::", "--").replace([':', '/'], "-"));
@@ -53,20 +59,25 @@ impl Machines<'_> {
             from: from.to_owned(),
             to: to.to_owned(),
             debian: debian.to_string(),
-            state: state.name.clone(),
+            state: named.name.clone(),
             fault: NONE.to_owned(),
             answer: Answer::Unasked.key().to_owned(),
         };
-        let again = self.options.again(from, debian, state);
-        let mut record = Record::new(name, place, self.explanation(debian, from, to, state), again);
-        if let Err(error) = installed {
-            record.failures.push(format!("the candidate is not good on a new machine: {error:#}"));
-        }
-        std::fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        if let Err(error) = self.tried(debian, from, state, installed.as_ref().ok(), &directory, &mut record) {
-            record.failures.push(format!("{error:#}"));
-        }
-        record.took = millis(start.elapsed());
+        let again = self.options.again(from, debian, named);
+        let record = Record::new(name, place, self.explanation(debian, from, to, named), again);
+        let record = recorded(record, &directory, |record| {
+            if let Err(error) = installed {
+                record.failures.push(format!("the candidate cannot be installed on a new machine: {error:#}"));
+            }
+            let (mut world, version) = self.old(debian, from).context("no machine with the old version can be made")?;
+            record.place.from = version;
+            named.state.bring_about(&mut world)?;
+            self.publish_candidate(&mut world, debian)?;
+            let expected = Expectation { differs: self.options.differs(debian), ..Expectation::default() };
+            let (state, expected) = (&named.state, expected.or(&named.state.expect));
+            let mut subject = Candidate { machines: self, world, state, installed: installed.as_ref().ok(), expected };
+            perform(&mut subject, None, record, &directory)
+        })?;
         record.keep(&directory)?;
         Ok(record)
     }
@@ -81,131 +92,99 @@ impl Machines<'_> {
         let title = &self.options.product.definition.name;
         let mut paragraphs = vec![
             format!(
-                "Machines of {title} come from what they have to the candidate, and are then as if it had been installed."
+                "A machine of {title} is upgraded to the candidate, and compared with one on which it was installed."
             ),
             format!("A machine with Debian {debian} has {title} {from}; {to} is published for it."),
         ];
         if !state.description.is_empty() {
             paragraphs.push(format!("Its state, {name}: {}", state.description.trim()));
         }
-        paragraphs.push(format!("`{} --yes` is started, which asks nobody.", self.upgrader.name));
+        paragraphs.push(format!("`{} --yes` is started, which does not ask.", self.upgrader.name));
         paragraphs
     }
+}
 
-    fn tried(
-        &self,
-        debian: Debian,
-        from: &str,
-        NamedState { state, .. }: &NamedState,
-        installed: Option<&Installed>,
-        directory: &Path,
-        record: &mut Record,
-    ) -> Result<()> {
-        let (mut world, version) = self.old(debian, from).context("there is no machine with the old version")?;
-        record.place.from = version;
-        state.bring_about(&mut world)?;
-        self.publish_candidate(&mut world, debian)?;
-        let expected =
-            Expectation { differs: self.options.differs(debian), ..Expectation::default() }.or(&state.expect);
-        let ran = self.run(&world, state, installed, &expected, record);
-        record.keep_logs(&world.machine, &self.upgrader.name, directory)?;
-        ran
+impl Subject for Candidate<'_> {
+    fn world(&self) -> &World {
+        &self.world
     }
 
-    fn run(
-        &self,
-        world: &World,
-        state: &crate::matrix::state::State,
-        installed: Option<&Installed>,
-        expected: &Expectation,
-        record: &mut Record,
-    ) -> Result<()> {
-        let (machine, services) = (&world.machine, self.options.services());
-        if let Some(installed) = installed {
-            let same = SystemState::of(machine, &services)?.packages == installed.packages;
+    fn upgrader(&self) -> &str {
+        &self.machines.upgrader.name
+    }
+
+    fn services(&self) -> Vec<&str> {
+        self.machines.options.services()
+    }
+
+    fn state(&self) -> &State {
+        self.state
+    }
+
+    fn expected(&self) -> Expectation {
+        self.expected.clone()
+    }
+
+    fn start(&self) -> Result<Transcript> {
+        let command = self.world.machine.command(&[self.upgrader(), "--yes"]);
+        command.in_shell(&self.state.shell).patience(PATIENCE).run()
+    }
+
+    /// Services of a vendor do not report their versions.
+    fn target(&self) -> Result<Target> {
+        let Installed { packages, inventory, own, .. } = self.installed.context("the candidate cannot be installed")?;
+        Ok(Target {
+            packages: packages.clone(),
+            versions: BTreeMap::new(),
+            installed: inventory.clone(),
+            own: own.clone(),
+            next_debian: None,
+            data: DataUnit::Directory,
+        })
+    }
+
+    fn ended(&mut self, run: &Run, record: &mut Record) -> Result<Option<End>> {
+        if let Some(installed) = self.installed {
+            let same = run.baseline.state.packages == installed.packages;
             let findings = if same { vec!["it has every package of it already".to_owned()] } else { Vec::new() };
             record.look(("there is something to upgrade", findings));
         }
-        let before = Before::of(machine, &services, expected)?;
-        let own = Own::of(machine)?;
-        let [failed, mark] = machine.ask([FAILED_UNITS, &Mark::script()])?;
-        let failed_before: Vec<String> = failed.lines().map(str::to_owned).collect();
-        let mark = Mark::read(&mark)?;
-        let begin = Instant::now();
-        state.start_beside(machine)?;
-        let command = machine.command(&[&self.upgrader.name, "--yes"]);
-        let transcript = command.in_shell(&state.shell).patience(PATIENCE).run()?;
-        record.run = millis(begin.elapsed());
-        record.exit = Some(transcript.exit);
-        record.screen = world.redacted(&transcript.screen);
-        record.expect(&transcript, expected);
-        let course = Course::of(&self.upgrader.name, &mark, machine, &services)?;
-        record.timeline.clone_from(&course.timeline);
-        // What was put back lacks all that is new: that is no news.
-        let end = match (expected.end(), record.exit) {
+        Ok(Some(match (self.expected.end(), record.exit) {
+            // A machine that was rolled back lacks all that is new: that is no news.
             (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
             (end, _) => end,
-        };
-        match (end, installed) {
-            (End::Upgraded, Some(installed)) => {
-                record.look(course.restarts());
-                let files = machine.sh(&format!("dpkg-query --listfiles {}", self.upgrader.name))?;
-                record.look(course.hooks_left_out(files.lines()));
-                let look = || self.look(machine, installed, expected, (&failed_before, &mark));
-                let (looked, kept) = both(look, || own.checks(machine, Data::Directories));
-                looked?.into_iter().for_each(|check| record.look(check));
-                kept?.into_iter().for_each(|check| record.look(check));
-                record.look(self.ready(machine, expected)?);
-            }
-            (End::Unchanged, _) => record.look(("nothing was changed", before.changes(machine, false)?)),
-            (End::RolledBack, _) => record.look(("everything was put back as it was", before.left(machine)?)),
-            (End::Upgraded, None) | (End::Stuck, _) => {}
+        }))
+    }
+
+    fn finish(&mut self, end: End, run: &Run, record: &mut Record) -> Result<()> {
+        if end == End::Upgraded && self.installed.is_some() {
+            record.look(run.trace.restarts());
+            record.look(run.trace.skipped_hooks());
+            check_upgraded(self, &run.baseline, &self.expected, record)?;
+            record.look(self.ready()?);
         }
-        if end == expected.end()
-            && let Some(check) = state.check(machine)?
+        if end == self.expected.end()
+            && let Some(check) = self.state.check(&self.world.machine)?
         {
             record.look(check);
         }
         Ok(())
     }
+}
 
-    /// Looks at everything on a machine that has the candidate.
-    fn look(
-        &self,
-        machine: &Machine,
-        installed: &Installed,
-        expect: &Expectation,
-        (failed_before, since): (&[String], &Mark),
-    ) -> Result<Vec<Check>> {
-        // Services of the world outside do not say which version they are.
-        let services: Vec<_> = self.options.services().into_iter().map(|name| (name, None)).collect();
-        let upgraded = Upgraded {
-            machine,
-            upgrader: &self.upgrader.name,
-            packages: &installed.packages,
-            services: &services,
-            expect,
-            installed: &installed.portrait,
-            own: &installed.own,
-            next_debian: None,
-            failed_before,
-            since,
-        };
-        upgraded.checks()
-    }
-
-    /// Asks the services themselves, in the vendor's own words.
-    fn ready(&self, machine: &Machine, expect: &Expectation) -> Result<Check> {
+impl Candidate<'_> {
+    /// Runs the commands with which the vendor says that a service is ready.
+    fn ready(&self) -> Result<Check> {
         let mut findings = Vec::new();
-        let services = &self.options.product.definition.services;
-        for name in services.order().iter().filter(|name| !expect.down.contains(name)) {
+        let services = &self.machines.options.product.definition.services;
+        for name in services.order().iter().filter(|name| !self.expected.down.contains(name)) {
             let Some(ready) = services.ready(name) else { continue };
             let words: Vec<&str> = ready.command.iter().map(String::as_str).collect();
-            let asked = machine.command(&words).run()?;
+            let asked = self.world.machine.command(&words).run()?;
             if asked.exit != 0 {
                 findings.push(format!("{name}: {}", asked.to_string().trim_end()));
             }
         }
-        Ok(("every service that can be asked says that it is ready", findings))
+        Ok(("every service that has a readiness command is ready", findings))
     }
 }

@@ -1,4 +1,4 @@
-//! The machines: with an old version, and with the candidate.
+//! The machines of the gate: with an old version, and with the candidate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,15 +6,16 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use upgrader::checks::validated::Set;
 
+use super::manifest;
 use super::offer::{Offer, Origin, version};
-use super::{Options, manifest};
+use super::options::{OFFERED, Options};
 use crate::at_once::both;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::machine::Machine;
 use crate::machines::product_machine::INSTALLATION;
 use crate::machines::world::World;
-use crate::matrix::portrait::Portrait;
+use crate::observe::inventory::{Inventory, Section};
 use crate::packages::deb;
 use crate::packages::package::Package;
 use crate::packages::shipped::Product;
@@ -63,7 +64,7 @@ pub(super) struct Installed {
     /// The version of the version package.
     pub(super) version: String,
     pub(super) packages: BTreeMap<String, String>,
-    pub(super) portrait: Portrait,
+    pub(super) inventory: Inventory,
     /// The packages on it.
     pub(super) set: Set,
     /// Beginnings of the lines in which two such machines differ: what is there is each machine's own.
@@ -96,16 +97,19 @@ impl<'a> Machines<'a> {
             let world = self.boot(&debian.machine(), &offer)?;
             let base = manifest::names(&world.machine)?;
             self.install(&world, debian, &offer, None)?;
-            anyhow::Ok((Portrait::of(&world.machine)?, self.set(&world.machine, debian, &base)?))
+            anyhow::Ok((
+                Inventory::collect(&world.machine, &[Section::Release])?,
+                self.set(&world.machine, debian, &base)?,
+            ))
         };
         let (one, other) = both(install, install);
-        let ((portrait, set), (other, _)) = (one?, other?);
+        let ((inventory, set), (other, _)) = (one?, other?);
         let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
-        let own = portrait.differences(&other).into_iter().map(named).collect();
-        let packages = portrait.packages();
+        let own = inventory.differences(&other).into_iter().map(named).collect();
+        let packages = inventory.packages();
         let package = self.version_package();
         let version = packages.get(package).with_context(|| format!("the candidate does not bring {package}"))?.clone();
-        Ok(Installed { version, packages, portrait, set, own })
+        Ok(Installed { version, packages, inventory, set, own })
     }
 
     /// The packages on a machine that had these before.
@@ -119,7 +123,7 @@ impl<'a> Machines<'a> {
     /// A machine with an old version, and that version. Its sources are still the old ones.
     pub(super) fn old(&self, debian: Debian, from: &str) -> Result<(World, String)> {
         let offer = self.options.old();
-        let wanted = (from != super::OFFERED).then_some(from);
+        let wanted = (from != OFFERED).then_some(from);
         let make = || {
             let world = self.boot(&debian.machine(), &offer)?;
             let version = self.find(&world, debian, &offer, wanted)?;

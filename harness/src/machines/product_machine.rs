@@ -14,6 +14,9 @@ use crate::packages::package::Package;
 use crate::packages::release::Release;
 use crate::packages::shipped::{Product, XIVO, definition};
 
+/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
+pub const HOOK_MARKS: &str = "/var/log/hook-marks";
+
 /// The version of the upgrader that a machine has before it updates itself.
 pub const OLD_UPGRADER: &str = "0.0.9";
 
@@ -27,9 +30,6 @@ const HOOKS: [(&str, &str); 4] = [
 
 /// How many hooks the tests' upgraders have.
 pub const HOOK_COUNT: usize = HOOKS.len();
-
-/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
-pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
 ///

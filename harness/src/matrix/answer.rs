@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-use super::expectation::{End, Expectation};
 use crate::machines::machine::Command;
+use crate::observe::expectation::{End, Expectation};
 
 /// The question, as it ends on the screen.
 pub const QUESTION: &str = "[Y/n] ";

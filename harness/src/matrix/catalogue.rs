@@ -1,4 +1,4 @@
-//! Whether what vendors do wrong is caught.
+//! The defects as cells: upgrades to what vendors did wrong, each of which has to be caught.
 
 use std::io::Write;
 use std::sync::Mutex;
@@ -6,12 +6,39 @@ use std::sync::mpsc;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use super::answer::Answer;
 use super::cell::Cell;
-use super::defect::defects;
+use super::defect;
 use super::record::Record;
+use super::state::State;
 
 /// How many machines run at once.
 const AT_ONCE: usize = 3;
+
+/// Every defect as a cell, in the order of their names.
+///
+/// # Errors
+/// One line that names the file, the line and the key.
+pub fn defects() -> Result<Vec<Cell>> {
+    let cell = |defect: defect::Defect| Cell {
+        scenario: "defects".to_owned(),
+        promise: "A vendor's mistake is found before a customer meets it.".to_owned(),
+        from: defect.from.clone(),
+        to: defect.candidate.version.clone(),
+        debian: defect.debian,
+        next_debian: None,
+        has_database: false,
+        remarks: Vec::new(),
+        state_name: defect.name.clone(),
+        state: State { prepare: defect.prepare.clone(), ..State::default() },
+        fault: None,
+        answer: Answer::default(),
+        expect: defect.expect.clone(),
+        chosen: defect.chosen,
+        defect: Some(defect),
+    };
+    Ok(defect::all()?.into_iter().map(cell).collect())
+}
 
 /// Upgrades machines to what vendors did wrong, shows what it was caught by, and counts.
 ///
@@ -25,31 +52,31 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
     let todo = Mutex::new(cells.into_iter());
     let next = || todo.lock().ok()?.next();
     std::thread::scope(|scope| -> Result<()> {
-        let (tell, told) = mpsc::channel();
+        let (sender, results) = mpsc::channel();
         for _ in 0..AT_ONCE {
-            let tell = tell.clone();
+            let sender = sender.clone();
             scope.spawn(move || {
                 while let Some(cell) = next() {
                     let ran = examine(&cell);
-                    if tell.send((cell, ran)).is_err() {
+                    if sender.send((cell, ran)).is_err() {
                         break;
                     }
                 }
             });
         }
-        drop(tell);
-        for (cell, ran) in told {
+        drop(sender);
+        for (cell, ran) in results {
             let defect = cell.defect.as_ref().context("a cell without a defect")?;
             let is_control = defect.caught_by.is_empty();
             let (seconds, verdict) = match ran {
                 Ok((record, verdict)) => (record.took.div_ceil(1000), verdict),
-                Err(error) => (0, Err(vec![format!("it could not be tried: {error:#}")])),
+                Err(error) => (0, Err(vec![format!("it could not be run: {error:#}")])),
             };
             seeded += usize::from(!is_control);
             caught += usize::from(!is_control && verdict.is_ok());
             false_alarms += usize::from(is_control && verdict.is_err());
             let by = match &verdict {
-                Ok(()) if is_control => "(nothing is wrong, and nothing was found)".to_owned(),
+                Ok(()) if is_control => "(control: nothing is wrong, and nothing was found)".to_owned(),
                 Ok(()) => defect.caught_by.join("; "),
                 Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
             };

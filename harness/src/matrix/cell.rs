@@ -7,13 +7,12 @@ use upgrader::model::step::Step;
 
 use super::answer::Answer;
 use super::defect::Defect;
-use super::expectation::Expectation;
-use super::fault::Strike;
 use super::record::{NONE, Place};
-use super::scenario::FRESH;
-use super::state::State;
+use super::state::{FRESH, State};
+use crate::faults::fault::FaultAtStep;
 use crate::machines::database;
 use crate::machines::image::Debian;
+use crate::observe::expectation::Expectation;
 use crate::packages::release::Release;
 
 /// One upgrade of the matrix.
@@ -38,7 +37,7 @@ pub struct Cell {
     /// The state.
     pub state: State,
     /// What goes wrong.
-    pub strike: Option<Strike>,
+    pub fault: Option<FaultAtStep>,
     /// What the vendor did wrong.
     pub defect: Option<Defect>,
     /// What the person does.
@@ -61,7 +60,7 @@ impl Cell {
             to: self.to.clone(),
             debian: self.debians(),
             state: self.state_name.clone(),
-            fault: self.strike.as_ref().map_or_else(|| NONE.to_owned(), Strike::name),
+            fault: self.fault.as_ref().map_or_else(|| NONE.to_owned(), FaultAtStep::name),
             answer: self.answer.key().to_owned(),
         }
     }
@@ -88,7 +87,7 @@ impl Cell {
         let mut name = format!("{}::{}-to-{}", self.scenario, self.from, self.to);
         let unusual = [
             (self.state_name != FRESH).then(|| self.state_name.clone()),
-            self.strike.as_ref().map(Strike::name),
+            self.fault.as_ref().map(FaultAtStep::name),
             self.is_answered().then(|| self.answer.key().to_owned()),
         ];
         for part in unusual.into_iter().flatten() {
@@ -99,7 +98,7 @@ impl Cell {
 
     /// Whether somebody answers who would not have to.
     fn is_answered(&self) -> bool {
-        let asked = self.strike.as_ref().is_some_and(|strike| strike.step == Step::Confirm);
+        let asked = self.fault.as_ref().is_some_and(|fault| fault.step == Step::Confirm);
         self.answer != if asked { Answer::Yes } else { Answer::default() }
     }
 
@@ -123,14 +122,14 @@ impl Cell {
     /// What is expected of the run: what the scenario says counts before what the answer, the fault and the state say.
     #[must_use]
     pub fn expectation(&self) -> Expectation {
-        let fault = self.strike.as_ref().map(|strike| strike.at.expect.clone()).unwrap_or_default();
+        let fault = self.fault.as_ref().map(|fault| fault.at.expect.clone()).unwrap_or_default();
         self.expect.or(&self.answer.expectation()).or(&fault).or(&self.state.expect)
     }
 
     /// What is expected of the run after it, if that one did not upgrade the machine.
     #[must_use]
     pub fn expectation_again(&self) -> Expectation {
-        let fault = self.strike.as_ref().map(|strike| strike.at.again.clone()).unwrap_or_default();
+        let fault = self.fault.as_ref().map(|fault| fault.at.again.clone()).unwrap_or_default();
         fault.or(self.state.again.as_ref().unwrap_or(&self.state.expect))
     }
 
@@ -158,9 +157,9 @@ impl Cell {
         if let Some(defect) = &self.defect {
             paragraphs.push(format!("What its vendor did wrong, {}: {}", defect.name, sentence(&defect.description)));
         }
-        if let Some(strike) = &self.strike {
-            let description = sentence(&strike.fault.description);
-            paragraphs.push(format!("What goes wrong at the step {}: {description}", strike.step));
+        if let Some(fault) = &self.fault {
+            let description = sentence(&fault.fault.description);
+            paragraphs.push(format!("What goes wrong at the step {}: {description}", fault.step));
         }
         paragraphs.push(format!("Expected: {}.", self.expectation()));
         paragraphs.extend(self.remarks.iter().map(|remark| sentence(remark)));

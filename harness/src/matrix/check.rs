@@ -6,13 +6,13 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::expectation::Expectation;
-use super::outlived::{self, outlived};
-use super::portrait::Portrait;
 use crate::at_once::both;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
-use crate::observe::observation::{Mark, SystemState};
+use crate::observe::expectation::Expectation;
+use crate::observe::inventory::{Inventory, Section, SystemState};
+use crate::observe::processes::{self, outlived};
+use crate::observe::timeline::Mark;
 
 /// Prints the units that have failed.
 pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend --plain | cut -d' ' -f1";
@@ -70,7 +70,7 @@ pub struct Upgraded<'a> {
     /// What is expected.
     pub expect: &'a Expectation,
     /// A machine on which the release was installed.
-    pub installed: &'a Portrait,
+    pub installed: &'a Inventory,
     /// What of it is each machine's own: beginnings of the lines that name it.
     pub own: &'a [String],
     /// The Debian that it went to with the same run, if it did.
@@ -98,7 +98,7 @@ struct Seen {
     reports: Vec<Value>,
     /// The sum of every file below /etc, by its path.
     sums: BTreeMap<String, String>,
-    portrait: Portrait,
+    inventory: Inventory,
     debian: String,
 }
 
@@ -139,14 +139,14 @@ impl Upgraded<'_> {
     /// All that is looked at, with two commands at once: one walks over all files, and waits for the disk.
     fn look(&self) -> Result<Seen> {
         let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
-        let portrait = || Portrait::of(self.machine);
+        let inventory = || Inventory::collect(self.machine, &[Section::Release]);
         let others = || {
             self.machine.ask([
                 &SystemState::script(&services),
                 "dpkg --audit; ls /var/lib/dpkg/updates",
                 FAILED_UNITS,
                 UNITS,
-                outlived::SCRIPT,
+                processes::SCRIPT,
                 &MODIFIED.replace("@SINCE@", &self.since.time),
                 REPLACED,
                 &LEFT.replace("@NAME@", self.upgrader),
@@ -155,7 +155,7 @@ impl Upgraded<'_> {
                 "grep ^VERSION_CODENAME= /etc/os-release",
             ])
         };
-        let (portrait, others) = both(portrait, others);
+        let (inventory, others) = both(inventory, others);
         let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian] = others?;
         Ok(Seen {
             state: SystemState::read(&state, &services)?,
@@ -168,7 +168,7 @@ impl Upgraded<'_> {
             left,
             reports: serde_json::from_str(&reports).context("the history")?,
             sums: sums_by_path(&sums),
-            portrait: portrait?,
+            inventory: inventory?,
             debian,
         })
     }
@@ -264,7 +264,7 @@ impl Upgraded<'_> {
     }
 
     fn drift(&self, seen: &Seen) -> Vec<String> {
-        let mut differences = seen.portrait.differences(self.installed);
+        let mut differences = seen.inventory.differences(self.installed);
         // No service of a machine on which it was just installed has such a process.
         let old = outlived(&stops(&seen.units), &seen.processes);
         differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));

@@ -9,16 +9,13 @@ use toml::Spanned;
 use upgrader::config::strict::line_at;
 use upgrader::model::hook::Phase;
 
-use super::answer::Answer;
-use super::cell::Cell;
-use super::expectation::Expectation;
-use super::portrait::Portrait;
 use super::record::Record;
-use super::state::State;
 use crate::data;
 use crate::machines::image::Debian;
 use crate::machines::product_machine;
 use crate::machines::world::World;
+use crate::observe::expectation::Expectation;
+use crate::observe::inventory::{Inventory, Section};
 use crate::packages::package::{File, Package};
 use crate::packages::release::Release;
 use crate::packages::server::fault::RepositoryFault;
@@ -33,14 +30,22 @@ pub struct Defect {
     pub description: String,
     /// Parts of what is found wrong; nothing where nothing may be found.
     pub caught_by: Vec<String>,
-    /// Whether every run of the tests has a look at it.
+    /// Whether every run of the tests upgrades to it.
     pub chosen: bool,
+    /// The version of the release that the machine has.
+    pub(super) from: String,
+    /// The machine's Debian.
+    pub(super) debian: Debian,
+    /// What the admin did before, in shell commands.
+    pub(super) prepare: String,
+    /// What is expected of an upgrade of such a machine.
+    pub(super) expect: Expectation,
     /// The new release as it is published.
     pub(super) candidate: Release,
-    old: Different,
-    new: Different,
-    hooks: Vec<Hook>,
-    replaced: Vec<Replaced>,
+    old: ReleaseChange,
+    new: ReleaseChange,
+    hooks: Vec<ShippedHook>,
+    replaced: Vec<Replacement>,
     repository: Option<RepositoryFault>,
 }
 
@@ -65,16 +70,16 @@ struct Written {
     expect: Expectation,
     /// What is different about the old release.
     #[serde(default)]
-    old: Edition,
+    old: ReleaseEdit,
     /// What is different about the new one.
     #[serde(default)]
-    new: Edition,
+    new: ReleaseEdit,
     /// Hooks that the upgrader of the new release ships.
     #[serde(default, rename = "hook")]
-    hooks: Vec<Hook>,
+    hooks: Vec<ShippedHook>,
     /// What is different about its product.toml.
     #[serde(default)]
-    product: Rewrite,
+    product: ProductEdit,
     /// What is wrong with the repository.
     repository: Option<RepositoryFault>,
     caught_by: Vec<String>,
@@ -85,10 +90,10 @@ struct Written {
 /// What is different about a release.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Edition {
+struct ReleaseEdit {
     /// Packages that are different.
     #[serde(default, rename = "change")]
-    changes: Vec<Change>,
+    changes: Vec<PackageEdit>,
     /// Packages that are not in it otherwise.
     #[serde(default, rename = "package")]
     packages: Vec<Package>,
@@ -100,7 +105,7 @@ struct Edition {
 /// What is different about a package.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Change {
+struct PackageEdit {
     /// The package.
     name: Spanned<String>,
     version: Option<String>,
@@ -125,7 +130,7 @@ struct Change {
 
 /// What is different about a release, as it is published.
 #[derive(Debug, Clone)]
-struct Different {
+struct ReleaseChange {
     packages: Vec<Package>,
     dropped: Vec<String>,
 }
@@ -133,18 +138,18 @@ struct Different {
 /// A hook of the upgrader's.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Hook {
+struct ShippedHook {
     phase: Phase,
     name: String,
     content: String,
-    #[serde(default = "Hook::executable")]
+    #[serde(default = "ShippedHook::executable")]
     mode: u32,
 }
 
 /// What is different about product.toml.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rewrite {
+struct ProductEdit {
     /// Texts, and what is there instead.
     #[serde(default)]
     replace: Vec<Spanned<(String, String)>>,
@@ -152,28 +157,28 @@ struct Rewrite {
 
 /// A text of product.toml, what is there instead, and where that is written.
 #[derive(Debug, Clone)]
-struct Replaced {
+struct Replacement {
     place: String,
     text: String,
     by: String,
 }
 
 /// What is wrong with a defect's file, and at which byte.
-type Complaint = (usize, String);
+type Located = (usize, String);
 
-/// Every defect there is, as a cell each, in the order of their names.
+/// Reads all defects, in the order of their names.
 ///
 /// # Errors
 /// One line that names the file, the line and the key.
-pub fn defects() -> Result<Vec<Cell>> {
+pub(super) fn all() -> Result<Vec<Defect>> {
     data::files("defects")?.into_iter().map(|(name, path)| read(&name, &path)).collect()
 }
 
-fn read(name: &str, path: &Path) -> Result<Cell> {
+fn read(name: &str, path: &Path) -> Result<Defect> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let written: Written = data::parse(path, &text)?;
     let at = |offset: usize| format!("{}:{}", path.display(), line_at(&text, offset));
-    let release = |version: &str, edition: &Edition| {
+    let release = |version: &str, edition: &ReleaseEdit| {
         Release::changed(version, |release| {
             edition.apply(release).map_err(|(offset, what)| anyhow::anyhow!("{}: {what}", at(offset)))
         })
@@ -182,36 +187,23 @@ fn read(name: &str, path: &Path) -> Result<Cell> {
     let candidate = release(&written.to, &written.new)?;
     let replaced = |replace: &Spanned<(String, String)>| {
         let (text, by) = replace.get_ref().clone();
-        Replaced { place: at(replace.span().start), text, by }
+        Replacement { place: at(replace.span().start), text, by }
     };
-    let defect = Defect {
+    Ok(Defect {
         name: name.to_owned(),
         description: written.description,
         caught_by: written.caught_by,
         chosen: written.chosen,
-        old: written.old.different(&old),
-        new: written.new.different(&candidate),
+        from: written.from,
+        debian: written.on,
+        prepare: written.prepare,
+        expect: written.expect,
+        old: written.old.change(&old),
+        new: written.new.change(&candidate),
         candidate,
         hooks: written.hooks,
         replaced: written.product.replace.iter().map(replaced).collect(),
         repository: written.repository,
-    };
-    Ok(Cell {
-        scenario: "defects".to_owned(),
-        promise: "What a vendor does wrong is found before a customer finds it.".to_owned(),
-        from: written.from,
-        to: written.to,
-        debian: written.on,
-        next_debian: None,
-        has_database: false,
-        remarks: Vec::new(),
-        state_name: name.to_owned(),
-        state: State { prepare: written.prepare, ..State::default() },
-        strike: None,
-        answer: Answer::default(),
-        expect: written.expect,
-        chosen: defect.chosen,
-        defect: Some(defect),
     })
 }
 
@@ -225,26 +217,26 @@ impl Written {
     }
 }
 
-impl Hook {
+impl ShippedHook {
     fn executable() -> u32 {
         0o755
     }
 }
 
-impl Edition {
+impl ReleaseEdit {
     /// What is different about a release that it was applied to.
-    fn different(&self, release: &Release) -> Different {
+    fn change(&self, release: &Release) -> ReleaseChange {
         let concerns = |name: &str| {
             self.changes.iter().any(|change| change.name.get_ref() == name)
                 || self.packages.iter().any(|package| package.name == name)
         };
-        Different {
+        ReleaseChange {
             packages: release.packages.iter().filter(|package| concerns(&package.name)).cloned().collect(),
             dropped: self.drop.iter().map(|name| name.get_ref().clone()).collect(),
         }
     }
 
-    fn apply(&self, release: &mut Release) -> Result<(), Complaint> {
+    fn apply(&self, release: &mut Release) -> Result<(), Located> {
         for change in &self.changes {
             change.apply(find(&mut release.packages, &change.name)?)?;
         }
@@ -257,13 +249,13 @@ impl Edition {
     }
 }
 
-fn find<'a>(packages: &'a mut [Package], name: &Spanned<String>) -> Result<&'a mut Package, Complaint> {
+fn find<'a>(packages: &'a mut [Package], name: &Spanned<String>) -> Result<&'a mut Package, Located> {
     let unknown = || (name.span().start, format!("the release has no package {:?}", name.get_ref()));
     packages.iter_mut().find(|package| package.name == *name.get_ref()).ok_or_else(unknown)
 }
 
-impl Change {
-    fn apply(&self, package: &mut Package) -> Result<(), Complaint> {
+impl PackageEdit {
+    fn apply(&self, package: &mut Package) -> Result<(), Located> {
         if let Some(version) = &self.version {
             package.version.clone_from(version);
         }
@@ -287,7 +279,7 @@ impl Change {
     }
 }
 
-impl Different {
+impl ReleaseChange {
     /// Lets a machine that has the release as it is otherwise have what is different, as if it had been installed so.
     fn install(&self, world: &mut World, product: &str) -> Result<()> {
         let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
@@ -312,15 +304,15 @@ impl Defect {
         self.old.install(world, &self.candidate.product).context("the old release cannot be installed")
     }
 
-    /// What there is to see on a machine on which the new release was installed.
+    /// The inventory of a machine on which the new release was installed.
     ///
     /// # Errors
     /// If it cannot be installed.
-    pub(super) fn portrait_of_new(&self, debian: Debian, upgrader: &Package) -> Result<Portrait> {
+    pub(super) fn installed(&self, debian: Debian, upgrader: &Package) -> Result<Inventory> {
         let mut world = product_machine::at_release(debian, &self.candidate.version, upgrader)?;
         let installed = self.new.install(&mut world, &self.candidate.product);
         installed.context("the new release cannot be installed where there was none")?;
-        Portrait::of(&world.machine)
+        Inventory::collect(&world.machine, &[Section::Release])
     }
 
     /// The upgrader that is published with the new release: a newer one, if something about it is different.
@@ -332,14 +324,14 @@ impl Defect {
             return Ok(upgrader);
         }
         upgrader.version.push_str("+1");
-        for Hook { phase, name, content, mode } in &self.hooks {
+        for ShippedHook { phase, name, content, mode } in &self.hooks {
             let path = format!("/usr/share/{}/{phase}.d/{name}", upgrader.name);
             upgrader.files.retain(|file| file.path != path);
             upgrader = upgrader.file(&path, content.as_str(), *mode);
         }
         let product = definition::file(&mut upgrader)?;
         let mut text = String::from_utf8(std::mem::take(&mut product.content)).context("product.toml")?;
-        for Replaced { place, text: old, by } in &self.replaced {
+        for Replacement { place, text: old, by } in &self.replaced {
             ensure!(text.contains(old.as_str()), "{place}: replace: product.toml has no {old:?}");
             text = text.replace(old.as_str(), by);
         }
@@ -347,8 +339,8 @@ impl Defect {
         Ok(upgrader)
     }
 
-    /// Lets the repository have what is wrong with it.
-    pub(super) fn misbehave(&self, world: &World) -> Result<()> {
+    /// Injects what is wrong with the repository.
+    pub(super) fn inject(&self, world: &World) -> Result<()> {
         self.repository.map_or(Ok(()), |fault| world.misbehave(fault))
     }
 
@@ -393,10 +385,10 @@ mod tests {
     fn every_key_is_documented_and_the_examples_are_good() {
         let page = Page::read("docs/reference/defects.md");
         page.section("## The file").has_keys(keys::<Written>());
-        page.section("### Changes").has_keys(keys::<Change>());
-        page.section("## Releases").has_keys(keys::<Edition>().into_iter().chain(keys::<Change>()));
-        page.section("## Hooks").has_keys(keys::<Hook>());
-        page.section("## product.toml").has_keys(keys::<Rewrite>());
+        page.section("### Changes").has_keys(keys::<PackageEdit>());
+        page.section("## Releases").has_keys(keys::<ReleaseEdit>().into_iter().chain(keys::<PackageEdit>()));
+        page.section("## Hooks").has_keys(keys::<ShippedHook>());
+        page.section("## product.toml").has_keys(keys::<ProductEdit>());
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("example.toml");
         for example in page.examples("defect") {
@@ -423,11 +415,10 @@ mod tests {
 
     #[test]
     fn every_defect_is_good_and_there_are_controls() {
-        let cells = defects().unwrap();
-        let defects = || cells.iter().filter_map(|cell| cell.defect.as_ref());
-        assert!(defects().filter(|defect| !defect.caught_by.is_empty()).count() >= 32);
-        assert!(defects().any(|defect| defect.caught_by.is_empty()));
-        for defect in defects() {
+        let defects = all().unwrap();
+        assert!(defects.iter().filter(|defect| !defect.caught_by.is_empty()).count() >= 32);
+        assert!(defects.iter().any(|defect| defect.caught_by.is_empty()));
+        for defect in &defects {
             for package in defect.old.packages.iter().chain(&defect.candidate.packages) {
                 crate::packages::deb::build(package).unwrap();
             }
@@ -436,11 +427,10 @@ mod tests {
 
     #[test]
     fn a_defect_is_caught_for_its_reasons_and_for_no_others() {
-        let mut cell = defects().unwrap().remove(0);
-        let mut defect = cell.defect.take().unwrap();
+        let mut defect = all().unwrap().remove(0);
         defect.caught_by = vec!["a".to_owned(), "b".to_owned()];
         let verdict = |failures: &[&str]| {
-            let mut record = Record::new(cell.name(), cell.place(), cell.explanation(), cell.again());
+            let mut record = Record::example();
             record.failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
             defect.verdict(&record).map_err(|escaped| escaped.join("; "))
         };

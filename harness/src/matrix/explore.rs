@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use upgrader::model::step::Step;
 
 use super::cell::Cell;
-use super::fault::steps;
 use super::scenario::matrix;
+use crate::faults::fault::steps;
 use crate::machines::machine::Machine;
 
 /// Lists the cells that have a text in their names.

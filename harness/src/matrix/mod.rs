@@ -1,23 +1,18 @@
-//! The matrix: every old release, every Debian, every mishap.
+//! The matrix: every old release, every Debian, every state and every fault, in cells that upgrade a machine each.
 
 pub mod answer;
-pub(crate) mod before;
+pub(crate) mod baseline;
 pub mod catalogue;
 pub mod cell;
 pub mod check;
-pub(crate) mod course;
 mod database;
 pub mod defect;
-pub mod expectation;
 pub mod explore;
-pub mod fault;
-mod outlived;
-pub mod own;
-mod point;
-pub mod portrait;
+mod installed;
 pub mod record;
 pub mod run;
+pub(crate) mod run_trace;
 pub mod scenario;
 mod shown;
 pub mod state;
-pub(crate) mod timeline;
+pub(crate) mod upgrade;

@@ -7,9 +7,10 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
-use super::expectation::Expectation;
 use crate::machines::machine::Machine;
 use crate::machines::transcript::Transcript;
+use crate::observe::expectation::Expectation;
+use crate::observe::timeline::Span;
 
 /// The machine's logs that are kept: what they are called, and what prints them; `@UPGRADER@` is `xivo-upgrade`.
 const LOGS: [(&str, &str); 4] = [
@@ -77,36 +78,6 @@ pub struct Place {
     pub answer: String,
 }
 
-/// Something that took its time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Span {
-    /// What it is.
-    pub kind: Kind,
-    /// Its name: that of the step, the hook, the package or the service.
-    pub name: String,
-    /// When it began, in milliseconds since the upgrader was started.
-    pub begin: u64,
-    /// When it ended; `None` if it never did.
-    pub end: Option<u64>,
-    /// False if it failed.
-    pub good: bool,
-}
-
-/// What can take its time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// A step of the upgrader.
-    Step,
-    /// A hook.
-    Hook,
-    /// The maintainer scripts of a package.
-    MaintainerScript,
-    /// A service that is not there.
-    Outage,
-}
-
 impl Record {
     /// Of a cell that is about to run.
     #[must_use]
@@ -126,6 +97,15 @@ impl Record {
             logs: Vec::new(),
             again,
         }
+    }
+
+    /// One in which nothing is known, for tests.
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        let [scenario, from, to, debian, state, fault, answer] =
+            ["upgrade", "1.2.1", "1.2.2", "bookworm", "fresh", NONE, "yes"].map(str::to_owned);
+        let place = Place { scenario, from, to, debian, state, fault, answer };
+        Self::new("example".to_owned(), place, Vec::new(), String::new())
     }
 
     /// Notes whether a run ended as expected and said what it has to.

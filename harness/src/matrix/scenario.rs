@@ -13,12 +13,12 @@ use upgrader::model::version::is_newer;
 
 use super::answer::Answer;
 use super::cell::Cell;
-use super::expectation::Expectation;
-use super::fault::{Fault, Strike, key};
 use super::record::NONE;
-use super::state::State;
+use super::state::{FRESH, State};
 use crate::data;
+use crate::faults::fault::{Fault, FaultAtStep, key};
 use crate::machines::image::Debian;
+use crate::observe::expectation::Expectation;
 use crate::packages::release::Release;
 
 /// A part of the matrix: a file in `scenarios/`. It has a cell for each combination of what it lists.
@@ -79,9 +79,6 @@ struct Parts {
     faults: BTreeMap<String, Fault>,
 }
 
-/// The state of a machine that nobody did anything to.
-pub const FRESH: &str = "fresh";
-
 /// The whole matrix, in the order of the scenarios' names.
 ///
 /// # Errors
@@ -126,7 +123,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
     let debians = scenario.on.iter().map(|name| debians(name.get_ref()).with_context(|| at(name)));
     let debians = debians.collect::<Result<Vec<_>>>()?;
     let states = states(&scenario, parts, &at)?;
-    let strikes = strikes(&scenario, parts, &at)?;
+    let faults = faults(&scenario, parts, &at)?;
     let answers = if scenario.answers.is_empty() { vec![Answer::default()] } else { scenario.answers.clone() };
     for (from, to) in from.iter().flat_map(|from| to.iter().map(move |to| (from, to))) {
         if !is_newer(&to.version, &from.version) {
@@ -134,10 +131,10 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         }
         for &(debian, next_debian) in &debians {
             for (state_name, state) in &states {
-                for strike in &strikes {
+                for fault in &faults {
                     for &answer in &answers {
                         // Where nobody is asked, nothing can happen at the question.
-                        let asked = strike.as_ref().is_some_and(|strike| strike.step == Step::Confirm);
+                        let asked = fault.as_ref().is_some_and(|fault| fault.step == Step::Confirm);
                         let answer = if asked && answer == Answer::Unasked { Answer::Yes } else { answer };
                         cells.push(Cell {
                             scenario: name.to_owned(),
@@ -149,7 +146,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                             has_database: scenario.database,
                             state_name: state_name.clone(),
                             state: state.clone(),
-                            strike: strike.clone(),
+                            fault: fault.clone(),
                             defect: None,
                             answer,
                             expect: scenario.expect.clone(),
@@ -245,39 +242,39 @@ fn states(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<(Stri
     Ok(states)
 }
 
-fn strikes(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Option<Strike>>> {
+fn faults(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Option<FaultAtStep>>> {
     if scenario.faults.is_empty() {
         return Ok(vec![None]);
     }
-    let mut strikes = Vec::new();
+    let mut faults = Vec::new();
     for written in &scenario.faults {
         let (name, step) = written
             .get_ref()
             .split_once('@')
             .map_or((written.get_ref().as_str(), None), |(name, step)| (name, Some(step)));
         if written.get_ref() == NONE {
-            strikes.push(None);
+            faults.push(None);
             continue;
         }
-        let all: Vec<Strike> = if name == "*" {
-            parts.faults.iter().flat_map(|(name, fault)| fault.strikes(name)).collect()
+        let all: Vec<FaultAtStep> = if name == "*" {
+            parts.faults.iter().flat_map(|(name, fault)| fault.at_steps(name)).collect()
         } else {
             let fault = parts.faults.get(name);
-            fault.with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?.strikes(name)
+            fault.with_context(|| format!("{}: there is no faults/{name}.toml", at(written)))?.at_steps(name)
         };
-        let before = strikes.len();
-        let is_meant = |strike: &Strike| {
-            step.is_none_or(|step| key(strike.step) == step) && strike.needs_database() == scenario.database
+        let before = faults.len();
+        let is_meant = |fault: &FaultAtStep| {
+            step.is_none_or(|step| key(fault.step) == step) && fault.needs_database() == scenario.database
         };
-        strikes.extend(all.into_iter().filter(is_meant).map(Some));
+        faults.extend(all.into_iter().filter(is_meant).map(Some));
         let database = if scenario.database { "with" } else { "without" };
         ensure!(
-            strikes.len() > before,
-            "{}: {name} does not strike there, on machines {database} a database",
+            faults.len() > before,
+            "{}: {name} cannot be injected there, on machines {database} a database",
             at(written)
         );
     }
-    Ok(strikes)
+    Ok(faults)
 }
 
 /// Where a scenario is.
@@ -343,7 +340,10 @@ mod tests {
         assert_eq!(complaint("states = [\"nowhere\"]"), ":5: there is no states/nowhere.toml");
         assert_eq!(complaint("faults = [\"nothing@refresh\"]"), ":5: there is no faults/nothing.toml");
         assert_eq!(complaint("faults = [\"none@refresh\"]"), ":5: there is no faults/none.toml");
-        assert_eq!(complaint("faults = [\"*@lunch\"]"), ":5: * does not strike there, on machines without a database");
+        assert_eq!(
+            complaint("faults = [\"*@lunch\"]"),
+            ":5: * cannot be injected there, on machines without a database"
+        );
         assert_eq!(complaint("database = true"), ":3: 1.2.2 has no migration of the database");
         assert_eq!(complaint("chosen = [\"yesterday\"]"), ":5: no cell of the scenario has \"yesterday\" in its name");
         assert_eq!(complaint("everywhere = [\"home\"]"), ":5: no cell of the scenario has \"home\" in its name");

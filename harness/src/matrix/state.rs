@@ -4,10 +4,13 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::check::Check;
-use super::expectation::Expectation;
 use crate::machines::machine::Machine;
 use crate::machines::world::World;
+use crate::observe::expectation::Expectation;
 use crate::packages::server::fault::Fault;
+
+/// The state of a machine as it was installed.
+pub const FRESH: &str = "fresh";
 
 /// A state that a machine in the field can be in: a file in `states/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

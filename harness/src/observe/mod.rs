@@ -1,3 +1,6 @@
-//! What is observed of a machine from outside the upgrader.
+//! What is observed of a machine from outside the upgrader: its inventory, and what happened on it when.
 
-pub mod observation;
+pub mod expectation;
+pub mod inventory;
+pub mod processes;
+pub mod timeline;

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
-use harness::matrix::record::{Kind, Place, Record, Span};
+use harness::matrix::record::{Place, Record};
+use harness::observe::timeline::{Span, SpanKind};
 use harness::packages::shipped::SERVICES;
 
 /// A text that does harm on a page that takes it for more than a text.
@@ -115,24 +116,24 @@ XiVO is upgraded from {from} to 1.2.2; all {} services are running.\n",
 fn timeline() -> Vec<Span> {
     let span = |kind, name: &str, begin, end| Span { kind, name: name.to_owned(), begin, end: Some(end), good: true };
     let mut spans = vec![
-        span(Kind::Step, "refresh", 0, 900),
-        span(Kind::Step, "preflight", 900, 1_240),
-        span(Kind::Step, "plan", 1_240, 1_710),
-        span(Kind::Step, "confirm", 1_710, 1_750),
-        span(Kind::Step, "download", 1_750, 2_300),
-        span(Kind::Step, "pre-upgrade-hooks", 2_300, 2_420),
-        span(Kind::Step, "packages", 2_420, 7_100),
-        span(Kind::Step, "post-upgrade-hooks", 7_100, 7_260),
-        span(Kind::Step, "restart", 7_260, 9_000),
-        span(Kind::Step, "verify", 9_000, 9_310),
-        span(Kind::Hook, "pre-upgrade/10-first", 2_310, 2_350),
-        span(Kind::Hook, "pre-upgrade/20-second", 2_350, 2_410),
-        span(Kind::Hook, "post-upgrade/10-first.sh", 7_110, 7_250),
+        span(SpanKind::Step, "refresh", 0, 900),
+        span(SpanKind::Step, "preflight", 900, 1_240),
+        span(SpanKind::Step, "plan", 1_240, 1_710),
+        span(SpanKind::Step, "confirm", 1_710, 1_750),
+        span(SpanKind::Step, "download", 1_750, 2_300),
+        span(SpanKind::Step, "pre-upgrade-hooks", 2_300, 2_420),
+        span(SpanKind::Step, "packages", 2_420, 7_100),
+        span(SpanKind::Step, "post-upgrade-hooks", 7_100, 7_260),
+        span(SpanKind::Step, "restart", 7_260, 9_000),
+        span(SpanKind::Step, "verify", 9_000, 9_310),
+        span(SpanKind::Hook, "pre-upgrade/10-first", 2_310, 2_350),
+        span(SpanKind::Hook, "pre-upgrade/20-second", 2_350, 2_410),
+        span(SpanKind::Hook, "post-upgrade/10-first.sh", 7_110, 7_250),
     ];
     for (at, name) in (0..).zip(SERVICES) {
-        spans.push(span(Kind::MaintainerScript, name, 3_100 + at * 180, 3_130 + at * 180));
-        spans.push(span(Kind::MaintainerScript, name, 5_200 + at * 200, 5_310 + at * 200));
-        spans.push(span(Kind::Outage, name, 7_270 + at * 210, 7_310 + at * 210));
+        spans.push(span(SpanKind::MaintainerScript, name, 3_100 + at * 180, 3_130 + at * 180));
+        spans.push(span(SpanKind::MaintainerScript, name, 5_200 + at * 200, 5_310 + at * 200));
+        spans.push(span(SpanKind::Outage, name, 7_270 + at * 210, 7_310 + at * 210));
     }
     spans
 }
@@ -151,7 +152,7 @@ fn fail(record: &mut Record) {
             .to_owned(),
     );
     for span in &mut record.timeline {
-        if span.kind == Kind::Outage && span.name == "asterisk" {
+        if span.kind == SpanKind::Outage && span.name == "asterisk" {
             (span.end, span.good) = (None, false);
         }
         if span.name == "restart" {

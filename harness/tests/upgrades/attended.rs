@@ -7,7 +7,7 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::{HUNG_UP, Transcript};
 use harness::machines::world::World;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::package::Package;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;

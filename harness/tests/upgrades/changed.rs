@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::{SERVICES, VERSION};
 
@@ -79,7 +80,7 @@ fn upgrade(debian: Debian) -> Result<Option<String>> {
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
 
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let after = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(after.unfinished.is_empty(), "dpkg is not done: {:?}", after.unfinished);
     ensure!(after.packages["xivo"] == "1.2.2");
@@ -161,7 +162,7 @@ fn killed_in_the_middle(debian: Debian) -> Result<Option<String>> {
     ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
     ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
     Ok(None)
 }
@@ -194,7 +195,7 @@ fn own_policy(debian: Debian) -> Result<Option<String>> {
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "{transcript}");
     let services: Vec<&str> = SERVICES.into_iter().chain(["xivo-monitor"]).collect();
-    let happened = Happened::since(&mark, &world.machine, &services)?;
+    let happened = Events::since(&mark, &world.machine, &services)?;
     ensure!(happened.starts.len() == services.len(), "each service is started once: {:?}", happened.starts);
     ensure!(happened.starts[0] == "xivo-monitor", "a service that is not the product's is its package's business");
     ensure!(running()? == before, "a service's instance was stopped in the middle");
@@ -245,7 +246,7 @@ fn stop_then_start(debian: Debian) -> Result<Option<String>> {
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let reversed: Vec<&str> = SERVICES.into_iter().rev().collect();
     ensure!(
         happened.stops == reversed && happened.starts == SERVICES,
@@ -280,7 +281,7 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().all(|hook| hook.starts_with("pre-upgrade ")), "{happened}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished == ["dahdi half-configured", "xivo unpacked"], "{:?}", state.unfinished);
@@ -290,7 +291,7 @@ fn failing_maintainer_script(debian: Debian) -> Result<Option<String>> {
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
     ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
     let (_, end) = transcript.screen.split_once("Upgrading packages").context("no packages")?;
     Ok(Some(format!("Upgrading packages{end}\n{again}")))

@@ -5,7 +5,8 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::shipped::SERVICES;
 
 use crate::story::Story;
@@ -35,7 +36,7 @@ fn next_start(world: &World, mark: &Mark) -> Result<Transcript> {
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{transcript}");
     ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}\n{transcript}");
-    let happened = Happened::since(mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(mark, &world.machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
     for hook in ["10-first.sh", "20-second"] {
         // Told of the version that the machine really comes from.

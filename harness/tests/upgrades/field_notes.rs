@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{HOOK_MARKS, upgradable};
 use harness::matrix::scenario::matrix;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;

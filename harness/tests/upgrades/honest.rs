@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::machines::engine::Engine;
 use harness::machines::image::Debian;
 use harness::machines::world::World;
-use harness::observe::observation::fingerprint;
+use harness::observe::inventory::fingerprint;
 
 use crate::story::Story;
 

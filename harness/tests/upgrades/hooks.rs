@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::world::World;
-use harness::observe::observation::{Happened, Mark};
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
@@ -66,7 +66,7 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
     let transcript =
         world.upgrade(&[]).env("SECRET", "sesame").env("PERL5LIB", "/root").answer("[Y/n] ", "y\n").run()?;
     ensure!(transcript.exit == 0, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let curious = world.machine.sh("cat /root/curious")?;
     ensure!(curious == "0\nno terminal\n", "it got hold of something:\n{curious}");
     world.machine.sh("kill -0 $(cat /root/daemon)").context("the daemon is gone")?;
@@ -111,7 +111,7 @@ fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).at_terminal().run()?;
     ensure!(transcript.exit == 6, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
     let left = world
         .machine

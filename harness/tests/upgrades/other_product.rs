@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, HOOK_COUNT, HOOK_MARKS, at_release_of, old_upgrader_of, upgrader_of};
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::{ACME, VERSION, XIVO};
 
@@ -37,7 +38,7 @@ fn other_product(debian: Debian) -> Result<Option<String>> {
     let transcript = world.machine.command(&["acme-upgrade"]).answer("[Y/n] ", "y\n").run()?;
     ensure!(transcript.exit == 0, "{transcript}");
 
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["acme"] == "2025.10", "{state:?}");
     ensure!(state.packages["acme-upgrade"] == VERSION, "{state:?}");
@@ -79,7 +80,7 @@ fn two_products(debian: Debian) -> Result<Option<String>> {
     let transcript = world.machine.command(&["acme-upgrade", "--yes"]).run()?;
     // Held packages want attention.
     ensure!(transcript.exit == 6, "{transcript}");
-    let happened = Happened::since(&mark, &world.machine, &services)?;
+    let happened = Events::since(&mark, &world.machine, &services)?;
     ensure!(happened.starts == SERVICES, "{:?}", happened.starts);
     ensure!(happened.hooks.len() == HOOK_COUNT + 1, "only its own hooks ran: {:?}", happened.hooks);
     ensure!(world.machine.sh(files)? == before, "files of the other product changed: {transcript}");

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, upgradable};
 use harness::machines::world::World;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::package::Package;
 use harness::packages::server::fault::Fault;
 use harness::packages::shipped::SERVICES;

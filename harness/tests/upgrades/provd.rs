@@ -9,7 +9,8 @@ use harness::machines::image::Debian;
 use harness::machines::machine::Machine;
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
@@ -63,7 +64,7 @@ fn an_exchange(debian: Debian) -> Result<Option<String>> {
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
     ensure!(transcript.exit == 0, "{transcript}");
 
-    let happened = Happened::since(&mark, machine, &SERVICES)?;
+    let happened = Events::since(&mark, machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
     ensure!(happened.starts.len() == SERVICES.len(), "each was restarted once: {happened}");
     let state = SystemState::of(machine, &SERVICES)?;

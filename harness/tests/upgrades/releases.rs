@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine;
 use harness::machines::world::World;
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::SERVICES;
 
@@ -92,7 +93,7 @@ fn upgrade_to(world: &mut World, release: &str) -> Result<String> {
     for (name, service) in &state.services {
         ensure!(service.state == "active" && service.version == release, "{name}: {service:?}\n{transcript}");
     }
-    Ok(format!("{transcript}\n{}", Happened::since(&mark, &world.machine, &SERVICES)?))
+    Ok(format!("{transcript}\n{}", Events::since(&mark, &world.machine, &SERVICES)?))
 }
 
 /// Looks whether a machine at the newest release has everything as that release has it, and nothing else of an older one, once its

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, upgradable};
 use harness::machines::world::World;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, upgradable};
-use harness::observe::observation::{Happened, Mark, SystemState};
+use harness::observe::inventory::SystemState;
+use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 use harness::packages::shipped::definition::PRODUCT;
@@ -57,7 +58,7 @@ fn switched_off_services(debian: Debian) -> Result<Option<String>> {
         ensure!(service.state == if off { "inactive" } else { "active" }, "{name}: {service:?}");
         ensure!(off || service.version == "1.2.2", "{name}: {service:?}");
     }
-    let happened = Happened::since(&mark, &world.machine, &SERVICES)?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(!happened.starts.iter().any(|name| ["xivo-agid", "xivo-ctid"].contains(&name.as_str())), "{happened}");
     // How long a service was not there is known, and not less than systemd saw.
     let seen = happened.outages["postgresql"].context("postgresql is down")?;
@@ -157,7 +158,7 @@ fn replaced_library(debian: Debian) -> Result<Option<String>> {
         ensure!(restarted == ["ssh", "recorder", "keeper"].contains(&name.as_str()), "{name}: {service:?}");
         ensure!(service.state == "active", "{name}: {service:?}");
     }
-    let happened = Happened::since(&mark, &world.machine, &others)?;
+    let happened = Events::since(&mark, &world.machine, &others)?;
     ensure!(happened.starts.len() == 3, "each once: {happened}");
     world.machine.sh("! grep -q deleted /proc/1/maps")?;
     Ok(Some(restarts(&transcript.screen)?))

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::world::World;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::shipped::SERVICES;
 use upgrader::model::report::{Report, RunResult};
 

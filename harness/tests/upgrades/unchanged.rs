@@ -7,7 +7,7 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
-use harness::observe::observation::{SystemState, fingerprint};
+use harness::observe::inventory::{SystemState, fingerprint};
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;
 

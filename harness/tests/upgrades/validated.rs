@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{old_upgrader, upgradable_with, upgrader};
 use harness::machines::world::World;
-use harness::observe::observation::fingerprint;
+use harness::observe::inventory::fingerprint;
 use harness::packages::deb;
 use harness::packages::package::Package;
 use harness::packages::release::Release;

@@ -5,7 +5,7 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
-use harness::observe::observation::SystemState;
+use harness::observe::inventory::SystemState;
 use harness::packages::deb;
 use harness::packages::package::Package;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};

@@ -8,9 +8,9 @@ use super::injection::{Action, CUT, Injection, Location};
 use super::phase::{NO_RESUME_AT_BOOT, Phase};
 use super::phase_end::PhaseEnd;
 use super::reference::Reference;
-use super::whole::Whole;
 use crate::machines::image::Debian;
 use crate::machines::world::World;
+use crate::observe::inventory::{Inventory, Section};
 use crate::packages::shipped::SERVICES;
 
 /// One injection point in so many is on the newer Debian.
@@ -158,7 +158,7 @@ impl InjectionPoint {
             ended = PhaseEnd::of(Phase::Run, &world)?;
             log.push_str(&ended.to_string());
         }
-        let now = Whole::of(&world.machine)?;
+        let now = Inventory::collect(&world.machine, &[Section::Files])?;
         let references = match self.phase {
             Phase::Migration => (&reference.database.0, &reference.database.1),
             _ => (&reference.old, &reference.upgraded),
@@ -187,7 +187,12 @@ impl InjectionPoint {
 }
 
 /// Says what a machine is now, and what contradicts that.
-fn judge(now: &Whole, (old, upgraded): (&Whole, &Whole), exit: Option<i64>, mut wrong: Vec<String>) -> CrashOutcome {
+fn judge(
+    now: &Inventory,
+    (old, upgraded): (&Inventory, &Inventory),
+    exit: Option<i64>,
+    mut wrong: Vec<String>,
+) -> CrashOutcome {
     let (to_old, to_new) = (now.differences(old), now.differences(upgraded));
     let (is_old, is_new) = (to_old.is_empty(), to_new.is_empty());
     match exit {

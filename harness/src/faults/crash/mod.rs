@@ -9,7 +9,6 @@ pub mod next_debian;
 mod phase;
 mod phase_end;
 mod reference;
-mod whole;
 
 use std::collections::VecDeque;
 use std::fs;

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::whole::Whole;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::machines::product_machine::{upgrader, with_debian_packages_on};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
-use crate::matrix::record::Kind;
-use crate::matrix::timeline;
+use crate::observe::inventory::{Inventory, Section};
+use crate::observe::timeline::{self, SpanKind};
 use crate::packages::package::Package;
 use crate::packages::shipped::definition::with_definition;
 
@@ -89,11 +88,11 @@ pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";
     machine.write("/etc/systemd/system/cron.service.d/old.conf", condition.as_bytes(), 0o644)?;
     machine.sh("systemctl daemon-reload; systemctl restart cron")?;
-    let before = Whole::of(machine).context("the machine before")?;
+    let before = Inventory::collect(machine, &[Section::Files]).context("the machine before")?;
     let transcript = upgrade(&world)?;
     ensure!(transcript.exit == 4, "{transcript}");
     ensure!(machine.sh(VERSION)? == "bookworm\n", "{transcript}");
-    let differences = Whole::of(machine)?.differences(&before);
+    let differences = Inventory::collect(machine, &[Section::Files])?.differences(&before);
     let paths = differences.join("\n");
     ensure!(differences.is_empty(), "{} paths differ:\n{paths}\n{transcript}", differences.len());
     machine.sh("systemctl is-active postgresql nginx ssh cron; test -z \"$(dpkg --audit)\"")?;
@@ -103,7 +102,7 @@ pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
     ensure!(matches!(again.exit, 0 | 6) && machine.sh(VERSION)? == "trixie\n", "{transcript}\n{again}");
     let took = |step: &str| {
         let spans = timeline::of(&log, &[]);
-        let span = spans.iter().find(|span| span.kind == Kind::Step && span.name == step);
+        let span = spans.iter().find(|span| span.kind == SpanKind::Step && span.name == step);
         let took = span.and_then(|span| Some(Duration::from_millis(span.end?.checked_sub(span.begin)?)));
         took.with_context(|| format!("the log tells nothing of the step {step}:\n{log}"))
     };

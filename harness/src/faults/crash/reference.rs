@@ -12,19 +12,19 @@ use super::fixture::Fixture;
 use super::injection::{COUNTED, count};
 use super::phase::Phase;
 use super::phase_end::PhaseEnd;
-use super::whole::{self, Whole};
 use crate::machines::image::Debian;
+use crate::observe::inventory::{Inventory, Section};
 use crate::packages::binaries;
 
 /// What runs without a fault were like on one Debian: the machines that every injection point must end as, and what can be interrupted.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Reference {
     /// The machine before it is upgraded.
-    pub(super) old: Whole,
+    pub(super) old: Inventory,
     /// The machine after it.
-    pub(super) upgraded: Whole,
+    pub(super) upgraded: Inventory,
     /// The same of a machine with a database.
-    pub(super) database: (Whole, Whole),
+    pub(super) database: (Inventory, Inventory),
     /// The calls of the upgrader in a run, a resumed one, one that is resumed at boot, and in a rollback.
     pub(super) calls: Vec<(Phase, Vec<Call>)>,
     /// The calls of dpkg, each time that it was run to change something.
@@ -39,7 +39,7 @@ impl Reference {
         let directory = binaries::target().join("crash/references");
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let scripts = Phase::COUNTED.map(count);
-        let listing = whole::script();
+        let listing = Inventory::script(&[Section::Files]);
         let ingredients: Vec<&str> =
             scripts.iter().chain([&listing]).map(String::as_str).chain(database::INGREDIENTS).collect();
         let path = directory.join(format!("{debian}-{}.json", fixture.tag(&ingredients)));
@@ -59,18 +59,18 @@ impl Reference {
     /// Runs all phases at once: every other process waits for this one.
     fn make(fixture: &Fixture) -> Result<Self> {
         std::thread::scope(|scope| {
-            let old = scope.spawn(|| Whole::of(&fixture.world(Phase::Run)?.machine));
+            let old = scope.spawn(|| Inventory::collect(&fixture.world(Phase::Run)?.machine, &[Section::Files]));
             let database = scope.spawn(|| {
                 let world = fixture.world(Phase::Migration)?;
-                let before = Whole::of(&world.machine)?;
+                let before = Inventory::collect(&world.machine, &[Section::Files])?;
                 let ended = PhaseEnd::of(Phase::Migration, &world)?;
                 ensure!(ended.exit == Some(0), "{ended:?}");
-                Ok((before, Whole::of(&world.machine)?))
+                Ok((before, Inventory::collect(&world.machine, &[Section::Files])?))
             });
             let runs = Phase::COUNTED.map(|phase| scope.spawn(move || ReferenceRun::of(fixture, phase)));
             let mut reference = Self {
                 old: result(old)?,
-                upgraded: Whole::default(),
+                upgraded: Inventory::default(),
                 database: result(database)?,
                 calls: Vec::new(),
                 dpkg: Vec::new(),
@@ -98,7 +98,7 @@ fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 struct ReferenceRun {
     calls: Vec<Call>,
     /// Of a whole run: the machine, the maintainer scripts, and the calls of dpkg.
-    upgraded: Option<(Whole, Vec<String>, Vec<Vec<Call>>)>,
+    upgraded: Option<(Inventory, Vec<String>, Vec<Vec<Call>>)>,
 }
 
 impl ReferenceRun {
@@ -121,6 +121,13 @@ impl ReferenceRun {
                 scripts.push(script.to_owned());
             }
         }
-        Ok(Self { calls, upgraded: Some((Whole::of(&world.machine)?, scripts, sections.map(call::read).collect())) })
+        Ok(Self {
+            calls,
+            upgraded: Some((
+                Inventory::collect(&world.machine, &[Section::Files])?,
+                scripts,
+                sections.map(call::read).collect(),
+            )),
+        })
     }
 }

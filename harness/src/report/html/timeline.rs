@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::seconds;
-use crate::matrix::record::{Kind, Record, Span};
+use crate::matrix::record::Record;
+use crate::observe::timeline::{Span, SpanKind};
 
 /// How many ticks a timeline has at most.
 const TICKS: u64 = 8;
@@ -28,10 +29,10 @@ pub(super) fn timeline(record: &Record) -> Markup {
                 } }
             } }
             @for (kind, name) in [
-                (Kind::Step, "Steps"),
-                (Kind::Hook, "Hooks"),
-                (Kind::MaintainerScript, "Maintainer scripts"),
-                (Kind::Outage, "Services out of service"),
+                (SpanKind::Step, "Steps"),
+                (SpanKind::Hook, "Hooks"),
+                (SpanKind::MaintainerScript, "Maintainer scripts"),
+                (SpanKind::Outage, "Services out of service"),
             ] {
                 @let lanes = lanes(&record.timeline, kind);
                 @if !lanes.is_empty() {
@@ -46,7 +47,7 @@ pub(super) fn timeline(record: &Record) -> Markup {
 }
 
 /// The spans of a kind, those with the same name together, in the order in which they begin first.
-fn lanes(timeline: &[Span], kind: Kind) -> Vec<Vec<&Span>> {
+fn lanes(timeline: &[Span], kind: SpanKind) -> Vec<Vec<&Span>> {
     let mut spans: Vec<&Span> = timeline.iter().filter(|span| span.kind == kind).collect();
     spans.sort_by_key(|span| span.begin);
     let mut lanes: Vec<Vec<&Span>> = Vec::new();
@@ -80,10 +81,10 @@ fn row(lane: &[&Span], total: u64, ticks: &[u64]) -> Markup {
 fn bar(span: &Span, total: u64) -> Markup {
     let length = span.end.unwrap_or(total).saturating_sub(span.begin);
     let kind = match span.kind {
-        Kind::Step => "step",
-        Kind::Hook => "hook",
-        Kind::MaintainerScript => "script",
-        Kind::Outage => "outage",
+        SpanKind::Step => "step",
+        SpanKind::Hook => "hook",
+        SpanKind::MaintainerScript => "script",
+        SpanKind::Outage => "outage",
     };
     let class = if span.good && span.end.is_some() { kind } else { "bad" };
     html! {
@@ -113,7 +114,7 @@ fn tick_label(tick: u64) -> String {
 mod tests {
     use super::*;
 
-    fn span(kind: Kind, name: &str, begin: u64, end: Option<u64>) -> Span {
+    fn span(kind: SpanKind, name: &str, begin: u64, end: Option<u64>) -> Span {
         Span { kind, name: name.to_owned(), begin, end, good: true }
     }
 
@@ -129,12 +130,12 @@ mod tests {
     #[test]
     fn what_has_the_same_name_is_in_one_lane() {
         let timeline = [
-            span(Kind::Outage, "nginx", 700, Some(750)),
-            span(Kind::Outage, "asterisk", 100, Some(200)),
-            span(Kind::Outage, "nginx", 50, None),
-            span(Kind::Step, "nginx", 0, Some(10)),
+            span(SpanKind::Outage, "nginx", 700, Some(750)),
+            span(SpanKind::Outage, "asterisk", 100, Some(200)),
+            span(SpanKind::Outage, "nginx", 50, None),
+            span(SpanKind::Step, "nginx", 0, Some(10)),
         ];
-        let lanes = lanes(&timeline, Kind::Outage);
+        let lanes = lanes(&timeline, SpanKind::Outage);
         assert_eq!(lanes, [vec![&timeline[2], &timeline[0]], vec![&timeline[1]]]);
         let row = row(&lanes[0], 1_000, &[]).into_string();
         assert!(row.contains("<td>0.05 s, 0.70 s</td><td>never ended, 0.05 s</td>"), "{row}");

@@ -1,40 +1,19 @@
-//! What is seen of a machine and of what happened on it.
+//! What happened on a machine and when: hooks, stops and starts of services, and how long each thing took.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::machines::machine::Machine;
 use crate::machines::product_machine::HOOK_MARKS;
 
-/// systemd's message identifiers (sd-messages.h) for the turns in a unit's life.
+/// systemd's message identifiers (sd-messages.h) for the transitions in a unit's life.
 const STOPPING: &str = "de5b426a63be47a7b6ac3eaac82e2f6f";
 const STARTED: &str = "39f53479d3a045ac8e11786248231fbf";
-
-/// The state of a machine, seen from outside the upgrader.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SystemState {
-    /// Installed packages and their versions.
-    pub packages: BTreeMap<String, String>,
-    /// What dpkg would call half-done.
-    pub unfinished: Vec<String>,
-    /// The services, by name.
-    pub services: BTreeMap<String, Service>,
-}
-
-/// A service of the machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
-    /// systemd's `ActiveState`.
-    pub state: String,
-    /// When its main process was started, in microseconds of the machine's monotonic clock.
-    pub started: u64,
-    /// The version that the running process says it is; empty if it does not run.
-    pub version: String,
-}
 
 /// A moment: a place in the machine's journal, and in the marks of its hooks.
 #[derive(Debug, Clone)]
@@ -48,7 +27,7 @@ pub struct Mark {
 
 /// What happened on a machine since a [`Mark`], as its hooks and its systemd tell it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Happened {
+pub struct Events {
     /// The hooks that ran, in order: `pre-upgrade 10-a (1.2.1 -> 1.2.2)`.
     pub hooks: Vec<String>,
     /// The stops of the product's services, in order.
@@ -58,12 +37,12 @@ pub struct Happened {
     /// How long each service was down in all; `None` for one that went down and did not come back.
     pub outages: BTreeMap<String, Option<Duration>>,
     /// The stops and starts together, in order.
-    pub turns: Vec<Turn>,
+    pub transitions: Vec<Transition>,
 }
 
 /// The stop or the start of a service, as systemd's journal has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Turn {
+pub struct Transition {
     /// The service.
     pub service: String,
     /// Whether it was started.
@@ -74,82 +53,34 @@ pub struct Turn {
     pub monotonic: u64,
 }
 
-impl SystemState {
-    /// Looks at a machine and at these services of it.
-    pub fn of(machine: &Machine, services: &[&str]) -> Result<Self> {
-        Self::read(&machine.sh(&Self::script(services))?, services)
-    }
-
-    /// What prints all of it.
-    pub(crate) fn script(services: &[&str]) -> String {
-        let services_listed = services.join(" ");
-        format!(
-            "dpkg-query --show --showformat='${{Package}}\\t${{Version}}\\t${{db:Status-Status}}\\n'
-            echo ==
-            for service in {services_listed}; do
-                printf '%s\\t%s\\n' $service \"$(cat /run/$service.running 2>/dev/null)\"
-            done
-            echo ==
-            systemctl show --property=ActiveState,MainPID,ExecMainStartTimestampMonotonic -- {services_listed}"
-        )
-    }
-
-    /// Reads what that printed.
-    pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
-        let services_wanted = services.len();
-        let mut sections = seen.split("==\n");
-        let mut section = || sections.next().context("the machine said less than it was asked");
-        let mut packages = BTreeMap::new();
-        let mut unfinished = Vec::new();
-        for fields in section()?.lines().map(fields) {
-            let [name, version, status] = fields?;
-            if status != "installed" && status != "config-files" && status != "not-installed" {
-                unfinished.push(format!("{name} {status}"));
-            }
-            if status == "installed" {
-                packages.insert(name, version);
-            }
-        }
-        let running = section()?.lines();
-        // systemctl gives a paragraph for each unit, in the order they were named in.
-        let services = running
-            .zip(section()?.split("\n\n"))
-            .map(|(running, properties)| {
-                let [name, running] = fields(running)?;
-                let property = |name: &str| {
-                    properties.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
-                };
-                let (process, version) = running.split_once(' ').unwrap_or_default();
-                let service = Service {
-                    state: property("ActiveState").to_owned(),
-                    started: property("ExecMainStartTimestampMonotonic").parse()?,
-                    // What an earlier process wrote says nothing about the one that runs now.
-                    version: if process == property("MainPID") { version.to_owned() } else { String::new() },
-                };
-                Ok((name, service))
-            })
-            .collect::<Result<BTreeMap<_, _>>>()?;
-        ensure!(services.len() == services_wanted, "the machine told of {} services", services.len());
-        Ok(Self { packages, unfinished, services })
-    }
+/// Something that took its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// What it is.
+    pub kind: SpanKind,
+    /// Its name: that of the step, the hook, the package or the service.
+    pub name: String,
+    /// When it began, in milliseconds since the upgrader was started.
+    pub begin: u64,
+    /// When it ended; `None` if it never did.
+    pub end: Option<u64>,
+    /// False if it failed.
+    pub good: bool,
 }
 
-/// A fingerprint of every path below /etc and /usr of a machine: type, mode, owner, link target, size, inode, and the time
-/// of its last change, which nobody can set back; and the content of everything below /etc.
-pub fn fingerprint(machine: &Machine) -> Result<String> {
-    machine.sh(FINGERPRINT)
-}
-
-/// What prints it.
-pub(crate) const FINGERPRINT: &str = "bash -euo pipefail <<'END'
-    { find /etc /usr -printf '%p %y %m %U:%G %l %s %i %C@\\n' | LC_ALL=C sort
-      find /etc -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum
-END";
-
-/// The fields of a line of a listing.
-fn fields<const N: usize>(line: &str) -> Result<[String; N]> {
-    let fields: Vec<String> = line.split('\t').map(str::to_owned).collect();
-    fields.try_into().map_err(|_| anyhow::anyhow!("the machine said {line:?}"))
+/// What can take its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SpanKind {
+    /// A step of the upgrader.
+    Step,
+    /// A hook.
+    Hook,
+    /// The maintainer scripts of a package.
+    MaintainerScript,
+    /// A service that is not there.
+    Outage,
 }
 
 impl Mark {
@@ -177,7 +108,7 @@ impl Mark {
 
 /// The fields of systemd's own journal entries that matter here.
 #[derive(Deserialize)]
-struct Entry {
+struct JournalLine {
     #[serde(rename = "MESSAGE_ID")]
     message: Option<String>,
     #[serde(rename = "UNIT")]
@@ -188,15 +119,15 @@ struct Entry {
     monotonic: String,
 }
 
-/// The turns of these services, from what `journalctl --output=json` prints.
-fn turns(journal: &str, services: &[&str]) -> Result<Vec<Turn>> {
-    let mut turns = Vec::new();
+/// The transitions of these services, from what `journalctl --output=json` prints.
+fn transitions(journal: &str, services: &[&str]) -> Result<Vec<Transition>> {
+    let mut transitions = Vec::new();
     for line in journal.lines() {
-        let entry: Entry = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
+        let entry: JournalLine = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
         let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
         let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
         if message == STOPPING || message == STARTED {
-            turns.push(Turn {
+            transitions.push(Transition {
                 service: service.to_owned(),
                 up: message == STARTED,
                 time: entry.time.parse::<i64>()? / 1000,
@@ -204,10 +135,10 @@ fn turns(journal: &str, services: &[&str]) -> Result<Vec<Turn>> {
             });
         }
     }
-    Ok(turns)
+    Ok(transitions)
 }
 
-impl Happened {
+impl Events {
     /// Reads what happened to these services, and which hooks ran, since a mark.
     pub fn since(mark: &Mark, machine: &Machine, services: &[&str]) -> Result<Self> {
         Self::read(&machine.sh(&Self::script(mark))?, services)
@@ -229,9 +160,9 @@ impl Happened {
     pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
         let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
         let hooks = hooks.lines().map(str::to_owned).collect();
-        let mut happened = Self { hooks, turns: turns(journal, services)?, ..Self::default() };
+        let mut happened = Self { hooks, transitions: transitions(journal, services)?, ..Self::default() };
         let mut down_since: BTreeMap<String, u64> = BTreeMap::new();
-        for Turn { service, up, monotonic, .. } in &happened.turns {
+        for Transition { service, up, monotonic, .. } in &happened.transitions {
             if !up {
                 happened.stops.push(service.clone());
                 down_since.entry(service.clone()).or_insert(*monotonic);
@@ -262,7 +193,7 @@ impl Happened {
     }
 }
 
-impl Happened {
+impl Events {
     /// Writes down which hooks ran.
     pub fn hooks_in(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(f, "Hooks, in the order they ran:")?;
@@ -270,7 +201,7 @@ impl Happened {
     }
 }
 
-impl fmt::Display for Happened {
+impl fmt::Display for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.hooks_in(f)?;
         writeln!(f, "Services, in the order systemd started them last:")?;
@@ -284,6 +215,88 @@ impl fmt::Display for Happened {
         }
         Ok(())
     }
+}
+
+/// Spans that have begun, each with the moment in milliseconds since 1970.
+#[derive(Default)]
+struct Spans {
+    begun: BTreeMap<(SpanKind, String), i64>,
+    spans: Vec<(SpanKind, String, i64, Option<i64>, bool)>,
+}
+
+impl Spans {
+    fn begin(&mut self, kind: SpanKind, name: &str, time: i64) {
+        self.begun.entry((kind, name.to_owned())).or_insert(time);
+    }
+
+    fn end(&mut self, kind: SpanKind, name: &str, time: i64, good: bool) {
+        if let Some(begin) = self.begun.remove(&(kind, name.to_owned())) {
+            self.spans.push((kind, name.to_owned(), begin, Some(time), good));
+        }
+    }
+
+    /// Ends what is under way of a kind.
+    fn end_all(&mut self, kind: SpanKind, time: i64, good: bool) {
+        let names: Vec<String> =
+            self.begun.keys().filter(|(begun, _)| *begun == kind).map(|(_, name)| name.clone()).collect();
+        for name in names {
+            self.end(kind, &name, time, good);
+        }
+    }
+
+    fn relative(mut self) -> Vec<Span> {
+        self.spans.extend(self.begun.into_iter().map(|((kind, name), begin)| (kind, name, begin, None, false)));
+        let start = self.spans.iter().map(|(_, _, begin, ..)| *begin).min().unwrap_or_default();
+        let since = |time: i64| u64::try_from(time - start).unwrap_or_default();
+        let mut spans: Vec<Span> = self
+            .spans
+            .into_iter()
+            .map(|(kind, name, begin, end, good)| Span { kind, name, begin: since(begin), end: end.map(since), good })
+            .collect();
+        spans.sort_by(|one, other| (one.begin, one.kind, &one.name).cmp(&(other.begin, other.kind, &other.name)));
+        spans
+    }
+}
+
+/// What happened when: steps, hooks and packages as the upgrader's log tells it, outages as systemd does.
+pub(crate) fn of(log: &str, transitions: &[Transition]) -> Vec<Span> {
+    let mut spans = Spans::default();
+    for line in log.lines() {
+        let Some((time, what)) = line.split_once(' ') else { continue };
+        let Ok(time) = time.parse::<Timestamp>().map(Timestamp::as_millisecond) else { continue };
+        if let Some(step) = what.strip_prefix("step ") {
+            if let Some(step) = step.strip_suffix(" began") {
+                // One that did not end has failed.
+                spans.end_all(SpanKind::Step, time, false);
+                spans.begin(SpanKind::Step, step, time);
+            } else if let Some(step) = step.strip_suffix(" ended") {
+                spans.end_all(SpanKind::MaintainerScript, time, true);
+                spans.end(SpanKind::Step, step, time, true);
+            }
+        } else if let Some((_, hook)) = what.split_once(" hook ") {
+            if let Some(hook) = hook.strip_suffix(" began") {
+                spans.begin(SpanKind::Hook, hook, time);
+            } else if let Some((hook, how)) = hook.split_once(' ') {
+                spans.end(SpanKind::Hook, hook, time, !how.starts_with("failed"));
+            }
+        } else if let Some(said) = what.strip_prefix("apt-get: ") {
+            let package = ["Setting up ", "Removing "].iter().find_map(|word| said.strip_prefix(word));
+            if let Some(package) = package.and_then(|rest| rest.split(' ').next()) {
+                spans.end_all(SpanKind::MaintainerScript, time, true);
+                spans.begin(SpanKind::MaintainerScript, package, time);
+            } else if said.starts_with("dpkg: error") {
+                spans.end_all(SpanKind::MaintainerScript, time, false);
+            }
+        }
+    }
+    for Transition { service, up, time, .. } in transitions {
+        if *up {
+            spans.end(SpanKind::Outage, service, *time, true);
+        } else {
+            spans.begin(SpanKind::Outage, service, *time);
+        }
+    }
+    spans.relative()
 }
 
 #[cfg(test)]
@@ -310,7 +323,7 @@ mod tests {
             r#"{"__REALTIME_TIMESTAMP":"5","__MONOTONIC_TIMESTAMP":"5"}"#.to_owned(),
         ]
         .join("\n");
-        let happened = Happened::read(&format!("pre-upgrade 10-a\n==\n{journal}"), &["a", "b", "c"]).unwrap();
+        let happened = Events::read(&format!("pre-upgrade 10-a\n==\n{journal}"), &["a", "b", "c"]).unwrap();
         assert_eq!(happened.hooks, ["pre-upgrade 10-a"]);
         assert_eq!(happened.stops, ["b", "a", "b", "c"]);
         assert_eq!(happened.starts, ["b", "a", "b"]);
@@ -318,5 +331,34 @@ mod tests {
         assert_eq!(happened.outages["b"], Some(Duration::from_millis(600)));
         assert_eq!(happened.outages["a"], Some(Duration::from_millis(250)));
         assert_eq!(happened.outages["c"], None, "it is still down");
+    }
+
+    #[test]
+    fn spans_come_from_the_log_and_from_systemd() {
+        let log = "2026-11-22T10:00:00.000Z upgrader 0.1.0 started with arguments []
+2026-11-22T10:00:00.100Z step packages began
+2026-11-22T10:00:00.200Z apt-get: Setting up a (1) ...
+2026-11-22T10:00:00.300Z apt-get: Setting up b (1) ...
+2026-11-22T10:00:00.400Z step packages ended
+2026-11-22T10:00:00.500Z post-upgrade hook 10-x began
+2026-11-22T10:00:00.600Z post-upgrade hook 10-x failed with exit code 1 after 100 ms
+2026-11-22T10:00:00.700Z step restart began
+";
+        let start = "2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
+        let transition = |up, at| Transition { service: "s".to_owned(), up, time: start + at, ..Transition::default() };
+        let spans = of(log, &[transition(false, 720), transition(true, 750)]);
+        let spans: Vec<_> =
+            spans.iter().map(|span| (span.kind, span.name.as_str(), span.begin, span.end, span.good)).collect();
+        assert_eq!(
+            spans,
+            [
+                (SpanKind::Step, "packages", 0, Some(300), true),
+                (SpanKind::MaintainerScript, "a", 100, Some(200), true),
+                (SpanKind::MaintainerScript, "b", 200, Some(300), true),
+                (SpanKind::Hook, "10-x", 400, Some(500), false),
+                (SpanKind::Step, "restart", 600, None, false),
+                (SpanKind::Outage, "s", 620, Some(650), true),
+            ]
+        );
     }
 }

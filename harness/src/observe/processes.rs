@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 /// Prints of every process when it was started, what it is called, and which control group it is in.
-pub(super) const SCRIPT: &str = "grep -s '' /proc/[0-9]*/stat /proc/[0-9]*/cgroup || :";
+pub(crate) const SCRIPT: &str = "grep -s '' /proc/[0-9]*/stat /proc/[0-9]*/cgroup || :";
 
 /// The unit of the times in `proc_pid_stat(5)`, in microseconds: what it calls a clock tick is a hundredth of a second on every Linux.
 const TICK: u64 = 10_000;
 
 /// The processes that were there when their service was last inactive (microseconds since boot, by control groups):
 /// `asterisk.service: worker`. What the script printed is `processes`.
-pub(super) fn outlived(stops: &BTreeMap<&str, u64>, processes: &str) -> Vec<String> {
+pub(crate) fn outlived(stops: &BTreeMap<&str, u64>, processes: &str) -> Vec<String> {
     let mut known = BTreeMap::new();
     let mut groups = BTreeMap::new();
     for (path, line) in processes.lines().filter_map(|line| line.split_once(':')) {

@@ -1,4 +1,4 @@
-//! What goes wrong: the files in `faults/`.
+//! Faults that are injected into an upgrade from outside the upgrader: the files in `faults/`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,19 +7,18 @@ use anyhow::{Result, ensure};
 use serde::Deserialize;
 use upgrader::model::step::{Mode, Next, Outcome, Step};
 
-use super::expectation::Expectation;
 use crate::data;
+use crate::observe::expectation::Expectation;
 use crate::packages::server;
 use crate::packages::server::fault::{Affected, RepositoryFault};
 
-/// Something that goes wrong, from outside the upgrader: a file in `faults/`. It says of every step of a run what happens if it
-/// strikes there, or why it cannot.
+/// A fault: a file in `faults/`. It says of every step of a run what happens if it is injected there, or why it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Fault {
-    /// What goes wrong, for a person.
+    /// What goes wrong.
     pub description: String,
-    /// Whether it needs a database wherever it strikes; at the step `migrate` each does.
+    /// Whether it needs a database at every step; at the step `migrate` each does.
     #[serde(default)]
     pub database: bool,
     /// What is wrong with the repository; which files that is about comes from the step.
@@ -29,7 +28,7 @@ pub struct Fault {
     pub prepare: String,
     /// Shell commands that run on the machine in the middle of the step, once; their exit code is that of whatever runs them there.
     #[serde(default)]
-    pub strike: String,
+    pub inject: String,
     /// Whether that happens each time it comes by, and not only the first time.
     #[serde(default)]
     pub persists: bool,
@@ -39,17 +38,17 @@ pub struct Fault {
     /// What the admin does about it afterwards, in shell commands.
     #[serde(default)]
     pub mend: String,
-    /// At which steps it can strike, and what is different there.
-    pub at: Vec<At>,
-    /// At which it cannot, and why.
+    /// The steps at which it can be injected, and what is different there.
+    pub at: Vec<Steps>,
+    /// The steps at which it cannot, and why.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
 }
 
-/// What happens if a fault strikes at one of these steps.
+/// What happens if a fault is injected at one of these steps.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct At {
+pub struct Steps {
     /// Which.
     pub steps: Vec<Step>,
     /// More shell commands that run before the upgrader is started.
@@ -65,7 +64,7 @@ pub struct At {
     pub again: Expectation,
 }
 
-/// Steps at which a fault cannot strike.
+/// Steps at which a fault cannot be injected.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotApplicable {
@@ -77,7 +76,7 @@ pub struct NotApplicable {
 
 /// A fault at a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Strike {
+pub struct FaultAtStep {
     /// The name of the fault's file.
     pub name: String,
     /// What goes wrong.
@@ -85,38 +84,42 @@ pub struct Strike {
     /// Where.
     pub step: Step,
     /// What happens there.
-    pub at: At,
+    pub at: Steps,
 }
 
 impl Fault {
     /// Reads one.
     ///
     /// # Errors
-    /// One line that names the file, and the line and the key or the step that is not spoken of.
+    /// One line that names the file, and the line and the key or the step that is missing.
     pub fn read(path: &Path) -> Result<Self> {
         let fault: Self = data::read(path)?;
-        let mut spoken_of = BTreeSet::new();
+        let mut listed = BTreeSet::new();
         let others = fault.not_applicable.iter().flat_map(|other| &other.steps);
         for step in fault.at.iter().flat_map(|at| &at.steps).chain(others) {
-            ensure!(spoken_of.insert(*step), "{}: the step {step} is spoken of twice", path.display());
+            ensure!(listed.insert(*step), "{}: the step {step} is there twice", path.display());
         }
         for step in steps() {
-            ensure!(spoken_of.contains(&step), "{}: nothing is said of the step {step}", path.display());
+            ensure!(listed.contains(&step), "{}: the step {step} is missing", path.display());
         }
         Ok(fault)
     }
 
-    /// Everywhere it strikes, in the order of the steps.
+    /// Every step at which it can be injected, in the order of the steps.
     #[must_use]
-    pub fn strikes(&self, name: &str) -> Vec<Strike> {
-        let strike =
-            |(step, at): (Step, &At)| Strike { name: name.to_owned(), fault: self.clone(), step, at: at.clone() };
+    pub fn at_steps(&self, name: &str) -> Vec<FaultAtStep> {
+        let injected = |(step, at): (Step, &Steps)| FaultAtStep {
+            name: name.to_owned(),
+            fault: self.clone(),
+            step,
+            at: at.clone(),
+        };
         let at = |step| self.at.iter().find(|at| at.steps.contains(&step)).map(|at| (step, at));
-        steps().into_iter().filter_map(at).map(strike).collect()
+        steps().into_iter().filter_map(at).map(injected).collect()
     }
 }
 
-impl Strike {
+impl FaultAtStep {
     /// `hook-fails@pre-upgrade-hooks`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -125,11 +128,11 @@ impl Strike {
 
     /// Whether something runs on the machine in the middle of the step.
     #[must_use]
-    pub fn strikes(&self) -> bool {
-        self.fault.power_cut || !self.fault.strike.is_empty()
+    pub fn is_injected(&self) -> bool {
+        self.fault.power_cut || !self.fault.inject.is_empty()
     }
 
-    /// Whether it strikes only machines that have a database.
+    /// Whether it needs a machine with a database.
     #[must_use]
     pub fn needs_database(&self) -> bool {
         self.fault.database || self.step == Step::Migrate
@@ -159,7 +162,7 @@ impl Strike {
     }
 }
 
-/// Every step of a run that goes all the way.
+/// Every step of a run that is not interrupted.
 #[must_use]
 pub fn steps() -> Vec<Step> {
     let following = |step: &Step| match step.next(Outcome::Done, Mode::Upgrade) {
@@ -192,10 +195,10 @@ mod tests {
     #[test]
     fn every_key_and_every_step_is_documented() {
         let page = Page::read("docs/reference/matrix.md");
-        let (at, not_applicable) = (data::keys::<At>(), data::keys::<NotApplicable>());
+        let (at, not_applicable) = (data::keys::<Steps>(), data::keys::<NotApplicable>());
         let steps: BTreeSet<String> = steps().into_iter().map(key).collect();
-        page.section("### Where it strikes").has_keys(at.clone());
-        page.section("### Where it cannot").has_keys(not_applicable.clone());
+        page.section("### Where it is injected").has_keys(at.clone());
+        page.section("### Where it cannot be").has_keys(not_applicable.clone());
         page.section("### Steps").has_keys(steps.clone());
         page.section("## Faults").has_keys([data::keys::<Fault>(), at, not_applicable, steps].into_iter().flatten());
     }
@@ -211,14 +214,14 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_speaks_of_every_step_once() {
+    fn a_fault_lists_every_step_once() {
         let of = |steps: &str| {
             format!(
                 "description = \"\"\n[[at]]\nsteps = [\"refresh\"]\n[[not-applicable]]\nreason = \"\"\nsteps = {steps}\n"
             )
         };
-        assert_eq!(complaint(&of("[]")), "bad.toml: nothing is said of the step self-update");
-        assert_eq!(complaint(&of("[\"refresh\"]")), "bad.toml: the step refresh is spoken of twice");
+        assert_eq!(complaint(&of("[]")), "bad.toml: the step self-update is missing");
+        assert_eq!(complaint(&of("[\"refresh\"]")), "bad.toml: the step refresh is there twice");
         assert!(complaint(&of("[\"lunch\"]")).starts_with("bad.toml:6: steps: unknown variant `lunch`"));
         assert_eq!(steps().len(), 14);
         assert!(steps().iter().all(|step| toml::Value::try_from(step).unwrap().as_str() == Some(key(*step).as_str())));

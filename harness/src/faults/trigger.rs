@@ -1,4 +1,4 @@
-//! Where something can strike in the middle of a step.
+//! Runs shell commands on a machine in the middle of a step, for faults and for stopping a run.
 
 use anyhow::{Context as _, Result};
 use upgrader::model::step::Step;
@@ -9,19 +9,19 @@ use crate::packages::deb;
 use crate::packages::package::Package;
 use crate::packages::shipped::XIVO;
 
-/// The package of the new release in whose configuration something can happen: there are others before and after it.
+/// The package of the new release in whose postinst the commands run: there are others before and after it.
 const PACKAGE: &str = "dahdi";
 
-/// The package that is left half-done for a run to finish.
+/// The package that is left half-configured for a run to finish.
 const UNFINISHED: &str = "unfinished";
 
-/// The service before whose start something can happen: there are others before and after it.
+/// The service before whose start the commands run: there are others before and after it.
 const SERVICE: &str = "xivo-provd";
 
-/// The last service of the order. When it is up, nothing is left but to look whether all stay up.
+/// The last service of the order. When it is up, the upgrader only checks that all stay up.
 const LAST_SERVICE: &str = "nginx";
 
-/// Holds the database's table until a run wants it for its migration, and has done there what has to be done.
+/// Locks a table of the database until the migration of a run waits for it, and runs the commands then.
 const HOLD: &str = r#"#!/bin/sh
 mkfifo @PROGRAM@.sql
 runuser -u postgres -- psql --quiet asterisk <@PROGRAM@.sql &
@@ -37,35 +37,35 @@ until is_locked 'NOT granted'; do sleep 0.2; done
 @PROGRAM@
 "#;
 
-/// A place in the middle of a step at which shell commands can run on the machine, by what a machine has for that: apt's and dpkg's
-/// own hooks, maintainer scripts, hooks of the admin, drop-ins of units, locks of the database. Nothing of the upgrader has to know.
+/// Runs shell commands in the middle of a step, by what a machine has for that: apt's and dpkg's
+/// own hooks, maintainer scripts, hooks of the admin, drop-ins of units, locks of the database. The upgrader does not know of it.
 ///
-/// Two steps are come at from elsewhere: the question when it is asked, and the download when the repository is asked for a package.
+/// Two steps are reached from elsewhere: the question when it is asked, and the download when the repository is asked for a package.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Point {
-    /// What happens there, in a word: part of the names of its files.
-    pub(super) name: &'static str,
+pub(crate) struct Trigger {
+    /// Part of the names of its files.
+    pub(crate) name: &'static str,
     /// The step.
-    pub(super) step: Step,
+    pub(crate) step: Step,
 }
 
-impl Point {
-    /// The program that does it; made by [`Point::arm`].
-    pub(super) fn program(self) -> String {
+impl Trigger {
+    /// The program with the commands; made by [`Trigger::install`].
+    pub(crate) fn program(self) -> String {
         format!("/root/{}", self.name)
     }
 
-    /// There once it has happened.
+    /// There once the commands have run.
     fn done(self) -> String {
         format!("/root/{}.done", self.name)
     }
 
-    /// Lets something happen there: once, or each time that a run comes by.
-    pub(super) fn arm(self, machine: &Machine, deed: &str, persists: bool) -> Result<()> {
+    /// Installs it: the commands run once, or each time that a run reaches the step.
+    pub(crate) fn install(self, machine: &Machine, action: &str, persists: bool) -> Result<()> {
         let (name, program, done) = (self.name, self.program(), self.done());
         let guard =
             if persists { format!("mkdir -p {done}\n") } else { format!("mkdir {done} 2>/dev/null || exit 0\n") };
-        machine.write(&program, format!("#!/bin/sh\n{guard}{deed}\n").as_bytes(), 0o755)?;
+        machine.write(&program, format!("#!/bin/sh\n{guard}{action}\n").as_bytes(), 0o755)?;
         let apt_hook = |hook: &str| {
             let path = format!("/etc/apt/apt.conf.d/99{name}");
             machine.write(&path, format!("{hook} {{\"{program}\";}};\n").as_bytes(), 0o644)
@@ -113,7 +113,7 @@ impl Point {
                     .map(drop)
             }
             Step::Migrate => {
-                // Whoever wants to save or to migrate the database waits for its table in the meantime.
+                // A dump or a migration of the database waits for its table in the meantime.
                 let hold = HOLD.replace("@PROGRAM@", &program);
                 machine.write(&format!("{program}.later"), hold.as_bytes(), 0o755)?;
                 machine.sh(&format!(
@@ -135,8 +135,8 @@ impl Point {
         }
     }
 
-    /// Gives one of the packages of a release a maintainer script in which it happens.
-    pub(super) fn arm_package(self, packages: &mut [Package]) -> Result<()> {
+    /// Gives one of the packages of a release a maintainer script that runs the commands.
+    pub(crate) fn add_to_release(self, packages: &mut [Package]) -> Result<()> {
         let package =
             packages.iter_mut().find(|package| package.name == PACKAGE).context("the release has no dahdi")?;
         let script = package.scripts.entry("postinst".to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
@@ -145,8 +145,8 @@ impl Point {
         Ok(())
     }
 
-    /// Takes away what [`Point::arm`] brought.
-    pub(super) fn disarm(self, machine: &Machine) -> Result<()> {
+    /// Removes what [`Trigger::install`] installed.
+    pub(crate) fn remove(self, machine: &Machine) -> Result<()> {
         let (name, program) = (self.name, self.program());
         machine.sh(&format!(
             "systemctl stop {name} 2>/dev/null || :
@@ -162,8 +162,8 @@ impl Point {
         Ok(())
     }
 
-    /// True if it has happened.
-    pub(super) fn is_done(self, machine: &Machine) -> Result<bool> {
+    /// True if the commands have run.
+    pub(crate) fn has_fired(self, machine: &Machine) -> Result<bool> {
         Ok(machine.command(&["test", "-e", &self.done()]).run()?.exit == 0)
     }
 }

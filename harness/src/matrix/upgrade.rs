@@ -1,0 +1,162 @@
+//! The one procedure of an upgrade under test: baseline, run, comparison. The cells of the matrix, the defects and the gate differ in how a
+//! machine is made and how the upgrader is started, and in nothing else.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use super::baseline::{Baseline, DataUnit};
+use super::check::Upgraded;
+use super::record::Record;
+use super::run_trace::RunTrace;
+use super::state::State;
+use crate::at_once::both;
+use crate::machines::image::Debian;
+use crate::machines::transcript::Transcript;
+use crate::machines::world::World;
+use crate::observe::expectation::{End, Expectation};
+use crate::observe::inventory::Inventory;
+
+/// What an upgraded machine is compared with.
+pub(crate) struct Target {
+    /// The packages of the release and their versions.
+    pub(crate) packages: BTreeMap<String, String>,
+    /// The version that each service has to report, if it reports one.
+    pub(crate) versions: BTreeMap<String, String>,
+    /// The inventory of a machine on which the release was installed.
+    pub(crate) installed: Inventory,
+    /// Facts of it that each machine has for itself: their beginnings.
+    pub(crate) own: Vec<String>,
+    /// The Debian that the machine goes to with the same run.
+    pub(crate) next_debian: Option<Debian>,
+    /// What of the machine's data is compared.
+    pub(crate) data: DataUnit,
+}
+
+/// A machine that is ready for its upgrade, and what is particular about it.
+pub(crate) trait Subject {
+    /// The machine.
+    fn world(&self) -> &World;
+    /// What the upgrader's package and command are called.
+    fn upgrader(&self) -> &str;
+    /// The services of the product.
+    fn services(&self) -> Vec<&str>;
+    /// The state that the machine is in.
+    fn state(&self) -> &State;
+    /// What is expected of the run.
+    fn expected(&self) -> Expectation;
+    /// Whether the machine loses its power during the run.
+    fn loses_power(&self) -> bool {
+        false
+    }
+    /// Starts the upgrader, and waits for its end.
+    fn start(&self) -> Result<Transcript>;
+    /// What an upgraded machine is compared with.
+    fn target(&self) -> Result<Target>;
+    /// Notes what is particular about a run that has ended, and says how the machine ended; `None` if nothing else is compared.
+    fn ended(&mut self, run: &Run, record: &mut Record) -> Result<Option<End>>;
+    /// Goes on with the machine after the comparison.
+    fn finish(&mut self, end: End, run: &Run, record: &mut Record) -> Result<()>;
+}
+
+/// A run that has ended.
+pub(crate) struct Run {
+    /// The machine before.
+    pub(crate) baseline: Baseline,
+    /// The screen and the exit code.
+    pub(crate) transcript: Transcript,
+    /// What happened.
+    pub(crate) trace: RunTrace,
+}
+
+/// Does an upgrade whose record goes into a directory, and notes there what fails. An upgrade that is killed leaves the directory empty.
+pub(crate) fn recorded(
+    mut record: Record,
+    directory: &Path,
+    upgrade: impl FnOnce(&mut Record) -> Result<()>,
+) -> Result<Record> {
+    let start = Instant::now();
+    let _ = fs::remove_dir_all(directory);
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    if let Err(error) = upgrade(&mut record) {
+        record.failures.push(format!("{error:#}"));
+    }
+    record.took = millis(start.elapsed());
+    Ok(record)
+}
+
+/// Upgrades a machine, compares it with what it was or with a machine on which the release was installed, and saves its logs. `local` is what
+/// is local to the machine, if that was collected before.
+pub(crate) fn perform(
+    subject: &mut impl Subject,
+    local: Option<Inventory>,
+    record: &mut Record,
+    directory: &Path,
+) -> Result<()> {
+    if let Err(error) = compare(subject, local, record) {
+        record.failures.push(format!("{error:#}"));
+    }
+    record.keep_logs(&subject.world().machine, subject.upgrader(), directory).context("its logs could not be saved")
+}
+
+fn compare(subject: &mut impl Subject, local: Option<Inventory>, record: &mut Record) -> Result<()> {
+    let expected = subject.expected();
+    let loses_power = subject.loses_power();
+    let baseline = Baseline::collect(&subject.world().machine, &subject.services(), &expected, local)?;
+    let begin = Instant::now();
+    subject.state().start_beside(&subject.world().machine)?;
+    let transcript = subject.start()?;
+    record.run = millis(begin.elapsed());
+    let world = subject.world();
+    record.screen = world.redacted(&transcript.screen);
+    if !loses_power {
+        record.exit = Some(transcript.exit);
+        record.expect(&transcript, &expected);
+    }
+    let trace = RunTrace::collect(subject.upgrader(), &baseline.mark, &world.machine, &subject.services())?;
+    record.timeline.clone_from(&trace.timeline);
+    let run = Run { baseline, transcript, trace };
+    let Some(end) = subject.ended(&run, record)? else { return Ok(()) };
+    let (baseline, machine) = (&run.baseline, &subject.world().machine);
+    match end {
+        End::Unchanged => record.look(("nothing was changed", baseline.changes(machine, loses_power)?)),
+        End::RolledBack => record.look(("everything was put back as it was", baseline.not_restored(machine)?)),
+        End::Upgraded | End::Stuck => {}
+    }
+    subject.finish(end, &run, record)
+}
+
+/// Compares an upgraded machine with what it has to be.
+pub(crate) fn check_upgraded(
+    subject: &impl Subject,
+    baseline: &Baseline,
+    expected: &Expectation,
+    record: &mut Record,
+) -> Result<()> {
+    let (machine, target) = (&subject.world().machine, subject.target()?);
+    let names = subject.services();
+    let services: Vec<_> =
+        names.into_iter().map(|name| (name, target.versions.get(name).map(String::as_str))).collect();
+    let upgraded = Upgraded {
+        machine,
+        upgrader: subject.upgrader(),
+        packages: &target.packages,
+        services: &services,
+        expect: expected,
+        installed: &target.installed,
+        own: &target.own,
+        next_debian: target.next_debian,
+        failed_before: &baseline.failed,
+        since: &baseline.mark,
+    };
+    let (upgraded, local) = both(|| upgraded.checks(), || baseline.local_checks(machine, target.data));
+    upgraded?.into_iter().chain(local?).for_each(|check| record.look(check));
+    Ok(())
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
