@@ -1,5 +1,5 @@
-//! A fleet of machines, upgraded by Ansible with the role in docs/ansible: `make test-fleet`. Every run of the tests looks whether the
-//! role's files are what they are said to be.
+//! A fleet of machines, upgraded by Ansible with the role in docs/ansible: `make test-fleet`. Every run of the tests checks the role's
+//! files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -31,10 +31,10 @@ const MACHINES: [Line<'static>; 5] = [
 const ORDER: [&[&str]; 4] = [&["lab"], &["hq-b"], &["shop-1", "shop-2"], &["hq-a"]];
 const TWO_AT_ONCE: [&str; 2] = ["-e", "upgrade_serial=2"];
 
-/// A story, what a user would lose if it did not hold, and who tells it.
-type Story = (&'static str, &'static str, fn(Debian) -> Result<String>);
+/// A scenario: its name, what a user would lose if it failed, and its function.
+type Scenario = (&'static str, &'static str, fn(Debian) -> Result<String>);
 
-const STORIES: [Story; 3] = [
+const SCENARIOS: [Scenario; 3] = [
     (
         "fleet_in_order",
         "A fleet is upgraded canary first, then in batches, passive nodes before active ones; a second run changes nothing.",
@@ -42,13 +42,13 @@ const STORIES: [Story; 3] = [
     ),
     (
         "fleet_stops_at_a_failure",
-        "Check mode changes nothing, and what comes after a machine that fails is not touched.",
+        "Check mode changes nothing, and machines after one that fails are not upgraded.",
         stops_at_a_failure,
     ),
     (
-        "fleet_in_trouble",
-        "A connection that is lost is not a failed upgrade, a run under way is waited for, and what wants attention is said.",
-        in_trouble,
+        "fleet_faults",
+        "A lost connection is no failed upgrade, the role waits for a run that is under way, and a run that needs attention is reported.",
+        faults,
     ),
 ];
 
@@ -59,10 +59,10 @@ fn main() {
         Trial::test("settings_are_described", || result(settings_are_described())),
         Trial::test("no_stale_snapshot", || result(no_stale_snapshot())),
     ];
-    for (name, promise, tell) in STORIES {
+    for (name, guarantee, run) in SCENARIOS {
         for debian in Debian::ALL {
             let test = move || {
-                compare(name, promise, &tell(debian).map_err(|error| format!("{promise}\n{error:?}"))?);
+                compare(name, guarantee, &run(debian).map_err(|error| format!("{guarantee}\n{error:?}"))?);
                 Ok(())
             };
             trials.push(Trial::test(format!("{name}::{debian}"), test).with_ignored_flag(true));
@@ -133,12 +133,12 @@ fn stops_at_a_failure(debian: Debian) -> Result<String> {
     Ok([checked, canary, later].map(|played| ending(&played)).join("\n"))
 }
 
-fn in_trouble(debian: Debian) -> Result<String> {
+fn faults(debian: Debian) -> Result<String> {
     let machines = [("busy", ""), ("cut-off", ""), ("wrong", "")];
     let fleet = Fleet::boot(debian, &machines, "cut-off")?;
     hook(&fleet, "cut-off", "pre-upgrade", CUT)?;
     hook(&fleet, "wrong", "post-upgrade", "echo 'the wallboard does not answer'; exit 1")?;
-    hook(&fleet, "busy", "pre-upgrade", UNTIL_SOMEBODY_ASKED)?;
+    hook(&fleet, "busy", "pre-upgrade", UNTIL_REFUSED)?;
     let busy = &fleet.node("busy")?.machine;
     busy.sh("xivo-upgrade --yes >/dev/null 2>&1 & until [ -e /var/log/began ]; do sleep 0.05; done")?;
     let played = fleet.play(&[])?;
@@ -158,8 +158,8 @@ systemctl stop ssh
 pkill -KILL sshd
 touch /var/log/was-cut";
 
-/// Somebody else's upgrade, which goes on as soon as Ansible's was refused.
-const UNTIL_SOMEBODY_ASKED: &str = "touch /var/log/began
+/// A hook of an upgrade that is under way; it ends when Ansible's upgrade was refused.
+const UNTIL_REFUSED: &str = "touch /var/log/began
 until grep -qs '\"rc\": 7' /root/.ansible_async/*; do sleep 0.05; done";
 
 /// A hook of the admin's own.
@@ -208,21 +208,21 @@ fn count(text: &str, part: &str) -> usize {
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots/fleet");
 
 /// What Ansible printed is the same with the one of each Debian.
-fn compare(name: &str, promise: &str, document: &str) {
+fn compare(name: &str, guarantee: &str, document: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(SNAPSHOTS);
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.set_description(promise);
+    settings.set_description(guarantee);
     settings.bind(|| insta::assert_snapshot!(name, without_times(document)));
 }
 
-/// A snapshot that no story compares itself with is out of date and misleads its readers.
+/// Fails for a snapshot that no scenario is compared with, and for a scenario that has none.
 fn no_stale_snapshot() -> Result<()> {
     let known: BTreeSet<PathBuf> =
-        STORIES.iter().map(|(name, ..)| Path::new(SNAPSHOTS).join(format!("{name}.snap"))).collect();
+        SCENARIOS.iter().map(|(name, ..)| Path::new(SNAPSHOTS).join(format!("{name}.snap"))).collect();
     let found: BTreeSet<PathBuf> = files(Path::new(SNAPSHOTS), "snap")?.into_iter().collect();
-    ensure!(found == known, "there are {found:?}, and stories of {known:?}");
+    ensure!(found == known, "there are {found:?}, and scenarios of {known:?}");
     Ok(())
 }
 
@@ -258,7 +258,7 @@ fn role_is_yaml() -> Result<()> {
     Ok(())
 }
 
-/// Who looks for a setting finds it, in the documentation and in what Ansible checks.
+/// Each setting is in the documentation and in what Ansible checks.
 fn settings_are_described() -> Result<()> {
     let keys = |yaml: &Yaml| -> Result<BTreeSet<String>> {
         let map = yaml.as_hash().context("not a mapping")?;
@@ -275,6 +275,6 @@ fn settings_are_described() -> Result<()> {
     ensure!(specified == settings, "checked: {specified:?}; there are: {settings:?}");
     let page = tree("docs/fleet.md")?;
     let missing: Vec<_> = settings.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
-    ensure!(missing.is_empty(), "docs/fleet.md does not tell of {missing:?}");
+    ensure!(missing.is_empty(), "docs/fleet.md lacks {missing:?}");
     Ok(())
 }

@@ -142,11 +142,6 @@ impl Image {
         written.with_context(|| self.to_string())
     }
 
-    /// Removes it, unless it is in use.
-    pub fn remove(&self, engine: &Engine) {
-        let _ = block_on(engine.docker().remove_image(&self.to_string(), None::<RemoveImageOptions>, None));
-    }
-
     /// Removes older images of the same name. One that is in use stays, and so does one that was made lately: another branch of
     /// the same tree may need it.
     pub fn remove_older(&self, engine: &Engine) -> Result<()> {

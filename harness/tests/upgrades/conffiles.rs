@@ -1,4 +1,4 @@
-//! Stories of conffiles, and of packages that would like to ask.
+//! Scenarios of conffiles, and of packages that would like to ask.
 
 use std::fmt::Write as _;
 
@@ -10,29 +10,21 @@ use harness::packages::package::Package;
 use harness::packages::release::Release;
 use serde_json::Value;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "conffiles_replaced",
-        promise: "Whatever the admin did to a conffile, the upgrade asks nothing, loses nothing, and tells before and after what \
-                  becomes of it.",
-        tell: conffiles_replaced,
-        has_snapshot: true,
-    },
-    Story {
-        name: "conffiles_kept",
-        promise: "An admin who says so in the settings keeps every conffile as it is, and finds the package's beside it.",
-        tell: conffiles_kept,
-        has_snapshot: true,
-    },
-    Story {
-        name: "nobody_is_asked",
-        promise: "A package that asks by debconf, on its stdin or at the terminal gets no answer, and keeps nobody waiting.",
-        tell: nobody_is_asked,
-        has_snapshot: false,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        conffiles_replaced,
+        "By default the upgrade replaces edited conffiles without a question, keeps the admin's version, and reports each of them before and after."
+    ),
+    compared!(
+        conffiles_kept,
+        "With the setting for it the upgrade keeps edited conffiles and saves the package's version beside them."
+    ),
+    checked!(
+        packages_cannot_ask,
+        "A package that asks through debconf, stdin or the terminal gets no answer and does not block the upgrade."
+    ),
 ];
 
 /// The files of a package with a conffile of every kind, by what the admin does to them. `dropped` ones are not in the new
@@ -138,26 +130,25 @@ fn told(world: &World, screen: &str, report: &Value) -> Result<String> {
     Ok(shown)
 }
 
-fn conffiles_replaced(debian: Debian) -> Result<Option<String>> {
+fn conffiles_replaced(debian: Debian) -> Result<String> {
     let world = edited_machine(debian)?;
-    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
     let history = world.upgrade(&["history", "--json"]).run()?;
     let reports: Value = serde_json::from_str(&history.screen).context("the history is no JSON")?;
-    told(&world, &transcript.screen, &reports[0]).map(Some)
+    told(&world, &transcript.screen, &reports[0])
 }
 
-fn conffiles_kept(debian: Debian) -> Result<Option<String>> {
+fn conffiles_kept(debian: Debian) -> Result<String> {
     let world = edited_machine(debian)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", b"conffiles = \"keep\"\n", 0o644)?;
     // A program reads the report, and a person may read what goes to stderr.
     let report = world.machine.sh("xivo-upgrade --yes --json 2>/root/screen")?;
     let report: Value = serde_json::from_str(&report).context("the report is no JSON")?;
     ensure!(report["exit_code"] == 0, "{report}");
-    told(&world, &world.machine.sh("cat /root/screen")?, &report).map(Some)
+    told(&world, &world.machine.sh("cat /root/screen")?, &report)
 }
 
-fn nobody_is_asked(debian: Debian) -> Result<Option<String>> {
+fn packages_cannot_ask(debian: Debian) -> Result<()> {
     let mut world = upgradable(debian)?;
     let mut curious = Package::new("xivo-curious", "1.0");
     world.publish([&curious])?;
@@ -186,10 +177,9 @@ fn nobody_is_asked(debian: Debian) -> Result<Option<String>> {
     );
     world.publish([&curious])?;
     // Somebody is there who could be asked, and would rather be asked by debconf in a dialog.
-    let transcript = world.upgrade(&[]).env("DEBIAN_FRONTEND", "dialog").answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&[]).env("DEBIAN_FRONTEND", "dialog").answer("[Y/n] ", "y\n").exits(0)?;
     ensure!(!transcript.screen.contains("colour"), "somebody was asked: {transcript}");
     let answers = world.machine.sh("cat /root/answers")?;
     ensure!(answers == "stdin nothing\nterminal not there\ncolour grey\n", "the answers are:\n{answers}");
-    Ok(None)
+    Ok(())
 }

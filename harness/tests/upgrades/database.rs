@@ -1,4 +1,4 @@
-//! Stories of products with a database.
+//! Scenarios of products with a database.
 
 use std::fmt::Write as _;
 
@@ -11,50 +11,31 @@ use harness::machines::world::World;
 use harness::packages::package::Package;
 use harness::packages::shipped::definition::{PRODUCT, with_definition};
 
-use crate::story::Story;
-use crate::way_back::undo_nothing;
+use crate::rollback::undo_nothing;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "database",
-        promise: "An upgrade brings the database to the schema of its release, data and ownership intact, and a dump of what was \
-                  before can be restored.",
-        tell: database,
-        has_snapshot: true,
-    },
-    Story {
-        name: "failing_migration",
-        promise: "Of a migration that fails in the middle nothing stays, what was applied before it does, and the next run goes \
-                  on from there.",
-        tell: failing_migration,
-        has_snapshot: true,
-    },
-    Story {
-        name: "undone_migration",
-        promise: "A migration that fails is undone with all that came before it: the database is what it was, with its owner, its rights and \
-                  its settings, and so are the packages; and what it was last is not lost.",
-        tell: undone_migration,
-        has_snapshot: true,
-    },
-    Story {
-        name: "locked_migration",
-        promise: "A migration that waits behind somebody who uses the table ends by itself.",
-        tell: locked_migration,
-        has_snapshot: true,
-    },
-    Story {
-        name: "unfit_database",
-        promise: "A database that cannot be migrated is told with the reason before anything is changed.",
-        tell: unfit_database,
-        has_snapshot: true,
-    },
-    Story {
-        name: "own_migration_command",
-        promise: "A product's own migration command runs after the packages that bring it, and again in the next run if it failed.",
-        tell: own_migration_command,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        database,
+        "An upgrade migrates the database to the schema of its release, with data and ownership intact, and the dump from before can be restored."
+    ),
+    compared!(
+        failing_migration,
+        "A migration that fails leaves nothing behind, earlier ones stay applied, and the next run continues from there."
+    ),
+    compared!(
+        rolled_back_migration,
+        "When a migration fails, packages and services are rolled back, and the database has its old content, owner, privileges and settings."
+    ),
+    compared!(locked_migration, "A migration that waits for a table lock of another session ends after its timeout."),
+    compared!(
+        unfit_database,
+        "Preflight reports a database that cannot be migrated, with the reason, before anything is changed."
+    ),
+    compared!(
+        own_migration_command,
+        "A product's own migration command runs after the packages that bring it, and again in the next run if it failed."
+    ),
 ];
 
 /// A product that is nothing but its database, of which there is more to say.
@@ -105,7 +86,7 @@ systemd-run --quiet sh -c 'until tail -1 /var/log/xivo-upgrade.log | grep "step 
     rm /root/down; systemctl start postgresql'
 "#;
 
-fn database(debian: Debian) -> Result<Option<String>> {
+fn database(debian: Debian) -> Result<String> {
     let mut yesterday = upgrader("", &[FIRST])?;
     OLD_UPGRADER.clone_into(&mut yesterday.version);
     let mut world = exchange(debian, &yesterday)?;
@@ -123,8 +104,7 @@ fn database(debian: Debian) -> Result<Option<String>> {
     let mut xivo = Package::new("xivo", "1.2");
     xivo.scripts.insert("postinst".to_owned(), GOES_DOWN.to_owned());
     world.publish([&xivo, &upgrader("", &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
-    let second = world.upgrade(&["--yes"]).run()?;
-    ensure!(second.exit == 0, "{second}");
+    let second = world.upgrade(&["--yes"]).exits(0)?;
     world.machine.sh("test ! -e /root/down")?;
     ensure!(migrations(&world.machine)? == "001-agents\n002-agents-from-calls\n010-answered\n", "{second}");
     let counted =
@@ -152,10 +132,10 @@ fn database(debian: Debian) -> Result<Option<String>> {
 
     let third = world.upgrade(&["--yes"]).run()?;
     ensure!(third.exit == 0 && third.screen.contains("Nothing to upgrade"), "{third}");
-    Ok(Some(format!("{}\n{}", world.redacted(&first.to_string()), world.redacted(&second.to_string()))))
+    Ok(format!("{}\n{}", world.redacted(&first.to_string()), world.redacted(&second.to_string())))
 }
 
-fn failing_migration(debian: Debian) -> Result<Option<String>> {
+fn failing_migration(debian: Debian) -> Result<String> {
     let bad = (
         "002-bad.sql",
         "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
@@ -163,8 +143,7 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
     let world = exchange(debian, &upgrader("", &[FIRST, bad])?)?;
     undo_nothing(&world)?;
     let marks = &format!("cat {HOOK_MARKS}");
-    let failed = world.upgrade(&["--yes"]).run()?;
-    ensure!(failed.exit == 5, "{failed}");
+    let failed = world.upgrade(&["--yes"]).exits(5)?;
     ensure!(migrations(&world.machine)? == "001-agents\n", "{failed}");
     let left = ask(
         &world.machine,
@@ -187,14 +166,14 @@ fn failing_migration(debian: Debian) -> Result<Option<String>> {
     ensure!(again.exit == 0 && migrations(&world.machine)? == "001-agents\n002-bad\n", "{again}");
     ensure!(ask(&world.machine, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{again}");
     ensure!(world.machine.sh(marks)?.contains("post-upgrade"), "no hook ran: {again}");
-    Ok(Some(format!(
+    Ok(format!(
         "{}\nmended and started again:\n{}",
         world.redacted(&failed.to_string()),
         world.redacted(&again.to_string())
-    )))
+    ))
 }
 
-fn undone_migration(debian: Debian) -> Result<Option<String>> {
+fn rolled_back_migration(debian: Debian) -> Result<String> {
     let bad = ("002-bad.sql", "INSERT INTO agents VALUES ('a'), ('a');\n");
     let world = exchange(debian, &upgrader("", &[FIRST, bad])?)?;
     // Somebody who is connected all the time, as a product's services are.
@@ -204,8 +183,7 @@ fn undone_migration(debian: Debian) -> Result<Option<String>> {
          systemd-run --quiet --unit=reader --property=Restart=always runuser -u postgres -- psql --dbname=asterisk --command='SELECT pg_sleep(600)'",
     )?;
     let before = portrait(&world.machine)?;
-    let undone = world.upgrade(&["--yes"]).run()?;
-    ensure!(undone.exit == 4, "{undone}");
+    let undone = world.upgrade(&["--yes"]).exits(4)?;
     ensure!(portrait(&world.machine)? == before, "{before}\nbecame\n{}\n{undone}", portrait(&world.machine)?);
     ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.0", "{undone}");
     ensure!(!world.machine.sh(&format!("cat {HOOK_MARKS}"))?.contains("post-upgrade"), "{undone}");
@@ -217,10 +195,10 @@ fn undone_migration(debian: Debian) -> Result<Option<String>> {
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.exit == 0 && migrations(&world.machine)? == "001-agents\n002-bad\n", "{again}");
     let (_, end) = undone.screen.split_once("Upgrading packages\n").unwrap_or_default();
-    Ok(Some(world.redacted(&Transcript { screen: format!("…\n{end}"), ..undone }.to_string())))
+    Ok(world.redacted(&Transcript { screen: format!("…\n{end}"), ..undone }.to_string()))
 }
 
-fn locked_migration(debian: Debian) -> Result<Option<String>> {
+fn locked_migration(debian: Debian) -> Result<String> {
     let world = exchange(debian, &upgrader("", &[THIRD])?)?;
     undo_nothing(&world)?;
     // Somebody forgot to end a transaction that has read from the table.
@@ -230,8 +208,7 @@ fn locked_migration(debian: Debian) -> Result<Option<String>> {
         until runuser -u postgres -- psql -XAtc \"SELECT 1 FROM pg_locks WHERE relation = 'calls'::regclass\" asterisk | grep 1
         do sleep 0.1; done",
     )?;
-    let waited = world.upgrade(&["--yes"]).run()?;
-    ensure!(waited.exit == 5, "{waited}");
+    let waited = world.upgrade(&["--yes"]).exits(5)?;
     let columns = "SELECT count(*) FROM pg_attribute WHERE attrelid = 'calls'::regclass AND attname = 'answered'";
     ensure!(ask(&world.machine, "asterisk", columns)? == "0\n", "{waited}");
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
@@ -241,10 +218,10 @@ fn locked_migration(debian: Debian) -> Result<Option<String>> {
     ensure!(again.exit == 0 && migrations(&world.machine)? == "010-answered\n", "{again}");
     let (_, end) = waited.screen.split_once("Upgrading packages\n").unwrap_or_default();
     ensure!(!end.is_empty(), "{waited}");
-    Ok(Some(world.redacted(&Transcript { screen: format!("…\n{end}"), ..waited }.to_string())))
+    Ok(world.redacted(&Transcript { screen: format!("…\n{end}"), ..waited }.to_string()))
 }
 
-fn unfit_database(debian: Debian) -> Result<Option<String>> {
+fn unfit_database(debian: Debian) -> Result<String> {
     let world = exchange(debian, &upgrader("", &[FIRST])?)?;
     world.machine.sh("apt-mark hold xivo >/dev/null")?;
     let first = world.upgrade(&["--yes"]).run()?;
@@ -315,7 +292,7 @@ fn unfit_database(debian: Debian) -> Result<Option<String>> {
     let standby = world.upgrade(&["--yes"]).run()?;
     ensure!(standby.exit == 0 && migrations(&world.machine)? == "001-agents\n", "{standby}");
     writeln!(story, "the server is a standby:\n{}", world.redacted(&standby.to_string()))?;
-    Ok(Some(story))
+    Ok(story)
 }
 
 /// A product's own command: each migration is a directory entry until it is done.
@@ -332,7 +309,7 @@ upgrade)
 esac
 "#;
 
-fn own_migration_command(debian: Debian) -> Result<Option<String>> {
+fn own_migration_command(debian: Debian) -> Result<String> {
     let command = "migrate = [\"xivo-dbms\", \"upgrade\"]\n";
     let asked = format!("{command}pending = [\"xivo-dbms\", \"pending\"]\n");
     let mut world = exchange(debian, &upgrader(&asked, &[])?)?;
@@ -344,8 +321,7 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
             .fold(package, |package, (name, sql)| package.file(&format!("/usr/share/xivo-dbms/{name}"), *sql, 0o644))
     };
     world.publish([&release("1.2", &[("agents", FIRST.1), ("more", SECOND.1)])])?;
-    let first = world.upgrade(&["--yes"]).run()?;
-    ensure!(first.exit == 0, "{first}");
+    let first = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(ask(&world.machine, "asterisk", "SELECT count(*) FROM agents")? == "1000\n", "{first}");
     world.machine.sh(&format!("test $(ls {DUMPS} | wc -l) = 1"))?;
     let nothing = world.upgrade(&["--yes"]).run()?;
@@ -354,14 +330,12 @@ fn own_migration_command(debian: Debian) -> Result<Option<String>> {
     // A command that cannot say what it has to do runs after each change of packages, until it succeeds.
     world.machine.write(PRODUCT, definition(command).as_bytes(), 0o644)?;
     world.publish([&release("1.3", &[("bad", "SELECT nothing;\n")])])?;
-    let failed = world.upgrade(&["--yes"]).run()?;
-    ensure!(failed.exit == 5, "{failed}");
+    let failed = world.upgrade(&["--yes"]).exits(5)?;
     world.machine.write("/usr/share/xivo-dbms/bad", THIRD.1.as_bytes(), 0o644)?;
-    let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0, "{again}");
+    let again = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(ask(&world.machine, "asterisk", "SELECT sum(answered) FROM calls")? == "1000\n", "{again}");
     let nothing = world.upgrade(&["--yes"]).run()?;
     ensure!(nothing.screen.contains("Nothing to upgrade"), "{nothing}");
     let [first, failed, again] = [first, failed, again].map(|transcript| world.redacted(&transcript.to_string()));
-    Ok(Some(format!("{first}\nit fails:\n{failed}\nmended and started again:\n{again}")))
+    Ok(format!("{first}\nit fails:\n{failed}\nmended and started again:\n{again}"))
 }

@@ -6,16 +6,14 @@ use harness::machines::engine::Engine;
 use harness::machines::image::Debian;
 use harness::machines::machine::{Machine, Storage};
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked};
 
-pub(crate) const STORIES: &[Story] = &[Story {
-    name: "boots_from_each_filesystem",
-    promise: "A machine boots from ext4, XFS and btrfs, and from what was captured of its disk.",
-    tell: boots_from_each_filesystem,
-    has_snapshot: false,
-}];
+pub(crate) const SCENARIOS: &[Scenario] = &[checked!(
+    boots_from_each_filesystem,
+    "A machine boots from ext4, XFS and btrfs, and from what was captured of its disk."
+)];
 
-fn boots_from_each_filesystem(debian: Debian) -> Result<Option<String>> {
+fn boots_from_each_filesystem(debian: Debian) -> Result<()> {
     let engine = Engine::connect()?;
     for filesystem in Filesystem::ALL {
         let machine = Machine::boot_on(Storage::Disk(filesystem), &engine, &debian.machine())?;
@@ -31,5 +29,5 @@ fn boots_from_each_filesystem(debian: Debian) -> Result<Option<String>> {
         ensure!(after.sh("cat /etc/durable")? == "synced\n");
         ensure!(after.sh("test ! -s /etc/lost; cat /proc/sys/kernel/random/boot_id")? != boot);
     }
-    Ok(None)
+    Ok(())
 }

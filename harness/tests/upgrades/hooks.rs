@@ -1,4 +1,4 @@
-//! Stories of hooks: in order, in their own world, and up to no good.
+//! Scenarios of hooks: in order, in their own world, and up to no good.
 
 use std::fmt::Write as _;
 
@@ -10,24 +10,17 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "hooks_of_all_kinds",
-        promise: "Hooks run in their order in an environment that is always the same; what is no hook is skipped and said; none \
-                  can ask anybody, keep a run waiting with what it leaves behind, or fill the disk with what it prints.",
-        tell: hooks_of_all_kinds,
-        has_snapshot: true,
-    },
-    Story {
-        name: "hooks_that_misbehave",
-        promise: "A hook that hangs is ended with all its processes, one that prints rubbish spoils neither screen nor log, and \
-                  the others and the services have their turn all the same.",
-        tell: hooks_that_misbehave,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        hooks_of_all_kinds,
+        "Hooks run in order in a fixed environment; files that are no hooks are skipped and named; no hook can ask a question or block the run with a background process."
+    ),
+    compared!(
+        faulty_hooks,
+        "A hook that hangs is killed with all its processes, binary output corrupts neither screen nor log, and the other hooks and the restarts follow."
+    ),
 ];
 
 /// Where the shipped hooks are, and the admin's own.
@@ -44,7 +37,7 @@ fn from_the_hooks(screen: &str) -> Result<String> {
     Ok(format!("Running pre-upgrade hooks\n{end}"))
 }
 
-fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
+fn hooks_of_all_kinds(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let pre = |name: &str| format!("{SHIPPED}/pre-upgrade.d/{name}");
     let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
@@ -64,8 +57,7 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
 
     let mark = Mark::set(&world.machine)?;
     let transcript =
-        world.upgrade(&[]).env("SECRET", "sesame").env("PERL5LIB", "/root").answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+        world.upgrade(&[]).env("SECRET", "sesame").env("PERL5LIB", "/root").answer("[Y/n] ", "y\n").exits(0)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let curious = world.machine.sh("cat /root/curious")?;
     ensure!(curious == "0\nno terminal\n", "it got hold of something:\n{curious}");
@@ -92,10 +84,10 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<Option<String>> {
     let mut shown = from_the_hooks(&transcript.screen)?;
     writeln!(shown, "\n{happened}\nThe environment of a hook:")?;
     shown.push_str(&environment);
-    Ok(Some(shown))
+    Ok(shown)
 }
 
-fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
+fn faulty_hooks(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     world.machine.write(&format!("{LOCAL}/config.toml"), b"[time-limits]\nhook = \"2s\"\n", 0o644)?;
     let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
@@ -109,8 +101,7 @@ fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
         "printf '\\033[2J\\033[31mred\\033[0m \\007bell\\r\\n\\000\\377\\376 binary \\033]0;title\\007\\n'\nexit 3";
     hook(&world, &post("13-rubbish"), rubbish)?;
     let mark = Mark::set(&world.machine)?;
-    let transcript = world.upgrade(&["--yes"]).at_terminal().run()?;
-    ensure!(transcript.exit == 6, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).at_terminal().exits(6)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
     let left = world
@@ -124,5 +115,5 @@ fn hooks_that_misbehave(debian: Debian) -> Result<Option<String>> {
         .sh("iconv -f UTF-8 -t UTF-8 /var/log/xivo-upgrade.log >/dev/null; test ! -e /usr/sbin/policy-rc.d")?;
     let log = world.machine.sh("sed -n 's/^[^ ]* 13-rubbish: /  /p' /var/log/xivo-upgrade.log")?;
     let screen = from_the_hooks(&transcript.screen)?;
-    Ok(Some(format!("{screen}\nWhat the log has of 13-rubbish:\n{log}\n{happened}")))
+    Ok(format!("{screen}\nWhat the log has of 13-rubbish:\n{log}\n{happened}"))
 }

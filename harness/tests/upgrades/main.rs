@@ -1,65 +1,65 @@
-//! Upgrades of real machines. Each story runs on every Debian release, as one test named after both.
+//! Upgrades of machines. Each scenario is one test for each release of Debian.
 
-mod aftermath;
-mod attended;
-mod changed;
 mod conffiles;
-mod cut_short;
 mod database;
+mod detached;
 mod disks;
-mod field_notes;
-mod honest;
 mod hooks;
+mod interrupted;
+mod known_failures;
+mod machines;
+mod nothing_changed;
 mod other_product;
 mod package;
 mod pair;
 mod preflight;
 mod provd;
 mod releases;
+mod reports;
 mod repository;
 mod restarts;
+mod rollback;
+mod scenario;
 mod screens;
-mod story;
 mod terminal;
-mod unchanged;
+mod upgrade;
 mod validated;
-mod way_back;
 
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let stories: Vec<_> = [
-        aftermath::STORIES,
-        attended::STORIES,
-        changed::STORIES,
-        cut_short::STORIES,
-        conffiles::STORIES,
-        database::STORIES,
-        disks::STORIES,
-        field_notes::STORIES,
-        honest::STORIES,
-        hooks::STORIES,
-        other_product::STORIES,
-        package::STORIES,
-        pair::STORIES,
-        preflight::STORIES,
-        provd::STORIES,
-        releases::STORIES,
-        repository::STORIES,
-        restarts::STORIES,
-        screens::STORIES,
-        terminal::STORIES,
-        unchanged::STORIES,
-        validated::STORIES,
-        way_back::STORIES,
+    let scenarios: Vec<_> = [
+        conffiles::SCENARIOS,
+        database::SCENARIOS,
+        detached::SCENARIOS,
+        disks::SCENARIOS,
+        hooks::SCENARIOS,
+        interrupted::SCENARIOS,
+        known_failures::SCENARIOS,
+        machines::SCENARIOS,
+        nothing_changed::SCENARIOS,
+        other_product::SCENARIOS,
+        package::SCENARIOS,
+        pair::SCENARIOS,
+        preflight::SCENARIOS,
+        provd::SCENARIOS,
+        releases::SCENARIOS,
+        reports::SCENARIOS,
+        repository::SCENARIOS,
+        restarts::SCENARIOS,
+        rollback::SCENARIOS,
+        screens::SCENARIOS,
+        terminal::SCENARIOS,
+        upgrade::SCENARIOS,
+        validated::SCENARIOS,
     ]
     .concat();
-    let mut trials: Vec<Trial> = stories.iter().flat_map(story::trials).collect();
-    let unknown = story::ON_ALL.iter().find(|name| !stories.iter().any(|story| story.name == **name));
-    assert!(unknown.is_none(), "there is no story {unknown:?}");
-    let known = stories.clone();
-    trials.push(Trial::test("field_notes_are_answered", move || field_notes::field_notes_are_answered(&known)));
-    trials.push(Trial::test("no_stale_snapshot", move || story::no_stale_snapshot(&stories)));
+    let mut trials: Vec<Trial> = scenarios.iter().flat_map(scenario::trials).collect();
+    let unknown = scenario::ON_ALL.iter().find(|name| !scenarios.iter().any(|scenario| scenario.name == **name));
+    assert!(unknown.is_none(), "there is no scenario {unknown:?}");
+    let known = scenarios.clone();
+    trials.push(Trial::test("known_failures_are_tested", move || known_failures::known_failures_are_tested(&known)));
+    trials.push(Trial::test("no_stale_snapshot", move || scenario::no_stale_snapshot(&scenarios)));
     libtest_mimic::run(&arguments, trials).exit();
 }

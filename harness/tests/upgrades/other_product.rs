@@ -1,4 +1,4 @@
-//! Stories of another product than XiVO.
+//! Scenarios of another product than XiVO.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
@@ -8,35 +8,25 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::{ACME, VERSION, XIVO};
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "other_product",
-        promise: "A vendor of another appliance ships a product.toml and hooks, no code: the same programs upgrade it, in its \
-                  name only.",
-        tell: other_product,
-        has_snapshot: true,
-    },
-    Story {
-        name: "two_products",
-        promise: "Upgraders of two products live on one machine, and neither touches the other's files.",
-        tell: two_products,
-        has_snapshot: false,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        other_product,
+        "A vendor of another product ships a product.toml and hooks and no code: the same programs upgrade it under its name."
+    ),
+    checked!(two_products, "Upgraders of two products work on one machine, and neither touches the other's files."),
 ];
 
 /// The services of the other product, in the order of its product.toml.
 const SERVICES: [&str; 3] = ["acme-store", "acme-core", "acme-portal"];
 
-fn other_product(debian: Debian) -> Result<Option<String>> {
+fn other_product(debian: Debian) -> Result<String> {
     let mut world = at_release_of(&ACME, debian, "2025.4", &old_upgrader_of(&ACME)?)?;
     let upgrader = upgrader_of(&ACME)?;
     world.publish(Release::of(&ACME, "2025.10")?.packages.iter().chain([&upgrader]))?;
     let mark = Mark::set(&world.machine)?;
-    let transcript = world.machine.command(&["acme-upgrade"]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.machine.command(&["acme-upgrade"]).answer("[Y/n] ", "y\n").exits(0)?;
 
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
@@ -57,10 +47,10 @@ fn other_product(debian: Debian) -> Result<Option<String>> {
     let paths = world.machine.sh("{ find / -xdev -iname '*xivo*'; find /run /tmp -iname '*xivo*'; } \
          | sed '/^.etc.apt.sources.list.d.xivo.sources$/d; /^.usr.share.keyrings.xivo.pgp$/d'")?;
     ensure!(paths.is_empty(), "somebody else's product has files here:\n{paths}");
-    Ok(Some(format!("{transcript}\n{happened}")))
+    Ok(format!("{transcript}\n{happened}"))
 }
 
-fn two_products(debian: Debian) -> Result<Option<String>> {
+fn two_products(debian: Debian) -> Result<()> {
     let ours = product_machine::upgrader()?;
     let mut world = product_machine::upgradable_with(debian, &ours, &ours)?;
     // The same disk, and with it the files of the one, before and after the other came.
@@ -89,11 +79,10 @@ fn two_products(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("apt-get -qq -y purge acme-upgrade >/dev/null; test ! -e /etc/logrotate.d/acme-upgrade")?;
     ensure!(world.machine.sh(files)? == before, "files of the other product changed");
     world.machine.sh("apt-mark unhold $(apt-mark showhold) >/dev/null")?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    world.upgrade(&["--yes"]).exits(0)?;
     let state = SystemState::of(&world.machine, &services)?;
     ensure!(state.packages["xivo"] == "1.2.2" && state.packages["acme"] == "2025.10", "{state:?}");
     let acme = state.services.get("acme-core").context("it is gone")?;
     ensure!(acme.state == "active", "{acme:?}");
-    Ok(None)
+    Ok(())
 }

@@ -1,28 +1,17 @@
-//! Stories of what the package brings beside the programs.
+//! Scenarios of what the package brings beside the programs.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "log_is_rotated",
-        promise: "The log does not grow for ever: logrotate puts it away, and the next upgrade writes to a new one.",
-        tell: log_is_rotated,
-        has_snapshot: false,
-    },
-    Story {
-        name: "options_are_completed",
-        promise: "Tab after xivo-upgrade shows its options.",
-        tell: options_are_completed,
-        has_snapshot: false,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    checked!(log_is_rotated, "logrotate rotates the log, and the next upgrade writes to a new one."),
+    checked!(options_are_completed, "Tab after xivo-upgrade completes its options."),
 ];
 
-fn log_is_rotated(debian: Debian) -> Result<Option<String>> {
+fn log_is_rotated(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let machine = &world.machine;
     machine.install_from_debian(&["logrotate"])?;
@@ -34,16 +23,15 @@ fn log_is_rotated(debian: Debian) -> Result<Option<String>> {
     ensure!(!said.contains("error"), "{said}");
     machine.sh("grep dry-run /var/log/xivo-upgrade.log.1")?;
 
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    world.upgrade(&["--yes"]).exits(0)?;
     let log = machine.sh("cat /var/log/xivo-upgrade.log")?;
     ensure!(log.contains("\"--yes\"") && !log.contains("dry-run"), "{log}");
     machine.sh("logrotate --force /etc/logrotate.conf && zcat /var/log/xivo-upgrade.log.2.gz | grep dry-run")?;
     machine.sh("grep -e --yes /var/log/xivo-upgrade.log.1")?;
-    Ok(None)
+    Ok(())
 }
 
-fn options_are_completed(debian: Debian) -> Result<Option<String>> {
+fn options_are_completed(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     // What bash does when somebody presses Tab after `xivo-upgrade --d`.
     let script = "source /usr/share/bash-completion/completions/xivo-upgrade
@@ -53,5 +41,5 @@ fn options_are_completed(debian: Debian) -> Result<Option<String>> {
                   echo ${COMPREPLY[*]}";
     let transcript = world.machine.command(&["bash", "-c", script]).run()?;
     ensure!(transcript.exit == 0 && transcript.screen == "--download-only --dry-run\n", "{transcript}");
-    Ok(None)
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Stories of two machines, one of which takes over when the other fails.
+//! Scenarios of two machines, one of which takes over when the other fails.
 
 use std::net::IpAddr;
 
@@ -11,42 +11,30 @@ use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
 use harness::packages::shipped::definition::PRODUCT;
 
-use crate::attended::{wait_until, while_running};
-use crate::story::Story;
+use crate::detached::{wait_until, while_running};
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "pair_in_order",
-        promise: "The active node of a pair is not upgraded before the passive one; each says what it is, what the other one runs, and what \
-                  comes next, and hooks are told.",
-        tell: pair_in_order,
-        has_snapshot: true,
-    },
-    Story {
-        name: "pair_out_of_order",
-        promise: "Whoever says so upgrades the active node first; a passive one that is ahead goes no further until the active one has followed.",
-        tell: pair_out_of_order,
-        has_snapshot: true,
-    },
-    Story {
-        name: "pair_with_one_node_down",
-        promise: "A passive node is upgraded while the active one is down, and an active one only if somebody says so.",
-        tell: pair_with_one_node_down,
-        has_snapshot: true,
-    },
-    Story {
-        name: "pair_cut_in_the_middle",
-        promise: "A passive node that loses the active one in the middle of its upgrade, and takes over, completes it and says so.",
-        tell: pair_cut_in_the_middle,
-        has_snapshot: true,
-    },
-    Story {
-        name: "pair_without_an_answer",
-        promise: "Nobody who cannot say what a node is begins an upgrade; one that was cut short is completed all the same.",
-        tell: pair_without_an_answer,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        pair_in_order,
+        "The active node of a pair is not upgraded before the passive one; each shows its role, the other's version and the next step, and hooks learn the role."
+    ),
+    compared!(
+        pair_out_of_order,
+        "With --ignore-peer the active node is upgraded first; a passive node that is ahead upgrades no further until the active one has followed."
+    ),
+    compared!(
+        pair_with_one_node_down,
+        "A passive node is upgraded while the active one is down; an active one needs --ignore-peer for that."
+    ),
+    compared!(
+        pair_failover_during_an_upgrade,
+        "A passive node that takes over in the middle of its upgrade completes it and reports the changed role."
+    ),
+    compared!(
+        pair_role_unknown,
+        "No upgrade begins on a node whose role is unknown; an interrupted one is completed all the same."
+    ),
 ];
 
 /// What the vendor says of the pair.
@@ -123,7 +111,7 @@ fn version(world: &World) -> Result<String> {
     world.machine.sh("dpkg-query --show --showformat '${Version}' xivo")
 }
 
-fn pair_in_order(debian: Debian) -> Result<Option<String>> {
+fn pair_in_order(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
     let too_early = active.upgrade(&["--yes"]).run()?;
     ensure!(too_early.exit == 1 && version(&active)? == "1.2.1", "{too_early}");
@@ -144,15 +132,15 @@ fn pair_in_order(debian: Debian) -> Result<Option<String>> {
     let report: serde_json::Value = serde_json::from_str(&report.screen)?;
     let node = serde_json::json!({"role": "passive", "peer_version": "1.2.2"});
     ensure!(report["node"] == node && report["last_run"]["plan"]["node"]["role"] == "passive", "{report:#}");
-    Ok(Some(together([
+    Ok(together([
         ("The active node, too early", &active, &too_early),
         ("The passive node", &passive, &first),
         ("The active node", &active, &status),
         ("The active node", &active, &then),
-    ])))
+    ]))
 }
 
-fn pair_out_of_order(debian: Debian) -> Result<Option<String>> {
+fn pair_out_of_order(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
     let first = active.upgrade(&["--yes", "--ignore-peer"]).run()?;
     ensure!(first.exit == 0 && version(&active)? == "1.2.2", "{first}");
@@ -165,14 +153,14 @@ fn pair_out_of_order(debian: Debian) -> Result<Option<String>> {
     passive.publish(&harness::packages::release::Release::named("1.2.3")?.packages)?;
     let too_far = passive.upgrade(&["--yes"]).run()?;
     ensure!(too_far.exit == 1 && version(&passive)? == "1.2.2", "{too_far}");
-    Ok(Some(together([
+    Ok(together([
         ("The active node", &active, &first),
         ("The passive node", &passive, &then),
         ("The passive node, too far", &passive, &too_far),
-    ])))
+    ]))
 }
 
-fn pair_with_one_node_down(debian: Debian) -> Result<Option<String>> {
+fn pair_with_one_node_down(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
     active.machine.cut_the_power()?;
     let alone = passive.upgrade(&["--yes"]).run()?;
@@ -184,13 +172,13 @@ fn pair_with_one_node_down(debian: Debian) -> Result<Option<String>> {
     ensure!(refused.exit == 1 && version(&passive.active)? == "1.2.1", "{refused}");
     let all_the_same = passive.active.upgrade(&["--yes", "--ignore-peer"]).run()?;
     ensure!(all_the_same.exit == 0 && version(&passive.active)? == "1.2.2", "{all_the_same}");
-    Ok(Some(together([
+    Ok(together([
         ("The passive node, the active one being down", &active, &alone),
         ("The active node, the passive one being down", &passive.active, &refused),
-    ])))
+    ]))
 }
 
-fn pair_cut_in_the_middle(debian: Debian) -> Result<Option<String>> {
+fn pair_failover_during_an_upgrade(debian: Debian) -> Result<String> {
     let Pair { link, passive, active } = Pair::boot(debian)?;
     let wait = "#!/bin/sh\ntouch /root/waiting\nuntil test -e /root/go-on; do sleep 0.05; done\n";
     passive.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", wait.as_bytes(), 0o755)?;
@@ -206,13 +194,10 @@ fn pair_cut_in_the_middle(debian: Debian) -> Result<Option<String>> {
     ensure!(cut.exit == 6 && version(&passive)? == "1.2.2", "{cut}");
     let refused = active.upgrade(&["--yes"]).run()?;
     ensure!(refused.exit == 1 && version(&active)? == "1.2.1", "{refused}");
-    Ok(Some(together([
-        ("The passive node", &passive, &cut),
-        ("The active node, when the link is cut", &active, &refused),
-    ])))
+    Ok(together([("The passive node", &passive, &cut), ("The active node, when the link is cut", &active, &refused)]))
 }
 
-fn pair_without_an_answer(debian: Debian) -> Result<Option<String>> {
+fn pair_role_unknown(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     // What answers as the other node is this one.
     make_node(&world, "passive", IpAddr::from([127, 0, 0, 1]))?;
@@ -222,14 +207,10 @@ fn pair_without_an_answer(debian: Debian) -> Result<Option<String>> {
     ensure!(refused.exit == 1 && version(&world)? == "1.2.1", "{refused}");
     world.machine.sh(speak)?;
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-kill", KILL.as_bytes(), 0o755)?;
-    let killed = world.upgrade(&["--yes"]).run()?;
-    ensure!(killed.exit == 5, "{killed}");
+    world.upgrade(&["--yes"]).exits(5)?;
     world.machine.sh(mute)?;
     let completed = world.upgrade(&["--yes"]).run()?;
     ensure!(completed.exit == 6 && version(&world)? == "1.2.2", "{completed}");
     ensure!(world.machine.sh("cat /root/role")? == "passive\n", "a hook was told something else");
-    Ok(Some(together([
-        ("The node, before", &world, &refused),
-        ("The node, after it was cut short", &world, &completed),
-    ])))
+    Ok(together([("The node, before", &world, &refused), ("The node, after it was cut short", &world, &completed)]))
 }

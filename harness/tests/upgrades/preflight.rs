@@ -1,4 +1,4 @@
-//! Stories of what can be known to go wrong before anything is touched.
+//! Scenarios of what can be known to go wrong before anything is touched.
 
 use std::fmt::Write as _;
 use std::thread;
@@ -12,38 +12,26 @@ use harness::packages::package::Package;
 use harness::packages::server::fault::Fault;
 use harness::packages::shipped::SERVICES;
 
-use crate::story::Story;
-use crate::unchanged::unchanged;
+use crate::nothing_changed::unchanged;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "everything_wrong",
-        promise: "All that stands in the way of an upgrade is said at once, each with what to do; and once that is done, the \
-                  upgrade goes through.",
-        tell: everything_wrong,
-        has_snapshot: true,
-    },
-    Story {
-        name: "somebody_else_works",
-        promise: "Whoever holds dpkg's lock is named and waited for, with a countdown; and if it takes too long, nothing has \
-                  changed.",
-        tell: somebody_else_works,
-        has_snapshot: true,
-    },
-    Story {
-        name: "wrong_clock",
-        promise: "A clock that is wrong is said to be the likely reason when package sources seem to be of another time.",
-        tell: wrong_clock,
-        has_snapshot: true,
-    },
-    Story {
-        name: "broken_settings",
-        promise: "A setting that is wrong is one line with file, line and key; nothing is changed, and what it says to do is \
-                  enough.",
-        tell: broken_settings,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        all_preflight_findings,
+        "Preflight reports all problems at once, each with its remedy; with all remedies applied the upgrade succeeds."
+    ),
+    compared!(
+        dpkg_lock_held,
+        "The upgrader names the process that holds the dpkg lock and waits for it with a countdown; after the timeout nothing is changed."
+    ),
+    compared!(
+        wrong_clock,
+        "When package sources seem expired or not yet valid, the screen names a wrong clock as the likely cause."
+    ),
+    compared!(
+        broken_settings,
+        "A wrong setting is reported in one line with file, line and key; nothing is changed, and the remedy works."
+    ),
 ];
 
 const HOOKS: &str = "/etc/xivo-upgrade/pre-upgrade.d";
@@ -65,7 +53,7 @@ fn goes_through(world: &World, exit: i64) -> Result<String> {
     Ok(transcript.to_string())
 }
 
-fn everything_wrong(debian: Debian) -> Result<Option<String>> {
+fn all_preflight_findings(debian: Debian) -> Result<String> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     world.publish([&Package::new("xivo-legacy", "1.0").file("/usr/share/xivo-legacy/a", "a", 0o644)])?;
     world.install(&["xivo-legacy"])?;
@@ -98,7 +86,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
          systemctl daemon-reload; systemctl start monit
          systemctl mask --quiet xivo-agid; systemctl stop xivo-agid"
     ))?;
-    let mut shown = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    let mut shown = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
 
     // The admin does what was said. Of the notes it is enough to know.
@@ -117,7 +105,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
     ))?;
     // And the one source that counts is away.
     world.machine.sh("mv /etc/apt/sources.list.d/xivo.sources /root/")?;
-    let away = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    let away = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     world.machine.sh("mv /root/xivo.sources /etc/apt/sources.list.d/")?;
     let end = goes_through(&world, 0)?;
     let (_, end) = end.split_once("Restarting services\n").context("no restart")?;
@@ -125,7 +113,7 @@ fn everything_wrong(debian: Debian) -> Result<Option<String>> {
         shown,
         "\nEverything is mended, but the product's own source is away:\n{away}\nAnd when it is back:\n…{end}"
     )?;
-    Ok(Some(shown))
+    Ok(shown)
 }
 
 /// Lets somebody hold dpkg's lock until the unit is stopped; gives the number of its process.
@@ -139,14 +127,14 @@ pub(crate) fn hold_lock(world: &World) -> Result<String> {
     Ok(world.machine.sh("systemctl show --property=MainPID --value holder")?.trim().to_owned())
 }
 
-fn somebody_else_works(debian: Debian) -> Result<Option<String>> {
+fn dpkg_lock_held(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let settings = "/etc/xivo-upgrade/config.toml";
     let mut shown = String::new();
     // For too long.
     world.machine.write(settings, b"[time-limits]\nlock = \"3s\"\n", 0o644)?;
     let holder = hold_lock(&world)?;
-    let too_long = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    let too_long = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     writeln!(shown, "Somebody who does not end:\n{too_long}")?;
 
     // For a while, at a terminal: the countdown is overwritten.
@@ -182,20 +170,17 @@ fn somebody_else_works(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
     let (start, _) = upgrade.screen.split_once("\n\n").context("no plan")?;
     writeln!(shown, "Somebody who ends after a while:\n{}\n…", start.replace(&holder, "123"))?;
-    Ok(Some(shown))
+    Ok(shown)
 }
 
-fn wrong_clock(debian: Debian) -> Result<Option<String>> {
+fn wrong_clock(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let mut shown = String::new();
     for (what, fault) in [("A clock that is behind", Fault::NotYetValid), ("A clock that is ahead", Fault::Expired)] {
         world.misbehave(fault)?;
-        let mut said = String::new();
-        let screen = unchanged(&world, 1, || {
-            let transcript = world.upgrade(&["--yes"]).run()?;
-            said.clone_from(&transcript.screen);
-            Ok(transcript)
-        })?;
+        let mut said = Vec::new();
+        let screen = unchanged(&world, 1, world.upgrade(&["--yes"]).live(&mut said))?;
+        let said = String::from_utf8(said)?;
         let now = world.machine.sh("date -u +%Y-%m-%d")?;
         ensure!(said.contains(&format!("shows {}", now.trim())), "{said}");
         writeln!(shown, "{what}:\n{screen}")?;
@@ -210,10 +195,10 @@ fn wrong_clock(debian: Debian) -> Result<Option<String>> {
     world.behave()?;
     world.machine.sh("rm -r /var/lib/apt/lists/*")?;
     goes_through(&world, 0)?;
-    Ok(Some(shown))
+    Ok(shown)
 }
 
-fn broken_settings(debian: Debian) -> Result<Option<String>> {
+fn broken_settings(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let mut shown = String::new();
     for (what, settings) in [
@@ -223,15 +208,14 @@ fn broken_settings(debian: Debian) -> Result<Option<String>> {
         ("no TOML at all", "[time-limits]\nlock 2m\n"),
     ] {
         world.machine.write("/etc/xivo-upgrade/config.toml", settings.as_bytes(), 0o644)?;
-        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
         writeln!(shown, "{what}:\n{screen}")?;
         let (_, line) = screen.split_once("config.toml:").context("no line")?;
         let (line, _) = line.split_once(':').context("no line")?;
         ensure!(screen.contains("put a # in front of it"), "{screen}");
         world.machine.sh(&format!("sed -i '{line}s/^/#/' /etc/xivo-upgrade/config.toml"))?;
-        let mended = world.upgrade(&["--dry-run"]).run()?;
-        ensure!(mended.exit == 0, "{mended}");
+        world.upgrade(&["--dry-run"]).exits(0)?;
     }
     goes_through(&world, 0)?;
-    Ok(Some(shown))
+    Ok(shown)
 }

@@ -1,4 +1,4 @@
-//! Stories of XiVO's own hooks, on machines where services behave like the real ones.
+//! Scenarios of XiVO's own hooks, on machines where services behave like the real ones.
 
 use std::fmt::Write as _;
 
@@ -14,46 +14,32 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "exchange",
-        promise: "An exchange with a real database, a real web server, and a provd and an asterisk that behave like the real ones \
-                  is upgraded with its data; the phones know this node and its other one, and the next service waits for calls \
-                  to be possible.",
-        tell: an_exchange,
-        has_snapshot: true,
-    },
-    Story {
-        name: "hooks_run_twice",
-        promise: "Each of XiVO's own hooks does its work once: run again, it writes nothing, neither to provd nor to a file.",
-        tell: hooks_run_twice,
-        has_snapshot: true,
-    },
-    Story {
-        name: "many_devices",
-        promise: "However many devices there are, each gets its backup proxy and loses it, and none is written a second time.",
-        tell: many_devices,
-        has_snapshot: false,
-    },
-    Story {
-        name: "provd_in_trouble",
-        promise: "A provd that is stopped, fails, stalls or cuts its answers off keeps nobody waiting, leaves no configuration \
-                  half-written, and the admin is told which device it was.",
-        tell: provd_in_trouble,
-        has_snapshot: true,
-    },
-    Story {
-        name: "hooks_of_other_nodes",
-        promise: "On the passive node of a pair, and where provd is switched off, the hooks have nothing to do and are no failure.",
-        tell: hooks_of_other_nodes,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        exchange,
+        "A machine with the real database and web server and a realistic provd and asterisk is upgraded with its data, and the phones are reconfigured."
+    ),
+    compared!(
+        hooks_run_twice,
+        "XiVO's hooks are idempotent: a second run writes nothing, neither to provd nor to a file."
+    ),
+    checked!(
+        many_devices,
+        "With many devices each gets its backup proxy and loses it again, and no device is written twice."
+    ),
+    compared!(
+        faulty_provd,
+        "A provd that is stopped, fails, stalls or truncates its answers blocks nothing and leaves no half-written configuration, and the screen names what to repeat."
+    ),
+    compared!(
+        hooks_of_other_nodes,
+        "On a passive node, and where provd is disabled, the hooks do nothing and succeed."
+    ),
 ];
 
-fn an_exchange(debian: Debian) -> Result<Option<String>> {
+fn exchange(debian: Debian) -> Result<String> {
     let world = exchange::upgradable(debian)?;
     let machine = &world.machine;
     let calls = data(machine)?;
@@ -61,8 +47,7 @@ fn an_exchange(debian: Debian) -> Result<Option<String>> {
     let processes = "systemctl show --property=MainPID --value 'postgresql@*' nginx";
     let before = machine.sh(processes)?;
     let mark = Mark::set(machine)?;
-    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
 
     let happened = Events::since(&mark, machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
@@ -83,10 +68,10 @@ fn an_exchange(debian: Debian) -> Result<Option<String>> {
          | grep -E '^(Asterisk Ready|Start(ing|ed) xivo-ctid)' | tail -3",
     )?;
     ensure!(booted.starts_with("Asterisk Ready.\nStarting xivo-ctid"), "nobody waited for asterisk: {booted}");
-    Ok(Some(format!("{transcript}\n{happened}\nprovd was asked:\n{}\n{}", requests(machine)?, changed(machine)?)))
+    Ok(format!("{transcript}\n{happened}\nprovd was asked:\n{}\n{}", requests(machine)?, changed(machine)?))
 }
 
-fn hooks_run_twice(debian: Debian) -> Result<Option<String>> {
+fn hooks_run_twice(debian: Debian) -> Result<String> {
     let world = exchange::upgradable(debian)?;
     let machine = &world.machine;
     let files = format!(
@@ -109,18 +94,18 @@ fn hooks_run_twice(debian: Debian) -> Result<Option<String>> {
     for _ in 0..2 {
         write!(told, "{}{}", run_hook(machine, HOOKS[1])?, requests(machine)?)?;
     }
-    Ok(Some(told + "\n" + &changed(machine)?))
+    Ok(told + "\n" + &changed(machine)?)
 }
 
-fn many_devices(debian: Debian) -> Result<Option<String>> {
+fn many_devices(debian: Debian) -> Result<()> {
     exchange::change_devices(&exchange::upgradable(debian)?.machine, 500)?;
-    Ok(None)
+    Ok(())
 }
 
 /// Settings under which a story does not take long. What happens is the same.
 const IMPATIENT: &[u8] = b"[provd]\ncome-up-timeout = 1\nanswer-timeout = 1\nreconfigure-timeout = 1\n";
 
-fn provd_in_trouble(debian: Debian) -> Result<Option<String>> {
+fn faulty_provd(debian: Debian) -> Result<String> {
     let mut world = exchange::upgradable(debian)?;
     world.machine.write("/etc/xivo-upgrade/hooks.toml", IMPATIENT, 0o644)?;
     let configs = format!("cd {PROVD}/jsondb/configs && sha256sum *");
@@ -141,8 +126,7 @@ fn provd_in_trouble(debian: Debian) -> Result<Option<String>> {
             Some(fault) => machine.write(&format!("{PROVD}/faults.json"), fault.as_bytes(), 0o644)?,
             None => drop(machine.sh("systemctl stop xivo-provd")?),
         }
-        let transcript = world.upgrade(&["--yes"]).run()?;
-        ensure!(transcript.exit == 6, "{transcript}");
+        let transcript = world.upgrade(&["--yes"]).exits(6)?;
         ensure!(SystemState::of(machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
         // Whatever was written is whole, and what could not be written is as it was.
         machine.sh(&format!(
@@ -159,21 +143,20 @@ fn provd_in_trouble(debian: Debian) -> Result<Option<String>> {
     for hook in HOOKS {
         write!(told, "{}", run_hook(&world.machine, hook)?)?;
     }
-    Ok(Some(told + "\n" + &changed(&world.machine)?))
+    Ok(told + "\n" + &changed(&world.machine)?)
 }
 
-fn hooks_of_other_nodes(debian: Debian) -> Result<Option<String>> {
+fn hooks_of_other_nodes(debian: Debian) -> Result<String> {
     let world = exchange::upgradable(debian)?;
     let machine = &world.machine;
     machine.write("/etc/xivo/ha.conf", br#"{"node_type": "slave", "remote_address": "192.0.2.10"}"#, 0o644)?;
     machine.sh("systemctl disable --quiet --now xivo-provd; rm /etc/pf-xivo/web-interface/xivo.ini")?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     let mut told = hooks_shown(&world, &transcript)?;
     for hook in HOOKS {
         write!(told, "\n{}", run_hook(machine, hook)?)?;
     }
-    Ok(Some(told))
+    Ok(told)
 }
 
 /// A release of nothing but a new version.

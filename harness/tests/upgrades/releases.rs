@@ -1,4 +1,4 @@
-//! Stories of machines that go through many releases.
+//! Scenarios of machines that go through many releases.
 
 use std::collections::BTreeSet;
 
@@ -11,17 +11,12 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::SERVICES;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[Story {
-    name: "oldest_to_newest",
-    promise: "Packages and units are renamed, packages are dropped and split, a library's soname and a conffile's name change: a \
-                  machine that takes every release in turn has all of it done to it, and the admin's edits and services with it. One \
-                  that goes from the oldest to the newest in one upgrade is the same, to the last file.",
-    tell: oldest_to_newest,
-    has_snapshot: true,
-}];
+pub(crate) const SCENARIOS: &[Scenario] = &[compared!(
+    oldest_to_newest,
+    "Packages and units are renamed, packages are dropped and split, a library's soname and a conffile's name change: a machine that takes every release in turn has all of it done to it, and the admin's edits and services with it. One that goes from the oldest to the newest in one upgrade is the same, to the last file."
+)];
 
 const OLDEST: &str = "1.1";
 const NEWEST: &str = "1.2.3";
@@ -33,7 +28,7 @@ const MOVED: (&str, &str) = ("/etc/xivo/xivo.conf", "/etc/xivo/general.conf");
 /// What the admin has made of it.
 const EDITED: &str = "# ours\nlanguage = de\n";
 
-fn oldest_to_newest(debian: Debian) -> Result<Option<String>> {
+fn oldest_to_newest(debian: Debian) -> Result<String> {
     let (jumped, walked) = std::thread::scope(|scope| {
         let walked = scope.spawn(|| one_after_the_other(debian));
         let jumped = oldest(debian).and_then(|mut world| Ok((upgrade_to(&mut world, NEWEST)?, world)));
@@ -51,7 +46,7 @@ fn oldest_to_newest(debian: Debian) -> Result<Option<String>> {
         only(&jumped, &walked),
         only(&walked, &jumped)
     );
-    Ok(Some(format!("{in_turn}\nAnd all at once:\n{at_once}")))
+    Ok(format!("{in_turn}\nAnd all at once:\n{at_once}"))
 }
 
 /// A machine at the oldest release, with all that later ones have no more. Its admin has edited a conffile and wants to keep that.
@@ -86,8 +81,7 @@ fn one_after_the_other(debian: Debian) -> Result<(World, String)> {
 fn upgrade_to(world: &mut World, release: &str) -> Result<String> {
     world.publish(&Release::named(release)?.packages)?;
     let mark = Mark::set(&world.machine)?;
-    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["xivo"] == release, "{state:?}\n{transcript}");
     for (name, service) in &state.services {

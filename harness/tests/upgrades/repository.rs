@@ -1,4 +1,4 @@
-//! Stories of repositories that misbehave.
+//! Scenarios of repositories that misbehave.
 
 use std::fmt::Write as _;
 
@@ -10,40 +10,31 @@ use harness::observe::inventory::SystemState;
 use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
 use harness::packages::shipped::SERVICES;
 
-use crate::story::Story;
-use crate::unchanged::unchanged;
+use crate::nothing_changed::unchanged;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "lists_that_fail",
-        promise: "Package lists that cannot be read or trusted stop the run before anything is touched, with the source's name.",
-        tell: lists_that_fail,
-        has_snapshot: true,
-    },
-    Story {
-        name: "packages_that_fail",
-        promise: "Packages that do not come, or not as they should, stop the run before anything is touched, with the source's name.",
-        tell: packages_that_fail,
-        has_snapshot: true,
-    },
-    Story {
-        name: "upgrader_that_fails",
-        promise: "An upgrader whose own package does not come says so, changes nothing, and does not wait for ever.",
-        tell: upgrader_that_fails,
-        has_snapshot: true,
-    },
-    Story {
-        name: "mirror_that_recovers",
-        promise: "A mirror that is short of something needs nobody; after one that moved on meanwhile, a second start is enough.",
-        tell: mirror_that_recovers,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        failing_package_lists,
+        "Package lists that cannot be read or verified end the run before anything is changed, with the name of the source."
+    ),
+    compared!(
+        failing_downloads,
+        "Packages that cannot be downloaded or verified end the run before anything is changed, with the name of the source."
+    ),
+    compared!(
+        failing_self_update,
+        "When its own package cannot be downloaded, the upgrader says so, changes nothing and does not wait for ever."
+    ),
+    compared!(
+        mirror_that_recovers,
+        "A mirror that misses a file for a moment needs no admin; after one that was updated meanwhile, a second start is enough."
+    ),
 ];
 
-fn lists_that_fail(debian: Debian) -> Result<Option<String>> {
+fn failing_package_lists(debian: Debian) -> Result<String> {
     let indices = |fault| RepositoryFault::new(fault, Affected::Indices);
-    misbehaving(
+    failing_repository(
         debian,
         &[
             ("nothing listens", Fault::Unreachable.into()),
@@ -60,9 +51,9 @@ fn lists_that_fail(debian: Debian) -> Result<Option<String>> {
     )
 }
 
-fn packages_that_fail(debian: Debian) -> Result<Option<String>> {
+fn failing_downloads(debian: Debian) -> Result<String> {
     let packages = |fault| RepositoryFault::new(fault, Affected::Packages);
-    misbehaving(
+    failing_repository(
         debian,
         &[
             ("they are gone", packages(Fault::Error(404))),
@@ -75,55 +66,55 @@ fn packages_that_fail(debian: Debian) -> Result<Option<String>> {
     )
 }
 
-/// Runs the upgrader with each of these faults on one machine, and shows what it said. In the end all is well.
-fn misbehaving(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<Option<String>> {
+/// Runs the upgrader with each of these faults on one machine, and returns its screens. Without a fault the upgrade then succeeds.
+fn failing_repository(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<String> {
     let world = upgradable(debian)?;
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in faults {
         world.misbehave(*fault)?;
-        let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+        let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
         ensure!(screen.contains("http://repository.test"), "no source is named: {screen}");
         writeln!(shown, "{what}:\n{}", without_hashes(ending(&screen)))?;
         forget_what_was_fetched(&world)?;
     }
     world.behave()?;
     upgraded(&world, "1.2.2")?;
-    Ok(Some(shown))
+    Ok(shown)
 }
 
-fn upgrader_that_fails(debian: Debian) -> Result<Option<String>> {
+fn failing_self_update(debian: Debian) -> Result<String> {
     let world =
         product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in [("it is gone", Fault::Error(404)), ("nothing more comes", Fault::Stall)] {
         world.misbehave(RepositoryFault::new(fault, Affected::Upgrader))?;
-        writeln!(shown, "{what}:\n{}", unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?)?;
+        writeln!(shown, "{what}:\n{}", unchanged(&world, 1, world.upgrade(&["--yes"]))?)?;
     }
     world.behave()?;
     upgraded(&world, "1.2.2")?;
-    Ok(Some(shown))
+    Ok(shown)
 }
 
-fn mirror_that_recovers(debian: Debian) -> Result<Option<String>> {
+fn mirror_that_recovers(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     impatient(&world)?;
     // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
     let slow = RepositoryFault::new(Fault::Slow(200), Affected::Indices);
     for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1), slow] {
         world.misbehave(fault)?;
-        unchanged(&world, 0, || world.upgrade(&["--download-only"]).run())?;
+        unchanged(&world, 0, world.upgrade(&["--download-only"]))?;
         forget_what_was_fetched(&world)?;
     }
     // One that is out of order for a moment: apt does not ask it again.
     world.misbehave(RepositoryFault::from(Fault::Error(503)).times(1))?;
-    unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     // The next release is published while this one is downloaded.
     world.misbehave(Fault::IndexChanges)?;
-    let screen = unchanged(&world, 1, || world.upgrade(&["--yes"]).run())?;
+    let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     upgraded(&world, "1.2.2+1")?;
-    Ok(Some(ending(&screen).to_owned()))
+    Ok(ending(&screen).to_owned())
 }
 
 /// A screen from the first step on that failed.
@@ -157,8 +148,7 @@ fn forget_what_was_fetched(world: &World) -> Result<()> {
 
 /// Upgrades to this version.
 fn upgraded(world: &World, version: &str) -> Result<()> {
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
     Ok(())
 }

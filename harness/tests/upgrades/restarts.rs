@@ -1,4 +1,4 @@
-//! Stories of what is restarted after an upgrade and what is not.
+//! Scenarios of what is restarted after an upgrade and what is not.
 
 use std::time::Duration;
 
@@ -11,32 +11,22 @@ use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 use harness::packages::shipped::definition::PRODUCT;
 
-use crate::story::Story;
-use crate::way_back::undo_nothing;
+use crate::rollback::undo_nothing;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "switched_off_services",
-        promise: "A service that the admin masked or disabled stays off, and that is said; one that is disabled and runs all \
-                  the same gets its new version.",
-        tell: switched_off_services,
-        has_snapshot: true,
-    },
-    Story {
-        name: "crash_after_three_seconds",
-        promise: "A service that starts well and dies three seconds later is noticed, also if systemd hides it by starting it \
-                  again, and its last words are shown.",
-        tell: crash_after_three_seconds,
-        has_snapshot: true,
-    },
-    Story {
-        name: "replaced_library",
-        promise: "After a library, a script or systemd itself was replaced, whatever still runs the old one is restarted, \
-                  though it was restarted often before; what does not is not; and what cannot be is said, as is a reboot.",
-        tell: replaced_library,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        disabled_services,
+        "A masked or disabled service stays off and is named; one that is disabled and runs is restarted."
+    ),
+    compared!(
+        crash_after_three_seconds,
+        "A service that starts and crashes three seconds later is noticed, also if systemd restarts it, and its last log lines are shown."
+    ),
+    compared!(
+        replaced_library,
+        "After a library, a script or systemd itself was replaced, every service that still runs the old one is restarted, whatever its start limit; what cannot be restarted is named."
+    ),
 ];
 
 /// What the screen showed from the restart on.
@@ -44,14 +34,13 @@ fn restarts(screen: &str) -> Result<String> {
     Ok(screen.split_once("Restarting services\n").context("no restart")?.1.to_owned())
 }
 
-fn switched_off_services(debian: Debian) -> Result<Option<String>> {
+fn disabled_services(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     world.machine.sh(
         "systemctl --quiet disable dahdi; systemctl --quiet disable --now xivo-agid; systemctl --quiet mask --now xivo-ctid",
     )?;
     let mark = Mark::set(&world.machine)?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     for (name, service) in &state.services {
         let off = ["xivo-agid", "xivo-ctid"].contains(&name.as_str());
@@ -68,10 +57,10 @@ fn switched_off_services(debian: Debian) -> Result<Option<String>> {
     ensure!(told + Duration::from_millis(1) >= seen && told < seen + Duration::from_secs(5), "{told:?}, {seen:?}");
     let settings = world.machine.sh("systemctl is-enabled xivo-agid xivo-ctid dahdi || true")?;
     ensure!(settings == "disabled\nmasked\ndisabled\n", "{settings}");
-    Ok(Some(restarts(&transcript.screen)?))
+    Ok(restarts(&transcript.screen)?)
 }
 
-fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
+fn crash_after_three_seconds(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
     undo_nothing(&world)?;
     world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
@@ -80,25 +69,22 @@ fn crash_after_three_seconds(debian: Debian) -> Result<Option<String>> {
                     'echo up; sleep 2.5; echo no database; sleep 0.5; exit 7'\n";
     let setting = "/etc/systemd/system/xivo-agid.service.d/crashing.conf";
     world.machine.write(setting, crashing.as_bytes(), 0o644)?;
-    let crashed = world.upgrade(&["--yes"]).run()?;
-    ensure!(crashed.exit == 5, "{crashed}");
+    let crashed = world.upgrade(&["--yes"]).exits(5)?;
 
     // systemd starts it again at once: whoever looks then sees a service that runs.
     let hidden = format!("{crashing}Restart=always\nRestartSec=0\n[Unit]\nStartLimitIntervalSec=0\n");
     world.machine.write(setting, hidden.as_bytes(), 0o644)?;
     world.machine.sh("systemctl daemon-reload")?;
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
-    let restarted = world.upgrade(&["--yes"]).run()?;
-    ensure!(restarted.exit == 5, "{restarted}");
+    let restarted = world.upgrade(&["--yes"]).exits(5)?;
 
     // One that stays up is not suspected of anything.
     world
         .machine
         .sh(&format!("sed -i 's/; exit 7//; s/sleep 2.5/sleep infinity/' {setting}; systemctl daemon-reload"))?;
     world.publish([&Package::new("xivo-sounds", "1.2.4")])?;
-    let well = world.upgrade(&["--yes"]).run()?;
-    ensure!(well.exit == 0, "{well}");
-    Ok(Some(format!("{}\n{}", restarts(&crashed.screen)?, restarts(&restarted.screen)?)))
+    world.upgrade(&["--yes"]).exits(0)?;
+    Ok(format!("{}\n{}", restarts(&crashed.screen)?, restarts(&restarted.screen)?))
 }
 
 /// A service of the machine that is not the product's, and not restarted by its package. Its program is `exec`, in an
@@ -141,7 +127,7 @@ echo neighbours >>/run/reboot-required.pkgs
     package
 }
 
-fn replaced_library(debian: Debian) -> Result<Option<String>> {
+fn replaced_library(debian: Debian) -> Result<String> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     world.publish([&neighbours("1")])?;
     world.install(&["neighbours"])?;
@@ -150,8 +136,7 @@ fn replaced_library(debian: Debian) -> Result<Option<String>> {
     let others = ["ssh", "recorder", "keeper", "bystander", "dbus"];
     let (mark, before) = (Mark::set(&world.machine)?, SystemState::of(&world.machine, &others)?);
     world.publish([&neighbours("2")])?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     let after = SystemState::of(&world.machine, &others)?;
     for (name, service) in &after.services {
         let restarted = service.started > before.services[name].started;
@@ -161,5 +146,5 @@ fn replaced_library(debian: Debian) -> Result<Option<String>> {
     let happened = Events::since(&mark, &world.machine, &others)?;
     ensure!(happened.starts.len() == 3, "each once: {happened}");
     world.machine.sh("! grep -q deleted /proc/1/maps")?;
-    Ok(Some(restarts(&transcript.screen)?))
+    Ok(restarts(&transcript.screen)?)
 }

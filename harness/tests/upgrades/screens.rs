@@ -1,4 +1,4 @@
-//! Stories of what is shown where.
+//! Scenarios of what is shown where.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
@@ -8,23 +8,14 @@ use harness::observe::inventory::SystemState;
 use harness::packages::shipped::SERVICES;
 use upgrader::model::report::{Report, RunResult};
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "screens",
-        promise: "A bar moves at a terminal that can, and is gone at the end; where it cannot, or colours are not wanted, there are \
-                  plain lines, and with --quiet none at all.",
-        tell: screens,
-        has_snapshot: false,
-    },
-    Story {
-        name: "json",
-        promise: "With --json stdout is one JSON document and nothing else, however the run ends.",
-        tell: json,
-        has_snapshot: false,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    checked!(
+        screens,
+        "A terminal shows a progress bar that is gone at the end; other outputs get plain lines, and --quiet prints none."
+    ),
+    checked!(json, "With --json stdout is one JSON document and nothing else, however the run ends."),
 ];
 
 /// What a command prints on stdout alone, and its exit code in the last line.
@@ -35,7 +26,7 @@ fn stdout_of(world: &World, arguments: &str) -> Result<(String, i64)> {
     Ok((document.to_owned(), exit.parse()?))
 }
 
-fn json(debian: Debian) -> Result<Option<String>> {
+fn json(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let report = |arguments: &str, exit: i64| -> Result<Report> {
         let (document, seen) = stdout_of(&world, arguments)?;
@@ -68,10 +59,10 @@ fn json(debian: Debian) -> Result<Option<String>> {
     world.machine.sh("echo 'Types: deb\nURIs: file:/nowhere\nSuites: gone' >/etc/apt/sources.list.d/gone.sources")?;
     let failed = report("--yes --json", 1)?;
     ensure!(failed.result == RunResult::Unchanged && failed.error.is_some(), "{failed:?}");
-    Ok(None)
+    Ok(())
 }
 
-fn screens(debian: Debian) -> Result<Option<String>> {
+fn screens(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let mut live = Vec::new();
     let fetched = world.upgrade(&["--download-only"]).at_terminal().live(&mut live).run()?;
@@ -93,5 +84,5 @@ fn screens(debian: Debian) -> Result<Option<String>> {
     ensure!(quiet.exit == 0 && quiet.screen.trim_start().starts_with(end) && !live.contains('%'), "{quiet}{live:?}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.packages["xivo"] == "1.2.2", "{quiet}");
-    Ok(None)
+    Ok(())
 }

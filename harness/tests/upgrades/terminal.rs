@@ -1,22 +1,18 @@
-//! Stories of terminals.
+//! Scenarios of terminals.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::transcript::HUNG_UP;
 use harness::machines::world::World;
 
-use crate::story::Story;
+use crate::scenario::{Scenario, checked};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[Story {
-    name: "terminals_are_real",
-    promise: "What a story shows of a terminal is what a person sees: overwritten text is gone, and a terminal that goes away \
-              is gone for what runs there too.",
-    tell: terminals_are_real,
-    has_snapshot: false,
-}];
+pub(crate) const SCENARIOS: &[Scenario] = &[checked!(
+    terminal_is_realistic,
+    "The tests see of a terminal what an admin sees: overwritten text is gone, and programs notice when it hangs up."
+)];
 
-fn terminals_are_real(debian: Debian) -> Result<Option<String>> {
+fn terminal_is_realistic(debian: Debian) -> Result<()> {
     let world = World::boot(debian)?;
     let bash = |script: &str| world.machine.command(&["bash", "-c", script]);
     let seen = bash("tty -s && stty size && echo $TERM && tput cols; printf '10 %%\\r\\033[K\\033[1m20 %%\\033[0m\\n'")
@@ -39,5 +35,5 @@ fn terminals_are_real(debian: Debian) -> Result<Option<String>> {
     })?;
     ensure!(lost.exit == HUNG_UP && lost.screen.starts_with("ready\n"), "{lost}");
     ensure!(world.machine.sh("cat /root/signal")? == "hangup\nclosed\n");
-    Ok(None)
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Stories of what the vendor has validated.
+//! Scenarios of what the vendor has validated.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
@@ -11,30 +11,18 @@ use harness::packages::release::Release;
 use sha2::{Digest as _, Sha256};
 use upgrader::checks::validated::{Member, Set};
 
-use crate::story::Story;
+use crate::scenario::{Scenario, compared};
 
-/// Every story of this file.
-pub(crate) const STORIES: &[Story] = &[
-    Story {
-        name: "validated",
-        promise: "What the vendor has validated comes with the upgrader, so that the self-update brings it first: the plan is compared with it, \
-                  and so is the machine afterwards.",
-        tell: validated,
-        has_snapshot: true,
-    },
-    Story {
-        name: "validated_but_one",
-        promise: "A plan that differs by one package from what was validated is refused before anything is touched where that is required, \
-                  and named elsewhere.",
-        tell: validated_but_one,
-        has_snapshot: true,
-    },
-    Story {
-        name: "validated_is_another_version",
-        promise: "A version that nobody has validated is refused where that is required.",
-        tell: validated_is_another_version,
-        has_snapshot: true,
-    },
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        validated,
+        "The self-update brings the vendor's list of validated packages first; the plan is compared with it, and so is the machine afterwards."
+    ),
+    compared!(
+        validated_but_one,
+        "A plan that differs in one package from the validated ones is refused where validation is required, and reported elsewhere."
+    ),
+    compared!(validated_is_another_version, "A version that is not validated is refused where validation is required."),
 ];
 
 /// Where the sets are.
@@ -67,20 +55,17 @@ fn updated_to(debian: Debian, set: &Set) -> Result<World> {
     Ok(world)
 }
 
-fn validated(debian: Debian) -> Result<Option<String>> {
+fn validated(debian: Debian) -> Result<String> {
     let world = upgradable_to(debian, &set(&Release::named("1.2.2")?, debian)?)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 0, "{transcript}");
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(transcript.screen.contains("Validated by the XiVO team: "), "{transcript}");
-    let same = world.upgrade(&["status", "--drift"]).run()?;
-    ensure!(same.exit == 0, "{same}");
+    let same = world.upgrade(&["status", "--drift"]).exits(0)?;
     // Somebody helps by hand.
     world.machine.sh("echo 'quick fix' >>/usr/share/xivo-sounds/hello.txt
          echo '# mine' >>/etc/xivo/xivo.conf
          dpkg --force-depends --remove xivo-ctid 2>&1")?;
-    let drift = world.upgrade(&["status", "--drift"]).run()?;
-    ensure!(drift.exit == 6, "{drift}");
+    let drift = world.upgrade(&["status", "--drift"]).exits(6)?;
     let machine_readable = world.upgrade(&["status", "--drift", "--json"]).run()?;
     let document: serde_json::Value = serde_json::from_str(&machine_readable.screen)?;
     ensure!(
@@ -92,10 +77,10 @@ fn validated(debian: Debian) -> Result<Option<String>> {
     let shown = [&transcript, &same, &drift].map(|transcript| world.redacted(&transcript.to_string())).join("\n");
     let shown = shown.replace(&format!(" on {debian}: "), " on (Debian): ");
     let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with("Beside them, ")).collect();
-    Ok(Some(lines.join("\n")))
+    Ok(lines.join("\n"))
 }
 
-fn validated_but_one(debian: Debian) -> Result<Option<String>> {
+fn validated_but_one(debian: Debian) -> Result<String> {
     let mut set = set(&Release::named("1.2.2")?, debian)?;
     let one = set.packages.iter_mut().find(|member| member.name == "xivo-provd");
     let Some(one) = one else { anyhow::bail!("there is no such package") };
@@ -103,17 +88,16 @@ fn validated_but_one(debian: Debian) -> Result<Option<String>> {
     let world = updated_to(debian, &set)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
     let before = fingerprint(&world.machine)?;
-    let refused = world.upgrade(&["--yes"]).run()?;
-    ensure!(refused.exit == 1, "{refused}");
+    let refused = world.upgrade(&["--yes"]).exits(1)?;
     ensure!(fingerprint(&world.machine)? == before, "something was touched");
     world.machine.sh("test ! -e /var/lib/xivo-upgrade/rollback")?;
     world.machine.write("/etc/xivo-upgrade/config.toml", b"", 0o644)?;
     let named = world.upgrade(&["--yes"]).run()?;
     ensure!(named.exit == 0 && named.screen.contains("xivo-provd 1.2.2 instead of 1.2.2~rc3"), "{named}");
-    Ok(Some([&refused, &named].map(|transcript| world.redacted(&transcript.to_string())).join("\n")))
+    Ok([&refused, &named].map(|transcript| world.redacted(&transcript.to_string())).join("\n"))
 }
 
-fn validated_is_another_version(debian: Debian) -> Result<Option<String>> {
+fn validated_is_another_version(debian: Debian) -> Result<String> {
     let world = updated_to(debian, &set(&Release::named("1.2.1")?, debian)?)?;
     let warned = world.upgrade(&["--dry-run"]).run()?;
     ensure!(
@@ -121,14 +105,12 @@ fn validated_is_another_version(debian: Debian) -> Result<Option<String>> {
         "{warned}"
     );
     world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
-    let refused = world.upgrade(&["--yes"]).run()?;
-    ensure!(refused.exit == 1, "{refused}");
+    let refused = world.upgrade(&["--yes"]).exits(1)?;
     // What cannot be read is named with its line.
     world.machine.sh(&format!("echo 'pakcages = []' >>{SETS}/{debian}.toml"))?;
     let broken = world.upgrade(&["--yes"]).run()?;
     ensure!(broken.exit == 1 && broken.screen.contains(&format!("{SETS}/{debian}.toml:")), "{broken}");
     world.machine.sh(&format!("rm {SETS}/{debian}.toml"))?;
-    let none = world.upgrade(&["--yes"]).run()?;
-    ensure!(none.exit == 1, "{none}");
-    Ok(Some([&refused, &none].map(|transcript| world.redacted(&transcript.to_string())).join("\n")))
+    let none = world.upgrade(&["--yes"]).exits(1)?;
+    Ok([&refused, &none].map(|transcript| world.redacted(&transcript.to_string())).join("\n"))
 }

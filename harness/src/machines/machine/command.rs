@@ -151,6 +151,16 @@ impl<'a> Command<'a> {
         Ok(Transcript { command: typed, screen, exit })
     }
 
+    /// Runs it to its end, which has to be with this exit code.
+    ///
+    /// # Errors
+    /// As those of [`Command::run`]; also the transcript, if the exit code is another one.
+    pub fn exits(self, code: i64) -> Result<Transcript> {
+        let transcript = self.run()?;
+        ensure!(transcript.exit == code, "exit code {}, not {code}: {transcript}", transcript.exit);
+        Ok(transcript)
+    }
+
     /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
     pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
         let command = self.words.join(" ");

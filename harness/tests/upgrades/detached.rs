@@ -1,0 +1,215 @@
+//! Scenarios of who looks on while an upgrade goes on, and of terminals that are lost.
+
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::{HUNG_UP, Transcript};
+use harness::machines::world::World;
+use harness::observe::inventory::SystemState;
+use harness::packages::package::Package;
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
+
+use crate::nothing_changed::portrait;
+use crate::scenario::{Scenario, checked, compared};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        ctrl_c_detaches,
+        "Ctrl-C while packages change only detaches: the upgrade completes, and `attach` or a second start shows it again."
+    ),
+    checked!(
+        terminal_lost,
+        "An upgrade completes after its terminal or the whole session is lost, can be followed from another terminal, and its log is complete."
+    ),
+    checked!(foreground_killed, "Killing the process that displays an upgrade does not interrupt the upgrade."),
+    checked!(
+        ctrl_c_before_the_work,
+        "Ctrl-C before or at the question, or during --download-only, ends the run at once: nothing is changed, no process is left, and the next start finds no lock."
+    ),
+    checked!(
+        without_systemd_run,
+        "Where systemd-run fails, the started program does the work itself and ignores Ctrl-C and a lost terminal."
+    ),
+];
+
+/// A post-upgrade hook in which an upgrade waits until somebody has seen what he came for.
+const WAITING: &str = "#!/bin/sh\ntouch /root/waiting\nuntil test -e /root/go; do sleep 0.1; done\n";
+
+/// How long a machine is waited for, in seconds.
+const PATIENCE: u32 = 60;
+
+/// Waits until a condition of the shell holds on the machine.
+pub(crate) fn wait_until(world: &World, condition: &str) -> Result<()> {
+    let script = format!("timeout {PATIENCE} sh -c 'until {condition}; do sleep 0.05; done'");
+    world.machine.sh(&script).with_context(|| format!("waiting for `{condition}`")).map(drop)
+}
+
+/// Runs something on the machine while a command runs there.
+pub(crate) fn while_running<T>(
+    command: impl FnOnce() -> Result<Transcript> + Send,
+    act: impl FnOnce() -> Result<T>,
+) -> Result<(Transcript, T)> {
+    thread::scope(|scope| {
+        let running = scope.spawn(command);
+        let acted = act();
+        let transcript = running.join().map_err(|_| anyhow!("a thread panicked"))?;
+        Ok((transcript?, acted?))
+    })
+}
+
+fn upgradable_and_waiting(debian: Debian) -> Result<World> {
+    let world = upgradable(debian)?;
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/99-wait", WAITING.as_bytes(), 0o755)?;
+    Ok(world)
+}
+
+/// Lets an upgrade go on that waits, follows it to its end, and sees whether it did everything once.
+fn follow_to_the_end(world: &World) -> Result<Transcript> {
+    world.machine.sh("touch /root/go")?;
+    let attached = world.upgrade(&["attach"]).exits(0)?;
+    ensure!(attached.screen.contains(" 1.2.2; all 8 services are running.\n"), "{attached}");
+    upgraded(world)?;
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    for step in ["refresh", "confirm", "download", "packages", "post-upgrade hooks", "restart", "verify"] {
+        for turn in ["began", "ended"] {
+            let line = format!(" step {step} {turn}\n");
+            ensure!(log.matches(&line).count() == 1, "{line:?} is not there once:\n{log}");
+        }
+    }
+    ensure!(log.contains(" finished with exit code 0: ") && !log.contains("cut short"), "{log}");
+    ensure!(log.contains("apt-get: Setting up xivo (1.2.2)"), "apt's words are missing:\n{log}");
+    Ok(attached)
+}
+
+fn upgraded(world: &World) -> Result<()> {
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d").map(drop)
+}
+
+fn ctrl_c_detaches(debian: Debian) -> Result<String> {
+    let world = upgradable_and_waiting(debian)?;
+    let left = world
+        .upgrade(&[])
+        .env("TERM", "dumb")
+        .answer("[Y/n] ", "y\n")
+        .answer("  20-second: ok\nUpgrading packages\n", "\u{3}")
+        .exits(7)?;
+    let script = world.upgrade(&["--yes"]).run()?;
+    ensure!(script.exit == 7 && script.screen.contains("`xivo-upgrade attach` shows it"), "{script}");
+    world
+        .upgrade(&[])
+        .env("TERM", "dumb")
+        .answer("post-upgrade hooks\n  10-first.sh: ok\n  20-second: ok\n", "\u{3}")
+        .exits(7)?;
+    let attached = follow_to_the_end(&world)?;
+    let nothing = world.upgrade(&["attach"]).exits(1)?;
+    let (_, end) = left.screen.split_once("now? ").context("no question")?;
+    Ok(format!("…{end}\n{attached}\n{nothing}"))
+}
+
+fn terminal_lost(debian: Debian) -> Result<()> {
+    let world = upgradable_and_waiting(debian)?;
+    let lost = world.upgrade(&[]).answer("[Y/n] ", "y\n").hang_up_after("Upgrading packages\n").run()?;
+    ensure!(lost.exit == HUNG_UP, "{lost}");
+    // A restart of ssh that takes its sessions with it: everything in the control group is ended.
+    let ssh = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", "attach"];
+    let (session, ()) = while_running(
+        || world.machine.command(&ssh).run(),
+        || {
+            wait_until(&world, "test -e /root/waiting && systemctl is-active --quiet session")?;
+            world.machine.sh("systemctl stop session").map(drop)
+        },
+    )?;
+    ensure!(session.exit != 0, "{session}");
+    follow_to_the_end(&world)?;
+    Ok(())
+}
+
+fn foreground_killed(debian: Debian) -> Result<()> {
+    let world = upgradable_and_waiting(debian)?;
+    let ssh = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", "--yes"];
+    let (killed, ()) = while_running(
+        || world.machine.command(&ssh).run(),
+        || {
+            wait_until(&world, "test -e /root/waiting")?;
+            world.machine.sh("systemctl kill --signal=KILL session").map(drop)
+        },
+    )?;
+    ensure!(killed.exit != 0 && killed.screen.contains("From here on it goes on by itself"), "{killed}");
+    follow_to_the_end(&world)?;
+    Ok(())
+}
+
+/// Sees that no program of an upgrade is left, nor its lock. apt's helpers take a moment to see that it is gone.
+fn nothing_goes_on(world: &World) -> Result<()> {
+    let programs = "apt-get|dpkg|http|store|xivo-upgrade|real-xivo-upgra";
+    world
+        .machine
+        .sh(&format!(
+            "timeout 3 sh -c \"while pgrep -x '{programs}' >/dev/null; do sleep 0.02; done\" || {{ ps -ef; exit 1; }}
+             flock --nonblock /run/xivo-upgrade.lock true"
+        ))
+        .map(drop)
+}
+
+fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
+    let world = upgradable(debian)?;
+    world.machine.sh("apt-get -qq update")?;
+    let before = portrait(&world)?;
+    let unharmed = |transcript: &Transcript| {
+        ensure!(transcript.exit == 130, "{transcript}");
+        nothing_goes_on(&world)?;
+        ensure!(portrait(&world)? == before, "the machine changed: {transcript}");
+        Ok(())
+    };
+    unharmed(&world.upgrade(&[]).answer("[Y/n] ", "\u{3}").run()?)?;
+
+    world.misbehave(RepositoryFault::new(Fault::Slow(500), Affected::Packages))?;
+    unharmed(&world.upgrade(&["--download-only"]).answer("Downloading packages\n", "\u{3}").run()?)?;
+    world.behave()?;
+
+    // A source that accepts connections and never says a word.
+    world.machine.sh("systemd-run --quiet --unit=mute perl -MIO::Socket::INET -e '
+            $s = IO::Socket::INET->new(LocalPort => 8099, Listen => 5) or die; push @c, $s->accept while 1'
+         until grep -q ':1FA3 ' /proc/net/tcp; do sleep 0.02; done")?;
+    let source = b"Types: deb\nURIs: http://127.0.0.1:8099/\nSuites: mute\nComponents: main\n";
+    world.machine.write("/etc/apt/sources.list.d/mute.sources", source, 0o644)?;
+    let before = portrait(&world)?;
+    let refreshing = world.upgrade(&[]).answer("Reading package lists\n", "\u{3}").exits(130)?;
+    nothing_goes_on(&world)?;
+    ensure!(portrait(&world)? == before, "the machine changed: {refreshing}");
+    world.machine.sh("systemctl stop mute; rm /etc/apt/sources.list.d/mute.sources")?;
+
+    world.upgrade(&["--yes"]).exits(0)?;
+    upgraded(&world)?;
+    Ok(())
+}
+
+fn without_systemd_run(debian: Debian) -> Result<()> {
+    let mut world = upgradable_and_waiting(debian)?;
+    // systemctl can do without the bus; systemd-run cannot.
+    world.machine.sh("systemctl stop dbus.socket dbus.service 2>&1; ! systemd-run --quiet --pipe true 2>/dev/null")?;
+    world.machine.sh("touch /root/go")?;
+    let deaf = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Upgrading packages\n", "\u{3}").run()?;
+    ensure!(deaf.exit == 0 && deaf.screen.contains("From here on Ctrl-C does nothing\n"), "{deaf}");
+    upgraded(&world)?;
+
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    world.machine.sh("rm /root/go /root/waiting")?;
+    let (lost, attached) = while_running(
+        || world.upgrade(&[]).answer("[Y/n] ", "y\n").hang_up_after("Upgrading packages\n").run(),
+        || {
+            wait_until(&world, "test -e /root/waiting")?;
+            world.machine.sh("touch /root/go")?;
+            world.upgrade(&["attach"]).run()
+        },
+    )?;
+    ensure!(lost.exit == HUNG_UP && attached.exit == 0, "{lost}{attached}");
+    ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo-sounds"] == "1.2.3", "{attached}");
+    Ok(())
+}

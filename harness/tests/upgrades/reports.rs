@@ -1,0 +1,130 @@
+//! Scenarios of what is known after a run.
+
+use anyhow::{Context as _, Result, ensure};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::Transcript;
+use harness::packages::package::Package;
+use harness::packages::shipped::SERVICES;
+use serde_json::Value;
+
+use crate::scenario::{Scenario, compared};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        status_and_history,
+        "After an upgrade, the status, the history, the journal and the notification command agree about it."
+    ),
+    compared!(report_of_a_failure, "A failed run is never recorded, reported or mailed as a successful one."),
+    compared!(plan_as_json, "A program can read the plan: stdout is one JSON document, and nothing is changed."),
+];
+
+/// What is told to whom the admin wants to know: one line for the subject, and the result in the body.
+const TELLING: &[u8] = b"#!/bin/sh
+# A mail would have the summary as its subject and the report as its body.
+{ echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE: $UPGRADE_SUMMARY\"; grep -E '^  \"(result|exit_code)\"'; } >/root/told
+";
+const SETTINGS: &[u8] = b"[notify]\ncommand = [\"/root/tell\"]\n";
+
+fn status_and_history(debian: Debian) -> Result<String> {
+    let mut world = upgradable(debian)?;
+    let machine = &world.machine;
+    machine.write("/root/tell", TELLING, 0o755)?;
+    machine.write("/etc/xivo-upgrade/config.toml", SETTINGS, 0o644)?;
+    let before = world.upgrade(&["status"]).user("nobody").run()?;
+    let nothing = world.upgrade(&["history"]).user("nobody").run()?;
+    let upgrade = world.upgrade(&["--yes", "--quiet"]).exits(0)?;
+    // The worker tells after it has finished; who starts the next run waits for it.
+    world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
+    let told = world.machine.sh("cat /root/told")?;
+
+    let status = world.upgrade(&["status"]).run()?;
+    let history = world.upgrade(&["history"]).run()?;
+    let json = document(&world.upgrade(&["history", "--json"]).run()?.screen)?;
+    let services = json[0]["services"].as_array().context("no services")?;
+    ensure!(services.len() == SERVICES.len() && services.iter().all(|service| service["up"] == true), "{json}");
+    ensure!(json[0]["result"] == "done" && json[0]["exit_code"] == 0 && json[0]["schema"] == 1, "{json}");
+    ensure!(json[0]["plan"]["candidate"] == "1.2.2" && json[0]["hooks"][0]["name"] == "10-first", "{json}");
+    let journal = world.machine.sh(
+        "journalctl --sync; journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade UPGRADE_SERVICE=asterisk
+        journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade UPGRADE_EXIT_CODE=0 | head -1",
+    )?;
+    ensure!(
+        journal.starts_with("asterisk is up after ") && journal.contains("finished with exit code 0: XiVO"),
+        "{journal}"
+    );
+
+    // The next plan knows how long it took last time.
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    let next = world.upgrade(&["--dry-run"]).run()?;
+    let (_, next) = next.screen.split_once("Services to restart").context("no plan")?;
+    Ok(format!(
+        "{before}\n{nothing}\n{upgrade}\n{}\n{}\nwhat was told:\n{told}\n…{next}",
+        without_numbers(&status),
+        without_numbers(&history)
+    ))
+}
+
+fn report_of_a_failure(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    world.machine.write("/root/tell", TELLING, 0o755)?;
+    let settings = [b"rollback = \"ask\"\n", SETTINGS].concat();
+    world.machine.write("/etc/xivo-upgrade/config.toml", &settings, 0o644)?;
+    let broken = b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo no licence; exit 1'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
+    world.upgrade(&["--yes", "--json"]).exits(5)?;
+    world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
+    let told = world.machine.sh("cat /root/told")?;
+    let json = document(&world.upgrade(&["history", "--json"]).run()?.screen)?;
+    ensure!(json[0]["result"] == "needs-human" && json[0]["exit_code"] == 5, "{json}");
+    let error = json[0]["error"].as_str().context("no error")?;
+    let status = world.upgrade(&["status"]).exits(6)?;
+    let (mended, again) = {
+        world.machine.sh(
+            "rm -r /etc/systemd/system/xivo-agid.service.d; systemctl daemon-reload; systemctl restart xivo-agid",
+        )?;
+        (world.upgrade(&["status"]).run()?, world.upgrade(&["--yes"]).run()?)
+    };
+    ensure!(mended.exit == 0 && again.exit == 0, "{mended}\n{again}");
+    Ok(format!("what was told:\n{told}\nthe report's error:\n{error}\n\n{}", without_numbers(&status)))
+}
+
+fn plan_as_json(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    let json = document(&world.machine.sh("xivo-upgrade --dry-run --json 2>/root/screen")?)?;
+    ensure!(json["result"] == "done" && json["exit_code"] == 0, "{json}");
+    ensure!(world.machine.sh("cat /root/screen")?.contains("This was a dry run"), "people have a screen as well");
+    let mut plan = json["plan"].clone();
+    // Sizes and conffiles' packages are in it; the sizes depend on how the packages are packed.
+    ensure!(plan["download"].as_u64().is_some_and(|bytes| bytes > 1000), "{plan}");
+    plan["download"] = Value::Null;
+    Ok(format!("{}\n", serde_json::to_string_pretty(&plan)?))
+}
+
+/// A screen that is one JSON document.
+fn document(screen: &str) -> Result<Value> {
+    serde_json::from_str(screen).with_context(|| format!("this is not one JSON document:\n{screen}"))
+}
+
+/// A screen without its numbers: times and durations are never the same.
+fn without_numbers(transcript: &Transcript) -> String {
+    let mut text = String::new();
+    for line in transcript.to_string().lines() {
+        if line.contains("  1.2.1 -> 1.2.2  ") {
+            let digits = |character: char| if character.is_ascii_digit() { '0' } else { character };
+            let (time, rest) = line.split_once("  1.2.1 -> 1.2.2  ").unwrap_or_default();
+            let mut rest: String = rest.chars().map(digits).collect();
+            while rest.contains("00") {
+                rest = rest.replace("00", "0");
+            }
+            text.push_str(&time.chars().map(digits).collect::<String>());
+            text.push_str("  1.2.1 -> 1.2.2  ");
+            text.push_str(&rest);
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,295 @@
+//! Scenarios of upgrades that were cut short or failed, and of what comes after: completing them, or going back.
+
+use anyhow::{Result, ensure};
+use harness::machines::image::Debian;
+use harness::machines::product_machine::upgradable;
+use harness::machines::transcript::Transcript;
+use harness::machines::world::World;
+use harness::observe::inventory::SystemState;
+use harness::packages::deb;
+use harness::packages::package::Package;
+use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::shipped::SERVICES;
+
+use crate::detached::wait_until;
+use crate::preflight::hold_lock;
+use crate::scenario::{Scenario, checked, compared};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    compared!(
+        interrupted_and_resumed,
+        "The next start finds an interrupted upgrade, reports its step, time and place, and completes it on request; completed hooks do not run again, and the interrupted one learns that it is resumed."
+    ),
+    compared!(
+        interrupted_and_rolled_back,
+        "The next start rolls an interrupted upgrade back on request, and changes nothing without an answer."
+    ),
+    compared!(
+        resumed_at_boot,
+        "A machine that loses its power during an upgrade completes it at boot, without an admin."
+    ),
+    compared!(
+        rolled_back_after_a_failed_service,
+        "When the new version of a service does not start, the upgrade is rolled back: all services run the old version."
+    ),
+    compared!(
+        manual_rollback,
+        "`rollback` undoes a successful upgrade after it has listed what has changed since, once."
+    ),
+    compared!(
+        rollback_after_other_package_changes,
+        "`rollback` warns that dpkg will not know of packages that were installed since, and the remedy works."
+    ),
+    checked!(
+        rollback_of_a_failed_run_only,
+        "A rollback restores the state at the start of its own run: rollback data of an earlier upgrade is not used."
+    ),
+    compared!(
+        rollback_needs_the_dpkg_lock,
+        "`rollback` names the process that holds the dpkg lock, and changes nothing."
+    ),
+    compared!(
+        damaged_rollback_data,
+        "With damaged rollback data `rollback` changes nothing, and names the damage and the remedy."
+    ),
+    compared!(
+        rollback_settings,
+        "With `rollback = \"ask\"` the upgrader asks before it rolls back, and with \"never\" it saves no rollback data."
+    ),
+];
+
+/// A post-upgrade hook that kills the process that works, the first time, and then says what it was told.
+const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
+                    echo \"resumed: $UPGRADE_RESUMED\" >>/root/resumed\n";
+
+/// Leaves an upgrade that fails as it is.
+pub(crate) fn undo_nothing(world: &World) -> Result<()> {
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"rollback = \"ask\"\n", 0o644)
+}
+
+/// A machine whose upgrade was cut short in its second post-upgrade hook.
+fn cut_short(debian: Debian) -> Result<World> {
+    let world = upgradable(debian)?;
+    world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", KILL.as_bytes(), 0o755)?;
+    let transcript = world.upgrade(&["--yes"]).run()?;
+    ensure!(
+        transcript.exit == 5 && transcript.screen.contains("it completes what was begun, or goes back"),
+        "{transcript}"
+    );
+    Ok(world)
+}
+
+/// Sees that a machine is at a version, all of it, and that nothing of a run is left.
+fn is_at(world: &World, version: &str) -> Result<()> {
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    ensure!(state.unfinished.is_empty() && state.packages["xivo"] == version, "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == version), "{state:?}");
+    world.machine.sh(
+        "test ! -e /usr/sbin/policy-rc.d && test ! -e /var/lib/xivo-upgrade/journal && dpkg --audit && test -z \"$(dpkg --audit)\"
+         ! find / -xdev -name '*.xivo-upgrade-tmp' | grep .",
+    )?;
+    Ok(())
+}
+
+fn rollback_after_other_package_changes(debian: Debian) -> Result<String> {
+    let mut world = upgradable(debian)?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    world.publish([&Package::new("extra", "1.0").file("/usr/bin/extra", "#!/bin/sh\n", 0o755)])?;
+    world.install(&["extra"])?;
+    let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").exits(0)?;
+    is_at(&world, "1.2.1")?;
+    world.machine.sh("test -x /usr/bin/extra; ! dpkg-query --show extra 2>/dev/null")?;
+    // What it says to do.
+    world.machine.sh("apt-get -qq update; apt-get -qq -y install --reinstall extra 2>&1; dpkg --verify extra; dpkg --search /usr/bin/extra")?;
+    Ok(redacted(&world, &undone))
+}
+
+fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
+    let mut world = upgradable(debian)?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    world.machine.sh("echo '# since 1.2.2' >>/etc/hosts")?;
+    let mut unfinished = Package::new("unfinished", "1.0");
+    unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/mended\n".to_owned());
+    world.machine.write("/root/unfinished.deb", &deb::build(&unfinished)?.bytes, 0o644)?;
+    // What dpkg had not yet written into its database when it was killed.
+    world.machine.sh("dpkg --unpack /root/unfinished.deb 2>&1
+         dpkg-query --status unfinished >/var/lib/dpkg/updates/0000")?;
+    let mut failing = Package::new("xivo-sounds", "1.2.3");
+    failing.scripts.insert("postinst".to_owned(), "#!/bin/sh\nexit 1\n".to_owned());
+    world.publish([&failing])?;
+    let in_repair = world.upgrade(&["--yes"]).run()?;
+    ensure!(in_repair.exit == 5 && in_repair.screen.contains("unfinished"), "{in_repair}");
+    world.machine.sh("touch /srv/mended")?;
+    world.upgrade(&["--yes"]).exits(4)?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    // As it was when that run began: nobody has configured the package yet.
+    ensure!(state.unfinished == ["unfinished half-configured"] && state.packages["xivo"] == "1.2.2", "{state:?}");
+    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    world.machine.sh("grep -qx '# since 1.2.2' /etc/hosts")?;
+    Ok(())
+}
+
+fn rollback_needs_the_dpkg_lock(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nlock = \"1s\"\n", 0o644)?;
+    let holder = hold_lock(&world)?;
+    let refused = world.upgrade(&["rollback", "--yes"]).run()?;
+    ensure!(refused.exit == 1 && refused.screen.contains("somebody else works with packages"), "{refused}");
+    is_at(&world, "1.2.2")?;
+    world.machine.sh("systemctl stop holder")?;
+    world.upgrade(&["rollback", "--yes"]).exits(0)?;
+    is_at(&world, "1.2.1")?;
+    let end = refused.screen.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>().join("\n");
+    Ok(end.replace(&holder, "1234"))
+}
+
+fn redacted(world: &World, transcript: &Transcript) -> String {
+    world.redacted(&transcript.to_string())
+}
+
+fn interrupted_and_resumed(debian: Debian) -> Result<String> {
+    let world = cut_short(debian)?;
+    let dry = world.upgrade(&["--dry-run"]).run()?;
+    ensure!(dry.exit == 0 && dry.screen.contains("was cut short on"), "{dry}");
+    let status = world.upgrade(&["status"]).exits(6)?;
+    let completed = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "y\n").exits(0)?;
+    is_at(&world, "1.2.2")?;
+    ensure!(world.machine.sh("cat /root/resumed")? == "resumed: 0\nresumed: 1\n");
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    ensure!(log.matches("pre-upgrade hook 10-first began").count() == 1, "{log}");
+    ensure!(log.matches("post-upgrade hook 10-first.sh began").count() == 1, "{log}");
+    ensure!(log.matches("post-upgrade hook 15-kill began").count() == 2, "{log}");
+    Ok(format!("{}\n{}", redacted(&world, &status).replace(&time(&status), "… "), redacted(&world, &completed)))
+}
+
+/// When the last upgrade was, as `status` says it.
+fn time(status: &Transcript) -> String {
+    let line = status.screen.lines().find_map(|line| line.strip_prefix("Last upgrade: ")).unwrap_or_default();
+    line.chars().take("2026-11-22 15:48  ".len()).collect()
+}
+
+fn interrupted_and_rolled_back(debian: Debian) -> Result<String> {
+    let world = cut_short(debian)?;
+    let nobody = world.upgrade(&[]).in_shell("exec <&-").exits(3)?;
+    let undone = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "r\n").exits(0)?;
+    is_at(&world, "1.2.1")?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    is_at(&world, "1.2.2")?;
+    Ok(format!("{}\n{}", redacted(&world, &nobody), redacted(&world, &undone)))
+}
+
+fn resumed_at_boot(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    let hook = "#!/bin/sh\nif mkdir /root/waited 2>/dev/null; then touch /root/waiting; sleep infinity; fi\n";
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_while_the_power_lasts());
+        wait_until(&world, "test -e /root/waiting")?;
+        world.machine.cut_the_power()?;
+        let _ = run.join();
+        world.machine.power_on()
+    })?;
+    wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
+    wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
+    is_at(&world, "1.2.2")?;
+    let journal = world.machine.sh(
+        "systemctl show --property=Result xivo-upgrade-resume; journalctl --sync
+         journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade _COMM=real-xivo-upgra | sed -n '/cut short/,$p'",
+    )?;
+    Ok(without_milliseconds(&world.redacted(&journal)))
+}
+
+/// A text without its numbers of milliseconds.
+fn without_milliseconds(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" after ") {
+        Some((before, time)) if time.ends_with(" ms") => format!("{before} after … ms\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+fn rolled_back_after_a_failed_service(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    // The new version alone does not start.
+    let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", condition.as_bytes(), 0o644)?;
+    world.machine.sh("systemctl daemon-reload")?;
+    let undone = world.upgrade(&["--yes"]).exits(4)?;
+    is_at(&world, "1.2.1")?;
+    world.upgrade(&["status"]).exits(0)?;
+    let at = undone.screen.find("Restarting services").unwrap_or(0);
+    Ok(format!("…\n{}", world.redacted(&undone.screen[at..])))
+}
+
+fn manual_rollback(debian: Debian) -> Result<String> {
+    let mut world = upgradable(debian)?;
+    let early = world.upgrade(&["rollback"]).exits(1)?;
+    world.machine.sh("echo 'language = de' >/etc/xivo/xivo.conf")?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    world.machine.sh(
+        "echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :",
+    )?;
+    // A run that changes nothing leaves the way back where it is.
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    world.misbehave(RepositoryFault::new(Fault::Error(503), Affected::Packages))?;
+    world.upgrade(&["--yes"]).exits(1)?;
+    world.behave()?;
+    world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").exits(3)?;
+    is_at(&world, "1.2.2")?;
+    let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").exits(0)?;
+    is_at(&world, "1.2.1")?;
+    ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the admin's words are back");
+    ensure!(world.machine.sh("cat /etc/motd.new")? == "hello\n", "what the admin has made since is gone");
+    let more = world.upgrade(&["rollback"]).exits(1)?;
+    let documents = [early, undone, more].map(|transcript| redacted(&world, &transcript));
+    Ok(documents.join("\n"))
+}
+
+fn damaged_rollback_data(debian: Debian) -> Result<String> {
+    let world = cut_short(debian)?;
+    // One content is gone, another is not what it was.
+    let object = |path: &str| {
+        let line = format!("s#.*\"path\":\"{path}\".*\"object\":\\([0-9]*\\).*#\\1#p");
+        world.machine.sh(&format!("sed -n '{line}' /var/lib/xivo-upgrade/rollback/manifest | grep ."))
+    };
+    let (gone, other) = (object("/etc/xivo/xivo.conf")?, object("/etc/nsswitch.conf")?);
+    world.machine.sh(&format!(
+        "cd /var/lib/xivo-upgrade/rollback/files; rm {}; echo >>{}",
+        gone.trim(),
+        other.trim()
+    ))?;
+    let state = SystemState::of(&world.machine, &SERVICES)?;
+    let damaged = world.upgrade(&["rollback"]).exits(5)?;
+    ensure!(SystemState::of(&world.machine, &SERVICES)? == state, "something was touched");
+    world.machine.sh("sed -i '3s/path/part/' /var/lib/xivo-upgrade/rollback/manifest")?;
+    let worse = world.upgrade(&["rollback"]).run()?;
+    ensure!(worse.exit == 5 || worse.exit == 1, "{worse}");
+    world.machine.sh("sed -i '2s/time/tame/' /var/lib/xivo-upgrade/journal")?;
+    let unreadable = world.upgrade(&["--yes"]).exits(1)?;
+    let documents = [damaged, worse, unreadable].map(|transcript| redacted(&world, &transcript));
+    Ok(documents.join("\n"))
+}
+
+fn rollback_settings(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    let set = |value: &str| {
+        world.machine.write("/etc/xivo-upgrade/config.toml", format!("rollback = \"{value}\"\n").as_bytes(), 0o644)
+    };
+    let broken = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken.as_bytes(), 0o644)?;
+    world.machine.sh("systemctl daemon-reload")?;
+    set("ask")?;
+    let asked = world
+        .upgrade(&[])
+        .answer("upgrade XiVO 1.2.1 to 1.2.2 now? [Y/n] ", "y\n")
+        .answer("go back to XiVO 1.2.1 now? [Y/n] ", "y\n")
+        .exits(0)?;
+    is_at(&world, "1.2.1")?;
+    set("never")?;
+    world.upgrade(&["--yes"]).exits(5)?;
+    world.machine.sh("test ! -e /var/lib/xivo-upgrade/rollback")?;
+    let rollback = world.upgrade(&["rollback"]).exits(1)?;
+    let at = asked.screen.find("Restarting services").unwrap_or(0);
+    Ok(format!("…\n{}\n{}", world.redacted(&asked.screen[at..]), redacted(&world, &rollback)))
+}
