@@ -109,7 +109,7 @@ fn stops_at_a_failure(debian: Debian) -> Result<String> {
     ensure!(checked.exit == 0, "{checked}");
     ensure!(untouched(&fleet)? == before, "check mode has changed something: {checked}");
     let plan = fleet.report("hq-a.plan")?;
-    ensure!(plan["plan"]["candidate"] == "1.2.2" && plan["on_its_own"] == false, "{plan}");
+    ensure!(plan["plan"]["candidate"] == "1.2.2" && plan["detached"] == false, "{plan}");
 
     hook(&fleet, "lab", "pre-upgrade", "echo 'a call is being recorded'; exit 1")?;
     let canary = fleet.play(&TWO_AT_ONCE)?;

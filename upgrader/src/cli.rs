@@ -65,15 +65,15 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
     let exit = match work(context, &mut events) {
         Ok(exit) => exit,
         Err(Stopped { error, exit }) => {
-            events.tell(Event::Failed(describe(&error)));
+            events.emit(Event::Failed(describe(&error)));
             let exit = if options.works() { code_of(&error, exit) } else { complain(&error, exit) };
-            events.tell(Event::Finished { exit, time: Timestamp::now(), message: String::new() });
+            events.emit(Event::Finished { exit, time: Timestamp::now(), message: String::new() });
             exit
         }
     };
     // Nobody saw a run fail that asks no questions.
     let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::RolledBack | Exit::NeedsHuman);
-    if events.are_recorded() && (events.report().on_its_own || unseen) {
+    if events.are_recorded() && (events.report().detached || unseen) {
         session::end(context, &mut events);
     }
     if options.json && !options.works() && !options.only_reads() {

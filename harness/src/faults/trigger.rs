@@ -126,7 +126,7 @@ impl Trigger {
             Step::Plan
             | Step::Confirm
             | Step::Download
-            | Step::Arm
+            | Step::SaveRollbackData
             | Step::Packages
             | Step::RollBack
             | Step::RollBackDatabase

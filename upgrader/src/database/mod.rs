@@ -72,10 +72,10 @@ pub fn migrate(
     let Look { survey, work, standby, size } = look(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name().to_owned();
     if standby && !work.is_empty() {
-        events.tell(Event::Migrating(name));
+        events.emit(Event::Migrating(name));
         for migration in &work {
             // What its primary does comes to it by itself, and nothing else can.
-            events.tell(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
+            events.emit(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
         }
         return own::settle(paths);
     }
@@ -83,18 +83,18 @@ pub fn migrate(
         return Ok(());
     }
     let directory = paths.dumps().display().to_string();
-    events.tell(Event::DatabaseSaving { database: name.clone(), directory });
+    events.emit(Event::DatabaseSaving { database: name.clone(), directory });
     let dump = dump::write(paths, database, size, keep_days).explain(unchanged)?;
     saved(&dump.path)?;
-    events.tell(Event::DatabaseSaved { file: dump.path.display().to_string(), bytes: dump.bytes });
-    events.tell(Event::Migrating(name));
+    events.emit(Event::DatabaseSaved { file: dump.path.display().to_string(), bytes: dump.bytes });
+    events.emit(Event::Migrating(name));
     for (what, reason) in survey.skipped {
-        events.tell(Event::MigrationSkipped(what, reason));
+        events.emit(Event::MigrationSkipped(what, reason));
     }
     for migration in &work {
         let result = migration.apply(database, paths, events);
         let told = result.as_ref().map_err(|error| format!("{error:#}")).copied();
-        events.tell(Event::Migrated(migration.name(), told));
+        events.emit(Event::Migrated(migration.name(), told));
         result.explain(|| {
             Failure::new(format!("the database is not migrated to the end: {} failed", migration.name())).remedy(
                 format!(
@@ -131,7 +131,7 @@ pub fn put_back(database: &Database, paths: &Paths, dump: &Path, events: &mut Ev
     psql::put_back(database, &kept_as, dump, &mut line).explain(failure)?;
     drop(line);
     own::settle(paths)?;
-    events.tell(Event::DatabasePutBack { database: name.to_owned(), kept_as });
+    events.emit(Event::DatabaseRestored { database: name.to_owned(), kept_as });
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::checks::pair;
 use crate::checks::validated::{self, Set};
 use crate::config::product::Product;
 use crate::database;
-use crate::engine::journal::Past;
+use crate::engine::journal::PastRun;
 use crate::engine::restart;
 use crate::engine::worker;
 use crate::exit::{Explain as _, Failure};
@@ -30,7 +30,7 @@ pub(super) struct Inputs<'a> {
     pub(super) conffiles: ConffilePolicy,
     pub(super) validation: ValidationPolicy,
     /// The interrupted run that this one resumes.
-    pub(super) past: Option<&'a Past>,
+    pub(super) past: Option<&'a PastRun>,
 }
 
 /// Computes the plan from what dpkg, apt, the database and the other node say.

@@ -32,7 +32,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     signals::leave_when_asked()?;
     // What was cut short is completed or undone with what is there, network or not, and by the program that is there.
     let cut_short =
-        Journal::read(context.paths)?.is_some_and(|past| past.was_cut_short() && past.has_changed_something());
+        Journal::read(context.paths)?.is_some_and(|past| past.was_interrupted() && past.has_changed_something());
     if cut_short {
         return Err(become_real(context, std::env::args_os().skip(1), None).into());
     }
@@ -42,7 +42,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     drive(Step::Refresh, ours, mode, events, |step, events| {
         if step == Step::Refresh {
             package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
-            apt::update(context.config.time_limits.source, &mut events.news_of_apt())?;
+            apt::update(context.config.time_limits.source, &mut events.apt_status())?;
         } else {
             self_update::run(context, events)?;
         }

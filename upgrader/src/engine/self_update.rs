@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::exit::{Explain as _, Failure};
-use crate::model::event::{Event, Fate};
+use crate::model::event::{Event, SelfUpdateOutcome};
 use crate::model::events::Events;
 use crate::model::package::Package;
 use crate::model::policy::ConffilePolicy;
@@ -26,15 +26,14 @@ pub fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     }
     let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
     let is_whole = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
-    events.tell(Event::Output {
+    events.emit(Event::Output {
         source: package.clone(),
         line: "dpkg was interrupted in the middle of this package".to_owned(),
     });
     // Complains of a package that is whole: what it had not yet put into its database is there then.
     let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
     if !is_whole(state()?) {
-        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.news_of_apt())
-            .explain(|| cannot_update(&package))?;
+        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(|| cannot_update(&package))?;
     }
     match std::fs::remove_file(note) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
@@ -74,17 +73,17 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     if !is_newer(&to, &from) {
         return Ok(());
     }
-    let fate = if dpkg::is_held(&package)? {
-        Fate::Held
+    let outcome = if dpkg::is_held(&package)? {
+        SelfUpdateOutcome::Held
     } else if context.options.mode() == Mode::DryRun {
-        Fate::DryRun
+        SelfUpdateOutcome::DryRun
     } else {
-        Fate::Installed
+        SelfUpdateOutcome::Installed
     };
-    events.tell(Event::SelfUpdate { package: package.clone(), from, to, fate });
-    if fate == Fate::Installed {
+    events.emit(Event::SelfUpdate { package: package.clone(), from, to, outcome });
+    if outcome == SelfUpdateOutcome::Installed {
         let failure = || cannot_update(&package);
-        apt::download_only(&package, context.config.time_limits.source, &mut events.news_of_apt()).explain(failure)?;
+        apt::download_only(&package, context.config.time_limits.source, &mut events.apt_status()).explain(failure)?;
         // dpkg must not lose the reader of what it says; it takes a moment.
         signals::shield()?;
         note_self_update(context.paths).explain(failure)?;
@@ -93,7 +92,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
             let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
         }
         // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
-        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.news_of_apt()).explain(failure)?;
+        apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(failure)?;
         let _ = std::fs::remove_file(context.paths.self_update());
     }
     Ok(())

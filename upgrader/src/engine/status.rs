@@ -9,7 +9,7 @@ use crate::checks::pair;
 use crate::checks::validated::{Drift, Set};
 use crate::config::product::Product;
 use crate::context::{Context, print_json};
-use crate::engine::journal::{self, Journal, Past};
+use crate::engine::journal::{self, Journal, PastRun};
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::node::Node;
@@ -46,7 +46,7 @@ pub struct Status {
     /// True if the last run was cut short.
     interrupted: bool,
     /// The version that `rollback` goes back to; none if there is no way back, or if another than root asked.
-    way_back: Option<String>,
+    rollback_to: Option<String>,
     /// The last run.
     last_run: Option<Report>,
     /// The product's services that are wanted and not running, and systemd's word for their state.
@@ -107,13 +107,13 @@ fn look(context: &Context<'_>) -> Result<Status> {
     let under_way = is_taken && follow::is_possible(context);
     let mut last_run = history::read(&paths.history())?.into_iter().next();
     let past = Journal::read(paths).ok().flatten();
-    let cut_short = past.as_ref().is_some_and(Past::was_cut_short)
+    let cut_short = past.as_ref().is_some_and(PastRun::was_interrupted)
         || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
     // The report was written when the work began.
     if let (Some(report), Some(past)) = (&mut last_run, &past) {
         report.step = past.step();
     }
-    let way_back = journal::revertible(paths).ok().flatten();
+    let rollback_to = journal::revertible(paths).ok().flatten();
     let mut status = Status {
         schema: SCHEMA,
         seen_by_root: rustix::process::geteuid().is_root(),
@@ -121,7 +121,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         candidate: apt::candidate(&product.version_package)?,
         under_way,
         interrupted: cut_short && !is_taken,
-        way_back: way_back.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),
+        rollback_to: rollback_to.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),
         last_run,
         reboot_recommended: reboot::reasons(paths.root(), None),
         ..Status::default()
@@ -179,9 +179,9 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
     } else if status.seen_by_root {
         writeln!(out, "No upgrade yet")?;
     } else {
-        writeln!(out, "Past upgrades and replaced files are for root to see")?;
+        writeln!(out, "PastRun upgrades and replaced files are for root to see")?;
     }
-    if let Some(version) = &status.way_back {
+    if let Some(version) = &status.rollback_to {
         writeln!(out, "`{command} rollback` goes back to {version}")?;
     }
     if status.services_down.is_empty() {
@@ -238,7 +238,7 @@ mod tests {
             installed: Some("2".to_owned()),
             candidate: Some("3".to_owned()),
             interrupted: true,
-            way_back: Some("1".to_owned()),
+            rollback_to: Some("1".to_owned()),
             last_run: Some(Report { step: Some(crate::model::step::Step::Packages), ..Report::default() }),
             services_down: vec![("asterisk".to_owned(), "failed".to_owned())],
             replaced_files: vec!["dbus.service".to_owned(), "ssh.service".to_owned()],

@@ -26,9 +26,9 @@ pub fn drive(
 ) -> Result<Reached, Stopped> {
     let mut step = first;
     while ours(step) {
-        events.tell(Event::Began(step));
+        events.emit(Event::Began(step));
         let outcome = perform(step, events).map_err(|error| Stopped { error, exit: step.exit_on_failure() })?;
-        events.tell(Event::Ended(step));
+        events.emit(Event::Ended(step));
         match step.next(outcome, mode) {
             Next::Step(next) => step = next,
             Next::End(exit) => return Ok(Reached::End(step, exit)),

@@ -27,7 +27,7 @@ pub enum Event {
         time: Timestamp,
     },
     /// From here on the work goes on without whoever started it.
-    OnItsOwn {
+    Detached {
         /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
         unit: Option<String>,
     },
@@ -46,7 +46,7 @@ pub enum Event {
         /// The candidate version.
         to: String,
         /// Whether that is done.
-        fate: Fate,
+        outcome: SelfUpdateOutcome,
     },
     /// What would change is known.
     Planned {
@@ -81,13 +81,13 @@ pub enum Event {
     /// What dpkg was killed in the middle of is about to be finished.
     Repairing,
     /// An earlier run did not come to its end, and is about to be completed or undone.
-    CutShort(CutShort),
+    Interrupted(InterruptedRun),
     /// A step is not done again: it came to its end before the run was cut short.
-    DoneBefore(Step),
+    StepAlreadyDone(Step),
     /// A hook is not run again: it came to its end before the run was cut short.
-    HookDoneBefore(Phase, String),
+    HookAlreadyDone(Phase, String),
     /// What would be needed to go back is kept.
-    Armed {
+    RollbackDataSaved {
         /// How many paths.
         paths: u64,
         /// What that takes on the disk, in bytes.
@@ -96,7 +96,7 @@ pub enum Event {
     /// The packages are given a second try, after this error.
     Retrying(String),
     /// What going back would mean is known.
-    WayBack(WayBack),
+    RollbackPreview(RollbackPreview),
     /// The machine is about to become again what it was.
     RollingBack {
         /// The product's name, as people write it.
@@ -105,14 +105,14 @@ pub enum Event {
         to: String,
     },
     /// Every path is what it was.
-    PutBack {
+    Restored {
         /// How many paths were put back.
         changed: u64,
         /// How many were removed that had come with the upgrade.
         removed: u64,
     },
     /// The database is what it was when it was saved; as it was last, it is kept under the other name.
-    DatabasePutBack {
+    DatabaseRestored {
         /// Its name.
         database: String,
         /// The name of the one that it replaces.
@@ -133,7 +133,6 @@ pub enum Event {
         /// How long it took, in milliseconds.
         milliseconds: u64,
     },
-    /// A service is being restarted.
     /// The database is about to be saved, because it is about to be migrated.
     DatabaseSaving {
         /// Its name.
@@ -173,7 +172,7 @@ pub enum Event {
         log: Vec<String>,
     },
     /// A service is not restarted, for this reason.
-    ServiceLeftAlone(String, String),
+    ServiceSkipped(String, String),
     /// These services beside the product's run files that were replaced, and are about to be restarted.
     OthersRestarting(Vec<String>),
     /// systemd was executed anew because it ran files that were replaced; if it failed, with this error.
@@ -205,7 +204,7 @@ pub enum Event {
 /// What going back means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct WayBack {
+pub struct RollbackPreview {
     /// The product's name, as people write it.
     pub product: String,
     /// The version that is installed, if one is.
@@ -226,7 +225,7 @@ pub struct WayBack {
 /// A run that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub struct CutShort {
+pub struct InterruptedRun {
     /// The product's name, as people write it.
     pub product: String,
     /// The version that the machine comes from.
@@ -248,7 +247,7 @@ pub struct CutShort {
 /// What becomes of a newer version of the upgrader itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fate {
+pub enum SelfUpdateOutcome {
     /// It is installed.
     Installed,
     /// It is left alone by a dry run.
@@ -258,7 +257,7 @@ pub enum Fate {
 }
 
 /// Somebody who wants to know what happens.
-pub trait Reader {
+pub trait Subscriber {
     /// Takes note of an event. A reader that cannot (a full disk, a closed terminal) keeps quiet: the run goes on.
-    fn read(&mut self, event: &Event);
+    fn receive(&mut self, event: &Event);
 }

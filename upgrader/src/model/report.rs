@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::model::conffile::ConffileResult;
-use crate::model::event::{Event, Reader};
+use crate::model::event::{Event, Subscriber};
 use crate::model::finding::Finding;
 use crate::model::hook::HookOutcome;
 use crate::model::hook::Phase;
@@ -39,7 +39,7 @@ pub struct Report {
     /// Its exit code.
     pub exit_code: Option<u8>,
     /// True if it came so far that it changed the machine, or was about to.
-    pub on_its_own: bool,
+    pub detached: bool,
     /// The step that it is at, or was when it ended.
     pub step: Option<Step>,
     /// What would change, or has changed.
@@ -59,7 +59,7 @@ pub struct Report {
     /// The services that were restarted, in that order.
     pub services: Vec<ServiceReport>,
     /// The product's services that were not restarted because the admin does not want them, and how that is known.
-    pub left_alone: Vec<(String, String)>,
+    pub skipped: Vec<(String, String)>,
     /// What runs replaced files and cannot be restarted on a machine that is in use, and why.
     pub restart_recommended: Vec<(String, String)>,
     /// Why the machine should be rebooted.
@@ -151,15 +151,15 @@ impl fmt::Display for RunResult {
     }
 }
 
-impl Reader for Report {
-    fn read(&mut self, event: &Event) {
+impl Subscriber for Report {
+    fn receive(&mut self, event: &Event) {
         match event {
             Event::Started { version, time, .. } => {
                 self.schema = SCHEMA;
                 self.upgrader.clone_from(version);
                 self.started.get_or_insert(*time);
             }
-            Event::OnItsOwn { .. } => self.on_its_own = true,
+            Event::Detached { .. } => self.detached = true,
             Event::Began(step) => self.step = Some(*step),
             Event::Planned { product, plan, .. } => {
                 self.product.clone_from(product);
@@ -179,7 +179,7 @@ impl Reader for Report {
             Event::Migrated(name, Ok(())) => self.migrated.push(name.clone()),
             Event::ServiceUp { service, outage } => self.service(service, Some(*outage), None),
             Event::ServiceDown { service, reason, .. } => self.service(service, None, Some(reason.clone())),
-            Event::ServiceLeftAlone(service, reason) => self.left_alone.push((service.clone(), reason.clone())),
+            Event::ServiceSkipped(service, reason) => self.skipped.push((service.clone(), reason.clone())),
             Event::RestartRecommended(what) => self.restart_recommended.clone_from(what),
             Event::RebootRecommended(reasons) => self.reboot_recommended.clone_from(reasons),
             Event::Attention(text) => self.attention.push(text.clone()),
@@ -198,14 +198,14 @@ impl Reader for Report {
             | Event::SelfUpdate { .. }
             | Event::Answered(_)
             | Event::Repairing
-            | Event::CutShort(_)
-            | Event::WayBack(_)
-            | Event::DoneBefore(_)
-            | Event::HookDoneBefore(..)
-            | Event::Armed { .. }
+            | Event::Interrupted(_)
+            | Event::RollbackPreview(_)
+            | Event::StepAlreadyDone(_)
+            | Event::HookAlreadyDone(..)
+            | Event::RollbackDataSaved { .. }
             | Event::Retrying(_)
-            | Event::PutBack { .. }
-            | Event::DatabasePutBack { .. }
+            | Event::Restored { .. }
+            | Event::DatabaseRestored { .. }
             | Event::HookBegan(..)
             | Event::HookSkipped(..)
             | Event::ServiceRestarting(_)
@@ -273,7 +273,7 @@ mod tests {
         let mut report = Report::default();
         assert_eq!(report.result, RunResult::Unfinished);
         for exit in [Exit::Done, Exit::Attention, Exit::Declined, Exit::Unchanged, Exit::RolledBack, Exit::NeedsHuman] {
-            report.read(&Event::Finished { exit, time: Timestamp::UNIX_EPOCH, message: String::new() });
+            report.receive(&Event::Finished { exit, time: Timestamp::UNIX_EPOCH, message: String::new() });
             assert_eq!(report.exit_code, Some(exit.code()));
             assert_eq!(report.result, RunResult::from(exit));
         }

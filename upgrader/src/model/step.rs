@@ -25,8 +25,7 @@ pub enum Step {
     /// Fetch every package that the plan needs.
     Download,
     /// Keep what would be needed to go back.
-    #[serde(rename = "arm-rollback")]
-    Arm,
+    SaveRollbackData,
     /// Run the hooks that come before the packages.
     PreUpgradeHooks,
     /// Upgrade the packages.
@@ -98,8 +97,8 @@ impl Step {
             (Self::SelfUpdate, _, _) => Next::Step(Self::Preflight),
             (Self::Preflight, _, _) => Next::Step(Self::Plan),
             (Self::Plan, _, Mode::Upgrade) => Next::Step(Self::Confirm),
-            (Self::Download, _, _) => Next::Step(Self::Arm),
-            (Self::Arm, _, _) => Next::Step(Self::PreUpgradeHooks),
+            (Self::Download, _, _) => Next::Step(Self::SaveRollbackData),
+            (Self::SaveRollbackData, _, _) => Next::Step(Self::PreUpgradeHooks),
             (Self::PreUpgradeHooks, _, _) => Next::Step(Self::Packages),
             (Self::Packages, _, _) => Next::Step(Self::Migrate),
             (Self::Migrate, _, _) => Next::Step(Self::PostUpgradeHooks),
@@ -124,7 +123,7 @@ impl Step {
     /// True if the machine may be another one after this step began.
     #[must_use]
     pub fn changes_the_machine(self) -> bool {
-        self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::Arm)
+        self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::SaveRollbackData)
     }
 
     /// True if this step changes the machine: then it goes on without whoever started it.
@@ -134,7 +133,7 @@ impl Step {
             Self::Refresh | Self::SelfUpdate | Self::Preflight | Self::Plan | Self::Confirm => false,
             Self::Download => mode == Mode::Upgrade,
             Self::Repair
-            | Self::Arm
+            | Self::SaveRollbackData
             | Self::PreUpgradeHooks
             | Self::Packages
             | Self::Migrate
@@ -158,7 +157,7 @@ impl Step {
             | Self::Plan
             | Self::Confirm
             | Self::Download
-            | Self::Arm
+            | Self::SaveRollbackData
             | Self::PreUpgradeHooks => Exit::Unchanged,
             Self::Repair
             | Self::Packages
@@ -184,7 +183,7 @@ impl fmt::Display for Step {
             Self::Confirm => "confirm",
             Self::Repair => "repair",
             Self::Download => "download",
-            Self::Arm => "arm rollback",
+            Self::SaveRollbackData => "save rollback data",
             Self::PreUpgradeHooks => "pre-upgrade hooks",
             Self::Packages => "packages",
             Self::Migrate => "migrate",
@@ -222,7 +221,7 @@ mod tests {
         let names: Vec<String> = steps.iter().map(Step::to_string).collect();
         assert_eq!(
             names.join(" > "),
-            "refresh > self-update > preflight > plan > confirm > repair > download > arm rollback > pre-upgrade hooks > \
+            "refresh > self-update > preflight > plan > confirm > repair > download > save rollback data > pre-upgrade hooks > \
              packages > migrate > post-upgrade hooks > restart > verify"
         );
         assert_eq!(exit, Exit::Done);

@@ -36,8 +36,8 @@ pub fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
 #[must_use]
 pub fn is_possible(context: &Context<'_>) -> bool {
     let events = stream::read(&context.paths.events()).unwrap_or_default();
-    let on_its_own = events.iter().any(|event| matches!(event, Event::OnItsOwn { .. }));
-    on_its_own && !events.iter().any(|event| matches!(event, Event::Finished { .. }))
+    let detached = events.iter().any(|event| matches!(event, Event::Detached { .. }));
+    detached && !events.iter().any(|event| matches!(event, Event::Finished { .. }))
 }
 
 /// Shows what the worker records, until it has finished: then with its exit code. Ctrl-C leaves the screen, not the work.

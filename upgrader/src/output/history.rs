@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
-use crate::model::event::{Event, Reader};
+use crate::model::event::{Event, Subscriber};
 use crate::model::report::{Report, RunResult, seconds};
 use crate::paths::Paths;
 
@@ -18,12 +18,12 @@ const SHOWN: usize = 20;
 /// Keeps the report of a run: written when the machine is about to be changed, and again when the run is over. A report
 /// without an end is one of a run that was cut short.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct HistoryWriter {
     directory: PathBuf,
     report: Report,
 }
 
-impl Keeper {
+impl HistoryWriter {
     /// A keeper of the run that this report has the beginning of.
     #[must_use]
     pub fn new(paths: &Paths, report: Report) -> Self {
@@ -45,10 +45,10 @@ impl Keeper {
     }
 }
 
-impl Reader for Keeper {
-    fn read(&mut self, event: &Event) {
-        self.report.read(event);
-        if matches!(event, Event::OnItsOwn { .. } | Event::Finished { .. }) {
+impl Subscriber for HistoryWriter {
+    fn receive(&mut self, event: &Event) {
+        self.report.receive(event);
+        if matches!(event, Event::Detached { .. } | Event::Finished { .. }) {
             // A full disk must not end an upgrade because of its history.
             let _ = self.keep();
         }
@@ -180,7 +180,7 @@ mod tests {
         let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
         assert_eq!(read(&paths.history()).expect("absent is empty"), []);
         for hour in [9, 11, 10] {
-            Keeper::new(&paths, report(hour, RunResult::Done)).keep().expect("kept");
+            HistoryWriter::new(&paths, report(hour, RunResult::Done)).keep().expect("kept");
         }
         fs::write(paths.history().join("99990101T000000Z.json"), "{ nonsense").expect("written");
         let hours = |reports: Vec<Report>| -> Vec<String> {

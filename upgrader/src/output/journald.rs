@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use crate::model::event::{Event, Reader};
+use crate::model::event::{Event, Subscriber};
 use crate::model::hook::HookOutcome;
 
 /// Where journald listens (systemd's "Native Journal Protocol").
@@ -39,8 +39,8 @@ impl Journald {
     }
 }
 
-impl Reader for Journald {
-    fn read(&mut self, event: &Event) {
+impl Subscriber for Journald {
+    fn receive(&mut self, event: &Event) {
         let Some(Entry { priority, message, fields }) = entry(event) else { return };
         let mut datagram = Vec::new();
         field(&mut datagram, "MESSAGE", &message);
@@ -71,9 +71,9 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Found(finding) => {
             (if finding.fatal { ERROR } else { WARNING }, format!("{finding}. {}", finding.remedy), vec![])
         }
-        Event::CutShort(run) => (WARNING, format!("{} -> {} was cut short", run.from, run.to), vec![]),
+        Event::Interrupted(run) => (WARNING, format!("{} -> {} was cut short", run.from, run.to), vec![]),
         Event::RollingBack { product, to } => (WARNING, format!("going back to {product} {to}"), vec![]),
-        Event::OnItsOwn { .. } => (NOTICE, "the upgrade begins".to_owned(), vec![]),
+        Event::Detached { .. } => (NOTICE, "the upgrade begins".to_owned(), vec![]),
         Event::Began(step) => (INFO, format!("step {step}"), vec![("UPGRADE_STEP", step.to_string())]),
         Event::HookEnded { phase, hook, ended, milliseconds } => {
             let (priority, how) = match ended {
@@ -136,7 +136,7 @@ mod tests {
         let server = UnixDatagram::bind(&path).expect("bound");
         let mut journald = Journald::connect_to(&path, "acme-upgrade".to_owned()).expect("it listens");
         let mut received = |event: &Event| {
-            journald.read(event);
+            journald.receive(event);
             let mut buffer = [0; 1024];
             let count = server.recv(&mut buffer).expect("something came");
             String::from_utf8_lossy(&buffer[..count]).into_owned()

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
-use crate::model::event::{Event, Reader};
+use crate::model::event::{Event, Subscriber};
 use crate::model::hook::HookOutcome;
 
 /// The log file: every event and every line of every program, each with its time.
@@ -38,25 +38,25 @@ impl<W: Write> Log<W> {
     /// What was cut short, and going back.
     fn write_way_back(&mut self, event: &Event) {
         match event {
-            Event::CutShort(run) => {
+            Event::Interrupted(run) => {
                 let step = run.step.map_or_else(String::new, |step| format!(" at the step {step}"));
                 self.write(&format!("{} -> {} was cut short{step}, after {}", run.from, run.to, run.last));
             }
-            Event::DoneBefore(step) => self.write(&format!("step {step} was done before")),
-            Event::HookDoneBefore(phase, hook) => self.write(&format!("{phase} hook {hook} was run before")),
-            Event::Armed { paths, bytes } => {
+            Event::StepAlreadyDone(step) => self.write(&format!("step {step} was done before")),
+            Event::HookAlreadyDone(phase, hook) => self.write(&format!("{phase} hook {hook} was run before")),
+            Event::RollbackDataSaved { paths, bytes } => {
                 self.write(&format!("{paths} paths are kept to go back, {bytes} bytes are copies"));
             }
             Event::Retrying(error) => self.write(&format!("trying once more after: {error}")),
-            Event::WayBack(back) => {
+            Event::RollbackPreview(back) => {
                 self.write(&format!("the way back: {} to {}", back.product, back.to));
                 for path in &back.changed_since {
                     self.write(&format!("changed since: {path}"));
                 }
             }
             Event::RollingBack { product, to } => self.write(&format!("going back to {product} {to}")),
-            Event::PutBack { changed, removed } => self.write(&format!("{changed} paths put back, {removed} removed")),
-            Event::DatabasePutBack { database, kept_as } => {
+            Event::Restored { changed, removed } => self.write(&format!("{changed} paths put back, {removed} removed")),
+            Event::DatabaseRestored { database, kept_as } => {
                 self.write(&format!("the database {database} is as it was; as it was last it is kept as {kept_as}"));
             }
             _ => {}
@@ -64,8 +64,8 @@ impl<W: Write> Log<W> {
     }
 }
 
-impl<W: Write> Reader for Log<W> {
-    fn read(&mut self, event: &Event) {
+impl<W: Write> Subscriber for Log<W> {
+    fn receive(&mut self, event: &Event) {
         match event {
             Event::Started { version, arguments, .. } => {
                 self.write(&format!("upgrader {version} started with arguments {arguments:?}"));
@@ -79,20 +79,20 @@ impl<W: Write> Reader for Log<W> {
                 let (before, after) = (sum(&entry.sha256_before), sum(&entry.sha256_after));
                 self.write(&format!("conffile: {entry} (SHA-256 {before} -> {after})"));
             }
-            Event::CutShort(_)
-            | Event::DoneBefore(_)
-            | Event::HookDoneBefore(..)
-            | Event::Armed { .. }
+            Event::Interrupted(_)
+            | Event::StepAlreadyDone(_)
+            | Event::HookAlreadyDone(..)
+            | Event::RollbackDataSaved { .. }
             | Event::Retrying(_)
-            | Event::WayBack(_)
+            | Event::RollbackPreview(_)
             | Event::RollingBack { .. }
-            | Event::PutBack { .. }
-            | Event::DatabasePutBack { .. } => self.write_way_back(event),
+            | Event::Restored { .. }
+            | Event::DatabaseRestored { .. } => self.write_way_back(event),
             Event::Repairing => self.write("dpkg was interrupted: finishing its work"),
             Event::Began(step) => self.write(&format!("step {step} began")),
             Event::Ended(step) => self.write(&format!("step {step} ended")),
-            Event::SelfUpdate { package, from, to, fate } => {
-                self.write(&format!("self-update: {package} {from} -> {to}: {fate:?}"));
+            Event::SelfUpdate { package, from, to, outcome } => {
+                self.write(&format!("self-update: {package} {from} -> {to}: {outcome:?}"));
             }
             Event::Planned { product, plan, .. } => {
                 self.write(&format!(
@@ -138,7 +138,7 @@ impl<W: Write> Reader for Log<W> {
                     self.write(&format!("{service}: {line}"));
                 }
             }
-            Event::ServiceLeftAlone(service, reason) => self.write(&format!("{service} is left alone: {reason}")),
+            Event::ServiceSkipped(service, reason) => self.write(&format!("{service} is left alone: {reason}")),
             Event::OthersRestarting(services) => self.write(&format!("running replaced files: {}", services.join(" "))),
             Event::ManagerReexecuted(Ok(())) => self.write("systemd executed itself anew"),
             Event::ManagerReexecuted(Err(error)) => {
@@ -156,7 +156,7 @@ impl<W: Write> Reader for Log<W> {
             }
             Event::Output { source, line } => self.write(&format!("{source}: {line}")),
             Event::Failed(text) => self.write(text),
-            Event::OnItsOwn { unit } => {
+            Event::Detached { unit } => {
                 self.write(&format!("goes on as {}", unit.as_deref().unwrap_or("this process, deaf to its terminal")));
             }
             Event::Attention(text) => self.write(&format!("wants attention: {text}")),
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn each_line_has_its_time_and_its_source() {
         let mut log = Log { writer: Vec::new() };
-        log.read(&Event::Output { source: "apt-get".to_owned(), line: "Reading package lists...".to_owned() });
+        log.receive(&Event::Output { source: "apt-get".to_owned(), line: "Reading package lists...".to_owned() });
         let text = String::from_utf8(log.writer).expect("text");
         let (time, rest) = text.split_once(' ').expect("a time first");
         assert!(time.parse::<Timestamp>().is_ok(), "{time}");

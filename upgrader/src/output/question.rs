@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal as _, Write, stdin};
 use rustix::termios::{QueueSelector, tcflush};
 
 /// Forgets what was typed before there was a question: an Enter meant for something else agrees to nothing.
-pub fn forget_typed_ahead() {
+pub fn discard_typed_ahead() {
     if stdin().is_terminal() {
         let _ = tcflush(stdin(), QueueSelector::IFlush);
     }

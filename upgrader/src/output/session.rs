@@ -43,20 +43,20 @@ pub fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let begun = std::env::var(VARIABLE).ok().and_then(|time| time.parse().ok());
     let past = begun.map_or_else(Vec::new, |time| recorded(context, time));
     keep(context, events)?;
-    events.record_in(if past.is_empty() { Recorder::begin(&path)? } else { Recorder::go_on(&path)? });
+    events.add_recorder(if past.is_empty() { Recorder::begin(&path)? } else { Recorder::append(&path)? });
     for event in &past {
         events.remember(event);
     }
-    events.show_on(Screen::of(context.options));
-    events.tell(started());
+    events.add_display(Screen::of(context.options));
+    events.emit(started());
     Ok(())
 }
 
 /// Records what outlives the run.
 fn keep(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
-    events.record_in(Log::open(&context.paths.log())?);
+    events.add_recorder(Log::open(&context.paths.log())?);
     if let Some(journald) = Journald::connect(context.paths.package()) {
-        events.record_in(journald);
+        events.add_recorder(journald);
     }
     Ok(())
 }
@@ -69,14 +69,14 @@ fn recorded(context: &Context<'_>, begun: Timestamp) -> Vec<Event> {
 }
 
 /// Goes on, in another process, with a run that the recording tells of.
-pub fn go_on(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+pub fn resume(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     for event in stream::read(&path)? {
         events.remember(&event);
     }
     keep(context, events)?;
-    events.record_in(Recorder::go_on(&path)?);
-    events.tell(started());
+    events.add_recorder(Recorder::append(&path)?);
+    events.emit(started());
     Ok(())
 }
 
@@ -94,7 +94,7 @@ pub fn end(context: &Context<'_>, events: &mut Events<'_>) {
     let days = SignedDuration::from_hours(24 * i64::from(context.config.keep.history_days));
     let pruned = history::prune(&context.paths.history(), Timestamp::now() - days);
     for error in [notified, pruned].into_iter().filter_map(Result::err) {
-        events.tell(Event::Output { source: context.paths.package(), line: format!("{error:#}") });
+        events.emit(Event::Output { source: context.paths.package(), line: format!("{error:#}") });
     }
 }
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-use crate::model::event::{Event, Reader};
+use crate::model::event::{Event, Subscriber};
 
 /// How many bytes of programs' output are recorded, as they lie in the file; after that, the log alone has it. The file is in
 /// memory.
@@ -31,12 +31,12 @@ impl Recorder {
         // Removed and not emptied: whoever still follows the earlier run keeps what it was.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(cannot(path)),
-            _ => Self::go_on(path),
+            _ => Self::append(path),
         }
     }
 
     /// The run goes on in another process. Output of programs may be private: only root can read the file.
-    pub fn go_on(path: &Path) -> Result<Self> {
+    pub fn append(path: &Path) -> Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(path);
         Ok(Self { file: file.with_context(|| cannot(path))?, output: 0 })
     }
@@ -46,8 +46,8 @@ fn cannot(path: &Path) -> String {
     format!("{}: cannot be written", path.display())
 }
 
-impl Reader for Recorder {
-    fn read(&mut self, event: &Event) {
+impl Subscriber for Recorder {
+    fn receive(&mut self, event: &Event) {
         if let Ok(mut line) = serde_json::to_vec(event) {
             line.push(b'\n');
             if matches!(event, Event::Output { .. }) {
@@ -139,7 +139,7 @@ mod tests {
         let mut recorder = Recorder::begin(&path).expect("writable");
         let mut follower = Follower::open(&path).expect("there");
         assert_eq!(follower.read(), None);
-        recorder.read(&Event::Answered(true));
+        recorder.receive(&Event::Answered(true));
         // Somebody newer tells of something else, and is not done with the next line.
         write!(recorder.file, "{{\"teleported\": 3}}\nnonsense\n{{\"answ").expect("written");
         assert_eq!(follower.read(), Some(Event::Answered(true)));
@@ -155,7 +155,7 @@ mod tests {
         let path = directory.path().join("events");
         let mut recorder = Recorder::begin(&path).expect("writable");
         let mut follower = Follower { changes: None, ..Follower::open(&path).expect("there") };
-        recorder.read(&Event::Repairing);
+        recorder.receive(&Event::Repairing);
         follower.wait(Duration::from_secs(10));
         assert_eq!(follower.read(), Some(Event::Repairing));
     }
@@ -164,8 +164,8 @@ mod tests {
     fn a_new_run_begins_a_new_recording_and_one_that_goes_on_does_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("events");
-        Recorder::begin(&path).expect("writable").read(&Event::Answered(true));
-        Recorder::go_on(&path).expect("writable").read(&Event::Repairing);
+        Recorder::begin(&path).expect("writable").receive(&Event::Answered(true));
+        Recorder::append(&path).expect("writable").receive(&Event::Repairing);
         assert_eq!(read(&path).expect("there"), [Event::Answered(true), Event::Repairing]);
         drop(Recorder::begin(&path).expect("writable"));
         assert_eq!(read(&path).expect("there"), []);
@@ -179,10 +179,10 @@ mod tests {
         for (length, count) in [(1, 200_000), (64 * 1024, 1000)] {
             let flood = Event::Output { source: "hook".to_owned(), line: "y".repeat(length) };
             for _ in 0..count {
-                recorder.read(&flood);
+                recorder.receive(&flood);
             }
         }
-        recorder.read(&Event::Repairing);
+        recorder.receive(&Event::Repairing);
         assert!(path.metadata().expect("there").len() < 10_000_000);
         assert_eq!(read(&path).expect("there").last(), Some(&Event::Repairing));
     }

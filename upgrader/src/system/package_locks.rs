@@ -33,7 +33,7 @@ pub fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()>
                 .into());
         }
         // Rounded up: a wait that has just begun has all its time left.
-        events.tell(Event::Waiting { who, seconds: left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX) });
+        events.emit(Event::Waiting { who, seconds: left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX) });
         std::thread::sleep(STEP.min(left));
     }
     Ok(())

@@ -226,7 +226,9 @@ fn in_each_step(reference: &Reference) -> Vec<(String, Phase, Location)> {
         ("restart".to_owned(), Phase::Run, start("asterisk")),
     ];
     // In others the journal says first that the step begins; then comes what is in the middle of it, or its end.
-    for (phase, steps) in [(Phase::Run, ["download", "arm-rollback"]), (Phase::Back, ["roll-back", "restart-old"])] {
+    for (phase, steps) in
+        [(Phase::Run, ["download", "save-rollback-data"]), (Phase::Back, ["roll-back", "restart-old"])]
+    {
         let calls = reference.calls.iter().filter(|(of, _)| *of == phase).flat_map(|(_, calls)| calls);
         for step in steps {
             if let Some(call) = calls.clone().filter(|call| call.step == step).nth(1) {

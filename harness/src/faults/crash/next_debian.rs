@@ -108,7 +108,7 @@ pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
     };
     Ok(NextDebianRollback {
         shown: transcript.to_string(),
-        arming: took("arm rollback")?,
+        arming: took("save rollback data")?,
         going_back: took("roll back")?,
     })
 }

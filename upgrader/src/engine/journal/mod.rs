@@ -21,7 +21,7 @@ use crate::rollback;
 
 mod past;
 
-pub use past::Past;
+pub use past::PastRun;
 
 /// The version of the journal's form. It grows when an upgrader of today could not go on with what is written then.
 pub const VERSION: u32 = 1;
@@ -35,7 +35,7 @@ const SUM: usize = 16;
 /// Something that a run writes down before it goes on. No journal, no step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum Entry {
+pub enum JournalEntry {
     /// The run begins. The first entry, and only the first.
     Began {
         /// [`VERSION`].
@@ -48,7 +48,7 @@ pub enum Entry {
         plan: Box<Plan>,
     },
     /// Another process takes the run up again, by this plan.
-    TakenUp {
+    Resumed {
         /// What it is going to do: what is left of the first plan, or another one that somebody agreed to since.
         plan: Box<Plan>,
         /// True if nobody was there: the machine booted.
@@ -78,7 +78,7 @@ struct Line {
     /// When it was written.
     time: Timestamp,
     #[serde(flatten)]
-    entry: Entry,
+    entry: JournalEntry,
 }
 
 /// The journal of a run: what it has done and is about to do, each line on the disk before the run goes on. It is there as
@@ -105,7 +105,7 @@ impl Journal {
             // Reasons are quoted from what programs printed, which may be private.
             let mut file = File::options().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
             let _ = reserve(&file);
-            let first = line(Entry::Began {
+            let first = line(JournalEntry::Began {
                 version: VERSION,
                 upgrader: env!("CARGO_PKG_VERSION").to_owned(),
                 started,
@@ -125,7 +125,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it is damaged anywhere but at its end, or of a form that only a newer upgrader understands.
-    pub fn open(paths: &Paths) -> Result<Option<(Self, Past)>> {
+    pub fn open(paths: &Paths) -> Result<Option<(Self, PastRun)>> {
         let path = paths.journal();
         let Some((past, whole)) = look(&path)? else { return Ok(None) };
         let open = || -> std::io::Result<File> {
@@ -156,7 +156,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read(paths: &Paths) -> Result<Option<Past>> {
+    pub fn read(paths: &Paths) -> Result<Option<PastRun>> {
         Ok(look(&paths.journal())?.map(|(past, _)| past))
     }
 
@@ -164,7 +164,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read_last(paths: &Paths) -> Result<Option<Past>> {
+    pub fn read_last(paths: &Paths) -> Result<Option<PastRun>> {
         Ok(look(&paths.last_journal())?.map(|(past, _)| past))
     }
 
@@ -172,7 +172,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it is not: then whatever it announces must not be done.
-    pub fn write(&mut self, entry: Entry) -> Result<()> {
+    pub fn write(&mut self, entry: JournalEntry) -> Result<()> {
         let line = line(entry);
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         match written {
@@ -211,14 +211,14 @@ impl Journal {
 
 /// The run that can be rolled back: the interrupted one if its rollback data is saved, else the last one that ended. None if there is
 /// no rollback data.
-pub fn revertible(paths: &Paths) -> Result<Option<Past>> {
+pub fn revertible(paths: &Paths) -> Result<Option<PastRun>> {
     let past = match Journal::read(paths)? {
         Some(past) => Some(past),
         // After a rollback there is nothing left to undo; its data may still be there if it was killed at the very end.
         None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
     };
     // Rollback data beside a run that saved none belongs to an earlier upgrade.
-    let past = past.filter(|past| past.has_ended(Step::Arm));
+    let past = past.filter(|past| past.has_ended(Step::SaveRollbackData));
     Ok(past.zip(rollback::open(paths)?).map(|(past, _)| past))
 }
 
@@ -249,7 +249,7 @@ fn cannot_write() -> Failure {
 }
 
 /// An entry as it lies in the file.
-fn line(entry: Entry) -> Vec<u8> {
+fn line(entry: JournalEntry) -> Vec<u8> {
     // Times and names that are text: nothing here cannot be written as JSON.
     let json = serde_json::to_string(&Line { time: Timestamp::now(), entry }).unwrap_or_default();
     format!("{} {json}\n", sum(json.as_bytes())).into_bytes()
@@ -269,7 +269,7 @@ fn content(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// What a journal tells, and how many bytes of it are whole. None if there is none.
-fn look(path: &Path) -> Result<Option<(Past, u64)>> {
+fn look(path: &Path) -> Result<Option<(PastRun, u64)>> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| path.display().to_string())?,
@@ -281,7 +281,7 @@ fn look(path: &Path) -> Result<Option<(Past, u64)>> {
         )))
     };
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let (mut past, mut whole) = (None::<Past>, 0_u64);
+    let (mut past, mut whole) = (None::<PastRun>, 0_u64);
     for (index, line) in lines.iter().enumerate() {
         let Some(json) = content(line) else {
             if index + 1 == lines.len() && past.is_some() {
@@ -292,11 +292,11 @@ fn look(path: &Path) -> Result<Option<(Past, u64)>> {
         whole = whole.saturating_add(line.len() as u64);
         let known: Option<Line> = serde_json::from_slice(json).ok();
         match (&mut past, known) {
-            (None, Some(Line { time, entry: Entry::Began { version, started, plan, .. } })) => {
+            (None, Some(Line { time, entry: JournalEntry::Began { version, started, plan, .. } })) => {
                 if version > VERSION {
                     return Err(damaged(1, "a newer upgrader has written this, in a form that is not known here"));
                 }
-                past = Some(Past::new(started, *plan, time));
+                past = Some(PastRun::new(started, *plan, time));
             }
             (None, _) => return Err(damaged(1, "this is not the beginning of a run")),
             (Some(past), Some(Line { time, entry })) => past.note(entry, time),
@@ -327,12 +327,12 @@ mod tests {
     fn written(paths: &Paths) -> Journal {
         let mut journal = Journal::begin(paths, Timestamp::UNIX_EPOCH, &plan()).expect("writable");
         for entry in [
-            Entry::StepBegan(Step::Arm),
-            Entry::StepEnded(Step::Arm),
-            Entry::StepBegan(Step::PreUpgradeHooks),
-            Entry::HookBegan(Phase::PreUpgrade, "/a/10".into()),
-            Entry::HookEnded(Phase::PreUpgrade, "/a/10".into(), HookOutcome::Done),
-            Entry::HookBegan(Phase::PreUpgrade, "/a/20".into()),
+            JournalEntry::StepBegan(Step::SaveRollbackData),
+            JournalEntry::StepEnded(Step::SaveRollbackData),
+            JournalEntry::StepBegan(Step::PreUpgradeHooks),
+            JournalEntry::HookBegan(Phase::PreUpgrade, "/a/10".into()),
+            JournalEntry::HookEnded(Phase::PreUpgrade, "/a/10".into(), HookOutcome::Done),
+            JournalEntry::HookBegan(Phase::PreUpgrade, "/a/20".into()),
         ] {
             journal.write(entry).expect("writable");
         }
@@ -346,7 +346,7 @@ mod tests {
         drop(written(&paths));
         let (journal, past) = Journal::open(&paths).expect("readable").expect("there");
         assert_eq!((past.plan.candidate.as_str(), past.step()), ("2", Some(Step::PreUpgradeHooks)));
-        assert!(past.has_ended(Step::Arm) && !past.has_ended(Step::PreUpgradeHooks));
+        assert!(past.has_ended(Step::SaveRollbackData) && !past.has_ended(Step::PreUpgradeHooks));
         assert!(
             past.has_run(Phase::PreUpgrade, Path::new("/a/10")) && !past.has_run(Phase::PreUpgrade, Path::new("/a/20"))
         );
@@ -366,7 +366,7 @@ mod tests {
             fs::write(paths.journal(), &text[..end]).expect("written");
             let (mut journal, past) = Journal::open(&paths).expect("readable").expect("there");
             assert_eq!(past.hook(), None, "cut at {end}");
-            journal.write(Entry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
+            journal.write(JournalEntry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
             let past = Journal::read(&paths).expect("nothing is mixed up").expect("there");
             assert_eq!(past.hook(), Some(Path::new("/a/30")));
         }
@@ -384,7 +384,7 @@ mod tests {
         for mut journal in std::iter::once(begun).chain((0..1).map(taken_up)) {
             journal.file.write_all(b"half a li").expect("writable");
             journal.take_back();
-            journal.write(Entry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
+            journal.write(JournalEntry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
             next = Journal::read(&paths).expect("nothing is mixed up");
         }
         assert_eq!(next.expect("there").hook(), Some(Path::new("/a/30")));
@@ -420,7 +420,7 @@ mod tests {
         }
         let past = Journal::read(&paths).expect("readable").expect("there");
         assert_eq!(past.hook(), Some(Path::new("/a/20")));
-        let entry = Entry::Began {
+        let entry = JournalEntry::Began {
             version: VERSION + 1,
             upgrader: "99".to_owned(),
             started: Timestamp::UNIX_EPOCH,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::Entry;
+use super::JournalEntry;
 use crate::exit::Exit;
 use crate::model::hook::Phase;
 use crate::model::plan::Plan;
@@ -12,7 +12,7 @@ use crate::model::step::Step;
 
 /// How far a run came that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Past {
+pub struct PastRun {
     /// When it started.
     pub started: Timestamp,
     /// What it was going to do when it began: where the machine comes from.
@@ -37,7 +37,7 @@ pub struct Past {
     hook: Option<PathBuf>,
 }
 
-impl Past {
+impl PastRun {
     pub(super) fn new(started: Timestamp, plan: Plan, last: Timestamp) -> Self {
         Self {
             started,
@@ -56,40 +56,40 @@ impl Past {
         }
     }
 
-    pub(super) fn note(&mut self, entry: Entry, time: Timestamp) {
+    pub(super) fn note(&mut self, entry: JournalEntry, time: Timestamp) {
         self.last = time;
         match entry {
-            Entry::Began { .. } => {}
-            Entry::TakenUp { plan, at_boot } => {
+            JournalEntry::Began { .. } => {}
+            JournalEntry::Resumed { plan, at_boot } => {
                 self.boots = self.boots.saturating_add(u32::from(at_boot));
                 self.stopped = None;
                 // On the way to another version everything has its turn anew; what is saved stays saved.
                 if plan.candidate != self.latest.candidate {
-                    self.ended.retain(|step| *step == Step::Arm);
+                    self.ended.retain(|step| *step == Step::SaveRollbackData);
                     self.hooks.clear();
                 }
                 self.latest = *plan;
             }
-            Entry::StepBegan(step) => self.begun.push(step),
-            Entry::StepEnded(step) => self.ended.push(step),
-            Entry::HookBegan(_, hook) => self.hook = Some(hook),
-            Entry::HookEnded(phase, hook, _) => {
+            JournalEntry::StepBegan(step) => self.begun.push(step),
+            JournalEntry::StepEnded(step) => self.ended.push(step),
+            JournalEntry::HookBegan(_, hook) => self.hook = Some(hook),
+            JournalEntry::HookEnded(phase, hook, _) => {
                 self.hook = None;
                 self.hooks.push((phase, hook));
             }
             // Of a run that goes on, those of its beginning count.
-            Entry::Active(units) => {
+            JournalEntry::Active(units) => {
                 if self.active.is_empty() {
                     self.active = units;
                 }
             }
-            Entry::Migrating(dump) => {
+            JournalEntry::Migrating(dump) => {
                 self.dump.get_or_insert(dump);
             }
-            Entry::RollingBack(reason) => {
+            JournalEntry::RollingBack(reason) => {
                 self.rolling_back.get_or_insert(reason);
             }
-            Entry::Stopped(exit) => self.stopped = Some(exit),
+            JournalEntry::Stopped(exit) => self.stopped = Some(exit),
         }
     }
 
@@ -131,7 +131,7 @@ impl Past {
 
     /// True if it did not say that it stops, or is half-way back: then it is to be taken up before anything else.
     #[must_use]
-    pub fn was_cut_short(&self) -> bool {
+    pub fn was_interrupted(&self) -> bool {
         self.stopped.is_none() || self.rolling_back.is_some()
     }
 

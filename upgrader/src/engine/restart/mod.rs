@@ -28,7 +28,7 @@ pub struct Restarted {
     /// The product's services that are not up.
     down: Vec<String>,
     /// The product's services that are not restarted because the admin does not want them.
-    left_alone: Vec<String>,
+    skipped: Vec<String>,
     /// What wants attention, in the person's words.
     attention: Vec<String>,
     /// When the last service came up, or did not.
@@ -69,10 +69,10 @@ pub fn restart_old(
     let known = services.order().iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
     let known = services.only(&known.map(|(service, _)| service.clone()).collect::<Vec<_>>());
     let mut restarted = restart_all(&known, processes, events)?;
-    let had_a_turn = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
-    for unit in systemd::show(were_active)?.iter().filter(|unit| was_stopped(unit) && !had_a_turn(unit)) {
+    let was_restarted = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
+    for unit in systemd::show(were_active)?.iter().filter(|unit| was_stopped(unit) && !was_restarted(unit)) {
         if unit.id.ends_with(".service") {
-            restarted.turn(&short(&unit.id), false, None, None, events);
+            restarted.restart_one(&short(&unit.id), false, None, None, events);
         } else if let Err(error) = systemd::start(&unit.id) {
             restarted.attention.push(format!("{} does not start again: {error:#}.", unit.id));
         }
@@ -93,7 +93,7 @@ pub fn as_they_are(services: &Services) -> Result<Restarted> {
     let mut restarted = Restarted::default();
     for (service, unit) in services.order().iter().zip(systemd::show(services.order())?) {
         match verdict(&unit) {
-            Verdict::LeaveAlone(_) => restarted.left_alone.push(service.clone()),
+            Verdict::Skip(_) => restarted.skipped.push(service.clone()),
             Verdict::Missing => restarted.down.push(service.clone()),
             Verdict::Restart => restarted.watched.push(Watched { name: service.clone(), of_product: true, unit }),
         }
@@ -107,8 +107,7 @@ pub fn as_they_are(services: &Services) -> Result<Restarted> {
 /// If systemd does not answer.
 pub fn wanted(services: &Services) -> Result<Vec<String>> {
     let units = systemd::show(services.order())?;
-    let wanted =
-        services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::LeaveAlone(_)));
+    let wanted = services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::Skip(_)));
     Ok(wanted.map(|(service, _)| service.clone()).collect())
 }
 
@@ -116,7 +115,7 @@ pub fn wanted(services: &Services) -> Result<Vec<String>> {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Restart,
-    LeaveAlone(&'static str),
+    Skip(&'static str),
     Missing,
 }
 
@@ -136,13 +135,13 @@ impl Restarted {
     #[must_use]
     pub fn summary(&self, services: &Services) -> String {
         let all = services.order().len();
-        match self.left_alone.len() {
+        match self.skipped.len() {
             0 if all == 1 => "its service is running".to_owned(),
             0 => format!("all {all} services are running"),
             left => format!(
                 "{} of {all} services are running (not wanted by the admin: {})",
                 all - left.min(all),
-                self.left_alone.join(" ")
+                self.skipped.join(" ")
             ),
         }
     }
@@ -175,9 +174,9 @@ impl Restarted {
         for (service, unit) in services.order().iter().zip(&units) {
             match verdict(unit) {
                 Verdict::Restart => wanted.push((service, None)),
-                Verdict::LeaveAlone(reason) => {
-                    self.left_alone.push(service.clone());
-                    events.tell(Event::ServiceLeftAlone(service.clone(), reason.to_owned()));
+                Verdict::Skip(reason) => {
+                    self.skipped.push(service.clone());
+                    events.emit(Event::ServiceSkipped(service.clone(), reason.to_owned()));
                 }
                 Verdict::Missing => {
                     self.went_down(true, service, "there is no such unit".to_owned(), Vec::new(), events);
@@ -192,7 +191,7 @@ impl Restarted {
             }
         }
         for (service, stopped) in wanted {
-            self.turn(service, true, stopped, services.ready(service), events);
+            self.restart_one(service, true, stopped, services.ready(service), events);
         }
         Ok(units.into_iter().map(|unit| unit.id).collect())
     }
@@ -216,39 +215,39 @@ impl Restarted {
             }
         }
         if !restarting.is_empty() || found.manager.is_some() {
-            events.tell(Event::OthersRestarting(restarting.iter().map(|name| short(name)).collect()));
+            events.emit(Event::OthersRestarting(restarting.iter().map(|name| short(name)).collect()));
         }
         for name in restarting {
             let processes_of_it = &found.services[name].processes;
             if processes_of_it.iter().any(|process| processes.replaced_file(*process).is_some()) {
-                self.turn(&short(name), false, None, None, events);
+                self.restart_one(&short(name), false, None, None, events);
             } else {
-                events.tell(Event::ServiceLeftAlone(short(name), "restarted together with another".to_owned()));
+                events.emit(Event::ServiceSkipped(short(name), "restarted together with another".to_owned()));
             }
         }
         if found.manager.is_some() {
             let result = systemd::reexecute().map_err(|error| format!("{error:#}"));
-            events.tell(Event::ManagerReexecuted(result));
+            events.emit(Event::ManagerReexecuted(result));
             if let Some(file) = processes.replaced_file(1) {
                 recommended.push(("systemd".to_owned(), format!("it still runs {file}: reboot when it suits")));
             }
         }
         // Some units have only their main process ended (KillMode=process).
-        let had_a_turn = |unit: &&String| self.watched.iter().any(|service| service.unit.id == **unit);
+        let was_restarted = |unit: &&String| self.watched.iter().any(|service| service.unit.id == **unit);
         let now = processes.obsolete().unwrap_or_default();
-        for unit in outlived(before, &now).into_iter().filter(had_a_turn) {
+        for unit in outlived(before, &now).into_iter().filter(was_restarted) {
             recommended.push((short(unit), OUTLIVED.to_owned()));
         }
         recommended.extend(found.sessions.into_iter().map(|unit| (unit, "log out and in again".to_owned())));
         recommended.extend(found.others.into_iter().map(|name| (name, "it was not started as a service".to_owned())));
         if !recommended.is_empty() {
-            events.tell(Event::RestartRecommended(recommended));
+            events.emit(Event::RestartRecommended(recommended));
         }
         Ok(())
     }
 
     /// One service's turn. `stopped` is when its outage began, if it is down already.
-    fn turn(
+    fn restart_one(
         &mut self,
         service: &str,
         of_product: bool,
@@ -256,14 +255,14 @@ impl Restarted {
         ready: Option<&Ready>,
         events: &mut Events<'_>,
     ) {
-        events.tell(Event::ServiceRestarting(service.to_owned()));
+        events.emit(Event::ServiceRestarting(service.to_owned()));
         let began = stopped.unwrap_or_else(Instant::now);
         let result = bring_up(service, ready);
         self.last = Some(Instant::now());
         match result {
             Ok(unit) => {
                 let outage = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-                events.tell(Event::ServiceUp { service: service.to_owned(), outage });
+                events.emit(Event::ServiceUp { service: service.to_owned(), outage });
                 self.watched.push(Watched { name: service.to_owned(), of_product, unit });
             }
             Err((reason, log)) => self.went_down(of_product, service, reason, log, events),
@@ -286,7 +285,7 @@ impl Restarted {
                  why; mend it, then `systemctl restart {service}`."
             ));
         }
-        events.tell(Event::ServiceDown { service: service.to_owned(), reason, log });
+        events.emit(Event::ServiceDown { service: service.to_owned(), reason, log });
     }
 }
 
@@ -325,8 +324,8 @@ fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
 fn verdict(unit: &Unit) -> Verdict {
     match (unit.load.as_str(), unit.file.as_str(), unit.active.as_str()) {
         ("not-found", _, _) => Verdict::Missing,
-        ("masked", _, _) => Verdict::LeaveAlone("masked"),
-        (_, "disabled", "inactive" | "failed") => Verdict::LeaveAlone("disabled and not running"),
+        ("masked", _, _) => Verdict::Skip("masked"),
+        (_, "disabled", "inactive" | "failed") => Verdict::Skip("disabled and not running"),
         _ => Verdict::Restart,
     }
 }
@@ -371,9 +370,9 @@ mod tests {
             (unit("loaded", "enabled", "inactive"), Verdict::Restart),
             (unit("loaded", "static", "inactive"), Verdict::Restart),
             (unit("loaded", "disabled", "active"), Verdict::Restart),
-            (unit("loaded", "disabled", "inactive"), Verdict::LeaveAlone("disabled and not running")),
-            (unit("loaded", "disabled", "failed"), Verdict::LeaveAlone("disabled and not running")),
-            (unit("masked", "masked", "active"), Verdict::LeaveAlone("masked")),
+            (unit("loaded", "disabled", "inactive"), Verdict::Skip("disabled and not running")),
+            (unit("loaded", "disabled", "failed"), Verdict::Skip("disabled and not running")),
+            (unit("masked", "masked", "active"), Verdict::Skip("masked")),
             (unit("not-found", "", "inactive"), Verdict::Missing),
             // systemd has words of its own for what is wrong with these.
             (unit("bad-setting", "enabled", "inactive"), Verdict::Restart),

@@ -9,7 +9,7 @@ use super::Run;
 use crate::config::product::Product;
 use crate::config::settings::Rollback;
 use crate::context::Context;
-use crate::engine::journal::{self, Journal, Past};
+use crate::engine::journal::{self, Journal, PastRun};
 use crate::engine::self_update;
 use crate::engine::steps::drive;
 use crate::engine::worker;
@@ -17,7 +17,7 @@ use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
-use crate::output::history::Keeper;
+use crate::output::history::HistoryWriter;
 use crate::output::session;
 use crate::system::lock::Lock;
 use crate::system::package_locks;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 /// # Errors
 /// If it can do neither: then whoever logs in is told.
 pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let result = take_up(context, events);
+    let result = resume_run(context, events);
     let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
     if exit == Exit::NeedsHuman {
         let command = context.paths.package();
@@ -58,7 +58,7 @@ impl Run<'_> {
     }
 }
 
-fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
     journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
     if context.paths.self_update().exists() {
@@ -67,7 +67,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         return Ok(Exit::Done);
     }
     // A run that waits for a human waits on.
-    let Some(past) = Journal::read(context.paths)?.filter(Past::was_cut_short) else { return Ok(Exit::Done) };
+    let Some(past) = Journal::read(context.paths)?.filter(PastRun::was_interrupted) else { return Ok(Exit::Done) };
     signals::shield()?;
     session::begin(context, events)?;
     let product = Product::read(&context.paths.product())?;
@@ -76,7 +76,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         run.forget(events)?;
         return Ok(Exit::Done);
     }
-    events.tell(Event::CutShort(run.cut_short(&past)));
+    events.emit(Event::Interrupted(run.cut_short(&past)));
     let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
     run.past = Some(past);
     if boots >= BOOTS {
@@ -88,7 +88,7 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         });
     }
     if is_back {
-        return run.go_back_at_boot(events);
+        return run.roll_back_at_boot(events);
     }
     // Others start to work with packages when a machine boots. They are no reason to go back.
     package_locks::wait(context.paths.root(), PATIENCE, events)
@@ -105,19 +105,19 @@ fn take_up(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     match ready {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            events.record_in(Keeper::new(context.paths, events.report().clone()));
-            events.tell(Event::OnItsOwn { unit });
+            events.add_recorder(HistoryWriter::new(context.paths, events.report().clone()));
+            events.emit(Event::Detached { unit });
             run.open_journal(true)?;
             run.forward(first, events)
         }
         Err(stopped) => {
             let text = describe(&stopped.error);
-            events.tell(Event::Failed(text.clone()));
+            events.emit(Event::Failed(text.clone()));
             if context.config.rollback != Rollback::Auto || !journal::is_revertible(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
-            run.plan_the_way_back(text, events)?;
-            run.go_back_at_boot(events)
+            run.begin_rollback(text, events)?;
+            run.roll_back_at_boot(events)
         }
     }
 }

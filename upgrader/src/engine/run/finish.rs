@@ -18,21 +18,21 @@ use crate::system::dpkg;
 impl Run<'_> {
     /// Says the last words, with all that wants attention in them, and gives the exit code.
     pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
-        let next = if last == Step::Verify { self.look_at_pair_again(events)? } else { None };
+        let next = if last == Step::Verify { self.check_pair_afterwards(events)? } else { None };
         if last == Step::Verify {
-            self.look_for_drift(events);
+            self.report_drift(events);
         }
         let time = Timestamp::now();
-        let (exit, mut message) = self.last_words(last, exit, events.report(), time)?;
+        let (exit, mut message) = self.summary(last, exit, events.report(), time)?;
         if let Some(next) = next {
             message.push('\n');
             message.push_str(&next);
         }
-        events.tell(Event::Finished { exit, time, message });
+        events.emit(Event::Finished { exit, time, message });
         Ok(exit)
     }
 
-    fn last_words(&self, last: Step, exit: Exit, report: &Report, now: Timestamp) -> Result<(Exit, String)> {
+    fn summary(&self, last: Step, exit: Exit, report: &Report, now: Timestamp) -> Result<(Exit, String)> {
         let name = &self.product.name;
         let command = self.context.paths.package();
         if exit == Exit::Declined {
@@ -71,7 +71,7 @@ impl Run<'_> {
 
     /// Compares the machine with what was validated, and says what differs that nobody was shown before. That it cannot be compared is
     /// no failure of the upgrade, which is done.
-    fn look_for_drift(&self, events: &mut Events<'_>) {
+    fn report_drift(&self, events: &mut Events<'_>) {
         let command = self.context.paths.package();
         let said = match self.unseen_drift() {
             Ok(unseen) if unseen.is_empty() => return,
@@ -79,7 +79,7 @@ impl Run<'_> {
             Err(error) => format!("Whether the machine is as it was validated is not known: {error:#}"),
         };
         events
-            .tell(Event::Attention(format!("{said}. What to do: `{command} status --drift` shows all that differs.")));
+            .emit(Event::Attention(format!("{said}. What to do: `{command} status --drift` shows all that differs.")));
     }
 
     fn unseen_drift(&self) -> Result<Vec<String>> {
@@ -93,14 +93,14 @@ impl Run<'_> {
     }
 
     /// Says what has become of the pair meanwhile, and gives what comes next.
-    fn look_at_pair_again(&self, events: &mut Events<'_>) -> Result<Option<String>> {
+    fn check_pair_afterwards(&self, events: &mut Events<'_>) -> Result<Option<String>> {
         let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
         let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
         match pair::look_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
             Afterwards::Nothing => Ok(None),
             Afterwards::Next(sentence) => Ok(Some(sentence)),
             Afterwards::Attention(sentences) => {
-                events.tell(Event::Attention(sentences));
+                events.emit(Event::Attention(sentences));
                 Ok(None)
             }
         }

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::config::product::Product;
 use crate::context::{Context, Verb};
-use crate::engine::journal::{Entry, Journal, Past};
+use crate::engine::journal::{Journal, JournalEntry, PastRun};
 use crate::engine::restart::Restarted;
 use crate::engine::status;
 use crate::engine::steps::{Reached, drive};
@@ -24,7 +24,7 @@ use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::follow;
-use crate::output::history::Keeper;
+use crate::output::history::HistoryWriter;
 use crate::output::screen::Screen;
 use crate::output::session;
 use crate::output::stream::Follower;
@@ -60,21 +60,21 @@ fn attended(
 }
 
 fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    events.show_on(Screen::of(context.options));
+    events.add_display(Screen::of(context.options));
     follow::attach(context, events)
 }
 
 /// Plans, asks, and lets a worker do the rest.
 fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    match run.look_back(events)? {
-        resume::Way::On => {}
-        resume::Way::Back => return run.hand_over(lock, Step::RollBack, events),
-        resume::Way::Neither(exit) => return Ok(exit),
+    match run.find_interrupted_run(events)? {
+        resume::ResumeChoice::Continue => {}
+        resume::ResumeChoice::RollBack => return run.hand_over(lock, Step::RollBack, events),
+        resume::ResumeChoice::Leave(exit) => return Ok(exit),
     }
     let mode = run.context.options.mode();
     let reached =
         drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events));
-    match reached.map_err(|stopped| run.half_way(stopped))? {
+    match reached.map_err(|stopped| run.partially_upgraded(stopped))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
         Reached::Before(step) => {
             let exit = run.hand_over(lock, step, events)?;
@@ -91,16 +91,16 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
         return Err(anyhow!("another process has gone on with this run").into());
     }
     signals::shield()?;
-    session::go_on(context, events)?;
+    session::resume(context, events)?;
     let product = Product::read(&context.paths.product())?;
     let mut run = Run::new(context, &product);
     let unit = Some(worker::own_unit(context.paths));
     if events.report().rolled_back {
-        return run.go_on(Step::RollBack, unit, events);
+        return run.continue_from(Step::RollBack, unit, events);
     }
     run.plan = Some(events.report().plan.clone().context("the recording has no plan")?);
     match Step::Confirm.next(Outcome::Done, Mode::Upgrade) {
-        Next::Step(step) => run.go_on(step, unit, events),
+        Next::Step(step) => run.continue_from(step, unit, events),
         Next::End(exit) => Ok(exit),
     }
 }
@@ -115,7 +115,7 @@ struct Run<'a> {
     /// What is written down before it is done; none before anything is.
     journal: Option<Journal>,
     /// How far an earlier run came that this one goes on with.
-    past: Option<Past>,
+    past: Option<PastRun>,
     /// True if somebody agreed to complete that one.
     agreed: bool,
 }
@@ -139,20 +139,20 @@ impl<'a> Run<'a> {
                     return follow::follow(context, &mut follower, events);
                 }
                 Err(error) => {
-                    events.tell(Event::Output { source: "systemd-run".to_owned(), line: format!("{error:#}") });
+                    events.emit(Event::Output { source: "systemd-run".to_owned(), line: format!("{error:#}") });
                 }
             }
         }
         signals::shield()?;
-        self.go_on(step, None, events)
+        self.continue_from(step, None, events)
     }
 
     /// The rest of the run, from the first step that changes the machine, in this process.
-    fn go_on(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        events.record_in(Keeper::new(self.context.paths, events.report().clone()));
-        events.tell(Event::OnItsOwn { unit });
+    fn continue_from(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+        events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
+        events.emit(Event::Detached { unit });
         if first == Step::RollBack {
-            return self.go_back(events);
+            return self.roll_back_as_asked(events);
         }
         self.open_journal(false)?;
         self.forward(first, events)
@@ -179,16 +179,16 @@ impl<'a> Run<'a> {
         }
         let again = matches!(step, Step::Repair | Step::Download);
         if !again && self.past.as_ref().is_some_and(|past| past.has_ended(step)) && self.is_done_with(step)? {
-            events.tell(Event::DoneBefore(step));
+            events.emit(Event::StepAlreadyDone(step));
             return Ok(Outcome::Done);
         }
-        self.note(Entry::StepBegan(step))?;
+        self.note(JournalEntry::StepBegan(step))?;
         let outcome = self.perform(step, events)?;
-        self.note(Entry::StepEnded(step))?;
+        self.note(JournalEntry::StepEnded(step))?;
         Ok(outcome)
     }
 
-    fn note(&mut self, entry: Entry) -> Result<()> {
+    fn note(&mut self, entry: JournalEntry) -> Result<()> {
         self.journal.as_mut().context("there is no journal")?.write(entry)
     }
 
@@ -200,7 +200,7 @@ impl<'a> Run<'a> {
             Step::Confirm => self.confirm(events),
             Step::Repair => self.repair(events),
             Step::Download => self.download(events),
-            Step::Arm => self.arm(events),
+            Step::SaveRollbackData => self.arm(events),
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
             Step::Migrate => self.migrate(events),

@@ -21,7 +21,7 @@ use crate::model::plan::Plan;
 use crate::model::policy::ConffilePolicy;
 use crate::model::policy::ValidationPolicy;
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::question::{ask, forget_typed_ahead};
+use crate::output::question::{ask, discard_typed_ahead};
 use crate::rollback;
 use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
@@ -39,13 +39,13 @@ impl Run<'_> {
             (preflight::look(paths, self.product, worker::has_systemd()), planner::join(draft))
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
-        findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.what_is_kept()));
+        findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.rollback_space()));
         findings.extend(self.look_at_pair());
         findings.extend(self.look_at_validated());
         findings.extend(broken.as_ref().map(Finding::from));
         let is_ready = !findings.iter().any(|finding| finding.fatal);
         for finding in findings {
-            events.tell(Event::Found(finding));
+            events.emit(Event::Found(finding));
         }
         if is_ready {
             return Ok(Outcome::Done);
@@ -64,8 +64,8 @@ impl Run<'_> {
     }
 
     /// What going back takes on each filesystem.
-    fn what_is_kept(&self) -> Result<Vec<rollback::Need>> {
-        let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::Arm));
+    fn rollback_space(&self) -> Result<Vec<rollback::Need>> {
+        let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::SaveRollbackData));
         let changes_something = self.plan.as_ref().is_some_and(|plan| !plan.is_empty());
         if is_kept || !changes_something || self.context.config.rollback == Rollback::Never {
             return Ok(Vec::new());
@@ -106,9 +106,9 @@ impl Run<'_> {
         let plan = self.plan()?;
         let own = plan.changes.iter().filter(|change| planner::is_of_product(plan, change, self.product));
         let own = own.map(|change| change.package.to_string()).collect();
-        events.tell(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
+        events.emit(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
         if !plan.kept_back.is_empty() {
-            events.tell(Event::Attention(format!(
+            events.emit(Event::Attention(format!(
                 "Held or kept back, so not as released: {}. What to do: `apt-mark unhold` what is held (`apt-mark showhold`); \
                  `apt-get -s dist-upgrade` shows the rest.",
                 plan.kept_back.join(" ")
@@ -136,9 +136,9 @@ impl Run<'_> {
         } else {
             format!("Would you like to upgrade the packages of this {} {} now?", product.name, plan.installed)
         };
-        forget_typed_ahead();
+        discard_typed_ahead();
         let yes = ask(&question, &mut stdin().lock(), &mut self.context.options.screen());
-        events.tell(Event::Answered(yes));
+        events.emit(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }
 }

@@ -7,42 +7,44 @@ use jiff::Timestamp;
 
 use super::Run;
 use crate::config::settings::Rollback;
-use crate::engine::journal::{self, Entry, Journal, Past};
+use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
 use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
-use crate::model::event::{CutShort, Event};
+use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
-use crate::output::question::{Choice, choose, forget_typed_ahead};
+use crate::output::question::{Choice, choose, discard_typed_ahead};
 use crate::rollback;
 use crate::system::hooks;
 
 /// What becomes of a run that was cut short.
-pub(super) enum Way {
+pub(super) enum ResumeChoice {
     /// There is none, or it is completed.
-    On,
-    /// It is undone.
-    Back,
-    /// Nothing happens now, and the program ends with this.
-    Neither(Exit),
+    Continue,
+    /// It is rolled back.
+    RollBack,
+    /// It stays as it is, and the program ends with this exit code.
+    Leave(Exit),
 }
 
 impl Run<'_> {
     /// Looks for an earlier run that did not come to its end, and finds out what is to become of it.
-    pub(super) fn look_back(&mut self, events: &mut Events<'_>) -> Result<Way> {
-        let Some(past) = Journal::read(self.context.paths)? else { return Ok(Way::On) };
+    pub(super) fn find_interrupted_run(&mut self, events: &mut Events<'_>) -> Result<ResumeChoice> {
+        let Some(past) = Journal::read(self.context.paths)? else { return Ok(ResumeChoice::Continue) };
         if !past.has_changed_something() {
             self.forget(events)?;
-            return Ok(Way::On);
+            return Ok(ResumeChoice::Continue);
         }
         self.past = Some(past);
-        let Some(past) = self.past.as_ref().filter(|past| past.was_cut_short()) else { return Ok(Way::On) };
+        let Some(past) = self.past.as_ref().filter(|past| past.was_interrupted()) else {
+            return Ok(ResumeChoice::Continue);
+        };
         let mode = self.context.options.mode();
         let found = self.cut_short(past);
-        events.tell(Event::CutShort(found.clone()));
+        events.emit(Event::Interrupted(found.clone()));
         if mode == Mode::DryRun {
-            return Ok(Way::On);
+            return Ok(ResumeChoice::Continue);
         }
         if mode == Mode::DownloadOnly {
             let command = self.context.paths.package();
@@ -50,26 +52,26 @@ impl Run<'_> {
                 .remedy(format!("`{command}` completes it or goes back."))
                 .into());
         }
-        let choice = if self.context.options.yes { Choice::Yes } else { self.ask_what_to_do(&found) };
+        let choice = if self.context.options.yes { Choice::Yes } else { self.prompt(&found) };
         let way = match choice {
             Choice::Leave => {
                 let message = format!("{} stays as it is, between two versions.", found.product);
-                events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
-                return Ok(Way::Neither(Exit::Declined));
+                events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+                return Ok(ResumeChoice::Leave(Exit::Declined));
             }
-            Choice::Yes if !found.rolling_back => Way::On,
-            Choice::Yes | Choice::RollBack => Way::Back,
+            Choice::Yes if !found.rolling_back => ResumeChoice::Continue,
+            Choice::Yes | Choice::RollBack => ResumeChoice::RollBack,
         };
-        events.tell(Event::Answered(true));
+        events.emit(Event::Answered(true));
         match way {
-            Way::Back => events.tell(Event::RollingBack { product: found.product, to: found.from }),
+            ResumeChoice::RollBack => events.emit(Event::RollingBack { product: found.product, to: found.from }),
             _ => self.agreed = true,
         }
         Ok(way)
     }
 
-    pub(super) fn cut_short(&self, past: &Past) -> CutShort {
-        CutShort {
+    pub(super) fn cut_short(&self, past: &PastRun) -> InterruptedRun {
+        InterruptedRun {
             product: self.product.name.clone(),
             from: past.plan.comes_from().to_owned(),
             to: past.latest_plan().candidate.clone(),
@@ -81,28 +83,28 @@ impl Run<'_> {
         }
     }
 
-    fn ask_what_to_do(&self, found: &CutShort) -> Choice {
+    fn prompt(&self, found: &InterruptedRun) -> Choice {
         let question = if found.rolling_back {
             format!("Would you like to go on going back to {} {} now?", found.product, found.from)
         } else {
             format!("Would you like to complete the upgrade of {} to {} now?", found.product, found.to)
         };
         let back = (found.can_roll_back && !found.rolling_back).then(|| format!("r goes back to {}", found.from));
-        forget_typed_ahead();
+        discard_typed_ahead();
         choose(&question, back.as_deref(), &mut stdin().lock(), &mut self.context.options.screen())
     }
 
     /// Forgets a run that was cut short before it changed anything.
     pub(super) fn forget(&self, events: &mut Events<'_>) -> Result<()> {
         let line = "an earlier run was cut short before it changed anything".to_owned();
-        events.tell(Event::Output { source: self.context.paths.package(), line });
+        events.emit(Event::Output { source: self.context.paths.package(), line });
         Journal::open(self.context.paths)?.map_or(Ok(()), |(journal, past)| self.drop_journal(journal, &past))
     }
 
     /// Drops the journal of a run that has changed nothing, and what it kept to go back. What an upgrade before it kept is there until
     /// another one keeps something in its place.
-    fn drop_journal(&self, journal: Journal, past: &Past) -> Result<()> {
-        if past.has_begun(Step::Arm) {
+    fn drop_journal(&self, journal: Journal, past: &PastRun) -> Result<()> {
+        if past.has_begun(Step::SaveRollbackData) {
             rollback::discard(self.context.paths)?;
         }
         journal.forget()
@@ -113,7 +115,7 @@ impl Run<'_> {
         let plan = self.plan()?.clone();
         let paths = self.context.paths;
         if let Some((mut journal, _)) = Journal::open(paths)? {
-            journal.write(Entry::TakenUp { plan: Box::new(plan), at_boot })?;
+            journal.write(JournalEntry::Resumed { plan: Box::new(plan), at_boot })?;
             self.past = Journal::read(paths)?;
             self.journal = Some(journal);
         } else {
@@ -128,7 +130,7 @@ impl Run<'_> {
             Step::Packages => Ok(!self.plan()?.changes_packages()),
             Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
             // There may be more to keep than there was.
-            Step::Arm => Ok(false),
+            Step::SaveRollbackData => Ok(false),
             Step::Restart if worker::has_systemd() => {
                 self.restarted = restart::as_they_are(&self.product.services)?;
                 Ok(true)
@@ -146,12 +148,12 @@ impl Run<'_> {
         if let Err(error) = sealed {
             // Going back would take with it what comes after.
             let _ = rollback::discard(paths);
-            events.tell(Event::Attention(format!(
+            events.emit(Event::Attention(format!(
                 "This upgrade cannot be undone with `{command} rollback`: {error:#}. {what_to_do}."
             )));
         }
         if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {
-            events.tell(Event::Attention(format!(
+            events.emit(Event::Attention(format!(
                 "The next run will think that this one was cut short: {error:#}. {what_to_do}, then start {command} again."
             )));
         }
@@ -162,7 +164,7 @@ impl Run<'_> {
         let now = Journal::read(self.context.paths)?.context("there is no journal")?;
         let step = now.step().unwrap_or(Step::Repair);
         let is_first = self.past.is_none();
-        let stopped = self.half_way(stopped);
+        let stopped = self.partially_upgraded(stopped);
         let exit = code_of(&stopped.error, stopped.exit);
         if exit == Exit::Unchanged && is_first {
             self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
@@ -175,14 +177,14 @@ impl Run<'_> {
         if can_go_back {
             // What to do about it is what the machine does now.
             let text = format!("error: {:#}", stopped.error);
-            events.tell(Event::Failed(text.clone()));
+            events.emit(Event::Failed(text.clone()));
             if !self.context.options.works() {
                 crate::exit::complain(&text);
             }
-            self.plan_the_way_back(text, events)?;
-            return self.way_back(events);
+            self.begin_rollback(text, events)?;
+            return self.perform_rollback(events);
         }
-        self.note(Entry::Stopped(exit))?;
+        self.note(JournalEntry::Stopped(exit))?;
         // The services have had their turn: there is nothing that another run could go on with.
         if step == Step::Verify {
             self.close_journal(events);
@@ -191,7 +193,7 @@ impl Run<'_> {
     }
 
     /// What stopped a run that goes on with another: that this one has changed nothing says nothing of the machine.
-    pub(super) fn half_way(&self, stopped: Stopped) -> Stopped {
+    pub(super) fn partially_upgraded(&self, stopped: Stopped) -> Stopped {
         let Stopped { error, exit } = stopped;
         if self.past.is_none() || code_of(&error, exit) != Exit::Unchanged {
             return Stopped { error, exit };

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{Run, finish};
 use crate::database;
-use crate::engine::journal::{Entry, Journal};
+use crate::engine::journal::{Journal, JournalEntry};
 use crate::engine::restart::restart_old;
 use crate::engine::steps::{Reached, drive};
 use crate::engine::worker;
@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::history::Keeper;
+use crate::output::history::HistoryWriter;
 use crate::rollback::{self, Flaw, Store};
 use crate::system::dpkg;
 use crate::system::processes;
@@ -38,49 +38,49 @@ impl Run<'_> {
     }
 
     /// Writes down that the machine goes back, and tells it.
-    pub(super) fn plan_the_way_back(&mut self, reason: String, events: &mut Events<'_>) -> Result<()> {
+    pub(super) fn begin_rollback(&mut self, reason: String, events: &mut Events<'_>) -> Result<()> {
         let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
         if self.journal.is_none() {
             self.journal = Journal::open(self.context.paths)?.map(|(journal, _)| journal);
         }
         let to = past.plan.comes_from().to_owned();
-        let _ = self.note(Entry::RollingBack(reason.clone()));
+        let _ = self.note(JournalEntry::RollingBack(reason.clone()));
         past.rolling_back = Some(reason);
         self.past = Some(past);
-        events.tell(Event::RollingBack { product: self.product.name.clone(), to });
+        events.emit(Event::RollingBack { product: self.product.name.clone(), to });
         Ok(())
     }
 
     /// The way back of a run that was told of already, in the process that works.
-    pub(super) fn go_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    pub(super) fn roll_back_as_asked(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
         // On a full disk as well: going back is what mends it.
-        let _ = journal.write(Entry::RollingBack(ASKED_FOR.to_owned()));
+        let _ = journal.write(JournalEntry::RollingBack(ASKED_FOR.to_owned()));
         self.journal = Some(journal);
         let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
         past.rolling_back.get_or_insert_with(|| ASKED_FOR.to_owned());
         self.past = Some(past);
-        self.way_back(events)
+        self.perform_rollback(events)
     }
 
     /// The same when nobody is there.
-    pub(super) fn go_back_at_boot(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    pub(super) fn roll_back_at_boot(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let past = Journal::read(self.context.paths)?.context("there is no journal")?;
         if past.rolling_back.is_none() {
             return Err(anyhow::anyhow!("this run is not on its way back").into());
         }
-        events.tell(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
-        events.record_in(Keeper::new(self.context.paths, events.report().clone()));
-        events.tell(Event::OnItsOwn { unit: Some(worker::own_unit(self.context.paths)) });
+        events.emit(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
+        events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
+        events.emit(Event::Detached { unit: Some(worker::own_unit(self.context.paths)) });
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        journal.write(Entry::TakenUp { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
+        journal.write(JournalEntry::Resumed { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
         self.journal = Some(journal);
         self.past = Some(past);
-        self.way_back(events)
+        self.perform_rollback(events)
     }
 
     /// Goes back, step by step. Each can be begun again: what is as it was is left alone.
-    pub(super) fn way_back(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+    pub(super) fn perform_rollback(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let reached = drive(
             Step::RollBack,
             |_| true,
@@ -88,13 +88,13 @@ impl Run<'_> {
             events,
             |step, events| {
                 if self.is_back_to(step) {
-                    events.tell(Event::DoneBefore(step));
+                    events.emit(Event::StepAlreadyDone(step));
                     return Ok(Outcome::Done);
                 }
                 // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
-                let _ = self.note(Entry::StepBegan(step));
+                let _ = self.note(JournalEntry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
-                let _ = self.note(Entry::StepEnded(step));
+                let _ = self.note(JournalEntry::StepEnded(step));
                 Ok(outcome)
             },
         );
@@ -103,8 +103,8 @@ impl Run<'_> {
                 // Whoever wanted it has what was wanted.
                 let exit = if self.is_asked_for() { Exit::Done } else { exit };
                 self.arrive()?;
-                let message = self.words_of_return(events)?;
-                events.tell(Event::Finished { exit, time: Timestamp::now(), message });
+                let message = self.rollback_summary(events)?;
+                events.emit(Event::Finished { exit, time: Timestamp::now(), message });
                 Ok(exit)
             }
             Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
@@ -114,7 +114,7 @@ impl Run<'_> {
                 Err(stopped)
             }
             Err(stopped) => {
-                let _ = self.note(Entry::Stopped(Exit::NeedsHuman));
+                let _ = self.note(JournalEntry::Stopped(Exit::NeedsHuman));
                 Err(stopped)
             }
         }
@@ -142,7 +142,7 @@ impl Run<'_> {
         self.past.as_ref().and_then(|past| past.rolling_back.as_deref()) == Some(ASKED_FOR)
     }
 
-    fn words_of_return(&self, events: &Events<'_>) -> Result<String> {
+    fn rollback_summary(&self, events: &Events<'_>) -> Result<String> {
         let services = self.restarted.summary(&self.product.services);
         let version = self.installed_version()?;
         let mut message = format!("{} {version} is back as it was; {services}.", self.product.name);
@@ -170,26 +170,26 @@ impl Run<'_> {
         let restored = store.restore(&mut |percent| {
             if last != Some(percent) {
                 last = Some(percent);
-                events.tell(Event::Progress { percent, what: "Putting files back".to_owned() });
+                events.emit(Event::Progress { percent, what: "Putting files back".to_owned() });
             }
         })?;
-        events.tell(Event::PutBack { changed: restored.changed, removed: restored.removed });
+        events.emit(Event::Restored { changed: restored.changed, removed: restored.removed });
         if !by_others.is_empty() {
             let packages = by_others.join(" ");
-            events.tell(Event::Attention(format!(
+            events.emit(Event::Attention(format!(
                 "What others have changed since the upgrade is there, but dpkg has it as it was before: {packages}. What to do: \
                  `apt-get install --reinstall {packages}`."
             )));
         }
         for path in restored.edited_in_place {
-            events.tell(Event::Attention(format!(
+            events.emit(Event::Attention(format!(
                 "{} was edited in place during the upgrade, and as it was before nobody knows. What to do: install its package again, \
                  or take it from a backup.",
                 path.display()
             )));
         }
         for path in restored.left {
-            events.tell(Event::Output {
+            events.emit(Event::Output {
                 source: "rollback".to_owned(),
                 line: format!("{} is left as it is", path.display()),
             });
@@ -247,7 +247,7 @@ impl Run<'_> {
         }
         let result = self.restarted.verify("rolled back", self.product.services.settle, events);
         for text in self.restarted.take_attention() {
-            events.tell(Event::Attention(text));
+            events.emit(Event::Attention(text));
         }
         result.map(|()| Outcome::Done)
     }

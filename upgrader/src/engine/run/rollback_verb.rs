@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use super::Run;
 use crate::config::settings::Rollback;
 use crate::context::Context;
-use crate::engine::journal::{self, Journal, Past};
+use crate::engine::journal::{self, Journal, PastRun};
 use crate::exit::{Exit, Failure, Stopped};
-use crate::model::event::{Event, WayBack};
+use crate::model::event::{Event, RollbackPreview};
 use crate::model::events::Events;
 use crate::model::step::Step;
-use crate::output::question::{ask, forget_typed_ahead};
+use crate::output::question::{ask, discard_typed_ahead};
 use crate::rollback::{self, Store};
 use crate::system::command::Program;
 use crate::system::dpkg;
@@ -30,7 +30,7 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
     journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
     let (past, store) = revertible(&run)?;
     package_locks::wait(context.paths.root(), context.config.time_limits.lock, events)?;
-    let back = WayBack {
+    let back = RollbackPreview {
         product: product.name.clone(),
         from: dpkg::installed_version(&product.version_package)?,
         to: past.plan.comes_from().to_owned(),
@@ -44,19 +44,19 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
         packages_since: store.packages_since()?,
         database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
     };
-    events.tell(Event::WayBack(back.clone()));
+    events.emit(Event::RollbackPreview(back.clone()));
     if !context.options.yes {
-        forget_typed_ahead();
+        discard_typed_ahead();
         let question = format!("Would you like to go back to {} {} now?", back.product, back.to);
         let yes = ask(&question, &mut stdin().lock(), &mut context.options.screen());
-        events.tell(Event::Answered(yes));
+        events.emit(Event::Answered(yes));
         if !yes {
             let message = format!("{} was not changed.", back.product);
-            events.tell(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+            events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
             return Ok(Exit::Declined);
         }
     }
-    events.tell(Event::RollingBack { product: back.product, to: back.to });
+    events.emit(Event::RollingBack { product: back.product, to: back.to });
     run.hand_over(lock, Step::RollBack, events)
 }
 
@@ -76,7 +76,7 @@ pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> 
 ///
 /// # Errors
 /// If there is nothing, or something of it is missing: said before anything is touched.
-fn revertible(run: &Run<'_>) -> Result<(Past, Store)> {
+fn revertible(run: &Run<'_>) -> Result<(PastRun, Store)> {
     let paths = run.context.paths;
     let nothing = || {
         Failure::new("there is nothing to go back to").remedy(format!(

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::Run;
 use crate::config::settings::Rollback;
 use crate::database;
-use crate::engine::journal::{Entry, Past};
+use crate::engine::journal::{JournalEntry, PastRun};
 use crate::engine::restart::restart_all;
 use crate::engine::worker;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
@@ -32,13 +32,13 @@ use crate::system::systemd;
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
-        events.tell(Event::Repairing);
+        events.emit(Event::Repairing);
         let _policy = self.hold_services_back()?;
         let conffiles = self.conffile_policy();
         let result = dpkg::configure_pending(conffiles, &mut events.output_of("dpkg"));
         // What cannot be configured now may need packages that this run has yet to unpack: once dpkg's own notes are in order, apt sees to it.
         if self.past.is_none() || dpkg::was_interrupted(self.context.paths)? {
-            result.explain(|| self.half_done())?;
+            result.explain(|| self.unfinished_packages())?;
         }
         Ok(Outcome::Done)
     }
@@ -48,7 +48,7 @@ impl Run<'_> {
             .explain(|| Failure::new("no package was changed: the services cannot be held").exit(Exit::Unchanged))
     }
 
-    pub(super) fn half_done(&self) -> Failure {
+    pub(super) fn unfinished_packages(&self) -> Failure {
         let (log, command) = (self.context.paths.log(), self.context.paths.package());
         Failure::new("the packages were not upgraded to the end").remedy(format!(
             "See {}, mend what it names, then start {command} again: it finishes the packages, runs the post-upgrade hooks and \
@@ -66,14 +66,14 @@ impl Run<'_> {
         }
         let (paths, scope) = (self.context.paths, self.scope()?);
         // A store that lies there while this run has none of its own is of an upgrade before it.
-        let has_changed = |past: &Past| past.has_begun(Step::PreUpgradeHooks) || past.has_begun(Step::Packages);
+        let has_changed = |past: &PastRun| past.has_begun(Step::PreUpgradeHooks) || past.has_begun(Step::Packages);
         let armed = match &self.past {
-            Some(past) if past.has_ended(Step::Arm) => match rollback::open(paths) {
+            Some(past) if past.has_ended(Step::SaveRollbackData) => match rollback::open(paths) {
                 Ok(Some(_)) => rollback::extend(paths, &scope, &mut |_| {}),
                 Ok(None) => return Ok(Outcome::Done),
                 // That is no reason to leave the machine half-way.
                 Err(error) => {
-                    events.tell(Event::Attention(format!(
+                    events.emit(Event::Attention(format!(
                         "This upgrade cannot be undone: {error:#}. What to do: see to that filesystem before the next upgrade."
                     )));
                     return Ok(Outcome::Attention);
@@ -90,9 +90,9 @@ impl Run<'_> {
             Failure::new("nothing was changed: what would be needed to go back cannot be kept")
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;
-        events.tell(Event::Armed { paths: armed.paths, bytes: armed.bytes });
+        events.emit(Event::RollbackDataSaved { paths: armed.paths, bytes: armed.bytes });
         if worker::has_systemd() {
-            self.note(Entry::Active(systemd::active()?))?;
+            self.note(JournalEntry::Active(systemd::active()?))?;
         }
         Ok(Outcome::Done)
     }
@@ -114,22 +114,22 @@ impl Run<'_> {
             (Err(error), Phase::PreUpgrade) => return Err(error),
             // The services must have their turn all the same.
             (Err(error), Phase::PostUpgrade) => {
-                events.tell(Event::Attention(format!("No post-upgrade hook was run: {error:#}.")));
+                events.emit(Event::Attention(format!("No post-upgrade hook was run: {error:#}.")));
                 return Ok(Outcome::Attention);
             }
         };
         for (path, reason) in found.skipped {
-            events.tell(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
+            events.emit(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
         }
         let mut outcome = Outcome::Done;
         for path in found.hooks {
             let hook = hooks::name(&path);
             if self.past.as_ref().is_some_and(|past| past.has_run(phase, &path)) {
-                events.tell(Event::HookDoneBefore(phase, hook));
+                events.emit(Event::HookAlreadyDone(phase, hook));
                 continue;
             }
-            self.note(Entry::HookBegan(phase, path.clone()))?;
-            events.tell(Event::HookBegan(phase, hook.clone()));
+            self.note(JournalEntry::HookBegan(phase, path.clone()))?;
+            events.emit(Event::HookBegan(phase, hook.clone()));
             let started = Instant::now();
             let ended = hooks::run(
                 &path,
@@ -140,9 +140,9 @@ impl Run<'_> {
             );
             let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
             if !matches!(ended, HookOutcome::Failed(_)) {
-                self.note(Entry::HookEnded(phase, path.clone(), ended.clone()))?;
+                self.note(JournalEntry::HookEnded(phase, path.clone(), ended.clone()))?;
             }
-            events.tell(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
+            events.emit(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
             match (phase, ended) {
                 (_, HookOutcome::Done | HookOutcome::NotApplicable) => {}
                 (Phase::PreUpgrade, HookOutcome::Failed(how)) => {
@@ -153,7 +153,7 @@ impl Run<'_> {
                     .into());
                 }
                 (Phase::PostUpgrade, HookOutcome::Failed(_)) => {
-                    events.tell(Event::Attention(format!(
+                    events.emit(Event::Attention(format!(
                         "The post-upgrade hook {hook} failed. What to do: see {}, then run {} again.",
                         self.context.paths.log().display(),
                         path.display()
@@ -168,7 +168,7 @@ impl Run<'_> {
     /// Fetches and verifies every package that is needed.
     pub(super) fn download(&self, events: &mut Events<'_>) -> Result<Outcome> {
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
-        apt::download(self.context.config.time_limits.source, &mut events.news_of_apt())?;
+        apt::download(self.context.config.time_limits.source, &mut events.apt_status())?;
         Ok(Outcome::Done)
     }
 
@@ -196,14 +196,14 @@ impl Run<'_> {
             database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
         let policy = self.hold_services_back()?;
-        let mut result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+        let mut result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
         if let Err(error) = &result
             && code_of(error, Exit::NeedsHuman) != Exit::Unchanged
         {
-            events.tell(Event::Retrying(describe(error)));
+            events.emit(Event::Retrying(describe(error)));
             // What it cannot configure, apt complains of.
             let _ = dpkg::configure_pending(self.conffile_policy(), &mut events.output_of("dpkg"));
-            result = apt::dist_upgrade(self.conffile_policy(), &mut events.news_of_apt());
+            result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
         }
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
@@ -211,23 +211,23 @@ impl Run<'_> {
             Ok(entries) => {
                 for entry in entries {
                     let _ = conffiles::difference(&entry, &mut events.output_of("diff"));
-                    events.tell(Event::Conffile(entry));
+                    events.emit(Event::Conffile(entry));
                 }
             }
             // Hooks and services must have their turn all the same.
-            Err(error) => events.tell(Event::Attention(format!(
+            Err(error) => events.emit(Event::Attention(format!(
                 "What became of configuration files is not known to the end: {error:#}. What to do: look for files that end in \
                  .dpkg-old and .dpkg-dist below /etc."
             ))),
         }
-        result.explain(|| self.half_done()).map(|()| Outcome::Done)
+        result.explain(|| self.unfinished_packages()).map(|()| Outcome::Done)
     }
 
     /// Brings the database to the schema of the new packages.
     pub(super) fn migrate(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if let Some(database) = &self.product.database {
             let (paths, days) = (self.context.paths, u32::from(self.context.config.keep.dump_days));
-            let saved = &mut |dump: &Path| self.note(Entry::Migrating(dump.to_owned()));
+            let saved = &mut |dump: &Path| self.note(JournalEntry::Migrating(dump.to_owned()));
             database::migrate(database, paths, days, saved, events)?;
         }
         Ok(Outcome::Done)
@@ -236,7 +236,7 @@ impl Run<'_> {
     /// Gives every service its turn.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if !worker::has_systemd() {
-            events.tell(Event::Attention(
+            events.emit(Event::Attention(
                 "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
             ));
             return Ok(Outcome::Attention);
@@ -249,11 +249,11 @@ impl Run<'_> {
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let result = self.restarted.verify("upgraded", self.product.services.settle, events);
         for text in self.restarted.take_attention() {
-            events.tell(Event::Attention(text));
+            events.emit(Event::Attention(text));
         }
         let reasons = reboot::reasons(self.context.paths.root(), self.plan.as_ref());
         if !reasons.is_empty() {
-            events.tell(Event::RebootRecommended(reasons));
+            events.emit(Event::RebootRecommended(reasons));
         }
         result.map(|()| Outcome::Done)
     }

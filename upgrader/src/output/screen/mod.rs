@@ -8,7 +8,7 @@ mod way_back;
 use std::io::{self, Write};
 
 use crate::context::Options;
-use crate::model::event::{Event, Fate, Reader};
+use crate::model::event::{Event, SelfUpdateOutcome, Subscriber};
 use crate::model::hook::HookOutcome;
 use crate::model::step::Step;
 pub use style::Style;
@@ -92,9 +92,9 @@ impl<W: Write> Screen<W> {
 
     fn is_worth_breaking_the_silence(&self, event: &Event) -> bool {
         match event {
-            Event::Planned { .. } | Event::WayBack(_) => self.asks,
+            Event::Planned { .. } | Event::RollbackPreview(_) => self.asks,
             Event::Found(_)
-            | Event::CutShort(_)
+            | Event::Interrupted(_)
             | Event::RollingBack { .. }
             | Event::ServiceDown { .. }
             | Event::ManagerReexecuted(Err(_))
@@ -134,13 +134,13 @@ impl<W: Write> Screen<W> {
                     writeln!(out, "{title}")?;
                 }
             }
-            Event::SelfUpdate { package, from, to, fate: Fate::Installed } => {
+            Event::SelfUpdate { package, from, to, outcome: SelfUpdateOutcome::Installed } => {
                 writeln!(out, "Updating {package} {from} -> {to}")?;
             }
-            Event::SelfUpdate { package, from, to, fate: Fate::DryRun } => {
+            Event::SelfUpdate { package, from, to, outcome: SelfUpdateOutcome::DryRun } => {
                 writeln!(out, "Would first update {package} {from} -> {to}; what follows is planned by {from}")?;
             }
-            Event::SelfUpdate { package, from, to, fate: Fate::Held } => {
+            Event::SelfUpdate { package, from, to, outcome: SelfUpdateOutcome::Held } => {
                 writeln!(out, "{package} {to} is available but held: going on with {from}")?;
             }
             Event::Waiting { who, seconds } => {
@@ -162,21 +162,21 @@ impl<W: Write> Screen<W> {
                 writeln!(out, "  What to do: {}", finding.remedy)?;
             }
             Event::Planned { product, own, plan } => plan::show(out, product, own, plan)?,
-            Event::OnItsOwn { unit: Some(_) } => {
+            Event::Detached { unit: Some(_) } => {
                 writeln!(
                     out,
                     "From here on it goes on by itself: Ctrl-C or a lost connection only ends this view of it"
                 )?;
             }
-            Event::OnItsOwn { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
-            Event::CutShort(_)
-            | Event::DoneBefore(_)
-            | Event::HookDoneBefore(..)
-            | Event::WayBack(_)
+            Event::Detached { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
+            Event::Interrupted(_)
+            | Event::StepAlreadyDone(_)
+            | Event::HookAlreadyDone(..)
+            | Event::RollbackPreview(_)
             | Event::RollingBack { .. }
             | Event::Retrying(_)
-            | Event::PutBack { .. }
-            | Event::DatabasePutBack { .. } => way_back::show(out, event)?,
+            | Event::Restored { .. }
+            | Event::DatabaseRestored { .. } => way_back::show(out, event)?,
             Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded { hook, ended, milliseconds, .. } => {
@@ -197,7 +197,7 @@ impl<W: Write> Screen<W> {
             Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: {}", style.bad("FAILED"))?,
             Event::ServiceUp { .. }
             | Event::ServiceDown { .. }
-            | Event::ServiceLeftAlone(..)
+            | Event::ServiceSkipped(..)
             | Event::OthersRestarting(_)
             | Event::ManagerReexecuted(_)
             | Event::RestartRecommended(_)
@@ -219,7 +219,7 @@ impl<W: Write> Screen<W> {
             | Event::Progress { .. }
             | Event::Conffile(_)
             | Event::DatabaseSaved { .. }
-            | Event::Armed { .. }
+            | Event::RollbackDataSaved { .. }
             | Event::Ended(_)
             | Event::HookBegan(..)
             | Event::ServiceRestarting(_) => {}
@@ -228,8 +228,8 @@ impl<W: Write> Screen<W> {
     }
 }
 
-impl<W: Write> Reader for Screen<W> {
-    fn read(&mut self, event: &Event) {
+impl<W: Write> Subscriber for Screen<W> {
+    fn receive(&mut self, event: &Event) {
         // A terminal that went away must not end an upgrade.
         let _ = self.show(event);
     }
@@ -251,7 +251,7 @@ fn title(step: Step) -> Option<&'static str> {
         | Step::Plan
         | Step::Confirm
         | Step::Repair
-        | Step::Arm
+        | Step::SaveRollbackData
         | Step::Verify
         | Step::RollBack
         | Step::RollBackDatabase

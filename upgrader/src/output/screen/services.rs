@@ -15,7 +15,7 @@ pub(super) fn show(out: &mut dyn Write, style: Style, event: &Event) -> io::Resu
                 writeln!(out, "      {line}")?;
             }
         }
-        Event::ServiceLeftAlone(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
+        Event::ServiceSkipped(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
         Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
         Event::ManagerReexecuted(Ok(())) => {
             writeln!(out, "  {:<24} {}, executed anew", "systemd", style.good("OK"))?;

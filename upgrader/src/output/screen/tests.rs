@@ -1,7 +1,7 @@
 use super::*;
 use crate::exit::Exit;
 use crate::model::conffile::EditedConffile;
-use crate::model::event::{CutShort, WayBack};
+use crate::model::event::{InterruptedRun, RollbackPreview};
 use crate::model::finding::Finding;
 use crate::model::hook::HookOutcome;
 use crate::model::hook::Phase;
@@ -10,7 +10,7 @@ use crate::model::policy::ConffilePolicy;
 
 fn seen(mut screen: Screen<Vec<u8>>, events: &[Event]) -> String {
     for event in events {
-        screen.read(event);
+        screen.receive(event);
     }
     String::from_utf8(screen.writer).expect("text")
 }
@@ -114,7 +114,7 @@ fn what_fails_is_seen_between_what_went_well() {
                 reason: "failed (exit-code)".to_owned(),
                 log: vec!["no such module".to_owned()],
             },
-            Event::ServiceLeftAlone("nginx".to_owned(), "masked".to_owned()),
+            Event::ServiceSkipped("nginx".to_owned(), "masked".to_owned()),
             Event::OthersRestarting(vec!["cron.service".to_owned()]),
             Event::ServiceUp { service: "cron.service".to_owned(), outage: 7 },
             Event::ManagerReexecuted(Ok(())),
@@ -165,7 +165,7 @@ fn a_migration_is_shown_from_the_dump_to_the_one_that_fails() {
 }
 
 fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
-    Event::CutShort(CutShort {
+    Event::Interrupted(InterruptedRun {
         product: "XiVO".to_owned(),
         from: "1.2.1".to_owned(),
         to: "1.2.2".to_owned(),
@@ -181,10 +181,10 @@ fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
 fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() {
     insta::assert_snapshot!(shown(false, &[
             cut_short(false, true),
-            Event::Began(Step::Arm),
-            Event::DoneBefore(Step::Arm),
+            Event::Began(Step::SaveRollbackData),
+            Event::StepAlreadyDone(Step::SaveRollbackData),
             Event::Began(Step::PreUpgradeHooks),
-            Event::HookDoneBefore(Phase::PreUpgrade, "10-first".to_owned()),
+            Event::HookAlreadyDone(Phase::PreUpgrade, "10-first".to_owned()),
             Event::Began(Step::Packages),
             Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
             cut_short(false, false),
@@ -206,7 +206,7 @@ fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() 
 #[test]
 fn the_way_back_is_shown_from_the_question_to_the_end() {
     let back = |changed: usize, database: Option<&str>| {
-        Event::WayBack(WayBack {
+        Event::RollbackPreview(RollbackPreview {
             product: "XiVO".to_owned(),
             from: Some("1.2.2".to_owned()),
             to: "1.2.1".to_owned(),
@@ -220,8 +220,8 @@ fn the_way_back_is_shown_from_the_question_to_the_end() {
             back(2, None),
             back(0, Some("asterisk")),
             Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
-            Event::PutBack { changed: 312, removed: 4 },
-            Event::DatabasePutBack { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
+            Event::Restored { changed: 312, removed: 4 },
+            Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
             Event::Began(Step::RestartOld),
             Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
             cut_short(true, true),
@@ -306,8 +306,8 @@ fn on_a_terminal_a_bar_moves_and_the_next_line_takes_its_place() {
 fn the_bar_is_gone_before_an_error_is_written_by_somebody_else() {
     let narrow = Style::Terminal { width: 40, colour: false };
     let mut screen = Screen::new(std::io::LineWriter::new(Vec::new()), narrow);
-    screen.read(&Event::Waiting { who: "apt".to_owned(), seconds: 1 });
-    screen.read(&Event::Failed("error".to_owned()));
+    screen.receive(&Event::Waiting { who: "apt".to_owned(), seconds: 1 });
+    screen.receive(&Event::Failed("error".to_owned()));
     assert!(screen.writer.get_ref().ends_with(b"\r\x1b[K"));
 }
 

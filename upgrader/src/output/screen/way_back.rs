@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 
 use super::title;
-use crate::model::event::{CutShort, Event, WayBack};
+use crate::model::event::{Event, InterruptedRun, RollbackPreview};
 
 /// How many changed paths are shown; the log has all.
 const SHOWN: usize = 10;
@@ -13,29 +13,29 @@ const SHOWN: usize = 10;
 /// Shows what was cut short and the way back from it, and nothing of other events.
 pub(super) fn show(out: &mut dyn Write, event: &Event) -> io::Result<()> {
     match event {
-        Event::CutShort(run) => cut_short(out, run),
+        Event::Interrupted(run) => cut_short(out, run),
         // Without a title there is nothing to say that of.
-        Event::DoneBefore(step) if title(*step).is_some() => writeln!(out, "  done already"),
-        Event::HookDoneBefore(_, hook) => writeln!(out, "  {hook}: done already"),
+        Event::StepAlreadyDone(step) if title(*step).is_some() => writeln!(out, "  done already"),
+        Event::HookAlreadyDone(_, hook) => writeln!(out, "  {hook}: done already"),
         Event::Retrying(error) => {
             let first = error.lines().next().unwrap_or_default();
             writeln!(out, "  {}", first.trim_start_matches("error: "))?;
             writeln!(out, "Trying once more")
         }
-        Event::WayBack(back) => way_back(out, back),
+        Event::RollbackPreview(back) => way_back(out, back),
         Event::RollingBack { product, to } => writeln!(out, "Going back to {product} {to}"),
-        Event::PutBack { changed, removed } => {
+        Event::Restored { changed, removed } => {
             writeln!(out, "  {changed} paths put back, {removed} removed that had come with the upgrade")
         }
-        Event::DatabasePutBack { database, kept_as } => {
+        Event::DatabaseRestored { database, kept_as } => {
             writeln!(out, "  database {database} put back; as it was last, it is kept as {kept_as}")
         }
         _ => Ok(()),
     }
 }
 
-fn cut_short(out: &mut dyn Write, run: &CutShort) -> io::Result<()> {
-    let CutShort { product, from, to, step, hook, last, .. } = run;
+fn cut_short(out: &mut dyn Write, run: &InterruptedRun) -> io::Result<()> {
+    let InterruptedRun { product, from, to, step, hook, last, .. } = run;
     writeln!(out)?;
     if run.rolling_back {
         writeln!(out, "Going back from {product} {to} to {from} was cut short on {}.", when(*last))?;
@@ -52,7 +52,7 @@ fn cut_short(out: &mut dyn Write, run: &CutShort) -> io::Result<()> {
     Ok(())
 }
 
-fn way_back(out: &mut dyn Write, back: &WayBack) -> io::Result<()> {
+fn way_back(out: &mut dyn Write, back: &RollbackPreview) -> io::Result<()> {
     let from = back.from.as_deref().unwrap_or("none");
     let product = &back.product;
     writeln!(out, "\n{product} installed version: {from}\n{product} version to go back to: {}\n", back.to)?;
