@@ -1,5 +1,6 @@
 //! The upgrader's own package, as it is shipped.
 
+mod changelog;
 pub mod definition;
 pub mod vendor;
 
@@ -90,7 +91,14 @@ impl Product<'_> {
             .file(&format!("/usr/bin/real-{name}"), binaries.real_upgrade, 0o755)
             .file(&format!("/usr/share/{name}/product.toml"), read(self.definition)?, 0o644)
             .file(&format!("/usr/share/doc/{name}/copyright"), read("upgrader/package/copyright")?, 0o644)
-            .file(&format!("/usr/share/doc/{name}/changelog.gz"), packed(self.changelog().as_bytes())?, 0o644)
+            .file(
+                &format!("/usr/share/doc/{name}/changelog.gz"),
+                packed(
+                    changelog::newest(&String::from_utf8(read("CHANGELOG.md")?)?, &name, self.version, self.vendor)?
+                        .as_bytes(),
+                )?,
+                0o644,
+            )
             .file(&format!("/usr/share/lintian/overrides/{name}"), self.lintian_overrides()?, 0o644)
             .file(&format!("/usr/lib/systemd/system/{name}-resume.service"), resume_unit(&name), 0o644)
             .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name));
@@ -151,17 +159,6 @@ impl Product<'_> {
         }
         package.control.insert("Maintainer".to_owned(), self.vendor.to_owned());
         Ok(package)
-    }
-
-    /// The Debian changelog. What changed for whom is in CHANGELOG.md.
-    fn changelog(&self) -> String {
-        format!(
-            "{} ({}) unstable; urgency=medium\n\n  * See CHANGELOG.md of the project.\n\n \
-             -- {}  Sun, 01 Jan 2012 00:00:00 +0000\n",
-            self.package(),
-            self.version,
-            self.vendor
-        )
     }
 
     /// The exceptions are those of the programs, whatever product they serve.
