@@ -10,7 +10,6 @@ use crate::config::product::Product;
 use crate::database;
 use crate::engine::journal::PastRun;
 use crate::engine::restart;
-use crate::engine::worker;
 use crate::exit::{Explain as _, Failure};
 use crate::model::package::{Offered, Package, native_architecture};
 use crate::model::plan::{Change, ChangeKind, Plan};
@@ -20,6 +19,7 @@ use crate::paths::Paths;
 use crate::system::apt::{self, Simulation};
 use crate::system::conffiles;
 use crate::system::dpkg;
+use crate::system::systemd;
 
 /// What a plan depends on beside the machine.
 pub(super) struct Inputs<'a> {
@@ -61,7 +61,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
         kept_back,
         download: download?,
         unfinished_from: past.as_ref().map(|past| past.plan.comes_from().to_owned()),
-        restart: if worker::has_systemd() { restart::wanted(&product.services)? } else { Vec::new() },
+        restart: if systemd::is_running() { restart::wanted(&product.services)? } else { Vec::new() },
         node: match (node, past) {
             // What is half-way has to be completed whoever gives no answer; what hooks were told until then holds.
             (Err(_), Some(past)) => past.plan.node.clone(),

@@ -129,7 +129,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
     if status.seen_by_root {
         status.node = product.pair.as_ref().and_then(|pair| pair::look(pair).ok());
     }
-    if worker::has_systemd() {
+    if systemd::is_running() {
         let order = product.services.order();
         for (service, unit) in order.iter().zip(systemd::show(order)?) {
             let wanted = unit.load != "masked" && unit.file != "disabled";

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::WORK;
 use crate::output::stream::Follower;
 use crate::paths::Paths;
-use crate::system::command::{PASSED_ON, Program};
+use crate::system::command::PASSED_ON;
 use crate::system::lock::Lock;
 use crate::system::systemd;
 
@@ -21,32 +20,10 @@ const STEP: Duration = Duration::from_millis(200);
 /// How many units of earlier runs may be in the way.
 const UNITS: u32 = 9;
 
-/// True if systemd runs this machine (`sd_booted(3)`).
-#[must_use]
-pub fn has_systemd() -> bool {
-    Path::new("/run/systemd/system").is_dir()
-}
-
-/// The transient unit to work in: `NAME-upgrade-run.service`, or the first of `-run-2` … that systemd does not know. It knows
-/// those in which something still runs that a hook of an earlier run has left.
-fn free_unit(paths: &Paths) -> Result<String> {
-    let names = (1..=UNITS).map(|number| {
-        let tail = if number == 1 { String::new() } else { format!("-{number}") };
-        format!("{}-run{tail}.service", paths.package())
-    });
-    let names: Vec<String> = names.collect();
-    let known = systemd::show(&names)?;
-    let free = names.into_iter().zip(known).find(|(_, unit)| unit.load == "not-found");
-    free.map(|(name, _)| name).context("what earlier runs have left is still running in too many units")
-}
-
-/// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
+/// The unit that this worker runs in.
 #[must_use]
 pub fn own_unit(paths: &Paths) -> String {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
-    let unit = units.find(|unit| unit.ends_with(".service")).map(str::to_owned);
-    unit.unwrap_or_else(|| format!("{}-run.service", paths.package()))
+    systemd::own_unit().unwrap_or_else(|| format!("{}-run.service", paths.package()))
 }
 
 /// Lets a transient systemd unit go on with the run: whatever becomes of this process and its terminal, the work is done.
@@ -58,25 +35,11 @@ pub fn own_unit(paths: &Paths) -> String {
 /// If no such unit can be started: then nothing has happened, and this process still holds the lock.
 pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
     let log = File::options().append(true).create(true).mode(0o640).open(paths.log()).context("the log")?;
-    let (name, unit) = (paths.package(), free_unit(paths)?);
-    let mut systemd_run = Program::new("systemd-run")
-        .setting("--quiet")
-        .arg("--pipe")
-        .arg("--collect")
-        .arg("--service-type=exec")
-        .arg(format!("--unit={unit}"))
-        .arg(format!("--description=The upgrade that {name} has begun"))
-        // Whatever a maintainer script or hook leaves running on purpose, and dpkg in the middle of its work, outlives us.
-        .setting("--property=KillMode=process")
-        .setting("--property=TimeoutStopSec=15min")
-        // One greedy hook that the kernel kills is a failed hook, not a failed upgrade.
-        .setting("--property=OOMPolicy=continue");
-    for variable in PASSED_ON {
-        if std::env::var_os(variable).is_some() {
-            systemd_run = systemd_run.setting(format!("--setenv={variable}"));
-        }
-    }
-    let mut child = systemd_run.setting("--").arg(paths.real_program()).arg(WORK).spawn(lock.share()?, log)?;
+    let name = paths.package();
+    let unit = systemd::free_unit(&format!("{name}-run"), UNITS)?;
+    let description = format!("The upgrade that {name} has begun");
+    let worker = systemd::run(&unit, &description, &PASSED_ON).arg(paths.real_program()).arg(WORK);
+    let mut child = worker.spawn(lock.share()?, log)?;
     for _ in 0..PATIENCE {
         if follower.has_more() {
             return Ok(());

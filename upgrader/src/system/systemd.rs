@@ -1,10 +1,11 @@
 //! What systemd is asked: restarts, states, to execute itself anew.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::system::command::{Failed, Program};
 
@@ -55,6 +56,54 @@ impl Unit {
     pub fn is_done(&self) -> bool {
         self.kind == "oneshot" && self.active == "inactive" && self.result == "success"
     }
+}
+
+/// True if systemd runs this machine (`sd_booted(3)`).
+#[must_use]
+pub fn is_running() -> bool {
+    Path::new("/run/systemd/system").is_dir()
+}
+
+/// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
+#[must_use]
+pub fn own_unit() -> Option<String> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
+    units.find(|unit| unit.ends_with(".service")).map(str::to_owned)
+}
+
+/// The name of a service that systemd does not know: `NAME.service`, or the first of `NAME-2.service` … It knows those in
+/// which something still runs, for example what a hook of an earlier run has started.
+///
+/// # Errors
+/// If it knows the first `limit` of them.
+pub fn free_unit(name: &str, limit: u32) -> Result<String> {
+    let names = (1..=limit)
+        .map(|number| if number == 1 { format!("{name}.service") } else { format!("{name}-{number}.service") });
+    let names: Vec<String> = names.collect();
+    let known = show(&names)?;
+    let free = names.into_iter().zip(known).find(|(_, unit)| unit.load == "not-found");
+    free.map(|(name, _)| name).context("earlier runs still have processes in too many units")
+}
+
+/// systemd-run(1), to which the program to run in a new unit is still to be added. The program has our stdin and output, and
+/// those of the environment variables that are set.
+#[must_use]
+pub fn run(unit: &str, description: &str, variables: &[&str]) -> Program {
+    let systemd_run = Program::new("systemd-run")
+        .setting("--quiet")
+        .arg("--pipe")
+        .arg("--collect")
+        .arg("--service-type=exec")
+        .arg(format!("--unit={unit}"))
+        .arg(format!("--description={description}"))
+        // What a maintainer script or hook leaves running on purpose, and an interrupted dpkg, outlive the unit.
+        .setting("--property=KillMode=process")
+        .setting("--property=TimeoutStopSec=15min")
+        // If the kernel kills one hook that takes too much memory, that hook has failed, not the upgrade.
+        .setting("--property=OOMPolicy=continue");
+    let set = variables.iter().filter(|variable| std::env::var_os(variable).is_some());
+    set.fold(systemd_run, |program, variable| program.setting(format!("--setenv={variable}"))).setting("--")
 }
 
 /// What systemd knows of units, in the order in which they are named.

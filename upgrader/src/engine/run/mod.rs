@@ -31,6 +31,7 @@ use crate::output::stream::Follower;
 use crate::system::dpkg;
 use crate::system::lock::Lock;
 use crate::system::signals;
+use crate::system::systemd;
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -131,7 +132,7 @@ impl<'a> Run<'a> {
         let context = self.context;
         let mut follower = Follower::open(&context.paths.events())?;
         follower.skip();
-        if worker::has_systemd() {
+        if systemd::is_running() {
             match worker::start(context.paths, &lock, &mut follower) {
                 Ok(()) => {
                     drop(lock);

@@ -12,7 +12,6 @@ use crate::checks::validated;
 use crate::config::settings::Rollback;
 use crate::context::Context;
 use crate::engine::planner::{self, Inputs};
-use crate::engine::worker;
 use crate::exit::Failure;
 use crate::model::event::Event;
 use crate::model::events::Events;
@@ -25,6 +24,7 @@ use crate::output::question::{ask, discard_typed_ahead};
 use crate::rollback;
 use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
+use crate::system::systemd;
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
@@ -36,7 +36,7 @@ impl Run<'_> {
         // What is looked at and what is computed do not wait for each other.
         let (mut findings, draft) = thread::scope(|scope| {
             let draft = scope.spawn(|| self.compute_plan());
-            (preflight::look(paths, self.product, worker::has_systemd()), planner::join(draft))
+            (preflight::look(paths, self.product, systemd::is_running()), planner::join(draft))
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
         findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.rollback_space()));

@@ -9,7 +9,6 @@ use super::Run;
 use crate::config::settings::Rollback;
 use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
-use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
 use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
@@ -17,6 +16,7 @@ use crate::model::step::{Mode, Step};
 use crate::output::question::{Choice, choose, discard_typed_ahead};
 use crate::rollback;
 use crate::system::hooks;
+use crate::system::systemd;
 
 /// What becomes of a run that was cut short.
 pub(super) enum ResumeChoice {
@@ -131,7 +131,7 @@ impl Run<'_> {
             Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
             // There may be more to keep than there was.
             Step::SaveRollbackData => Ok(false),
-            Step::Restart if worker::has_systemd() => {
+            Step::Restart if systemd::is_running() => {
                 self.restarted = restart::as_they_are(&self.product.services)?;
                 Ok(true)
             }

@@ -159,7 +159,7 @@ impl Run<'_> {
     pub(super) fn roll_back(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let store = rollback::open(self.context.paths)?.context("there is nothing to go back to")?;
         Self::judge(&store, self.context.paths.log().display())?;
-        if worker::has_systemd() {
+        if systemd::is_running() {
             // While their files are there, systemd knows how.
             for unit in store.added_units()? {
                 let _ = systemd::stop(&unit);
@@ -194,7 +194,7 @@ impl Run<'_> {
                 line: format!("{} is left as it is", path.display()),
             });
         }
-        if worker::has_systemd() {
+        if systemd::is_running() {
             // A newer systemd starts services by way of programs that need its own libraries, and they are gone.
             let is_newer = processes::Processes::of_this_machine().replaced_file(1).is_some();
             if is_newer { systemd::reexecute() } else { systemd::reload() }?;
@@ -224,7 +224,7 @@ impl Run<'_> {
 
     /// Gives the old services their turn.
     pub(super) fn restart_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        if !worker::has_systemd() {
+        if !systemd::is_running() {
             return Ok(Outcome::Done);
         }
         let were_active = self.past.as_ref().map_or(&[][..], |past| &past.active);

@@ -10,7 +10,6 @@ use crate::config::settings::Rollback;
 use crate::database;
 use crate::engine::journal::{JournalEntry, PastRun};
 use crate::engine::restart::restart_all;
-use crate::engine::worker;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
@@ -91,7 +90,7 @@ impl Run<'_> {
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;
         events.emit(Event::RollbackDataSaved { paths: armed.paths, bytes: armed.bytes });
-        if worker::has_systemd() {
+        if systemd::is_running() {
             self.note(JournalEntry::Active(systemd::active()?))?;
         }
         Ok(Outcome::Done)
@@ -235,7 +234,7 @@ impl Run<'_> {
 
     /// Gives every service its turn.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        if !worker::has_systemd() {
+        if !systemd::is_running() {
             events.emit(Event::Attention(
                 "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
             ));
