@@ -10,7 +10,6 @@ use crate::checks::validated::{Drift, Set};
 use crate::config::product::Product;
 use crate::context::{Context, print_json};
 use crate::engine::journal::{self, Journal, PastRun};
-use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::node::Node;
 use crate::model::report::{Report, RunResult};
