@@ -45,6 +45,9 @@ pub fn build_example(name: &str) -> Result<PathBuf> {
     Ok(build_targets(&["--example", name])?.join("examples").join(name))
 }
 
+/// How the shipped programs are linked: static, with their relocations packed (DT_RELR), which takes 100 kB less.
+const FLAGS: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
+
 /// Builds some of the upgrader's programs, and says which directory they are in.
 fn build_targets(targets: &[&str]) -> Result<PathBuf> {
     let target = match std::env::consts::ARCH {
@@ -67,7 +70,7 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
             .map(OsStr::new)
             .chain(quiet)
             .chain([OsStr::new("--manifest-path"), manifest.as_os_str()]),
-        &[("RUSTFLAGS", OsStr::new("-C target-feature=+crt-static"))],
+        &[("RUSTFLAGS", OsStr::new(FLAGS))],
     )
     .context("the upgrader could not be built")?;
     Ok(built)

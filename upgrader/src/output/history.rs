@@ -37,7 +37,7 @@ impl HistoryWriter {
         let new = path.with_extension("new");
         // What failed is in it with its last lines, which may be private; who may read logs may read it.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
-        serde_json::to_writer_pretty(&mut file, &self.report)?;
+        file.write_all(serde_json::to_string_pretty(&self.report)?.as_bytes())?;
         file.sync_all()?;
         // From one moment to the next: there is never half a report.
         fs::rename(&new, &path)?;
