@@ -241,6 +241,20 @@ fn is_complaint(line: &str) -> bool {
         || line.split_once("What to do: ").is_some_and(|(before, _)| !before.is_empty())
 }
 
+/// The lines of a screen that say that something is not as it should be: by their words, or by the remedy below them.
+fn complaints(seen: &str) -> impl Iterator<Item = &str> {
+    let below = seen.lines().skip(1).chain([""]);
+    // What `status` shows is no message of a run.
+    let of_status = |line: &str| line.starts_with("Still running ") || line.ends_with(" is failed");
+    let has_remedy = move |line: &str, below: &str| {
+        below.starts_with("  What to do: ") && !line.starts_with("      ") && !of_status(line)
+    };
+    seen.lines()
+        .zip(below)
+        .filter(move |(line, below)| is_complaint(line) || has_remedy(line, below))
+        .map(|(line, _)| line)
+}
+
 #[test]
 fn the_page_is_made_of_what_was_seen() {
     documented::is_made_of_data(PAGE, &Material::read().render());
@@ -271,7 +285,7 @@ fn every_fault_and_every_state_has_an_entry_whose_message_is_seen() {
                 wrong.push(format!("{name}: nothing of {:?} is on its screen", entry.heading));
             }
         }
-        if let Some(line) = seen.lines().find(|line| is_unseen && is_complaint(line)) {
+        if let Some(line) = complaints(seen).next().filter(|_| is_unseen) {
             wrong.push(format!("{name}: is named in `unseen`, and its screen says: {line}"));
         }
     }
@@ -284,7 +298,7 @@ fn every_message_has_an_entry_and_every_entry_a_message() {
     let parts: BTreeSet<&str> = material.entries().flat_map(|entry| &entry.seen).map(String::as_str).collect();
     let mut wrong = BTreeSet::new();
     for (snapshot, seen) in &material.snapshots {
-        for line in seen.lines().filter(|line| is_complaint(line)) {
+        for line in complaints(seen) {
             if !parts.iter().any(|part| line.contains(part)) {
                 wrong.insert(format!("no entry for this line of snapshots/{snapshot}.snap: {}", line.trim()));
             }

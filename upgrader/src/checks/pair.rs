@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::config::product::Pair;
 use crate::exit::{Failure, remedy_of};
+use crate::model::event::Attention;
 use crate::model::finding::Finding;
 use crate::model::node::Node;
 use crate::model::node::Role;
@@ -115,8 +116,8 @@ pub(crate) enum Afterwards {
     Nothing,
     /// What comes next: a sentence.
     Next(String),
-    /// What is not as it was when the run began: sentences.
-    Attention(String),
+    /// What is not as it was when the run began.
+    Attention(Attention),
 }
 
 /// Looks at the pair again, after the upgrade, when this version is installed.
@@ -124,23 +125,23 @@ pub(crate) fn look_afterwards(pair: &Pair, before: &Node, installed: &str, comma
     let now = match look(pair) {
         Ok(now) => now,
         Err(error) => {
-            let remedy = remedy_of(&error).unwrap_or_default();
-            return Afterwards::Attention(format!("After the upgrade, {error:#}. What to do: {remedy}"));
+            let message = format!("After the upgrade, {error:#}");
+            return Afterwards::Attention(Attention::new(message, remedy_of(&error).unwrap_or_default()));
         }
     };
     if now.role != before.role {
-        return Afterwards::Attention(format!(
-            "This node was {} when the upgrade began and is {} now. What to do: see how the pair is before you upgrade the other node.",
-            before.role, now.role
+        return Afterwards::Attention(Attention::new(
+            format!("This node was {} when the upgrade began and is {} now", before.role, now.role),
+            "Check the pair before you upgrade the other node.",
         ));
     }
     let other = now.role.of_the_other();
     match (&before.peer_version, &now.peer_version) {
         (Some(_), None) => {
             let why = now.peer_silent.unwrap_or_default();
-            Afterwards::Attention(format!(
-                "The {other} node cannot be asked any more: {why}. What to do: see that the two reach each other before you \
-                 upgrade that one."
+            Afterwards::Attention(Attention::new(
+                format!("The {other} node does not answer any more: {why}"),
+                "Make sure that the two reach each other before you upgrade that one.",
             ))
         }
         (_, Some(version)) if is_newer(installed, version) => {
@@ -257,10 +258,16 @@ mod tests {
             ),
             Nothing,
             Attention(
-                "This node was passive when the upgrade began and is active now. What to do: see how the pair is before you upgrade the other node.",
+                Attention {
+                    message: "This node was passive when the upgrade began and is active now",
+                    remedy: "Check the pair before you upgrade the other node.",
+                },
             ),
             Attention(
-                "The active node cannot be asked any more: false failed (exit status: 1): it printed nothing. What to do: see that the two reach each other before you upgrade that one.",
+                Attention {
+                    message: "The active node does not answer any more: false failed (exit status: 1): it printed nothing",
+                    remedy: "Make sure that the two reach each other before you upgrade that one.",
+                },
             ),
             Nothing,
         ]

@@ -1,5 +1,7 @@
 //! What happens, told while it happens.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +33,8 @@ pub enum Event {
         /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
         unit: Option<String>,
     },
-    /// Something is done or will be done, and wants attention all the same. Sentences for a person, with what to do.
-    Attention(String),
+    /// Something wants the admin's attention.
+    Attention(Attention),
     /// A step began.
     Began(Step),
     /// A step ended without failing.
@@ -242,6 +244,28 @@ pub struct InterruptedRun {
     pub rolling_back: bool,
     /// True if there is a way back.
     pub can_roll_back: bool,
+}
+
+/// Something that does not stop a run but wants the admin's attention.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attention {
+    /// What is so: a sentence without its full stop.
+    pub message: String,
+    /// What the admin can do, as sentences.
+    pub remedy: String,
+}
+
+impl Attention {
+    /// What is so, and what the admin can do.
+    pub fn new(message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { message: message.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Attention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  What to do: {}", self.message, self.remedy)
+    }
 }
 
 /// What becomes of a newer version of the upgrader itself.

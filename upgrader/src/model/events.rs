@@ -1,7 +1,7 @@
 //! Hands each event of a run to its subscribers: displays, recorders and the report. What the events are is [`crate::model::event`].
 
 use crate::model::apt_status::AptStatus;
-use crate::model::event::{Event, Subscriber};
+use crate::model::event::{Attention, Event, Subscriber};
 use crate::model::report::Report;
 
 /// The readers of a run's events: displays, which show it to somebody, and records, which keep it.
@@ -41,6 +41,11 @@ impl<'a> Events<'a> {
             recorder.receive(&event);
         }
         self.show(&event);
+    }
+
+    /// Emits what wants the admin's attention: what is so, and what to do.
+    pub fn attention(&mut self, message: impl Into<String>, remedy: impl Into<String>) {
+        self.emit(Event::Attention(Attention::new(message, remedy)));
     }
 
     /// Shows what another process did and has recorded.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 use crate::model::conffile::ConffileResult;
-use crate::model::event::{Event, Subscriber};
+use crate::model::event::{Attention, Event, Subscriber};
 use crate::model::finding::Finding;
 use crate::model::hook::HookOutcome;
 use crate::model::hook::Phase;
@@ -64,8 +64,8 @@ pub struct Report {
     pub restart_recommended: Vec<(String, String)>,
     /// Why the machine should be rebooted.
     pub reboot_recommended: Vec<String>,
-    /// What wants attention, in a person's words.
-    pub attention: Vec<String>,
+    /// What wants the admin's attention.
+    pub attention: Vec<Attention>,
     /// Why it failed, and what to do.
     pub error: Option<String>,
     /// Its last words.
@@ -182,7 +182,7 @@ impl Subscriber for Report {
             Event::ServiceSkipped(service, reason) => self.skipped.push((service.clone(), reason.clone())),
             Event::RestartRecommended(what) => self.restart_recommended.clone_from(what),
             Event::RebootRecommended(reasons) => self.reboot_recommended.clone_from(reasons),
-            Event::Attention(text) => self.attention.push(text.clone()),
+            Event::Attention(attention) => self.attention.push(attention.clone()),
             Event::Failed(text) => self.error = Some(text.clone()),
             Event::Finished { exit, time, message } => {
                 self.ended = Some(*time);

@@ -100,7 +100,7 @@ fn entry(event: &Event) -> Option<Entry> {
             (ERROR, format!("{service} is not up: {reason}"), vec![("UPGRADE_SERVICE", service.clone())])
         }
         Event::RebootRecommended(reasons) => (WARNING, format!("reboot recommended: {}", reasons.join("; ")), vec![]),
-        Event::Attention(text) => (WARNING, text.clone(), vec![]),
+        Event::Attention(attention) => (WARNING, attention.to_string(), vec![]),
         Event::Failed(text) => (ERROR, text.clone(), vec![]),
         Event::Finished { exit, message, .. } => (
             NOTICE,

@@ -7,7 +7,7 @@ use anyhow::Result;
 use self::settle::{Watched, how_it_ended, watch};
 use crate::config::product::{Ready, RestartPolicy, Services};
 use crate::exit::Failure;
-use crate::model::event::Event;
+use crate::model::event::{Attention, Event};
 use crate::model::events::Events;
 use crate::system::journalctl;
 use crate::system::processes::{Obsolete, Old, Processes};
@@ -29,8 +29,8 @@ pub struct Restarted {
     down: Vec<String>,
     /// The product's services that are not restarted because the admin does not want them.
     skipped: Vec<String>,
-    /// What wants attention, in the person's words.
-    attention: Vec<String>,
+    /// What wants the admin's attention.
+    attention: Vec<Attention>,
     /// When the last service came up, or did not.
     last: Option<Instant>,
 }
@@ -47,9 +47,8 @@ pub fn restart_all(services: &Services, processes: &Processes, events: &mut Even
     let product = restarted.product(services, events)?;
     // The product is up: nothing that comes after is a reason to call the upgrade failed.
     if let Err(error) = restarted.others(processes, &before, &product, events) {
-        restarted.attention.push(format!(
-            "Other services that still run replaced files could not be found: {error:#}. What to do: reboot when it suits."
-        ));
+        let message = format!("Other services that still run replaced files could not be found: {error:#}");
+        restarted.attention.push(Attention::new(message, "Reboot the machine."));
     }
     Ok(restarted)
 }
@@ -74,7 +73,11 @@ pub fn restart_old(
         if unit.id.ends_with(".service") {
             restarted.restart_one(&short(&unit.id), false, None, None, events);
         } else if let Err(error) = systemd::start(&unit.id) {
-            restarted.attention.push(format!("{} does not start again: {error:#}.", unit.id));
+            let (message, remedy) = (
+                format!("{} does not start: {error:#}", unit.id),
+                format!("`systemctl status {}` shows why.", unit.id),
+            );
+            restarted.attention.push(Attention::new(message, remedy));
         }
     }
     Ok(restarted)
@@ -126,8 +129,8 @@ impl Restarted {
         self.down.is_empty() && self.attention.is_empty()
     }
 
-    /// What wants attention since this was asked last, in the person's words.
-    pub fn take_attention(&mut self) -> Vec<String> {
+    /// What wants the admin's attention since the last call.
+    pub fn take_attention(&mut self) -> Vec<Attention> {
         std::mem::take(&mut self.attention)
     }
 
@@ -280,9 +283,9 @@ impl Restarted {
         if of_product {
             self.down.push(service.to_owned());
         } else {
-            self.attention.push(format!(
-                "{service} ran replaced files, was restarted and is not up. What to do: `systemctl status {service}` shows \
-                 why; mend it, then `systemctl restart {service}`."
+            self.attention.push(Attention::new(
+                format!("{service} ran replaced files, was restarted and is not up"),
+                format!("`systemctl status {service}` shows why; fix it, then `systemctl restart {service}`."),
             ));
         }
         events.emit(Event::ServiceDown { service: service.to_owned(), reason, log });

@@ -78,8 +78,7 @@ impl Run<'_> {
             Ok(unseen) => format!("Not as the {} team validated it: {}", self.product.name, unseen.join("; ")),
             Err(error) => format!("Whether the machine is as it was validated is not known: {error:#}"),
         };
-        events
-            .emit(Event::Attention(format!("{said}. What to do: `{command} status --drift` shows all that differs.")));
+        events.attention(said, format!("`{command} status --drift` shows all that differs."));
     }
 
     fn unseen_drift(&self) -> Result<Vec<String>> {
@@ -99,8 +98,8 @@ impl Run<'_> {
         match pair::look_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
             Afterwards::Nothing => Ok(None),
             Afterwards::Next(sentence) => Ok(Some(sentence)),
-            Afterwards::Attention(sentences) => {
-                events.emit(Event::Attention(sentences));
+            Afterwards::Attention(attention) => {
+                events.emit(Event::Attention(attention));
                 Ok(None)
             }
         }
@@ -117,9 +116,9 @@ impl Run<'_> {
     }
 }
 
-/// What wants attention, each on a line of its own.
+/// What wants attention, each with what to do on the next line.
 pub(super) fn attention(report: &Report) -> String {
-    report.attention.iter().fold(String::new(), |text, line| text + "\n" + line)
+    report.attention.iter().map(|attention| format!("\n{attention}")).collect()
 }
 
 /// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`

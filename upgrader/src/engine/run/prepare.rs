@@ -108,11 +108,10 @@ impl Run<'_> {
         let own = own.map(|change| change.package.to_string()).collect();
         events.emit(Event::Planned { product: self.product.name.clone(), own, plan: Box::new(plan.clone()) });
         if !plan.kept_back.is_empty() {
-            events.emit(Event::Attention(format!(
-                "Held or kept back, so not as released: {}. What to do: `apt-mark unhold` what is held (`apt-mark showhold`); \
-                 `apt-get -s dist-upgrade` shows the rest.",
-                plan.kept_back.join(" ")
-            )));
+            events.attention(
+                format!("Held or kept back, so not as released: {}", plan.kept_back.join(" ")),
+                "`apt-mark unhold` what is held (`apt-mark showhold`); `apt-get -s dist-upgrade` shows the rest.",
+            );
         }
         Ok(if plan.is_empty() { Outcome::NothingToDo } else { Outcome::Done })
     }

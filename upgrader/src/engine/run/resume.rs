@@ -143,19 +143,17 @@ impl Run<'_> {
     pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
         self.remove_boot_message();
         let (paths, command) = (self.context.paths, self.context.paths.package());
-        let what_to_do = format!("What to do: see to the filesystem of {}", paths.state().display());
-        let sealed = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
-        if let Err(error) = sealed {
-            // Going back would take with it what comes after.
+        let remedy = format!("Check the filesystem of {}", paths.state().display());
+        let finalized = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
+        if let Err(error) = finalized {
+            // A rollback would also undo what comes after this upgrade.
             let _ = rollback::discard(paths);
-            events.emit(Event::Attention(format!(
-                "This upgrade cannot be undone with `{command} rollback`: {error:#}. {what_to_do}."
-            )));
+            let message = format!("This upgrade cannot be undone with `{command} rollback`: {error:#}");
+            events.attention(message, format!("{remedy}."));
         }
         if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {
-            events.emit(Event::Attention(format!(
-                "The next run will think that this one was cut short: {error:#}. {what_to_do}, then start {command} again."
-            )));
+            let message = format!("The next run will take this one for interrupted: {error:#}");
+            events.attention(message, format!("{remedy}, then start {command} again."));
         }
     }
 

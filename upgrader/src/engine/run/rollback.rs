@@ -176,17 +176,16 @@ impl Run<'_> {
         events.emit(Event::Restored { changed: restored.changed, removed: restored.removed });
         if !by_others.is_empty() {
             let packages = by_others.join(" ");
-            events.emit(Event::Attention(format!(
-                "What others have changed since the upgrade is there, but dpkg has it as it was before: {packages}. What to do: \
-                 `apt-get install --reinstall {packages}`."
-            )));
+            events.attention(
+                format!("Changed by others since the upgrade, but recorded by dpkg as before it: {packages}"),
+                format!("`apt-get install --reinstall {packages}`."),
+            );
         }
         for path in restored.edited_in_place {
-            events.emit(Event::Attention(format!(
-                "{} was edited in place during the upgrade, and as it was before nobody knows. What to do: install its package again, \
-                 or take it from a backup.",
-                path.display()
-            )));
+            events.attention(
+                format!("{} was edited in place during the upgrade, and its old content is not known", path.display()),
+                "Install its package again, or restore it from a backup.",
+            );
         }
         for path in restored.left {
             events.emit(Event::Output {
@@ -246,8 +245,8 @@ impl Run<'_> {
                 .into());
         }
         let result = self.restarted.verify("rolled back", self.product.services.settle, events);
-        for text in self.restarted.take_attention() {
-            events.emit(Event::Attention(text));
+        for attention in self.restarted.take_attention() {
+            events.emit(Event::Attention(attention));
         }
         result.map(|()| Outcome::Done)
     }

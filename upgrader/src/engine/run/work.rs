@@ -70,11 +70,10 @@ impl Run<'_> {
             Some(past) if past.has_ended(Step::SaveRollbackData) => match rollback::open(paths) {
                 Ok(Some(_)) => rollback::extend(paths, &scope, &mut |_| {}),
                 Ok(None) => return Ok(Outcome::Done),
-                // That is no reason to leave the machine half-way.
+                // That is no reason to leave the machine partially upgraded.
                 Err(error) => {
-                    events.emit(Event::Attention(format!(
-                        "This upgrade cannot be undone: {error:#}. What to do: see to that filesystem before the next upgrade."
-                    )));
+                    let message = format!("This upgrade cannot be undone: {error:#}");
+                    events.attention(message, "Check that filesystem before the next upgrade.");
                     return Ok(Outcome::Attention);
                 }
             },
@@ -113,7 +112,8 @@ impl Run<'_> {
             (Err(error), Phase::PreUpgrade) => return Err(error),
             // The services must have their turn all the same.
             (Err(error), Phase::PostUpgrade) => {
-                events.emit(Event::Attention(format!("No post-upgrade hook was run: {error:#}.")));
+                let message = format!("No post-upgrade hook was run: {error:#}");
+                events.attention(message, "Make that directory readable, then run its hooks.");
                 return Ok(Outcome::Attention);
             }
         };
@@ -152,11 +152,9 @@ impl Run<'_> {
                     .into());
                 }
                 (Phase::PostUpgrade, HookOutcome::Failed(_)) => {
-                    events.emit(Event::Attention(format!(
-                        "The post-upgrade hook {hook} failed. What to do: see {}, then run {} again.",
-                        self.context.paths.log().display(),
-                        path.display()
-                    )));
+                    let (log, path) = (self.context.paths.log(), path.display());
+                    let remedy = format!("See {}, then run {path} again.", log.display());
+                    events.attention(format!("The post-upgrade hook {hook} failed"), remedy);
                     outcome = Outcome::Attention;
                 }
             }
@@ -213,11 +211,11 @@ impl Run<'_> {
                     events.emit(Event::Conffile(entry));
                 }
             }
-            // Hooks and services must have their turn all the same.
-            Err(error) => events.emit(Event::Attention(format!(
-                "What became of configuration files is not known to the end: {error:#}. What to do: look for files that end in \
-                 .dpkg-old and .dpkg-dist below /etc."
-            ))),
+            // The hooks and the restarts must follow all the same.
+            Err(error) => events.attention(
+                format!("The changes of configuration files are not fully known: {error:#}"),
+                "Look for files that end in .dpkg-old and .dpkg-dist below /etc.",
+            ),
         }
         result.explain(|| self.unfinished_packages()).map(|()| Outcome::Done)
     }
@@ -232,12 +230,11 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Gives every service its turn.
+    /// Restarts the services.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if !systemd::is_running() {
-            events.emit(Event::Attention(
-                "systemd does not run this machine: no service was restarted. What to do: restart the machine, or its services.".to_owned(),
-            ));
+            let message = "systemd does not run this machine: no service was restarted";
+            events.attention(message, "Restart the machine, or its services.");
             return Ok(Outcome::Attention);
         }
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
@@ -247,8 +244,8 @@ impl Run<'_> {
     /// A service that did not come up, or did not stay up, needs a human.
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let result = self.restarted.verify("upgraded", self.product.services.settle, events);
-        for text in self.restarted.take_attention() {
-            events.emit(Event::Attention(text));
+        for attention in self.restarted.take_attention() {
+            events.emit(Event::Attention(attention));
         }
         let reasons = reboot::reasons(self.context.paths.root(), self.plan.as_ref());
         if !reasons.is_empty() {
