@@ -76,7 +76,7 @@ enum Verb {
     /// Build the upgrader as it is shipped, and print the directory of its programs
     Binaries,
     /// Build the upgrader's Debian package, for XiVO or for a product of your own: docs/guide.md
-    Deb(Box<vendor::Options>),
+    Deb(Box<vendor::DebOptions>),
     /// Watch an upgrade from XiVO 1.2.1 to 1.2.2
     Demo {
         /// On this Debian release

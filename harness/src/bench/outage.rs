@@ -6,7 +6,7 @@ use super::exchange::Exchange;
 use super::sheet::Sheet;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
-use crate::packages::server::fault::{Affected, Fault, RepositoryFault};
+use crate::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 
 /// In an upgrade the services are away at most this many times as long as in a bare restart.
 const LIMIT: f64 = 1.2;
@@ -27,7 +27,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
             .title(&format!("Outage of all services in an upgrade{mirror}, beside a bare ordered systemctl restart"))?;
         exchange.world.behave()?;
         if let Some(rate) = rate {
-            exchange.world.misbehave(RepositoryFault::new(Fault::Slow(rate), Affected::Packages))?;
+            exchange.world.misbehave(RepositoryFault::new(ServerFault::Slow(rate), Affected::Packages))?;
         }
         let mut pairs = Vec::new();
         for _ in 0..RUNS {

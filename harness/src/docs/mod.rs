@@ -48,14 +48,12 @@ fn is_page(name: &str) -> bool {
 }
 
 #[test]
-#[ignore = "not in order yet"]
 fn imports_go_down_the_layers_and_never_in_a_circle() {
     let wrong = documented::layers::Crate::read("harness").misdirected();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-#[ignore = "not in order yet"]
 fn every_file_has_a_header_and_every_type_a_name_of_its_own() {
     let wrong = documented::layers::Crate::read("harness").irregular();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -9,8 +9,8 @@ use upgrader::model::step::{Mode, Next, Outcome, Step};
 
 use crate::data;
 use crate::observe::expectation::Expectation;
-use crate::packages::server;
-use crate::packages::server::fault::{Affected, RepositoryFault};
+use crate::packages::repository_fault;
+use crate::packages::repository_fault::{Affected, RepositoryFault};
 
 /// A fault: a file in `faults/`. It says of every step of a run what happens if it is injected there, or why it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -22,7 +22,7 @@ pub struct Fault {
     #[serde(default)]
     pub database: bool,
     /// What is wrong with the repository; which files that is about comes from the step.
-    pub repository: Option<server::fault::Fault>,
+    pub repository: Option<repository_fault::ServerFault>,
     /// Shell commands that run on the machine before the upgrader is started.
     #[serde(default)]
     pub prepare: String,

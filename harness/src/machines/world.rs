@@ -8,7 +8,7 @@ use crate::machines::machine::{Command, Machine, Storage, TESTER};
 use crate::packages::deb::Deb;
 use crate::packages::package::Package;
 use crate::packages::repository::{Repository, SUITE};
-use crate::packages::server::fault::RepositoryFault;
+use crate::packages::repository_fault::RepositoryFault;
 use crate::packages::server::{Hold, Server};
 
 /// One booted machine and the repository that it installs from. It shares nothing with any other world, and it is gone

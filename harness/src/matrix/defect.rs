@@ -18,7 +18,7 @@ use crate::observe::expectation::Expectation;
 use crate::observe::inventory::{Inventory, Section};
 use crate::packages::package::{File, Package};
 use crate::packages::release::Release;
-use crate::packages::server::fault::RepositoryFault;
+use crate::packages::repository_fault::RepositoryFault;
 use crate::packages::shipped::definition;
 
 /// Something that a vendor does wrong: a file in `defects/`. An upgrade to it has to fail, for the reasons that the file gives.

@@ -7,7 +7,7 @@ use super::check::Check;
 use crate::machines::machine::Machine;
 use crate::machines::world::World;
 use crate::observe::expectation::Expectation;
-use crate::packages::server::fault::Fault;
+use crate::packages::repository_fault::ServerFault;
 
 /// The state of a machine as it was installed.
 pub const FRESH: &str = "fresh";
@@ -32,7 +32,7 @@ pub struct State {
     #[serde(default)]
     pub old_upgrader: bool,
     /// How the repository looks to such a machine, until the state is mended.
-    pub repository: Option<Fault>,
+    pub repository: Option<ServerFault>,
     /// Shell commands that succeed if what belongs to the admin was respected.
     #[serde(default)]
     pub respected: String,

@@ -7,6 +7,7 @@ pub mod manual;
 pub mod package;
 pub mod release;
 pub mod repository;
+pub mod repository_fault;
 pub mod server;
 pub mod service;
 pub mod shipped;

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::packages::deb::{self, Deb, gzip};
 use crate::packages::key::Key;
 use crate::packages::package::Package;
-use crate::packages::server::fault::Fault;
+use crate::packages::repository_fault::ServerFault;
 
 /// Who publishes the repository.
 pub const ORIGIN: &str = "Vendor";
@@ -53,15 +53,15 @@ struct Pooled {
 }
 
 /// Every file of a repository: path from its root, without a leading slash, to content.
-pub type Files = BTreeMap<String, Bytes>;
+pub type RepositoryFiles = BTreeMap<String, Bytes>;
 
 /// What a server shows of a repository.
 #[derive(Debug, Default)]
 pub struct Published {
     /// The files that are there.
-    pub files: Files,
+    pub files: RepositoryFiles,
     /// Those that take their place as soon as a package other than the upgrader's is asked for.
-    pub next: Option<Files>,
+    pub next: Option<RepositoryFiles>,
 }
 
 impl Repository {
@@ -106,21 +106,21 @@ impl Repository {
     ///
     /// # Errors
     /// If signing fails.
-    pub fn publish(&self, fault: Option<Fault>) -> Result<Published> {
+    pub fn publish(&self, fault: Option<ServerFault>) -> Result<Published> {
         let good = || files(&self.pool, &self.key, AGE);
         let mut next = None;
         let files = match fault {
-            Some(Fault::Expired) => files(&self.pool, &self.key, VALID * 3)?,
-            Some(Fault::NotYetValid) => files(&self.pool, &self.key, -VALID * 2)?,
-            Some(Fault::OtherKey) => files(&self.pool, &Key::generate()?, AGE)?,
-            Some(Fault::Unsigned) => without(good()?, &["/InRelease", "/Release.gpg"]),
-            Some(Fault::ByHashMissing) => without(good()?, &["/by-hash/"]),
-            Some(Fault::HalfSynced) => {
+            Some(ServerFault::Expired) => files(&self.pool, &self.key, VALID * 3)?,
+            Some(ServerFault::NotYetValid) => files(&self.pool, &self.key, -VALID * 2)?,
+            Some(ServerFault::OtherKey) => files(&self.pool, &Key::generate()?, AGE)?,
+            Some(ServerFault::Unsigned) => without(good()?, &["/InRelease", "/Release.gpg"]),
+            Some(ServerFault::ByHashMissing) => without(good()?, &["/by-hash/"]),
+            Some(ServerFault::HalfSynced) => {
                 let mut files = without(good()?, &["/by-hash/"]);
                 files.extend(without(self.next()?, &["Release", "/by-hash/", "pool/"]));
                 files
             }
-            Some(Fault::IndexChanges) => {
+            Some(ServerFault::IndexChanges) => {
                 next = Some(self.next()?);
                 good()?
             }
@@ -130,7 +130,7 @@ impl Repository {
     }
 
     /// What the publisher publishes next: a newer version of every package, and none of these.
-    fn next(&self) -> Result<Files> {
+    fn next(&self) -> Result<RepositoryFiles> {
         let newer = |version: &str| format!("{version}+1");
         let ours = || self.pool.values().filter_map(|pooled| pooled.package.as_ref());
         let mut packages: Vec<Package> = ours().cloned().collect();
@@ -173,8 +173,8 @@ impl Pooled {
 }
 
 /// The files of a repository with these packages, signed with this key, as if it had been published this long ago.
-fn files(pool: &Pool, key: &Key, age: SignedDuration) -> Result<Files> {
-    let mut files: Files = pool.iter().map(|(path, pooled)| (path.clone(), pooled.deb.clone())).collect();
+fn files(pool: &Pool, key: &Key, age: SignedDuration) -> Result<RepositoryFiles> {
+    let mut files: RepositoryFiles = pool.iter().map(|(path, pooled)| (path.clone(), pooled.deb.clone())).collect();
     let mut indices = BTreeMap::new();
     for architecture in ARCHITECTURES {
         let packages = index(pool, architecture);
@@ -196,7 +196,7 @@ fn files(pool: &Pool, key: &Key, age: SignedDuration) -> Result<Files> {
 }
 
 /// Files without those in whose paths one of these is.
-fn without(mut files: Files, these: &[&str]) -> Files {
+fn without(mut files: RepositoryFiles, these: &[&str]) -> RepositoryFiles {
     files.retain(|path, _| !these.iter().any(|part| path.contains(part)));
     files
 }
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     /// A file of the repository.
-    fn text(files: &Files, path: &str) -> String {
+    fn text(files: &RepositoryFiles, path: &str) -> String {
         String::from_utf8(files[&format!("dists/stable/{path}")].to_vec()).unwrap()
     }
 
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn indices_that_nobody_signed_are_without_signatures() {
-        let files = repository().publish(Some(Fault::Unsigned)).unwrap().files;
+        let files = repository().publish(Some(ServerFault::Unsigned)).unwrap().files;
         let unsigned: Vec<&str> = files.keys().filter(|path| path.contains("Rel")).map(String::as_str).collect();
         assert_eq!(unsigned, ["dists/stable/Release"]);
     }
@@ -299,7 +299,9 @@ mod tests {
                 .unwrap()
                 .round()
         };
-        for (fault, hours) in [(None, 24.0), (Some(Fault::Expired), -48.0), (Some(Fault::NotYetValid), 72.0)] {
+        for (fault, hours) in
+            [(None, 24.0), (Some(ServerFault::Expired), -48.0), (Some(ServerFault::NotYetValid), 72.0)]
+        {
             assert!((valid_until(fault) - hours).abs() < 0.5, "{fault:?}");
         }
     }
@@ -307,21 +309,23 @@ mod tests {
     #[test]
     fn by_hash_is_missing_and_in_the_middle_of_a_sync_names_are_those_of_the_next_index() {
         let repository = repository();
-        let missing = repository.publish(Some(Fault::ByHashMissing)).unwrap().files;
-        let half = repository.publish(Some(Fault::HalfSynced)).unwrap().files;
+        let missing = repository.publish(Some(ServerFault::ByHashMissing)).unwrap().files;
+        let half = repository.publish(Some(ServerFault::HalfSynced)).unwrap().files;
         for files in [&missing, &half] {
             assert!(!files.keys().any(|path| path.contains("by-hash")));
             assert!(files.contains_key("pool/a_1_all.deb"));
         }
         let packages = "main/binary-amd64/Packages";
-        let fits = |files: &Files| text(files, "Release").contains(&Sums::of(text(files, packages).as_bytes()).sha256);
+        let fits = |files: &RepositoryFiles| {
+            text(files, "Release").contains(&Sums::of(text(files, packages).as_bytes()).sha256)
+        };
         assert!(fits(&missing) && !fits(&half));
         assert!(text(&half, packages).contains("Version: 1+1\n"));
     }
 
     #[test]
     fn what_comes_next_is_newer_and_fits_together() {
-        let Published { files, next } = repository().publish(Some(Fault::IndexChanges)).unwrap();
+        let Published { files, next } = repository().publish(Some(ServerFault::IndexChanges)).unwrap();
         assert!(files.contains_key("pool/a_1_all.deb"));
         let next = next.unwrap();
         let debs: Vec<&str> = next.keys().filter(|path| path.starts_with("pool/")).map(String::as_str).collect();

@@ -9,7 +9,7 @@ use harness::machines::transcript::{HUNG_UP, Transcript};
 use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
 use harness::packages::package::Package;
-use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
 use crate::nothing_changed::portrait;
@@ -169,7 +169,7 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     };
     unharmed(&world.upgrade(&[]).answer("[Y/n] ", "\u{3}").run()?)?;
 
-    world.misbehave(RepositoryFault::new(Fault::Slow(500), Affected::Packages))?;
+    world.misbehave(RepositoryFault::new(ServerFault::Slow(500), Affected::Packages))?;
     unharmed(&world.upgrade(&["--download-only"]).answer("Downloading packages\n", "\u{3}").run()?)?;
     world.behave()?;
 

@@ -7,7 +7,7 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::{HOOK_MARKS, upgradable};
 use harness::matrix::scenario::matrix;
 use harness::observe::inventory::SystemState;
-use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;
 
@@ -29,7 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
-    world.misbehave(RepositoryFault::new(Fault::Slow(4000), Affected::Packages))?;
+    world.misbehave(RepositoryFault::new(ServerFault::Slow(4000), Affected::Packages))?;
     let (transcript, ()) = while_running(
         || world.upgrade(&["--yes"]).run(),
         || {

@@ -8,7 +8,7 @@ use harness::machines::machine::Command;
 use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
 use harness::machines::world::World;
 use harness::observe::inventory::{SystemState, fingerprint};
-use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
 use crate::scenario::{Scenario, compared};
@@ -76,7 +76,7 @@ fn download_only(debian: Debian) -> Result<String> {
     let shown = unchanged(&world, 0, world.upgrade(&["-d"]))?;
     let fetched = world.machine.sh("ls /var/cache/apt/archives/*1.2.2*.deb | wc -l")?;
     ensure!(fetched.trim() == "10", "{fetched} packages are in the cache");
-    world.misbehave(RepositoryFault::new(Fault::Error(404), Affected::Packages))?;
+    world.misbehave(RepositoryFault::new(ServerFault::Error(404), Affected::Packages))?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "the packages were fetched again: {transcript}");
     Ok(shown)

@@ -9,7 +9,7 @@ use harness::machines::product_machine::{self, upgradable};
 use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
 use harness::packages::package::Package;
-use harness::packages::server::fault::Fault;
+use harness::packages::repository_fault::ServerFault;
 use harness::packages::shipped::SERVICES;
 
 use crate::nothing_changed::unchanged;
@@ -176,7 +176,9 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
 fn wrong_clock(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let mut shown = String::new();
-    for (what, fault) in [("A clock that is behind", Fault::NotYetValid), ("A clock that is ahead", Fault::Expired)] {
+    for (what, fault) in
+        [("A clock that is behind", ServerFault::NotYetValid), ("A clock that is ahead", ServerFault::Expired)]
+    {
         world.misbehave(fault)?;
         let mut said = Vec::new();
         let screen = unchanged(&world, 1, world.upgrade(&["--yes"]).live(&mut said))?;
@@ -187,7 +189,7 @@ fn wrong_clock(debian: Debian) -> Result<String> {
     }
     // An admin who told apt not to look at dates has a reason to: that is only said.
     world.machine.write("/etc/apt/apt.conf.d/90dates", b"Acquire::Check-Date \"false\";\n", 0o644)?;
-    world.misbehave(Fault::NotYetValid)?;
+    world.misbehave(ServerFault::NotYetValid)?;
     let noted = world.upgrade(&["--dry-run"]).run()?;
     ensure!(noted.exit == 0 && noted.screen.contains("Note: this machine's clock shows"), "{noted}");
     world.machine.sh("rm /etc/apt/apt.conf.d/90dates")?;

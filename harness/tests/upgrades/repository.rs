@@ -7,7 +7,7 @@ use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, upgradable};
 use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
-use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
 use crate::nothing_changed::unchanged;
@@ -37,16 +37,16 @@ fn failing_package_lists(debian: Debian) -> Result<String> {
     failing_repository(
         debian,
         &[
-            ("nothing listens", Fault::Unreachable.into()),
-            ("the server is out of order", indices(Fault::Error(503))),
-            ("nothing more comes", indices(Fault::Stall)),
-            ("connections end early", indices(Fault::Cut(100))),
-            ("the lists are not what was signed", indices(Fault::WrongHash)),
-            ("the lists are too short", indices(Fault::Truncated)),
-            ("the mirror is in the middle of a sync", Fault::HalfSynced.into()),
-            ("nobody has signed it", Fault::Unsigned.into()),
-            ("somebody else has signed it", Fault::OtherKey.into()),
-            ("the network wants somebody to log in", Fault::Html.into()),
+            ("nothing listens", ServerFault::Unreachable.into()),
+            ("the server is out of order", indices(ServerFault::Error(503))),
+            ("nothing more comes", indices(ServerFault::Stall)),
+            ("connections end early", indices(ServerFault::Cut(100))),
+            ("the lists are not what was signed", indices(ServerFault::WrongHash)),
+            ("the lists are too short", indices(ServerFault::Truncated)),
+            ("the mirror is in the middle of a sync", ServerFault::HalfSynced.into()),
+            ("nobody has signed it", ServerFault::Unsigned.into()),
+            ("somebody else has signed it", ServerFault::OtherKey.into()),
+            ("the network wants somebody to log in", ServerFault::Html.into()),
         ],
     )
 }
@@ -56,12 +56,12 @@ fn failing_downloads(debian: Debian) -> Result<String> {
     failing_repository(
         debian,
         &[
-            ("they are gone", packages(Fault::Error(404))),
-            ("nothing more comes", packages(Fault::Stall)),
-            ("connections end early", packages(Fault::Cut(100))),
-            ("they are not what the list says", packages(Fault::WrongHash)),
-            ("they are too short", packages(Fault::Truncated)),
-            ("the network wants somebody to log in", packages(Fault::Html)),
+            ("they are gone", packages(ServerFault::Error(404))),
+            ("nothing more comes", packages(ServerFault::Stall)),
+            ("connections end early", packages(ServerFault::Cut(100))),
+            ("they are not what the list says", packages(ServerFault::WrongHash)),
+            ("they are too short", packages(ServerFault::Truncated)),
+            ("the network wants somebody to log in", packages(ServerFault::Html)),
         ],
     )
 }
@@ -88,7 +88,7 @@ fn failing_self_update(debian: Debian) -> Result<String> {
         product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
     impatient(&world)?;
     let mut shown = String::new();
-    for (what, fault) in [("it is gone", Fault::Error(404)), ("nothing more comes", Fault::Stall)] {
+    for (what, fault) in [("it is gone", ServerFault::Error(404)), ("nothing more comes", ServerFault::Stall)] {
         world.misbehave(RepositoryFault::new(fault, Affected::Upgrader))?;
         writeln!(shown, "{what}:\n{}", unchanged(&world, 1, world.upgrade(&["--yes"]))?)?;
     }
@@ -101,17 +101,17 @@ fn mirror_that_recovers(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     impatient(&world)?;
     // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
-    let slow = RepositoryFault::new(Fault::Slow(200), Affected::Indices);
-    for fault in [Fault::ByHashMissing.into(), RepositoryFault::from(Fault::Cut(100)).times(1), slow] {
+    let slow = RepositoryFault::new(ServerFault::Slow(200), Affected::Indices);
+    for fault in [ServerFault::ByHashMissing.into(), RepositoryFault::from(ServerFault::Cut(100)).times(1), slow] {
         world.misbehave(fault)?;
         unchanged(&world, 0, world.upgrade(&["--download-only"]))?;
         forget_what_was_fetched(&world)?;
     }
     // One that is out of order for a moment: apt does not ask it again.
-    world.misbehave(RepositoryFault::from(Fault::Error(503)).times(1))?;
+    world.misbehave(RepositoryFault::from(ServerFault::Error(503)).times(1))?;
     unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     // The next release is published while this one is downloaded.
-    world.misbehave(Fault::IndexChanges)?;
+    world.misbehave(ServerFault::IndexChanges)?;
     let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     upgraded(&world, "1.2.2+1")?;
     Ok(ending(&screen).to_owned())

@@ -8,7 +8,7 @@ use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
 use harness::packages::deb;
 use harness::packages::package::Package;
-use harness::packages::server::fault::{Affected, Fault, RepositoryFault};
+use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
 use crate::detached::wait_until;
@@ -232,7 +232,7 @@ fn manual_rollback(debian: Debian) -> Result<String> {
     )?;
     // A run that changes nothing leaves the way back where it is.
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
-    world.misbehave(RepositoryFault::new(Fault::Error(503), Affected::Packages))?;
+    world.misbehave(RepositoryFault::new(ServerFault::Error(503), Affected::Packages))?;
     world.upgrade(&["--yes"]).exits(1)?;
     world.behave()?;
     world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").exits(3)?;

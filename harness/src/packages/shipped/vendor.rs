@@ -18,7 +18,7 @@ const KNOWN: [&str; 7] =
 
 /// What is packaged: the upgrader of this tree's product, or of another.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct DebOptions {
     /// Where to put it
     #[arg(default_value = "target/deb")]
     directory: PathBuf,
@@ -43,8 +43,8 @@ pub struct Options {
 ///
 /// # Errors
 /// If something of it cannot be read, or would never be used on a machine.
-pub fn package(options: &Options, out: &mut dyn Write) -> Result<()> {
-    let Options { directory, product, name, maintainer, version, homepage } = options;
+pub fn package(options: &DebOptions, out: &mut dyn Write) -> Result<()> {
+    let DebOptions { directory, product, name, maintainer, version, homepage } = options;
     let package = match product {
         None => XIVO.upgrader()?,
         Some(product) => Product {

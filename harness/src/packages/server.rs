@@ -1,7 +1,5 @@
 //! The HTTP server of a repository.
 
-pub mod fault;
-
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc;
@@ -19,8 +17,8 @@ use tokio::net::TcpSocket;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use self::fault::{Affected, Fault, RepositoryFault};
 use crate::packages::repository::Published;
+use crate::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use crate::runtime::block_on;
 
 /// How many connections may wait to be accepted.
@@ -94,7 +92,7 @@ impl Server {
 
     /// What is wrong with it.
     #[must_use]
-    pub fn fault(&self) -> Option<Fault> {
+    pub fn fault(&self) -> Option<ServerFault> {
         lock(&self.served).fault.map(|fault| fault.fault)
     }
 
@@ -108,7 +106,7 @@ impl Server {
     pub fn misbehave(&self, fault: Option<RepositoryFault>) -> Result<()> {
         lock(&self.served).fault = fault;
         let mut door = lock(&self.door);
-        if fault.is_some_and(|fault| fault.fault == Fault::Unreachable) {
+        if fault.is_some_and(|fault| fault.fault == ServerFault::Unreachable) {
             if let Some(task) = door.open.take() {
                 task.abort();
                 // Its end is the listener's.
@@ -188,21 +186,21 @@ impl Served {
         }
         let fault = self.fault.as_mut().and_then(|fault| fault.hit(path));
         self.struck |= fault.is_some();
-        if let Some(Fault::Error(status)) = fault {
+        if let Some(ServerFault::Error(status)) = fault {
             return Err(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         }
         let content = match fault {
-            Some(Fault::Html) => Bytes::from_static(PORTAL),
+            Some(ServerFault::Html) => Bytes::from_static(PORTAL),
             _ => self.published.files.get(path).cloned().ok_or(StatusCode::NOT_FOUND)?,
         };
         let length = content.len();
         let first = |bytes: usize| content.slice(..bytes.min(length));
         let (length, body) = match fault {
-            Some(Fault::Truncated) => (length / 2, first(length / 2).into()),
-            Some(Fault::WrongHash) => (length, with_another_end(&content).into()),
-            Some(Fault::Stall) => (length, begun(first(BEFORE_STALL.min(length / 2)), stream::pending())),
-            Some(Fault::Cut(bytes)) => (length, begun(first(bytes), cut())),
-            Some(Fault::Slow(rate)) => (length, slowly(content, rate.max(1), Arc::clone(&self.line))),
+            Some(ServerFault::Truncated) => (length / 2, first(length / 2).into()),
+            Some(ServerFault::WrongHash) => (length, with_another_end(&content).into()),
+            Some(ServerFault::Stall) => (length, begun(first(BEFORE_STALL.min(length / 2)), stream::pending())),
+            Some(ServerFault::Cut(bytes)) => (length, begun(first(bytes), cut())),
+            Some(ServerFault::Slow(rate)) => (length, slowly(content, rate.max(1), Arc::clone(&self.line))),
             _ => (length, content.into()),
         };
         let response = Response::builder().header(header::CONTENT_LENGTH, length).body(body);
@@ -314,7 +312,7 @@ mod tests {
 
     #[test]
     fn files_come_as_slowly_as_they_should_and_others_do_not() {
-        let server = server(RepositoryFault::new(Fault::Slow(25_000), Affected::Packages));
+        let server = server(RepositoryFault::new(ServerFault::Slow(25_000), Affected::Packages));
         let time = |path| {
             let start = Instant::now();
             assert_eq!(fetch(&server, path).1, CONTENT);
@@ -329,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_status_is_all_that_comes_for_as_many_requests_as_it_should() {
-        let server = server(RepositoryFault::new(Fault::Error(503), Affected::Packages).times(2));
+        let server = server(RepositoryFault::new(ServerFault::Error(503), Affected::Packages).times(2));
         assert_eq!(fetch(&server, "dists/a").1, CONTENT);
         assert!(!server.has_struck());
         for _ in 0..2 {
@@ -341,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_stalled_file_begins_and_then_nothing_comes_over_an_open_connection() {
-        let (head, body) = ask(&server(Fault::Stall.into()), "pool/a.deb", BEFORE_STALL);
+        let (head, body) = ask(&server(ServerFault::Stall.into()), "pool/a.deb", BEFORE_STALL);
         assert!(head.contains("content-length: 20000"), "{head}");
         assert_eq!(body, CONTENT[..BEFORE_STALL]);
     }
@@ -349,7 +347,7 @@ mod tests {
     #[test]
     fn a_cut_file_ends_where_it_should_and_before_its_length() {
         for bytes in [0, 100, 19_999] {
-            let (head, body) = fetch(&server(Fault::Cut(bytes).into()), "pool/a.deb");
+            let (head, body) = fetch(&server(ServerFault::Cut(bytes).into()), "pool/a.deb");
             assert!(head.contains("content-length: 20000"), "{head}");
             assert_eq!(body, CONTENT[..bytes]);
         }
@@ -357,31 +355,31 @@ mod tests {
 
     #[test]
     fn a_file_with_a_wrong_hash_has_the_right_length() {
-        let (head, body) = fetch(&server(Fault::WrongHash.into()), "pool/a.deb");
+        let (head, body) = fetch(&server(ServerFault::WrongHash.into()), "pool/a.deb");
         assert!(head.contains("content-length: 20000") && body.len() == CONTENT.len() && body != CONTENT, "{head}");
     }
 
     #[test]
     fn a_truncated_file_has_the_length_that_is_announced() {
-        let (head, body) = fetch(&server(Fault::Truncated.into()), "pool/a.deb");
+        let (head, body) = fetch(&server(ServerFault::Truncated.into()), "pool/a.deb");
         assert!(head.contains("content-length: 10000"), "{head}");
         assert_eq!(body, CONTENT[..10_000]);
     }
 
     #[test]
     fn a_captive_portal_answers_whatever_it_is_asked() {
-        let (head, body) = fetch(&server(Fault::Html.into()), "whatever/there/is/not");
+        let (head, body) = fetch(&server(ServerFault::Html.into()), "whatever/there/is/not");
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!(body, PORTAL);
     }
 
     #[test]
     fn an_unreachable_server_refuses_connections_until_it_behaves_again() {
-        let server = server(Fault::Unreachable.into());
+        let server = server(ServerFault::Unreachable.into());
         for _ in 0..2 {
             let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-            server.misbehave(Some(Fault::Unreachable.into())).unwrap();
+            server.misbehave(Some(ServerFault::Unreachable.into())).unwrap();
         }
         server.misbehave(None).unwrap();
         assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);

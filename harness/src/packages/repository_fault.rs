@@ -14,7 +14,7 @@ use serde::Deserialize;
 #[serde(try_from = "Written")]
 pub struct RepositoryFault {
     /// What is wrong.
-    pub fault: Fault,
+    pub fault: ServerFault,
     /// With which files.
     pub files: Affected,
     /// How many requests it hits, the first ones; `None` is all of them.
@@ -24,7 +24,7 @@ pub struct RepositoryFault {
 /// What can be wrong with a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fault {
+pub enum ServerFault {
     /// Requests are answered with this HTTP status, 400 to 599, and nothing else.
     Error(u16),
     /// The headers and a few bytes come, and then nothing more; the connection stays open.
@@ -77,7 +77,7 @@ pub enum Affected {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
-    fault: Fault,
+    fault: ServerFault,
     files: Option<Affected>,
     times: Option<u32>,
 }
@@ -85,7 +85,7 @@ struct Written {
 impl RepositoryFault {
     /// A fault with these files, whenever they are asked for.
     #[must_use]
-    pub fn new(fault: Fault, files: Affected) -> Self {
+    pub fn new(fault: ServerFault, files: Affected) -> Self {
         Self { fault, files, times: None }
     }
 
@@ -96,7 +96,7 @@ impl RepositoryFault {
     }
 
     /// What is wrong with the answer to a request for this file. Counts the requests that are hit.
-    pub(super) fn hit(&mut self, path: &str) -> Option<Fault> {
+    pub(super) fn hit(&mut self, path: &str) -> Option<ServerFault> {
         if !self.files.include(path) || !self.fault.concerns(path) || self.times == Some(0) {
             return None;
         }
@@ -105,9 +105,9 @@ impl RepositoryFault {
     }
 }
 
-impl From<Fault> for RepositoryFault {
+impl From<ServerFault> for RepositoryFault {
     /// With all files.
-    fn from(fault: Fault) -> Self {
+    fn from(fault: ServerFault) -> Self {
         Self::new(fault, Affected::All)
     }
 }
@@ -116,10 +116,10 @@ impl TryFrom<Written> for RepositoryFault {
     type Error = anyhow::Error;
 
     fn try_from(Written { fault, files, times }: Written) -> Result<Self, Self::Error> {
-        if let Fault::Error(status) = fault {
+        if let ServerFault::Error(status) = fault {
             ensure!((400..600).contains(&status), "error = {status}: no status from 400 to 599");
         }
-        ensure!(fault != Fault::Slow(0), "slow = 0: that would be `stall`");
+        ensure!(fault != ServerFault::Slow(0), "slow = 0: that would be `stall`");
         ensure!(times != Some(0), "times = 0: then nothing is wrong");
         let whole = fault.is_of_the_whole();
         ensure!(!whole || files.is_none(), "files: this fault is the whole repository's");
@@ -128,7 +128,7 @@ impl TryFrom<Written> for RepositoryFault {
     }
 }
 
-impl Fault {
+impl ServerFault {
     /// True if it is in what is published, or in that nobody listens, and not in single answers.
     #[must_use]
     pub fn is_of_the_whole(self) -> bool {
@@ -204,10 +204,10 @@ mod tests {
     fn faults_are_read_as_they_are_written() {
         assert_eq!(
             read("fault = { error = 503 }\nfiles = \"packages\"\ntimes = 2"),
-            Ok(RepositoryFault::new(Fault::Error(503), Affected::Packages).times(2))
+            Ok(RepositoryFault::new(ServerFault::Error(503), Affected::Packages).times(2))
         );
-        assert_eq!(read("fault = \"half-synced\""), Ok(Fault::HalfSynced.into()));
-        assert_eq!(read("fault = { cut = 0 }"), Ok(Fault::Cut(0).into()));
+        assert_eq!(read("fault = \"half-synced\""), Ok(ServerFault::HalfSynced.into()));
+        assert_eq!(read("fault = { cut = 0 }"), Ok(ServerFault::Cut(0).into()));
     }
 
     #[test]
