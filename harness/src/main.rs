@@ -94,12 +94,12 @@ enum Verb {
         #[arg(default_value = "target/matrix/cells")]
         directory: PathBuf,
         #[command(flatten)]
-        files: report::Files,
+        files: report::ReportFiles,
     },
     /// Upgrade machines from a vendor's old versions to a candidate repository, and say whether that may be released: docs/gate.md
     ///
     /// Exit code: 0 if every upgrade passed, 1 if one did not or could not be tried, 2 for a wrong command line.
-    Gate(Box<gate::Options>),
+    Gate(Box<gate::GateOptions>),
     /// Measure the upgrader and the harness; fails if a limit is exceeded
     ///
     /// The figures are also written to target/bench/results.json.

@@ -8,7 +8,7 @@ use upgrader::checks::validated::Set;
 
 use super::manifest;
 use super::offer::{Offer, Origin, version};
-use super::options::{OFFERED, Options};
+use super::options::{GateOptions, OFFERED};
 use crate::at_once::both;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
@@ -53,7 +53,7 @@ done >/etc/apt/preferences.d/gate";
 
 /// Where machines come from, and what all of them have.
 pub(super) struct Machines<'a> {
-    pub(super) options: &'a Options,
+    pub(super) options: &'a GateOptions,
     engine: Engine,
     /// The upgrader, packaged for the vendor's product: for repositories that do not have it.
     pub(super) upgrader: Package,
@@ -72,7 +72,7 @@ pub(super) struct Installed {
 }
 
 impl<'a> Machines<'a> {
-    pub(super) fn new(options: &'a Options) -> Result<Self> {
+    pub(super) fn new(options: &'a GateOptions) -> Result<Self> {
         let definition = &options.product.definition;
         let name = options.name.clone().unwrap_or_else(|| options.product.name());
         let hooks = options.hooks.as_ref().or(options.product.beside.as_ref());
@@ -196,7 +196,7 @@ impl<'a> Machines<'a> {
 
     /// What is installed, as apt-get takes it.
     fn wanted(&self) -> String {
-        let Options { metapackage, .. } = self.options;
+        let GateOptions { metapackage, .. } = self.options;
         let packages =
             metapackage.iter().map(String::as_str).chain([self.version_package(), self.upgrader.name.as_str()]);
         packages.collect::<Vec<_>>().join(" ")

@@ -12,15 +12,15 @@ use std::io::Write;
 use anyhow::{Context as _, Result};
 
 use self::machines::Machines;
-pub use self::options::{Options, WrongCommandLine};
+pub use self::options::{GateOptions, WrongCommandLine};
 use crate::matrix::record::Record;
-use crate::report::{self, Files};
+use crate::report::{self, ReportFiles};
 
 /// Does every upgrade, writes the reports, and prints a line for each and a table of all.
 ///
 /// # Errors
 /// If one did not pass: then the reports are written first.
-pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
+pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
     options.ensure_each_once()?;
     let machines = Machines::new(options)?;
     let cells = options.output.join("cells");
@@ -53,7 +53,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> Result<()> {
         }
     }
     let [html, junit, json] = ["report.html", "junit.xml", "summary.json"].map(|name| options.output.join(name));
-    report::run(&cells, &Files { html, junit, json }, out)
+    report::run(&cells, &ReportFiles { html, junit, json }, out)
 }
 
 /// A line for an upgrade that was tried.
@@ -96,7 +96,7 @@ mod tests {
     fn a_failure_in_short_says_why() {
         let screen = "the exit code is 4, not 0:\nReading package lists\nerror: dpkg: it failed\nGoing back\n";
         assert_eq!(in_short(screen), "the exit code is 4, not 0: dpkg: it failed");
-        assert_eq!(in_short("not true: it is done:\n  a is 1\n  b is 2"), "not true: it is done: a is 1");
+        assert_eq!(in_short("check failed: it is done:\n  a is 1\n  b is 2"), "check failed: it is done: a is 1");
         assert_eq!(in_short("the exit code is 1, not 0:\n"), "the exit code is 1, not 0:");
         assert_eq!(in_short("there is no machine: error 5"), "there is no machine: error 5");
     }

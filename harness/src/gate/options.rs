@@ -21,7 +21,7 @@ pub(super) const OFFERED: &str = "installed";
 
 /// What is upgraded to what.
 #[derive(Debug, Args)]
-pub struct Options {
+pub struct GateOptions {
     /// The candidate: the URL of an apt repository, or a directory with .debs in it
     #[arg(long, value_name = "URL|DIRECTORY", value_parser = Origin::parse)]
     pub(super) candidate: Origin,
@@ -135,7 +135,7 @@ fn existing(text: &str, is_there: fn(&Path) -> bool, otherwise: &str) -> Result<
     path.canonicalize().map_err(|error| error.to_string())
 }
 
-impl Options {
+impl GateOptions {
     pub(super) fn candidate(&self) -> Offer<'_> {
         let Self { candidate, suite, component, key, .. } = self;
         Offer { origin: candidate, suite, components: component, key: key.as_deref() }

@@ -22,7 +22,7 @@ const AT_ONCE: usize = 3;
 pub fn defects() -> Result<Vec<Cell>> {
     let cell = |defect: defect::Defect| Cell {
         scenario: "defects".to_owned(),
-        promise: "A vendor's mistake is found before a customer meets it.".to_owned(),
+        promise: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
         from: defect.from.clone(),
         to: defect.candidate.version.clone(),
         debian: defect.debian,

@@ -117,21 +117,24 @@ impl Upgraded<'_> {
     pub fn checks(&self) -> Result<Vec<Check>> {
         let seen = self.look()?;
         let mut checks = vec![
-            ("dpkg is done with everything", seen.state.unfinished.iter().cloned().chain(lines(&seen.audit)).collect()),
-            ("every package of the release is there", self.packages(&seen.state)),
+            (
+                "dpkg has no unfinished package",
+                seen.state.unfinished.iter().cloned().chain(lines(&seen.audit)).collect(),
+            ),
+            ("every package of the release is installed", self.packages(&seen.state)),
             ("every service runs, and runs the new version", self.services(&seen.state)),
             ("no unit has failed", self.failed_units(&seen.failed)),
             ("no service is older than its package", old_processes(&seen.units, &seen.restart_recommended()?)?),
-            ("systemd has read every unit as it is on disk", unread_units(&seen.units)),
+            ("systemd has reloaded every unit that changed", unread_units(&seen.units)),
             ("no shipped file was modified", self.shipped_files(&seen.modified)),
-            ("nothing runs replaced files", replaced_files(&seen)?),
-            ("nothing of the run is left", self.leftovers(&seen.left)),
-            ("the conffile ledger is true", self.ledger(&seen)?),
+            ("no process runs replaced files", replaced_files(&seen)?),
+            ("the run left nothing behind", self.leftovers(&seen.left)),
+            ("the conffile report is correct", self.ledger(&seen)?),
             ("it is the same as a machine on which the release was installed", self.drift(&seen)),
         ];
         if let Some(next) = self.next_debian {
             let other = lines(&seen.debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
-            checks.push(("it has the next Debian", other.collect()));
+            checks.push(("the machine has the next Debian", other.collect()));
         }
         Ok(checks)
     }

@@ -11,7 +11,7 @@ use crate::packages::release::Release;
 
 /// Whether it is what it was when it had this portrait.
 pub(super) fn unchanged(before: &str, machine: &Machine) -> Result<Check> {
-    Ok(("the database is what it was", differences(before, &portrait(machine)?)))
+    Ok(("the database is unchanged", differences(before, &portrait(machine)?)))
 }
 
 /// Whether it has what a release makes of what it was when it was copied.

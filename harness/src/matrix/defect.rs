@@ -428,21 +428,21 @@ mod tests {
     #[test]
     fn a_defect_is_caught_for_its_reasons_and_for_no_others() {
         let mut defect = all().unwrap().remove(0);
-        defect.caught_by = vec!["a".to_owned(), "b".to_owned()];
+        defect.caught_by = vec!["<a>".to_owned(), "<b>".to_owned()];
         let verdict = |failures: &[&str]| {
             let mut record = Record::example();
             record.failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
             defect.verdict(&record).map_err(|escaped| escaped.join("; "))
         };
-        assert_eq!(verdict(&["is a", "is b"]), Ok(()));
-        assert_eq!(verdict(&["is a and b"]), Ok(()));
+        assert_eq!(verdict(&["is <a>", "is <b>"]), Ok(()));
+        assert_eq!(verdict(&["is <a> and <b>"]), Ok(()));
         assert_eq!(verdict(&[]), Err("nothing was found wrong".to_owned()));
-        assert_eq!(verdict(&["is a"]), Err("it was not found that: b".to_owned()));
-        let beside = "also found, and for no reason that is known: c".to_owned();
-        assert_eq!(verdict(&["is a", "is b", "c"]), Err(beside));
+        assert_eq!(verdict(&["is <a>"]), Err("it was not found that: <b>".to_owned()));
+        let beside = "also found, and for no reason that is known: <c>".to_owned();
+        assert_eq!(verdict(&["is <a>", "is <b>", "<c>"]), Err(beside));
         // One finding of a check explains no other.
-        assert_eq!(verdict(&["not true: it is so:\n  a\n  b"]), Ok(()));
-        let beside = "also found, and for no reason that is known: not true: it is so:\n  c".to_owned();
-        assert_eq!(verdict(&["not true: it is so:\n  a\n  b\n  c"]), Err(beside));
+        assert_eq!(verdict(&["check failed: it is so:\n  <a>\n  <b>"]), Ok(()));
+        let beside = "also found, and for no reason that is known: check failed: it is so:\n  <c>".to_owned();
+        assert_eq!(verdict(&["check failed: it is so:\n  <a>\n  <b>\n  <c>"]), Err(beside));
     }
 }

@@ -21,7 +21,7 @@ const LOGS: [(&str, &str); 4] = [
 ];
 
 /// How the failure of a check begins.
-const NOT_TRUE: &str = "not true: ";
+const NOT_TRUE: &str = "check failed: ";
 
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -123,7 +123,7 @@ fn compare(subject: &mut impl Subject, local: Option<Inventory>, record: &mut Re
     let (baseline, machine) = (&run.baseline, &subject.world().machine);
     match end {
         End::Unchanged => record.look(("nothing was changed", baseline.changes(machine, loses_power)?)),
-        End::RolledBack => record.look(("everything was put back as it was", baseline.not_restored(machine)?)),
+        End::RolledBack => record.look(("everything was restored", baseline.not_restored(machine)?)),
         End::Upgraded | End::Stuck => {}
     }
     subject.finish(end, &run, record)

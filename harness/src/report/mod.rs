@@ -20,7 +20,7 @@ const CUT_SHORT: &str = "It left no record: it was cut short.";
 
 /// The files that a report is written to.
 #[derive(Debug, Args)]
-pub struct Files {
+pub struct ReportFiles {
     /// The page for people: one file that needs nothing else
     #[arg(long, value_name = "FILE", default_value = "target/matrix/report.html")]
     pub html: PathBuf,
@@ -36,7 +36,7 @@ pub struct Files {
 ///
 /// # Errors
 /// If a record cannot be read, or there is none; if a cell failed: then the report is written first.
-pub fn run(directory: &Path, files: &Files, out: &mut dyn Write) -> Result<()> {
+pub fn run(directory: &Path, files: &ReportFiles, out: &mut dyn Write) -> Result<()> {
     let report = Report::read(directory)?;
     for (file, content) in [
         (&files.html, html::page(&report)),
@@ -179,9 +179,9 @@ mod tests {
         directory
     }
 
-    fn files(directory: &Path) -> Files {
+    fn files(directory: &Path) -> ReportFiles {
         let [html, junit, json] = ["new/page.html", "junit.xml", "summary.json"].map(|name| directory.join(name));
-        Files { html, junit, json }
+        ReportFiles { html, junit, json }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use harness::machines::image::Debian;
 use harness::machines::product_machine;
-use harness::report::{self, Files};
+use harness::report::{self, ReportFiles};
 
 /// The tests that run in the machine with the browser.
 const TESTS: &str = include_str!("page.py");
@@ -25,7 +25,7 @@ fn page(records: &[harness::matrix::record::Record], log: usize) -> Result<Vec<u
     fs::create_dir(&cells)?;
     cells::write(records, &cells, log)?;
     let [html, junit, json] = ["report.html", "junit.xml", "summary.json"].map(|name| directory.path().join(name));
-    let files = Files { html, junit, json };
+    let files = ReportFiles { html, junit, json };
     let failed = report::run(&cells, &files, &mut std::io::sink()).is_err();
     ensure!(failed == records.iter().any(|record| !record.passed()), "the verdict is not that of the records");
     Ok(fs::read(&files.html)?)
