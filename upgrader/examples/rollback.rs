@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail, ensure};
 use upgrader::model::package::PackageName;
 use upgrader::paths::Paths;
-use upgrader::rollback::{Scope, Store, arm, discard, measure, open};
+use upgrader::rollback::{Scope, Store, discard, measure, open, save};
 
 /// How many files a package has.
 const FILES: usize = 100;
@@ -50,10 +50,10 @@ fn begin(paths: &Paths, packages: Vec<String>) -> Result<()> {
     let space = || rustix::fs::statvfs(paths.root()).map(|it| (it.f_bfree * it.f_frsize, it.f_ffree));
     let before = space()?;
     let needs = timed("measure", || measure(paths, &scope))?;
-    let armed = timed("arm", || arm(paths, &scope, &mut |_| ()))?;
+    let saved = timed("save", || save(paths, &scope, &mut |_| ()))?;
     let after = space()?;
     let (bytes, inodes) = (before.0.saturating_sub(after.0), before.1.saturating_sub(after.1));
-    Ok(writeln!(stdout(), "{armed:?}\n{needs:?}\n{bytes} bytes and {inodes} inodes less")?)
+    Ok(writeln!(stdout(), "{saved:?}\n{needs:?}\n{bytes} bytes and {inodes} inodes less")?)
 }
 
 fn differences(store: &Store) -> Result<()> {
@@ -62,9 +62,9 @@ fn differences(store: &Store) -> Result<()> {
 }
 
 fn back(store: &Store) -> Result<()> {
-    let flaws = timed("check", || store.check())?;
+    let damages = timed("check", || store.check())?;
     let restored = timed("restore", || store.restore(&mut |_| ()))?;
-    Ok(writeln!(stdout(), "{flaws:?}\n{restored:?}")?)
+    Ok(writeln!(stdout(), "{damages:?}\n{restored:?}")?)
 }
 
 /// Prints how long something takes.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::entry::{below, look};
-use super::scope::{Canon, DPKG, Forbidden, INFO, Lists, entries, first_levels, walk, walked_for_added};
-use super::{Store, place};
+use super::metadata::{below, read_metadata};
+use super::scope::{DPKG, Exclusions, INFO, Lists, PathResolver, entries, first_levels, walk, walked_for_added};
+use super::{Store, stores};
 use crate::system::dpkg;
 
 /// What is on the machine and has come since the store was made.
@@ -24,13 +24,13 @@ impl Store {
     pub(super) fn added(&self) -> Result<Added> {
         let root = self.paths.root();
         let declared: Vec<PathBuf> = self.manifest.header.declared.iter().map(|path| path.path().to_owned()).collect();
-        let forbidden = Forbidden::new(&self.paths, &[PathBuf::from("/usr/local")]);
-        let mut canon = Canon::new(root);
-        let declared = declared.iter().map(|path| canon.path(path)).collect::<Result<Vec<_>>>()?;
+        let forbidden = Exclusions::new(&self.paths, &[PathBuf::from("/usr/local")]);
+        let mut resolver = PathResolver::new(root);
+        let declared = declared.iter().map(|path| resolver.resolve(path)).collect::<Result<Vec<_>>>()?;
         let now = Lists::now(root)?;
         let own = self.paths.package();
-        let mut known = self.saved_lists()?.paths(&mut canon, |package| !self.changes(package))?;
-        known.extend(now.paths(&mut canon, |package| package == own)?);
+        let mut known = self.saved_lists()?.paths(&mut resolver, |package| !self.changes(package))?;
+        known.extend(now.paths(&mut resolver, |package| package == own)?);
 
         let mut added = Added { paths: BTreeSet::new(), data: BTreeSet::new() };
         // What is in there is the admin's; packages make directories for it.
@@ -57,7 +57,7 @@ impl Store {
             walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
         }
         for (path, kind) in first_levels().map(|top| entries(root, top)).collect::<Result<Vec<_>>>()?.concat() {
-            let is_mount = look(&below(root, &path))?.is_some_and(|seen| seen.is_mount);
+            let is_mount = read_metadata(&below(root, &path))?.is_some_and(|seen| seen.is_mount);
             if is_kept(kind) && !is_mount && !self.manifest.lines.contains_key(&path) && !known.contains(&path) {
                 walk(root, &path, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
             }
@@ -65,8 +65,8 @@ impl Store {
         for top in &declared {
             walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
         }
-        for path in now.paths(&mut canon, |package| self.changes(package))? {
-            if look(&below(root, &path))?.is_some_and(|seen| !seen.is_mount) {
+        for path in now.paths(&mut resolver, |package| self.changes(package))? {
+            if read_metadata(&below(root, &path))?.is_some_and(|seen| !seen.is_mount) {
                 find(&path)?;
             }
         }
@@ -96,12 +96,12 @@ impl Store {
     }
 
     /// Where the content of a path is kept.
-    pub(super) fn object(&self, stored: &place::Stored) -> PathBuf {
+    pub(super) fn object(&self, stored: &stores::Stored) -> PathBuf {
         let place = self.manifest.header.places.get(stored.place).map_or(Path::new(""), |place| place.path());
-        place::object(place, stored.object)
+        stores::object(place, stored.object)
     }
 
-    fn read(&self, stored: &place::Stored) -> Result<Vec<u8>> {
+    fn read(&self, stored: &stores::Stored) -> Result<Vec<u8>> {
         let object = self.object(stored);
         fs::read(&object).with_context(|| object.display().to_string())
     }

@@ -5,52 +5,57 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::entry::{Entry, Kind, Raw, Seen, below, look};
+use super::content::{are_same, sum};
 use super::manifest::{Header, Line, Manifest};
-use super::place::{How, Stored, are_same, sum};
+use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
 use super::scope::INFO;
-use super::{Aspect, Change, Difference, Flaw, Scope, Store};
+use super::stores::{SaveMethod, Stored};
+use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
 use crate::system::dpkg;
 
 impl Store {
     /// Says what stands in the way of a rollback. Nothing is changed.
-    pub fn check(&self) -> Result<Vec<Flaw>> {
-        let mut flaws = Vec::new();
+    pub fn check(&self) -> Result<Vec<Damage>> {
+        let mut damages = Vec::new();
         for (path, line) in &self.manifest.lines {
             let Some(stored) = &line.stored else {
                 if line.entry.kind.is_file() {
-                    flaws.push(Flaw::Missing(path.clone()));
+                    damages.push(Damage::Missing(path.clone()));
                 }
                 continue;
             };
-            flaws.extend(self.flaw(path, &line.entry, stored)?);
+            damages.extend(self.damage(path, &line.entry, stored)?);
         }
-        Ok(flaws)
+        Ok(damages)
     }
 
-    fn flaw(&self, path: &Path, entry: &Entry, stored: &Stored) -> Result<Option<Flaw>> {
+    fn damage(&self, path: &Path, entry: &PathEntry, stored: &Stored) -> Result<Option<Damage>> {
         let object = self.object(stored);
-        let Some(Seen { entry: there, .. }) = look(&object)? else { return Ok(Some(Flaw::Missing(path.to_owned()))) };
+        let Some(Metadata { entry: there, .. }) = read_metadata(&object)? else {
+            return Ok(Some(Damage::Missing(path.to_owned())));
+        };
         let is_as_it_was = size(&there) == size(entry) && there.mtime == entry.mtime;
         Ok(match &stored.how {
-            _ if !there.kind.is_file() => Some(Flaw::Damaged(path.to_owned())),
-            How::Link => (!is_as_it_was).then(|| Flaw::EditedInPlace(path.to_owned())),
-            How::Clone => (!is_as_it_was).then(|| Flaw::Damaged(path.to_owned())),
-            How::Copy { sha256 } => {
+            _ if !there.kind.is_file() => Some(Damage::Corrupt(path.to_owned())),
+            SaveMethod::Link => (!is_as_it_was).then(|| Damage::EditedInPlace(path.to_owned())),
+            SaveMethod::Clone => (!is_as_it_was).then(|| Damage::Corrupt(path.to_owned())),
+            SaveMethod::Copy { sha256 } => {
                 let is_whole = size(&there) == size(entry) && sum(&object)? == *sha256;
-                (!is_whole).then(|| Flaw::Damaged(path.to_owned()))
+                (!is_whole).then(|| Damage::Corrupt(path.to_owned()))
             }
         })
     }
 
     /// True if somebody wrote into the inode that the store has a link to.
     pub(super) fn is_edited_in_place(&self, path: &Path, line: &Line) -> Result<bool> {
-        let Some(stored) = line.stored.as_ref().filter(|stored| stored.how == How::Link) else { return Ok(false) };
-        Ok(matches!(self.flaw(path, &line.entry, stored)?, Some(Flaw::EditedInPlace(_))))
+        let Some(stored) = line.stored.as_ref().filter(|stored| stored.how == SaveMethod::Link) else {
+            return Ok(false);
+        };
+        Ok(matches!(self.damage(path, &line.entry, stored)?, Some(Damage::EditedInPlace(_))))
     }
 
     /// In what the machine differs from how it was when the store was made.
-    pub fn compare(&self) -> Result<Vec<Difference>> {
+    pub fn compare(&self) -> Result<Vec<PathDifference>> {
         let mut differences =
             differences(self.paths.root(), &self.manifest.lines, |path, line, now| self.has_content(path, line, now))?;
         let added = self.added()?;
@@ -60,7 +65,7 @@ impl Store {
     }
 
     /// True if a file, whose size is right, has the content that the store keeps.
-    pub(super) fn has_content(&self, path: &Path, line: &Line, now: &Seen) -> Result<bool> {
+    pub(super) fn has_content(&self, path: &Path, line: &Line, now: &Metadata) -> Result<bool> {
         let Some(stored) = &line.stored else { return Ok(false) };
         let (full, object) = (below(self.paths.root(), path), self.object(stored));
         let was = match line.entry.kind {
@@ -68,25 +73,25 @@ impl Store {
             _ => 0,
         };
         Ok(match &stored.how {
-            How::Link => {
-                let kept = look(&object)?.with_context(|| format!("{}: it is gone", object.display()))?;
+            SaveMethod::Link => {
+                let kept = read_metadata(&object)?.with_context(|| format!("{}: it is gone", object.display()))?;
                 let is_edited = kept.entry.mtime != line.entry.mtime || size(&kept.entry) != size(&line.entry);
                 !is_edited && (is_same_inode(&kept, now) || are_same(&full, &object)?)
             }
-            How::Clone => (now.inode == was && now.entry.mtime == line.entry.mtime) || are_same(&full, &object)?,
-            How::Copy { sha256 } => sum(&full)? == *sha256,
+            SaveMethod::Clone => (now.inode == was && now.entry.mtime == line.entry.mtime) || are_same(&full, &object)?,
+            SaveMethod::Copy { sha256 } => sum(&full)? == *sha256,
         })
     }
 
     /// Writes down how the machine is when the upgrade is done, for [`Store::since`].
-    pub fn seal(&self) -> Result<()> {
+    pub fn finalize(&self) -> Result<()> {
         let added = self.added()?;
         let mut lines = BTreeMap::new();
         let paths: BTreeSet<&PathBuf> = self.manifest.lines.keys().chain(&added.paths).chain(&added.data).collect();
-        let mut eyes = Eyes::new(self.paths.root());
+        let mut reader = MetadataReader::new(self.paths.root());
         for path in paths {
-            if let Some(Seen { entry, .. }) = eyes.look(path)? {
-                lines.insert(path.clone(), Line { path: Raw::from(path.as_path()), entry, stored: None });
+            if let Some(Metadata { entry, .. }) = reader.read(path)? {
+                lines.insert(path.clone(), Line { path: RawPath::from(path.as_path()), entry, stored: None });
             }
         }
         let declared = self.manifest.header.declared.iter().map(|path| path.path().to_owned()).collect();
@@ -96,8 +101,8 @@ impl Store {
 
     /// What has changed since the store was sealed: what going back now would undo beside the upgrade. Without a seal, nothing
     /// is known to have.
-    pub fn since(&self) -> Result<Vec<Difference>> {
-        let Some(sealed) = self.at_the_seal()? else { return Ok(Vec::new()) };
+    pub fn since(&self) -> Result<Vec<PathDifference>> {
+        let Some(sealed) = self.when_finalized()? else { return Ok(Vec::new()) };
         let mut differences = differences(self.paths.root(), &sealed.lines, |_, line, now| {
             let Kind::File { inode, .. } = line.entry.kind else { return Ok(false) };
             Ok(inode == now.inode && line.entry.mtime == now.entry.mtime)
@@ -119,8 +124,8 @@ impl Store {
         Ok(lists.filter(|name| *name != self.paths.package()).collect())
     }
 
-    /// How the machine was when the upgrade was done; none if it never was.
-    pub(super) fn at_the_seal(&self) -> Result<Option<Manifest>> {
+    /// SaveMethod the machine was when the upgrade was done; none if it never was.
+    pub(super) fn when_finalized(&self) -> Result<Option<Manifest>> {
         Manifest::read(&self.sealed())
     }
 
@@ -129,22 +134,22 @@ impl Store {
     }
 }
 
-fn is_added(path: PathBuf) -> Difference {
-    Difference { path, change: Change::Added }
+fn is_added(path: PathBuf) -> PathDifference {
+    PathDifference { path, change: PathChange::Added }
 }
 
 /// Compares what is there with a manifest.
 fn differences(
     root: &Path,
     lines: &BTreeMap<PathBuf, Line>,
-    has_content: impl Fn(&Path, &Line, &Seen) -> Result<bool>,
-) -> Result<Vec<Difference>> {
+    has_content: impl Fn(&Path, &Line, &Metadata) -> Result<bool>,
+) -> Result<Vec<PathDifference>> {
     let mut differences = Vec::new();
-    let mut eyes = Eyes::new(root);
+    let mut reader = MetadataReader::new(root);
     for (path, line) in lines {
-        let change = match eyes.look(path)? {
-            None => Change::Removed,
-            Some(now) if !now.entry.kind.is_like(&line.entry.kind) => Change::Type,
+        let change = match reader.read(path)? {
+            None => PathChange::Removed,
+            Some(now) if !now.entry.kind.is_like(&line.entry.kind) => PathChange::Type,
             Some(now) => {
                 let mut aspects = aspects(&line.entry, &now.entry);
                 let is_content = line.entry.kind.is_file()
@@ -155,16 +160,16 @@ fn differences(
                 if aspects.is_empty() {
                     continue;
                 }
-                Change::Aspects(aspects)
+                PathChange::Aspects(aspects)
             }
         };
-        differences.push(Difference { path: path.clone(), change });
+        differences.push(PathDifference { path: path.clone(), change });
     }
     Ok(differences)
 }
 
 /// In what two things of one type differ, the content of files left aside.
-pub(super) fn aspects(was: &Entry, now: &Entry) -> Vec<Aspect> {
+pub(super) fn aspects(was: &PathEntry, now: &PathEntry) -> Vec<Aspect> {
     let mut aspects = Vec::new();
     let mut compare = |aspect, same: bool| {
         if !same {
@@ -179,11 +184,11 @@ pub(super) fn aspects(was: &Entry, now: &Entry) -> Vec<Aspect> {
     aspects
 }
 
-pub(super) fn is_same_inode(one: &Seen, other: &Seen) -> bool {
+pub(super) fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
     one.inode == other.inode && one.mount == other.mount
 }
 
-fn size(entry: &Entry) -> Option<u64> {
+fn size(entry: &PathEntry) -> Option<u64> {
     match entry.kind {
         Kind::File { size, .. } => Some(size),
         _ => None,
@@ -191,21 +196,21 @@ fn size(entry: &Entry) -> Option<u64> {
 }
 
 /// Looks at paths in their order, and does not see through links: what is below a link that was a directory is not there.
-pub(super) struct Eyes<'a> {
+pub(super) struct MetadataReader<'a> {
     root: &'a Path,
     no_directory: Option<PathBuf>,
 }
 
-impl<'a> Eyes<'a> {
+impl<'a> MetadataReader<'a> {
     pub(super) fn new(root: &'a Path) -> Self {
         Self { root, no_directory: None }
     }
 
-    pub(super) fn look(&mut self, path: &Path) -> Result<Option<Seen>> {
+    pub(super) fn read(&mut self, path: &Path) -> Result<Option<Metadata>> {
         if self.no_directory.as_ref().is_some_and(|above| path.starts_with(above)) {
             return Ok(None);
         }
-        let seen = look(&below(self.root, path))?;
+        let seen = read_metadata(&below(self.root, path))?;
         if seen.as_ref().is_none_or(|seen| seen.entry.kind != Kind::Directory) {
             self.no_directory = Some(path.to_owned());
         }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Scope;
-use super::entry::{Entry, Raw};
-use super::place::Stored;
+use super::metadata::{PathEntry, RawPath};
+use super::stores::Stored;
 use crate::exit::Failure;
 use crate::model::package::PackageName;
 
@@ -33,17 +33,17 @@ pub(super) struct Header {
     /// The packages that the upgrade changes.
     pub(super) packages: Vec<PackageName>,
     /// The paths that the product declares.
-    pub(super) declared: Vec<Raw>,
+    pub(super) declared: Vec<RawPath>,
     /// The stores, by the numbers that entries have for them.
-    pub(super) places: Vec<Raw>,
+    pub(super) places: Vec<RawPath>,
 }
 
 /// A line between: what is at a path, and where its content is kept.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Line {
-    pub(super) path: Raw,
+    pub(super) path: RawPath,
     #[serde(flatten)]
-    pub(super) entry: Entry,
+    pub(super) entry: PathEntry,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stored: Option<Stored>,
 }
@@ -57,7 +57,7 @@ struct Trailer {
 
 impl Header {
     pub(super) fn new(scope: &Scope, places: &[PathBuf]) -> Self {
-        let raw = |paths: &[PathBuf]| paths.iter().map(|path| Raw::from(path.as_path())).collect();
+        let raw = |paths: &[PathBuf]| paths.iter().map(|path| RawPath::from(path.as_path())).collect();
         Self { version: VERSION, packages: scope.packages.clone(), declared: raw(&scope.declared), places: raw(places) }
     }
 }

@@ -11,27 +11,28 @@
 //! ```
 
 mod added;
-mod arm;
-mod change;
 mod check;
-mod entry;
+mod content;
+mod difference;
 mod manifest;
+mod metadata;
+mod operations;
 mod order;
-mod place;
 mod restore;
+mod save;
 mod scope;
+mod stores;
 #[cfg(test)]
 mod tests;
 mod units;
-mod words;
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-pub use arm::{Armed, Need, arm, extend, measure};
 pub use restore::Restored;
+pub use save::{Saved, SpaceRequirement, extend, measure, save};
 
 use crate::model::package::PackageName;
 use crate::paths::Paths;
@@ -55,16 +56,16 @@ impl Scope {
 /// What stands in the way of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Flaw {
+pub enum Damage {
     /// The content of this path is not in the store. There is no way back.
     Missing(PathBuf),
     /// What the store has for this path is not what was put into it. There is no way back.
-    Damaged(PathBuf),
+    Corrupt(PathBuf),
     /// Somebody wrote into this file instead of replacing it, so the store has what was written. All else can be undone.
     EditedInPlace(PathBuf),
 }
 
-impl Flaw {
+impl Damage {
     /// True if there is no way back.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -74,17 +75,17 @@ impl Flaw {
 
 /// A path that is not as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Difference {
+pub struct PathDifference {
     /// Where.
     pub path: PathBuf,
     /// In what.
-    pub change: Change,
+    pub change: PathChange,
 }
 
 /// In what a path is not as the store has it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Change {
+pub enum PathChange {
     /// It was not there.
     Added,
     /// It is not there any more.
@@ -134,14 +135,14 @@ pub fn discard(paths: &Paths) -> Result<()> {
     // Without that there is no store. (Renaming the directory would do as well, but not where overlayfs has it from below.)
     if manifest.try_exists()? {
         std::fs::remove_file(&manifest).with_context(|| manifest.display().to_string())?;
-        place::sync_filesystem(&own)?;
+        stores::sync_filesystem(&own)?;
     }
-    for directory in place::listed(&own)? {
+    for directory in stores::listed(&own)? {
         // One that is listed may not be there yet, where nothing can be written.
         if let Some(top) = directory.parent().filter(|_| directory.symlink_metadata().is_ok()) {
-            place::keeping_time(top, || place::remove(&directory))?;
+            stores::keeping_time(top, || stores::remove(&directory))?;
         }
     }
     // The list of the others goes last.
-    place::remove(&own)
+    stores::remove(&own)
 }

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::entry::{Entry, Kind};
+use super::metadata::{Kind, PathEntry};
 
 /// When a path comes back. New libraries serve old programs, old libraries do not serve new programs: so what depends on
 /// others goes first, and the C library, on which everything depends, last. Until then any program can be started, and after it
 /// all are the old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Turn {
+pub(super) enum RestoreOrder {
     /// What is not there harms nobody when it comes: libraries of other versions, which programs will need.
     Return,
     /// Links that are not there: what they lead to is.
@@ -25,7 +25,7 @@ pub(super) enum Turn {
     C,
 }
 
-/// How the names of the C library's parts begin, from the package libc6.
+/// SaveMethod the names of the C library's parts begin, from the package libc6.
 const C_LIBRARY: [&str; 17] = [
     "ld-",
     "ld.so",
@@ -46,8 +46,8 @@ const C_LIBRARY: [&str; 17] = [
     "libnss_",
 ];
 
-impl Turn {
-    pub(super) fn of(path: &Path, entry: &Entry, is_missing: bool) -> Self {
+impl RestoreOrder {
+    pub(super) fn of(path: &Path, entry: &PathEntry, is_missing: bool) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let is_library = name.ends_with(".so") || name.contains(".so.");
         let is_link = matches!(entry.kind, Kind::Symlink { .. });

@@ -7,25 +7,26 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::arm::Percent;
-use super::change::{change, exchange, is_refused, make, remove, rename};
-use super::check::{Eyes, aspects, is_same_inode};
-use super::entry::{Kind, Seen, below, look};
+use super::check::{MetadataReader, aspects, is_same_inode};
+use super::content::{clone, copy, no_link};
 use super::manifest::Line;
-use super::order::Turn;
-use super::place::{How, Stored, clone, copy, no_link, sync_filesystem};
-use super::scope::{COPIED, Canon, DPKG, Lists, walk};
-use super::{Aspect, Flaw, Store};
+use super::metadata::{Kind, Metadata, below, read_metadata};
+use super::operations::{change, exchange, is_refused, make, remove, rename};
+use super::order::RestoreOrder;
+use super::save::Percent;
+use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
+use super::stores::{SaveMethod, Stored, sync_filesystem};
+use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
 
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// How many paths are again what they were.
+    /// SaveMethod many paths are again what they were.
     pub changed: u64,
-    /// How many of them had been removed.
+    /// SaveMethod many of them had been removed.
     pub returned: u64,
-    /// How many paths that had come with the upgrade are gone.
+    /// SaveMethod many paths that had come with the upgrade are gone.
     pub removed: u64,
     /// Files that somebody wrote into instead of replacing them: they are what was written.
     pub edited_in_place: Vec<PathBuf>,
@@ -38,11 +39,11 @@ impl Store {
     /// Makes the machine what it was. Whenever it is interrupted, calling it again does the rest.
     ///
     /// Nothing is touched if the store is damaged. Needed space is taken first. Each path is replaced by a rename, in an
-    /// order in which programs find the libraries that they need (see [`Turn`]); what came with the upgrade goes afterwards, and
+    /// order in which programs find the libraries that they need (see [`RestoreOrder`]); what came with the upgrade goes afterwards, and
     /// dpkg's database is last.
     pub fn restore(&self, progress: &mut dyn FnMut(u8)) -> Result<Restored> {
-        if let Some(flaw) = self.check()?.into_iter().find(Flaw::is_fatal) {
-            let (Flaw::Missing(path) | Flaw::Damaged(path) | Flaw::EditedInPlace(path)) = flaw;
+        if let Some(damage) = self.check()?.into_iter().find(Damage::is_fatal) {
+            let (Damage::Missing(path) | Damage::Corrupt(path) | Damage::EditedInPlace(path)) = damage;
             let failure = Failure::new(format!("what was saved of {} is damaged", path.display()));
             return Err(failure
                 .remedy("There is no way back to the version before. Use a backup, or repair the upgrade.")
@@ -71,7 +72,7 @@ struct Job<'a> {
     index: usize,
     path: &'a Path,
     line: &'a Line,
-    turn: Turn,
+    order: RestoreOrder,
     /// True if a directory is in its place.
     over_directory: bool,
 }
@@ -79,7 +80,7 @@ struct Job<'a> {
 struct Work<'a> {
     store: &'a Store,
     root: &'a Path,
-    /// How the names of temporary files end.
+    /// SaveMethod the names of temporary files end.
     mark: String,
     /// The contents that are beside their targets already: the temporary file of each object, and which jobs have one.
     staged: HashMap<u64, PathBuf>,
@@ -109,7 +110,7 @@ impl<'a> Work<'a> {
         self.sync()?;
         self.make_directories(&survey.directories, true)?;
         self.stage(&survey.jobs)?;
-        survey.jobs.sort_by(|one, other| (one.turn, one.path).cmp(&(other.turn, other.path)));
+        survey.jobs.sort_by(|one, other| (one.order, one.path).cmp(&(other.order, other.path)));
         let mut percent = Percent::of(survey.jobs.len(), progress);
         let (dpkg, others): (Vec<_>, Vec<_>) = survey.jobs.iter().partition(|job| job.path.starts_with(DPKG));
         self.part(&others, &survey.attributes, false, &mut percent)?;
@@ -127,7 +128,7 @@ impl<'a> Work<'a> {
         percent: &mut Percent<'_>,
     ) -> Result<()> {
         // The libraries that all others need change back to back.
-        let (first, last): (Vec<&Job<'_>>, Vec<&Job<'_>>) = jobs.iter().partition(|job| job.turn != Turn::C);
+        let (first, last): (Vec<&Job<'_>>, Vec<&Job<'_>>) = jobs.iter().partition(|job| job.order != RestoreOrder::C);
         for job in first {
             self.attempt(job.path, |work| work.prepare(job).and_then(|()| work.commit(job)))?;
             percent.step();
@@ -151,7 +152,7 @@ impl<'a> Work<'a> {
         let directories = self.store.manifest.lines.iter().filter(|(_, line)| line.entry.kind == Kind::Directory);
         for (path, line) in directories.filter(|(path, _)| path.starts_with(DPKG) == dpkg) {
             let full = self.at(path);
-            if look(&full)?.is_some_and(|seen| !aspects(&line.entry, &seen.entry).is_empty()) {
+            if read_metadata(&full)?.is_some_and(|seen| !aspects(&line.entry, &seen.entry).is_empty()) {
                 self.attempt(path, |_| change(|| line.entry.put_attributes(&full, true)))?;
             }
         }
@@ -161,12 +162,13 @@ impl<'a> Work<'a> {
     /// A file that a new diversion has put aside is of a package that the upgrade left alone: nobody else has it.
     fn undo_diversions(&mut self) -> Result<()> {
         let (saved, now) = (self.store.saved_lists()?, Lists::now(self.root)?);
-        let mut canon = Canon::new(self.root);
-        let kept = saved.paths(&mut canon, |package| !self.store.changes(package))?;
+        let mut resolver = PathResolver::new(self.root);
+        let kept = saved.paths(&mut resolver, |package| !self.store.changes(package))?;
         for diversion in now.diversions.iter().filter(|diversion| !saved.diversions.contains(diversion)) {
-            let (from, to) = (canon.path(&diversion.from)?, canon.path(&diversion.to)?);
+            let (from, to) = (resolver.resolve(&diversion.from)?, resolver.resolve(&diversion.to)?);
             let is_covered = |path: &Path| self.store.manifest.lines.contains_key(path);
-            if kept.contains(&from) && !is_covered(&from) && !is_covered(&to) && look(&self.at(&to))?.is_some() {
+            if kept.contains(&from) && !is_covered(&from) && !is_covered(&to) && read_metadata(&self.at(&to))?.is_some()
+            {
                 rename(&self.at(&to), &self.at(&from)).with_context(|| from.display().to_string())?;
                 self.done.changed += 1;
             }
@@ -179,9 +181,9 @@ impl<'a> Work<'a> {
         let mut survey = Survey::default();
         let counts = counts(store);
         let mut names: HashMap<u64, HashSet<Option<u64>>> = HashMap::new();
-        let mut eyes = Eyes::new(self.root);
+        let mut reader = MetadataReader::new(self.root);
         for (index, (path, line)) in store.manifest.lines.iter().enumerate() {
-            let now = eyes.look(path)?;
+            let now = reader.read(path)?;
             if let Some(now) = now.as_ref().filter(|now| now.entry.kind == Kind::Directory) {
                 self.filesystems.entry(now.mount).or_insert_with(|| below(self.root, path));
             }
@@ -204,8 +206,8 @@ impl<'a> Work<'a> {
                 }
                 now => {
                     let over_directory = now.as_ref().is_some_and(|now| now.entry.kind == Kind::Directory);
-                    let turn = Turn::of(path, &line.entry, now.is_none());
-                    survey.jobs.push(Job { index, path, line, turn, over_directory });
+                    let order = RestoreOrder::of(path, &line.entry, now.is_none());
+                    survey.jobs.push(Job { index, path, line, order, over_directory });
                 }
             }
         }
@@ -223,7 +225,7 @@ impl<'a> Work<'a> {
                 index,
                 path,
                 line,
-                turn: Turn::of(path, &line.entry, false),
+                order: RestoreOrder::of(path, &line.entry, false),
                 over_directory: false,
             })
             .collect();
@@ -233,13 +235,13 @@ impl<'a> Work<'a> {
     }
 
     /// True if what is there needs no replacing.
-    fn is_right(&self, path: &Path, line: &Line, now: &Seen, counts: &HashMap<u64, u32>) -> Result<bool> {
+    fn is_right(&self, path: &Path, line: &Line, now: &Metadata, counts: &HashMap<u64, u32>) -> Result<bool> {
         let Kind::File { size, inode } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
         let (Kind::File { size: now_size, .. }, Some(stored)) = (&now.entry.kind, &line.stored) else {
             return Ok(false);
         };
-        if stored.how == How::Link {
-            return Ok(look(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
+        if stored.how == SaveMethod::Link {
+            return Ok(read_metadata(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
         }
         // A name of something else may have the same content, and must not have the same inode.
         let is_alone = now.inode == inode || counts.get(&stored.object).is_some_and(|count| now.names <= *count);
@@ -249,10 +251,12 @@ impl<'a> Work<'a> {
     /// Puts contents that have to be written beside their targets, as far as there is a directory.
     fn stage(&mut self, jobs: &[Job<'_>]) -> Result<()> {
         for job in jobs {
-            let Some(stored) = job.line.stored.as_ref().filter(|stored| stored.how != How::Link) else { continue };
+            let Some(stored) = job.line.stored.as_ref().filter(|stored| stored.how != SaveMethod::Link) else {
+                continue;
+            };
             let temporary = self.temporary(job.index, job.path);
             // What is below a link that has to become a directory again comes later.
-            if look(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
+            if read_metadata(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
                 continue;
             }
             self.attempt(job.path, |work| work.write(stored, job.line, &temporary))?;
@@ -269,8 +273,8 @@ impl<'a> Work<'a> {
         }
         let object = self.store.object(stored);
         change(|| match stored.how {
-            How::Clone => clone(&object, temporary),
-            How::Link | How::Copy { .. } => copy(&object, temporary).map(|_| ()),
+            SaveMethod::Clone => clone(&object, temporary),
+            SaveMethod::Link | SaveMethod::Copy { .. } => copy(&object, temporary).map(|_| ()),
         })?;
         change(|| line.entry.put_attributes(temporary, true))?;
         self.staged.insert(stored.object, temporary.to_owned());
@@ -281,7 +285,7 @@ impl<'a> Work<'a> {
     fn prepare(&mut self, job: &Job<'_>) -> Result<()> {
         let temporary = self.temporary(job.index, job.path);
         let Some(stored) = &job.line.stored else { return make(&job.line.entry, &temporary) };
-        if stored.how != How::Link {
+        if stored.how != SaveMethod::Link {
             return Ok(());
         }
         let object = self.store.object(stored);
@@ -296,7 +300,7 @@ impl<'a> Work<'a> {
     /// Puts what has been prepared in the place of what is there.
     fn commit(&mut self, job: &Job<'_>) -> Result<()> {
         let (temporary, full) = (self.temporary(job.index, job.path), self.at(job.path));
-        if look(&temporary)?.is_none() {
+        if read_metadata(&temporary)?.is_none() {
             // It could not be prepared, and that has been said.
             return Ok(());
         }
@@ -309,7 +313,7 @@ impl<'a> Work<'a> {
             rename(&temporary, &full)?;
         }
         self.done.changed += 1;
-        self.done.returned += u64::from(job.turn.is_return());
+        self.done.returned += u64::from(job.order.is_return());
         Ok(())
     }
 
@@ -317,7 +321,7 @@ impl<'a> Work<'a> {
     fn make_directories(&mut self, directories: &[(usize, &Path, &Line)], convert: bool) -> Result<()> {
         for (index, path, line) in directories {
             let full = self.at(path);
-            let there = look(&full)?;
+            let there = read_metadata(&full)?;
             if there.as_ref().is_some_and(|seen| seen.entry.kind == Kind::Directory) {
                 continue;
             }
@@ -353,7 +357,7 @@ impl<'a> Work<'a> {
         }
         let added = self.store.added()?;
         // What came after the upgrade is somebody's, and so is what new programs may have written to since.
-        let sealed = self.store.at_the_seal()?;
+        let sealed = self.store.when_finalized()?;
         let is_data =
             |path: &PathBuf| path.starts_with("/var") && !COPIED.iter().any(|registry| path.starts_with(registry));
         let is_later =
@@ -364,7 +368,7 @@ impl<'a> Work<'a> {
         }
         let mut directories = Vec::new();
         for path in paths.into_iter().filter(|path| path.starts_with(DPKG) == dpkg) {
-            match look(&self.at(&path))? {
+            match read_metadata(&self.at(&path))? {
                 Some(seen) if seen.entry.kind == Kind::Directory => directories.push(path),
                 _ => self.remove_one(path)?,
             }
@@ -435,14 +439,14 @@ fn remove_tree(top: &Path) -> Result<()> {
 
 /// True for a directory; a link to one is none.
 fn is_directory(path: &Path) -> Result<bool> {
-    Ok(look(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
+    Ok(read_metadata(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
 }
 
-/// How many names each content has, linked ones left aside.
+/// SaveMethod many names each content has, linked ones left aside.
 fn counts(store: &Store) -> HashMap<u64, u32> {
     let mut counts = HashMap::new();
     for stored in store.manifest.lines.values().filter_map(|line| line.stored.as_ref()) {
-        if stored.how != How::Link {
+        if stored.how != SaveMethod::Link {
             *counts.entry(stored.object).or_default() += 1;
         }
     }

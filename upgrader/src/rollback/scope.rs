@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::Scope;
-use super::entry::{below, mount_of};
+use super::metadata::{below, mount_of};
 use crate::paths::Paths;
 use crate::system::dpkg;
 
@@ -67,9 +67,9 @@ const FIRST_LEVEL: [&str; 4] = ["/var/lib", "/var/lib/apt", "/var/lib/systemd", 
 /// Where files are replaced and not edited. What a package has elsewhere may be data.
 const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];
 
-/// How a path is stored.
+/// SaveMethod a path is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Treatment {
+pub(super) enum Coverage {
     /// In the manifest only, unless it is a file.
     Note,
     /// By another name for its inode.
@@ -106,15 +106,19 @@ impl Lists {
     }
 
     /// The paths of packages that pass a test, with the diversions that concern them.
-    pub(super) fn paths(&self, canon: &mut Canon<'_>, wanted: impl Fn(&str) -> bool) -> Result<HashSet<PathBuf>> {
+    pub(super) fn paths(
+        &self,
+        resolver: &mut PathResolver<'_>,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<HashSet<PathBuf>> {
         let mut paths = HashSet::new();
         for (_, list) in self.lists.iter().filter(|(package, _)| wanted(package)) {
             for path in dpkg::listed(list) {
-                paths.insert(canon.path(path)?);
+                paths.insert(resolver.resolve(path)?);
             }
         }
         for diversion in &self.diversions {
-            let (from, to) = (canon.path(&diversion.from)?, canon.path(&diversion.to)?);
+            let (from, to) = (resolver.resolve(&diversion.from)?, resolver.resolve(&diversion.to)?);
             if wanted(&diversion.by) || paths.contains(&from) {
                 paths.extend([from, to]);
             }
@@ -124,44 +128,44 @@ impl Lists {
 }
 
 /// What the packages of a scope have, and how it has to be covered.
-pub(super) fn of_packages(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
+pub(super) fn of_packages(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Coverage>> {
     let root = paths.root();
-    let forbidden = Forbidden::new(paths, &[]);
+    let forbidden = Exclusions::new(paths, &[]);
     let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
-    covered.add_packages(&Lists::now(root)?, &mut Canon::new(root), scope)?;
+    covered.add_packages(&Lists::now(root)?, &mut PathResolver::new(root), scope)?;
     Ok(covered.paths)
 }
 
 /// Every path that has to be covered, and how.
-pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Treatment>> {
+pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, Coverage>> {
     let root = paths.root();
-    let forbidden = Forbidden::new(paths, &[]);
-    let mut canon = Canon::new(root);
+    let forbidden = Exclusions::new(paths, &[]);
+    let mut resolver = PathResolver::new(root);
     let lists = Lists::now(root)?;
     let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
 
-    covered.add_packages(&lists, &mut canon, scope)?;
-    let owned = lists.paths(&mut canon, |_| true)?;
+    covered.add_packages(&lists, &mut resolver, scope)?;
+    let owned = lists.paths(&mut resolver, |_| true)?;
     for top in UNOWNED {
         covered.walk(Path::new(top), &mut |covered, path, kind| {
             if !owned.contains(path) {
-                covered.add(path.to_owned(), Treatment::Link);
+                covered.add(path.to_owned(), Coverage::Link);
             } else if kind.is_dir() {
                 // What comes and goes in it changes its time.
-                covered.add(path.to_owned(), Treatment::Note);
+                covered.add(path.to_owned(), Coverage::Note);
             }
         })?;
     }
     for top in FIRST_LEVEL {
         for (path, _) in entries(root, Path::new(top))? {
-            covered.add(path, Treatment::Note);
+            covered.add(path, Coverage::Note);
         }
     }
-    let declared = scope.declared.iter().map(|path| canon.path(path)).collect::<Result<Vec<_>>>()?;
+    let declared = scope.declared.iter().map(|path| resolver.resolve(path)).collect::<Result<Vec<_>>>()?;
     for top in COPIED.iter().map(Path::new).chain(declared.iter().map(PathBuf::as_path)) {
         covered.walk(top, &mut |covered, path, _| {
             let is_replaced = path.parent() == Some(Path::new(INFO));
-            covered.add(path.to_owned(), if is_replaced { Treatment::Link } else { Treatment::Copy });
+            covered.add(path.to_owned(), if is_replaced { Coverage::Link } else { Coverage::Copy });
         })?;
     }
     Ok(covered.with_ancestors())
@@ -180,24 +184,24 @@ pub(super) fn first_levels() -> impl Iterator<Item = &'static Path> {
 
 struct Covered<'a> {
     root: &'a Path,
-    forbidden: &'a Forbidden,
-    paths: BTreeMap<PathBuf, Treatment>,
+    forbidden: &'a Exclusions,
+    paths: BTreeMap<PathBuf, Coverage>,
 }
 
 impl Covered<'_> {
-    fn add_packages(&mut self, lists: &Lists, canon: &mut Canon<'_>, scope: &Scope) -> Result<()> {
-        for path in lists.paths(canon, |package| scope.has(package))? {
+    fn add_packages(&mut self, lists: &Lists, resolver: &mut PathResolver<'_>, scope: &Scope) -> Result<()> {
+        for path in lists.paths(resolver, |package| scope.has(package))? {
             let is_replaced = REPLACED.iter().any(|top| path.starts_with(top));
             // dpkg replaces what a conffile links to, not the link.
-            if !is_replaced && let Some(target) = canon.target(&path)? {
-                self.add(target, Treatment::Copy);
+            if !is_replaced && let Some(target) = resolver.target(&path)? {
+                self.add(target, Coverage::Copy);
             }
-            self.add(path, if is_replaced { Treatment::Link } else { Treatment::Copy });
+            self.add(path, if is_replaced { Coverage::Link } else { Coverage::Copy });
         }
         Ok(())
     }
 
-    fn add(&mut self, path: PathBuf, treatment: Treatment) {
+    fn add(&mut self, path: PathBuf, treatment: Coverage) {
         if !self.forbidden.has(&path) {
             let there = self.paths.entry(path).or_insert(treatment);
             *there = treatment.max(*there);
@@ -216,7 +220,7 @@ impl Covered<'_> {
     }
 
     /// With the directories above, so that each can be made before what is in it.
-    fn with_ancestors(mut self) -> BTreeMap<PathBuf, Treatment> {
+    fn with_ancestors(mut self) -> BTreeMap<PathBuf, Coverage> {
         let mut above = HashSet::new();
         for path in self.paths.keys() {
             for directory in path.ancestors().skip(1) {
@@ -225,13 +229,13 @@ impl Covered<'_> {
                 }
             }
         }
-        self.paths.extend(above.into_iter().map(|path| (path, Treatment::Note)));
+        self.paths.extend(above.into_iter().map(|path| (path, Coverage::Note)));
         self.paths
     }
 }
 
 /// What is never stored and never removed.
-pub(super) struct Forbidden {
+pub(super) struct Exclusions {
     paths: HashSet<PathBuf>,
     /// What is below these, too.
     trees: Vec<PathBuf>,
@@ -239,13 +243,13 @@ pub(super) struct Forbidden {
     store: String,
 }
 
-impl Forbidden {
+impl Exclusions {
     pub(super) fn new(paths: &Paths, trees: &[PathBuf]) -> Self {
         let logical = |path: &Path| Path::new("/").join(path.strip_prefix(paths.root()).unwrap_or(path));
         let mut forbidden = Self {
             paths: LOCKS.iter().map(PathBuf::from).collect(),
             trees: trees.to_vec(),
-            store: super::place::directory_name(paths),
+            store: super::stores::directory_name(paths),
         };
         // The policy belongs to the run, which takes it away itself.
         forbidden.paths.extend([paths.policy(), paths.admins_policy()].map(|path| logical(&path)));
@@ -298,7 +302,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Finds the one path of a file whose parent directories may be links: packages say `/lib/x`, and it is `/usr/lib/x`.
-pub(super) struct Canon<'a> {
+pub(super) struct PathResolver<'a> {
     root: &'a Path,
     directories: HashMap<PathBuf, PathBuf>,
 }
@@ -306,14 +310,14 @@ pub(super) struct Canon<'a> {
 /// As many links as the kernel follows (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
-impl<'a> Canon<'a> {
+impl<'a> PathResolver<'a> {
     pub(super) fn new(root: &'a Path) -> Self {
         Self { root, directories: HashMap::new() }
     }
 
     /// The path with its parents' links resolved, and its own not.
-    pub(super) fn path(&mut self, path: &Path) -> Result<PathBuf> {
-        self.resolve(path, MAX_LINKS)
+    pub(super) fn resolve(&mut self, path: &Path) -> Result<PathBuf> {
+        self.follow(path, MAX_LINKS)
     }
 
     /// What a link leads to in the end; `None` if the path is no link.
@@ -321,12 +325,12 @@ impl<'a> Canon<'a> {
         let mut now = path.to_owned();
         for _ in 0..MAX_LINKS {
             let Some(target) = self.link(&now)? else { return Ok((now != path).then_some(now)) };
-            now = self.path(&target)?;
+            now = self.resolve(&target)?;
         }
         Ok(None)
     }
 
-    fn resolve(&mut self, path: &Path, links: usize) -> Result<PathBuf> {
+    fn follow(&mut self, path: &Path, links: usize) -> Result<PathBuf> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(PathBuf::from("/")) };
         Ok(self.directory(parent, links)?.join(name))
     }
@@ -335,7 +339,7 @@ impl<'a> Canon<'a> {
         if let Some(known) = self.directories.get(path) {
             return Ok(known.clone());
         }
-        let mut found = self.resolve(path, links)?;
+        let mut found = self.follow(path, links)?;
         if let Some(target) = self.link(&found)?
             && links > 0
         {

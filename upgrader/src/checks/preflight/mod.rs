@@ -33,7 +33,7 @@ pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding>
 /// Looks at what depends on the plan, if there could be one: whether it fits on the machine with what is `kept` to go back, and what
 /// it leaves broken.
 #[must_use]
-pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::Need>>) -> Vec<Finding> {
+pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::SpaceRequirement>>) -> Vec<Finding> {
     let mut findings = Vec::new();
     add(&mut findings, packages::look(plan));
     if let Some(plan) = plan {

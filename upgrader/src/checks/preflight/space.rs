@@ -62,7 +62,12 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
 
 /// Looks whether what would change fits, on each of the filesystems concerned. `largest` is what the largest package of them
 /// takes: while it is unpacked, both of its versions are there.
-pub(super) fn look(paths: &Paths, plan: &Plan, largest: u64, kept: Vec<rollback::Need>) -> Result<Vec<Finding>> {
+pub(super) fn look(
+    paths: &Paths,
+    plan: &Plan,
+    largest: u64,
+    kept: Vec<rollback::SpaceRequirement>,
+) -> Result<Vec<Finding>> {
     let mut needs = vec![
         Need { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
         Need {

@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
             Step::Confirm => self.confirm(events),
             Step::Repair => self.repair(events),
             Step::Download => self.download(events),
-            Step::SaveRollbackData => self.arm(events),
+            Step::SaveRollbackData => self.save_rollback_data(events),
             Step::PreUpgradeHooks => self.hooks(Phase::PreUpgrade, events),
             Step::Packages => self.packages(events),
             Step::Migrate => self.migrate(events),

@@ -64,7 +64,7 @@ impl Run<'_> {
     }
 
     /// What going back takes on each filesystem.
-    fn rollback_space(&self) -> Result<Vec<rollback::Need>> {
+    fn rollback_space(&self) -> Result<Vec<rollback::SpaceRequirement>> {
         let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::SaveRollbackData));
         let changes_something = self.plan.as_ref().is_some_and(|plan| !plan.is_empty());
         if is_kept || !changes_something || self.context.config.rollback == Rollback::Never {

@@ -144,7 +144,7 @@ impl Run<'_> {
         self.remove_boot_message();
         let (paths, command) = (self.context.paths, self.context.paths.package());
         let remedy = format!("Check the filesystem of {}", paths.state().display());
-        let finalized = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.seal()));
+        let finalized = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.finalize()));
         if let Err(error) = finalized {
             // A rollback would also undo what comes after this upgrade.
             let _ = rollback::discard(paths);

@@ -14,7 +14,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::history::HistoryWriter;
-use crate::rollback::{self, Flaw, Store};
+use crate::rollback::{self, Damage, Store};
 use crate::system::dpkg;
 use crate::system::processes;
 use crate::system::systemd;
@@ -25,9 +25,9 @@ const ASKED_FOR: &str = "somebody asked for it";
 impl Run<'_> {
     /// Fails if something that is needed to go back is missing or damaged.
     pub(super) fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
-        let flaws: Vec<Flaw> = store.check()?.into_iter().filter(Flaw::is_fatal).collect();
-        let Some(first) = flaws.first() else { return Ok(()) };
-        let more = if flaws.len() == 1 { String::new() } else { format!(" (and {} more)", flaws.len() - 1) };
+        let damages: Vec<Damage> = store.check()?.into_iter().filter(Damage::is_fatal).collect();
+        let Some(first) = damages.first() else { return Ok(()) };
+        let more = if damages.len() == 1 { String::new() } else { format!(" (and {} more)", damages.len() - 1) };
         Err(Failure::new(format!("cannot roll back, nothing was touched: what was kept of the old version is damaged: {first}{more}"))
             .remedy(format!(
                 "See {log}. `apt-get -f install` and `dpkg --configure -a` mend what packages are half-done; the old version is in your \

@@ -58,7 +58,7 @@ impl Run<'_> {
 
     /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
     /// stays, and what this plan changes beside is added.
-    pub(super) fn arm(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+    pub(super) fn save_rollback_data(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if self.context.config.rollback == Rollback::Never {
             rollback::discard(self.context.paths)?;
             return Ok(Outcome::Done);
@@ -66,7 +66,7 @@ impl Run<'_> {
         let (paths, scope) = (self.context.paths, self.scope()?);
         // A store that lies there while this run has none of its own is of an upgrade before it.
         let has_changed = |past: &PastRun| past.has_begun(Step::PreUpgradeHooks) || past.has_begun(Step::Packages);
-        let armed = match &self.past {
+        let saved = match &self.past {
             Some(past) if past.has_ended(Step::SaveRollbackData) => match rollback::open(paths) {
                 Ok(Some(_)) => rollback::extend(paths, &scope, &mut |_| {}),
                 Ok(None) => return Ok(Outcome::Done),
@@ -82,13 +82,13 @@ impl Run<'_> {
                 rollback::discard(paths)?;
                 return Ok(Outcome::Done);
             }
-            _ => rollback::arm(paths, &scope, &mut |_| {}),
+            _ => rollback::save(paths, &scope, &mut |_| {}),
         };
-        let armed = armed.explain(|| {
+        let saved = saved.explain(|| {
             Failure::new("nothing was changed: what would be needed to go back cannot be kept")
                 .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
         })?;
-        events.emit(Event::RollbackDataSaved { paths: armed.paths, bytes: armed.bytes });
+        events.emit(Event::RollbackDataSaved { paths: saved.paths, bytes: saved.bytes });
         if systemd::is_running() {
             self.note(JournalEntry::Active(systemd::active()?))?;
         }

@@ -13,8 +13,8 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, llistxattr, lsetxat
 
 use crate::model::package::PackageName;
 use crate::paths::Paths;
-use crate::rollback::place::How;
-use crate::rollback::{Restored, Scope, Store, arm, open};
+use crate::rollback::stores::SaveMethod;
+use crate::rollback::{Restored, Scope, Store, open, save};
 
 /// A capability as the kernel has it: `cap_net_bind_service=ep`.
 pub(super) const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -210,13 +210,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn arm(&self) -> Store {
-        arm(&self.paths, &self.scope, &mut |_| ()).unwrap();
+    pub(super) fn save(&self) -> Store {
+        save(&self.paths, &self.scope, &mut |_| ()).unwrap();
         open(&self.paths).unwrap().unwrap()
     }
 
     /// Goes back, and is sure that the machine is what it was.
-    pub(super) fn goes_back(&self, store: &Store, before: &BTreeMap<PathBuf, String>) -> Restored {
+    pub(super) fn rolls_back_to(&self, store: &Store, before: &BTreeMap<PathBuf, String>) -> Restored {
         let restored = store.restore(&mut |_| ()).unwrap();
         assert_eq!(store.compare().unwrap(), []);
         assert_same(before, &self.listing());
@@ -285,7 +285,7 @@ pub(super) fn assert_same(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<P
 /// True if a store has links: elsewhere than on btrfs, XFS and overlayfs.
 pub(super) fn has_links(store: &Store) -> bool {
     let mut stored = store.manifest.lines.values().filter_map(|line| line.stored.as_ref());
-    stored.any(|stored| stored.how == How::Link)
+    stored.any(|stored| stored.how == SaveMethod::Link)
 }
 
 /// True if owners, devices and capabilities can be made.

@@ -10,21 +10,21 @@ use proptest::prelude::*;
 
 use super::interruption;
 use super::machine::{Machine, assert_same, has_links, is_root, upgrade};
-use crate::rollback::{Aspect, Change, Difference, Flaw, arm, measure, open};
+use crate::rollback::{Aspect, Damage, PathChange, PathDifference, measure, open, save};
 
 #[test]
 fn a_machine_is_what_it_was_to_the_last_bit() {
     let machine = Machine::full();
     let before = machine.listing();
-    let store = machine.arm();
+    let store = machine.save();
     assert_eq!(store.check().unwrap(), []);
     assert_eq!(store.compare().unwrap(), []);
     assert_same(&before, &machine.listing());
     upgrade(&machine);
     assert!(store.compare().unwrap().len() > 50, "the upgrade was not seen");
-    let restored = machine.goes_back(&store, &before);
+    let restored = machine.rolls_back_to(&store, &before);
     assert_eq!((restored.left, restored.edited_in_place), (Vec::new(), Vec::new()));
-    let again = machine.goes_back(&store, &before);
+    let again = machine.rolls_back_to(&store, &before);
     assert_eq!((again.changed, again.removed), (0, 0), "there was nothing left to do");
 }
 
@@ -34,7 +34,7 @@ fn a_rollback_that_is_killed_at_any_moment_leaves_programs_that_start_and_is_fin
     for changes in 0.. {
         let machine = Machine::full();
         let before = machine.listing();
-        let store = machine.arm();
+        let store = machine.save();
         upgrade(&machine);
         let done = interruption::after(changes, || store.restore(&mut |_| ())).is_ok();
         // Old programs are content with new libraries, not the other way round.
@@ -45,7 +45,7 @@ fn a_rollback_that_is_killed_at_any_moment_leaves_programs_that_start_and_is_fin
         assert!(machine.at("usr/lib/liba.so.1").exists(), "a link that leads nowhere");
         seen.insert((program, c));
         let store = open(&machine.paths).unwrap().unwrap();
-        machine.goes_back(&store, &before);
+        machine.rolls_back_to(&store, &before);
         if done {
             assert!(changes > 100, "it cannot be done in {changes} changes");
             break;
@@ -55,10 +55,10 @@ fn a_rollback_that_is_killed_at_any_moment_leaves_programs_that_start_and_is_fin
 }
 
 #[test]
-fn what_was_written_into_in_place_is_named_and_all_else_goes_back() {
+fn what_was_written_into_in_place_is_named_and_all_else_rolls_back_to() {
     let machine = Machine::full();
     let before = machine.listing();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     File::options().append(true).open(machine.at("usr/lib/log.db")).unwrap().write_all(b" more").unwrap();
     // Written into, and then replaced.
@@ -66,16 +66,18 @@ fn what_was_written_into_in_place_is_named_and_all_else_goes_back() {
     machine.replace("boot/vmlinuz", "new");
     if !has_links(&store) {
         // Nothing is shared with what was written into.
-        machine.goes_back(&store, &before);
+        machine.rolls_back_to(&store, &before);
         return;
     }
     let edited = [PathBuf::from("/boot/vmlinuz"), PathBuf::from("/usr/lib/log.db")];
-    assert_eq!(store.check().unwrap(), edited.clone().map(Flaw::EditedInPlace));
+    assert_eq!(store.check().unwrap(), edited.clone().map(Damage::EditedInPlace));
     let restored = store.restore(&mut |_| ()).unwrap();
     assert_eq!(restored.edited_in_place, edited);
     assert_eq!(
         store.compare().unwrap(),
-        edited.clone().map(|path| Difference { path, change: Change::Aspects(vec![Aspect::Content, Aspect::Time]) })
+        edited
+            .clone()
+            .map(|path| PathDifference { path, change: PathChange::Aspects(vec![Aspect::Content, Aspect::Time]) })
     );
     let mut after = machine.listing();
     for path in ["usr/lib/log.db", "boot/vmlinuz"] {
@@ -88,7 +90,7 @@ fn what_was_written_into_in_place_is_named_and_all_else_goes_back() {
 #[test]
 fn data_and_what_is_the_admins_outlives_a_rollback() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     for path in [
         "var/lib/acme/voicemail/1",
@@ -122,7 +124,7 @@ fn data_and_what_is_the_admins_outlives_a_rollback() {
 #[test]
 fn a_package_that_the_upgrade_left_alone_keeps_what_a_new_one_diverted() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     store.restore(&mut |_| ()).unwrap();
     assert_eq!(fs::read_to_string(machine.at("usr/bin/other")).unwrap(), "usr/bin/other");
@@ -141,7 +143,7 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
         machine.write(path, path);
     }
     let before = machine.listing();
-    let store = machine.arm();
+    let store = machine.save();
     assert_same(&before, &machine.listing());
     let stores = ["usr", "boot", "usr/share/foreign"].map(|path| machine.at(path).join(".acme-upgrade-rollback"));
     assert!(stores.iter().all(|store| store.metadata().unwrap().mode() & 0o777 == 0o700), "others could look in");
@@ -152,11 +154,11 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
     }
     machine.remove("usr/lib/unowned");
     machine.write("usr/new/file", "new");
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
     machine.write("usr/share/foreign/added", "on a disk of somebody else");
     store.restore(&mut |_| ()).unwrap();
     machine.remove("usr/share/foreign/added");
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
     crate::rollback::discard(&machine.paths).unwrap();
     assert!(!stores.iter().any(|store| store.exists()), "a store is left");
     assert_same(&before, &machine.listing());
@@ -182,16 +184,16 @@ fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
         return skipped("nothing can be made immutable here");
     }
     let before = machine.listing();
-    let armed = arm(&machine.paths, &machine.scope, &mut |_| ());
+    let saved = save(&machine.paths, &machine.scope, &mut |_| ());
     immutable(false).unwrap();
-    let armed = armed.unwrap();
+    let saved = saved.unwrap();
     let store = open(&machine.paths).unwrap().unwrap();
     if has_links(&store) {
-        assert_eq!(armed.linked, 3, "one program and two lists of dpkg's: {armed:?}");
+        assert_eq!(saved.linked, 3, "one program and two lists of dpkg's: {saved:?}");
     }
     machine.replace("usr/bin/tool", "new");
     machine.replace("usr/bin/wanted", "new");
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
     // And now one that somebody protects while the upgrade runs.
     machine.replace("usr/bin/tool", "new");
     machine.replace("usr/bin/wanted", "new");
@@ -201,13 +203,13 @@ fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
     ioctl_setflags(&file, ioctl_getflags(&file).unwrap().difference(IFlags::IMMUTABLE)).unwrap();
     assert_eq!(restored.unwrap().left, [PathBuf::from("/usr/bin/tool")]);
     assert_eq!(fs::read_to_string(machine.at("usr/bin/wanted")).unwrap(), "old", "one path keeps no other");
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
 }
 
 #[test]
 fn nothing_of_a_file_system_that_is_mounted_meanwhile_is_removed() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     for path in ["var/lib/new/mount", "var/lib/mounted", "usr/share/new/mount"] {
         fs::create_dir_all(machine.at(path)).unwrap();
@@ -232,7 +234,7 @@ fn nothing_of_a_file_system_that_is_mounted_meanwhile_is_removed() {
 fn without_exchanging_renames_what_changed_its_type_comes_back_too() {
     let machine = Machine::full();
     let before = machine.listing();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     // A directory on which something is mounted cannot be exchanged; one that was emptied can be removed.
     machine.remove("usr/bin/link");
@@ -241,7 +243,7 @@ fn without_exchanging_renames_what_changed_its_type_comes_back_too() {
     let restored = store.restore(&mut |_| ()).unwrap();
     assert_eq!(restored.left, [PathBuf::from("/usr/bin/link")]);
     drop(mount);
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
 }
 
 #[test]
@@ -252,7 +254,7 @@ fn a_read_only_file_system_is_refused_before_anything_is_changed() {
     let Some(mount) = Mount::tmpfs(&machine.at("usr")) else { return };
     machine.write("usr/bin/tool", "tool");
     mount.read_only();
-    let error = arm(&machine.paths, &machine.scope, &mut |_| ()).unwrap_err();
+    let error = save(&machine.paths, &machine.scope, &mut |_| ()).unwrap_err();
     let text = crate::exit::describe(&error).replace(&machine.root.path().display().to_string(), "");
     assert!(
         text.starts_with(
@@ -371,10 +373,10 @@ proptest! {
         let machine = Machine::bare();
         put(&machine, &old);
         let before = machine.listing();
-        let store = machine.arm();
+        let store = machine.save();
         put(&machine, &new);
         let _ = interruption::after(interrupted, || store.restore(&mut |_| ()));
-        let restored = machine.goes_back(&store, &before);
+        let restored = machine.rolls_back_to(&store, &before);
         prop_assert!(restored.left.is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::machine::{Machine, assert_same, upgrade};
 use crate::exit::describe;
-use crate::rollback::{Armed, Aspect, Change, Flaw, Store, arm, discard, extend, measure, open};
+use crate::rollback::{Aspect, Damage, PathChange, Saved, Store, discard, extend, measure, open, save};
 
 /// Where the store keeps a path's content.
 fn object(store: &Store, path: &str) -> PathBuf {
@@ -14,8 +14,8 @@ fn object(store: &Store, path: &str) -> PathBuf {
 
 #[test]
 fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
-    type Damage = fn(&Store);
-    let damages: [(&str, Damage); 6] = [
+    type Injection = fn(&Store);
+    let damages: [(&str, Injection); 6] = [
         ("missing /usr/bin/tool", |store| fs::remove_file(object(store, "/usr/bin/tool")).unwrap()),
         ("missing /etc/tool.conf", |store| fs::remove_file(object(store, "/etc/tool.conf")).unwrap()),
         ("damaged /etc/tool.conf", |store| fs::write(object(store, "/etc/tool.conf"), "etc/tool.conX").unwrap()),
@@ -28,23 +28,23 @@ fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
             fs::remove_dir_all(store.paths.rollback().join("files")).unwrap();
         }),
     ];
-    for (expected, damage) in damages {
+    for (expected, inject) in damages {
         let machine = Machine::full();
-        let store = machine.arm();
+        let store = machine.save();
         upgrade(&machine);
         let upgraded = machine.listing();
-        damage(&store);
-        let flaws: Vec<String> = store
+        inject(&store);
+        let damages: Vec<String> = store
             .check()
             .unwrap()
             .iter()
-            .map(|flaw| match flaw {
-                Flaw::Missing(path) => format!("missing {}", path.display()),
-                Flaw::Damaged(path) => format!("damaged {}", path.display()),
-                Flaw::EditedInPlace(path) => format!("edited {}", path.display()),
+            .map(|damage| match damage {
+                Damage::Missing(path) => format!("missing {}", path.display()),
+                Damage::Corrupt(path) => format!("damaged {}", path.display()),
+                Damage::EditedInPlace(path) => format!("edited {}", path.display()),
             })
             .collect();
-        assert!(flaws.iter().any(|flaw| flaw == expected), "{expected}: {flaws:?}");
+        assert!(damages.iter().any(|damage| damage == expected), "{expected}: {damages:?}");
         let error = store.restore(&mut |_| ()).unwrap_err();
         assert!(describe(&error).contains("\nWhat to do: There is no way back"), "{}", describe(&error));
         assert_same(&upgraded, &machine.listing());
@@ -54,7 +54,7 @@ fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
 #[test]
 fn a_manifest_that_is_cut_short_or_changed_is_called_damaged() {
     let machine = Machine::full();
-    machine.arm();
+    machine.save();
     let path = machine.paths.rollback().join("manifest");
     let text = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -82,7 +82,7 @@ fn a_manifest_that_is_cut_short_or_changed_is_called_damaged() {
 #[test]
 fn a_manifest_of_a_newer_upgrader_with_more_in_it_is_understood() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     let path = machine.paths.rollback().join("manifest");
     let text = fs::read_to_string(&path).unwrap();
     let text =
@@ -99,11 +99,11 @@ fn a_manifest_of_a_newer_upgrader_with_more_in_it_is_understood() {
 fn half_a_store_is_none() {
     let machine = Machine::full();
     assert!(open(&machine.paths).unwrap().is_none());
-    machine.arm();
+    machine.save();
     let manifest = machine.paths.rollback().join("manifest");
     fs::rename(&manifest, manifest.with_extension("new")).unwrap();
     assert!(open(&machine.paths).unwrap().is_none());
-    let store = machine.arm();
+    let store = machine.save();
     assert_eq!(store.check().unwrap(), []);
 }
 
@@ -111,12 +111,12 @@ fn half_a_store_is_none() {
 fn a_store_that_is_thrown_away_is_gone_at_once_and_the_next_one_clears_what_an_interruption_left() {
     let machine = Machine::full();
     let before = machine.listing();
-    machine.arm();
+    machine.save();
     let own = machine.paths.rollback();
     // Interrupted right after the manifest went.
     fs::remove_file(own.join("manifest")).unwrap();
     assert!(open(&machine.paths).unwrap().is_none());
-    let store = machine.arm();
+    let store = machine.save();
     assert_eq!(store.check().unwrap(), []);
     discard(&machine.paths).unwrap();
     discard(&machine.paths).unwrap();
@@ -127,10 +127,10 @@ fn a_store_that_is_thrown_away_is_gone_at_once_and_the_next_one_clears_what_an_i
 #[test]
 fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
     assert_eq!(store.since().unwrap(), [], "without a seal nothing is known");
-    store.seal().unwrap();
+    store.finalize().unwrap();
     assert_eq!(store.since().unwrap(), []);
     machine.replace("etc/new/conf", "mine");
     machine.mode("etc/tool.conf", 0o600);
@@ -138,10 +138,10 @@ fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
     machine.write("var/lib/acme/voicemail", "mine");
     let since = store.since().unwrap();
     let change = |path: &str| since.iter().find(|it| it.path.as_os_str() == path).map(|it| it.change.clone());
-    assert_eq!(change("/etc/new/conf"), Some(Change::Aspects(vec![Aspect::Content, Aspect::Time])));
-    assert_eq!(change("/etc/tool.conf"), Some(Change::Aspects(vec![Aspect::Mode])));
-    assert_eq!(change("/etc/other.conf"), Some(Change::Removed));
-    assert_eq!(change("/var/lib/acme/voicemail"), Some(Change::Added));
+    assert_eq!(change("/etc/new/conf"), Some(PathChange::Aspects(vec![Aspect::Content, Aspect::Time])));
+    assert_eq!(change("/etc/tool.conf"), Some(PathChange::Aspects(vec![Aspect::Mode])));
+    assert_eq!(change("/etc/other.conf"), Some(PathChange::Removed));
+    assert_eq!(change("/var/lib/acme/voicemail"), Some(PathChange::Added));
     let directories = ["/etc", "/etc/new", "/var/lib/acme"];
     assert_eq!(since.len(), 4 + directories.iter().filter(|path| change(path).is_some()).count(), "{since:?}");
 }
@@ -150,18 +150,18 @@ fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
 fn the_space_for_a_store_is_known_before() {
     let machine = Machine::full();
     let needs = measure(&machine.paths, &machine.scope).unwrap();
-    let armed = arm(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
+    let saved = save(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
     let [need] = &needs[..] else { panic!("{needs:?}") };
-    let shared = armed.linked + armed.reflinked;
-    assert!(need.bytes > armed.bytes && need.inodes >= armed.copied, "{need:?} {armed:?}");
-    assert!(need.held >= shared * 2048 && armed.copied >= 15, "{need:?} {armed:?}");
+    let shared = saved.linked + saved.reflinked;
+    assert!(need.bytes > saved.bytes && need.inodes >= saved.copied, "{need:?} {saved:?}");
+    assert!(need.held >= shared * 2048 && saved.copied >= 15, "{need:?} {saved:?}");
 }
 
 #[test]
 fn nobody_but_root_sees_what_was_copied() {
     use std::os::unix::fs::MetadataExt as _;
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     assert_eq!(machine.paths.rollback().metadata().unwrap().mode() & 0o777, 0o700);
     assert_eq!(object(&store, "/etc/tool.conf").metadata().unwrap().mode() & 0o777, 0o600);
 }
@@ -170,7 +170,7 @@ fn nobody_but_root_sees_what_was_copied() {
 fn progress_goes_up_to_a_hundred() {
     let machine = Machine::full();
     let mut told = Vec::new();
-    arm(&machine.paths, &machine.scope, &mut |percent| told.push(percent)).unwrap();
+    save(&machine.paths, &machine.scope, &mut |percent| told.push(percent)).unwrap();
     assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
     upgrade(&machine);
     told.clear();
@@ -185,7 +185,7 @@ fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
     machine.write("usr/share/late/data", "old");
     machine.write("etc/late.conf", "old");
     let before = machine.listing();
-    machine.arm();
+    machine.save();
     upgrade(&machine);
     // The next run has another plan.
     machine.scope.packages.push("late".into());
@@ -194,22 +194,22 @@ fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
     assert_eq!((more.paths, more.linked), (1, 1), "{more:?}");
     assert_eq!(
         extend(&machine.paths, &machine.scope, &mut |_| ()).unwrap(),
-        Armed::default(),
+        Saved::default(),
         "they are there already"
     );
     machine.replace("usr/share/late/data", "new");
     machine.replace("etc/late.conf", "new");
     let store = open(&machine.paths).unwrap().unwrap();
     assert_eq!(store.check().unwrap(), []);
-    machine.goes_back(&store, &before);
+    machine.rolls_back_to(&store, &before);
 }
 
 #[test]
 fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
     let machine = Machine::full();
-    let store = machine.arm();
+    let store = machine.save();
     upgrade(&machine);
-    store.seal().unwrap();
+    store.finalize().unwrap();
     machine.write("etc/made-since.conf", "mine");
     let restored = store.restore(&mut |_| ()).unwrap();
     assert!(restored.left.contains(&PathBuf::from("/etc/made-since.conf")), "{:?}", restored.left);
@@ -220,11 +220,11 @@ fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
 fn what_a_new_program_has_written_outlives_going_back_by_hand_and_not_an_upgrade_that_failed() {
     for is_sealed in [false, true] {
         let machine = Machine::full();
-        let store = machine.arm();
+        let store = machine.save();
         upgrade(&machine);
         machine.write("var/lib/brand-new/data", "calls");
         if is_sealed {
-            store.seal().unwrap();
+            store.finalize().unwrap();
         }
         store.restore(&mut |_| ()).unwrap();
         assert_eq!(machine.at("var/lib/brand-new/data").exists(), is_sealed, "sealed: {is_sealed}");

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::entry::{Kind, Raw, below, look};
 use super::manifest::{Header, Line, Manifest};
-use super::place::{How, Places, is_overlay};
-use super::scope::{Treatment, covered, of_packages};
+use super::metadata::{Kind, RawPath, below, read_metadata};
+use super::scope::{Coverage, covered, of_packages};
+use super::stores::{SaveMethod, Stores, is_overlay};
 use super::{Scope, Store, discard, open};
 use crate::exit::{Explain as _, Failure};
 use crate::model::package::PackageName;
@@ -17,22 +17,22 @@ use crate::paths::Paths;
 
 /// What a store is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Armed {
-    /// How many paths are covered.
+pub struct Saved {
+    /// SaveMethod many paths are covered.
     pub paths: u64,
-    /// How many files are kept as another name of their inode.
+    /// SaveMethod many files are kept as another name of their inode.
     pub linked: u64,
-    /// How many are kept as a file that shares their blocks.
+    /// SaveMethod many are kept as a file that shares their blocks.
     pub reflinked: u64,
-    /// How many are kept as a copy.
+    /// SaveMethod many are kept as a copy.
     pub copied: u64,
-    /// How many bytes the copies have.
+    /// SaveMethod many bytes the copies have.
     pub bytes: u64,
 }
 
 /// What a store needs of a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Need {
+pub struct SpaceRequirement {
     /// A path on the filesystem.
     pub on: PathBuf,
     /// For copies and the manifest.
@@ -47,22 +47,23 @@ pub struct Need {
 const LINE: u64 = 256;
 
 /// What the store would need, on each filesystem that is concerned.
-pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
-    let mut own = Need { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
-    let mut others: HashMap<u64, Need> = HashMap::new();
-    let own_mount = paths.state().ancestors().find_map(|path| look(path).ok().flatten()).map(|seen| seen.mount);
+pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
+    let mut own = SpaceRequirement { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
+    let mut others: HashMap<u64, SpaceRequirement> = HashMap::new();
+    let own_mount =
+        paths.state().ancestors().find_map(|path| read_metadata(path).ok().flatten()).map(|seen| seen.mount);
     let mut inodes = HashSet::new();
     let mut copied_whole: HashMap<u64, bool> = HashMap::new();
     for (path, treatment) in covered(paths, scope)? {
         let full = below(paths.root(), &path);
-        let Some(seen) = look(&full)? else { continue };
+        let Some(seen) = read_metadata(&full)? else { continue };
         own.bytes += LINE;
         let Kind::File { size, .. } = seen.entry.kind else { continue };
         if !inodes.insert((seen.mount, seen.inode)) {
             continue;
         }
         let is_copied = *copied_whole.entry(seen.mount).or_insert_with(|| is_overlay(full.parent().unwrap_or(&full)));
-        if treatment != Treatment::Link || is_copied {
+        if treatment != Coverage::Link || is_copied {
             // The last block is rarely full.
             own.bytes += size.next_multiple_of(4096);
             own.inodes += 1;
@@ -70,18 +71,18 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<Need>> {
             own.held += seen.disk;
         } else {
             let on = full.parent().unwrap_or(&full).to_owned();
-            others.entry(seen.mount).or_insert(Need { on, bytes: 0, inodes: 2, held: 0 }).held += seen.disk;
+            others.entry(seen.mount).or_insert(SpaceRequirement { on, bytes: 0, inodes: 2, held: 0 }).held += seen.disk;
         }
     }
     // The kernel's numbers of mounts are in no order that means anything.
-    let mut others: Vec<Need> = others.into_values().collect();
+    let mut others: Vec<SpaceRequirement> = others.into_values().collect();
     others.sort_by(|one, other| one.on.cmp(&other.on));
     Ok([own].into_iter().chain(others).collect())
 }
 
 /// Makes a store of how the machine is. One from before is discarded. When this returns, the store is complete and durable;
 /// if it fails, there is none.
-pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
+pub fn save(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Saved> {
     discard(paths)?;
     fill(paths, scope, progress).map_err(refuse).inspect_err(|_| {
         // The error that led here says more than one about this.
@@ -91,13 +92,13 @@ pub fn arm(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result
 
 /// Adds to a store what it needs for more packages, of which the upgrade has changed nothing yet. When this returns, what was added
 /// is durable; if it fails, the store is what it was.
-pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
-    let Some(Store { manifest, .. }) = open(paths)? else { return arm(paths, scope, progress) };
+pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Saved> {
+    let Some(Store { manifest, .. }) = open(paths)? else { return save(paths, scope, progress) };
     let Header { packages, declared, .. } = &manifest.header;
     let is_new = |package: &&PackageName| !packages.contains(package);
     let more = Scope { packages: scope.packages.iter().filter(is_new).cloned().collect(), declared: Vec::new() };
     if more.packages.is_empty() {
-        return Ok(Armed::default());
+        return Ok(Saved::default());
     }
     let mut covered = of_packages(paths, &more)?;
     covered.retain(|path, _| !manifest.lines.contains_key(path));
@@ -105,29 +106,29 @@ pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Res
         packages: packages.iter().chain(&more.packages).cloned().collect(),
         declared: declared.iter().map(|path| path.path().to_owned()).collect(),
     };
-    let places = Places::reopen(paths, &manifest)?;
+    let places = Stores::reopen(paths, &manifest)?;
     keep(paths, covered, places, &both, manifest.lines, progress).map_err(refuse)
 }
 
-fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Armed> {
+fn fill(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Saved> {
     let covered = covered(paths, scope)?;
-    keep(paths, covered, Places::create(paths)?, scope, BTreeMap::new(), progress)
+    keep(paths, covered, Stores::create(paths)?, scope, BTreeMap::new(), progress)
 }
 
 /// Keeps what is covered, and writes a manifest with it and the lines that there are already.
 fn keep(
     paths: &Paths,
-    covered: BTreeMap<PathBuf, Treatment>,
-    mut places: Places<'_>,
+    covered: BTreeMap<PathBuf, Coverage>,
+    mut places: Stores<'_>,
     scope: &Scope,
     mut lines: BTreeMap<PathBuf, Line>,
     progress: &mut dyn FnMut(u8),
-) -> Result<Armed> {
+) -> Result<Saved> {
     let mut all = Vec::with_capacity(covered.len());
     // What is edited in place under one of its names has to be copied under all.
-    let mut of_inode: HashMap<(u64, u64), Treatment> = HashMap::new();
+    let mut of_inode: HashMap<(u64, u64), Coverage> = HashMap::new();
     for (path, treatment) in covered {
-        let Some(seen) = look(&below(paths.root(), &path))? else { continue };
+        let Some(seen) = read_metadata(&below(paths.root(), &path))? else { continue };
         let is_directory = seen.entry.kind == Kind::Directory;
         // A file on which another is mounted cannot be replaced by anybody; a socket is made by who listens.
         if seen.entry.kind == Kind::Socket || (seen.is_mount && !is_directory) {
@@ -139,33 +140,33 @@ fn keep(
         }
         all.push((path, treatment, seen));
     }
-    let mut armed = Armed::default();
+    let mut saved = Saved::default();
     let mut percent = Percent::of(all.len(), progress);
     for (path, treatment, seen) in all {
         percent.step();
         let treatment = of_inode.get(&(seen.mount, seen.inode)).copied().unwrap_or(treatment);
-        let mut line = Line { path: Raw::from(path.as_path()), entry: seen.entry.clone(), stored: None };
+        let mut line = Line { path: RawPath::from(path.as_path()), entry: seen.entry.clone(), stored: None };
         if let Kind::File { size, .. } = &mut line.entry.kind {
             let Some((stored, bytes)) = places.store(&path, &seen, treatment)? else { continue };
             // As many as were copied, should somebody be writing.
             *size = bytes;
             match stored.how {
-                How::Link => armed.linked += 1,
-                How::Clone => armed.reflinked += 1,
-                How::Copy { .. } => {
-                    armed.copied += 1;
-                    armed.bytes += bytes;
+                SaveMethod::Link => saved.linked += 1,
+                SaveMethod::Clone => saved.reflinked += 1,
+                SaveMethod::Copy { .. } => {
+                    saved.copied += 1;
+                    saved.bytes += bytes;
                 }
             }
             line.stored = Some(stored);
         }
-        armed.paths += 1;
+        saved.paths += 1;
         lines.insert(path, line);
     }
     places.sync()?;
     let header = Header::new(scope, &places.directories);
     Manifest { header, lines }.write(&paths.rollback().join("manifest"))?;
-    Ok(armed)
+    Ok(saved)
 }
 
 /// Better no upgrade than half a store.

@@ -2,35 +2,34 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{OFlags, ioctl_ficlone, syncfs};
-use rustix::io::Errno;
+use rustix::fs::syncfs;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
-use super::entry::{Kind, Seen, below, look, mount_of};
+use super::content::{can_clone, clone, copy, is_not_found, no_clone, no_link};
 use super::manifest::Manifest;
-use super::scope::Treatment;
+use super::metadata::{Kind, Metadata, below, mount_of, read_metadata};
+use super::scope::Coverage;
 use crate::paths::Paths;
 
 /// Where a file's content is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Stored {
-    pub(super) how: How,
+    pub(super) how: SaveMethod,
     /// The number of the place in the header's list.
     pub(super) place: usize,
     /// The name there. What has the same is one inode under several names.
     pub(super) object: u64,
 }
 
-/// How a file's content is kept.
+/// SaveMethod a file's content is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum How {
+pub(super) enum SaveMethod {
     /// As another name of the file's inode.
     Link,
     /// As a file that shares its blocks.
@@ -59,24 +58,24 @@ pub(super) fn listed(store: &Path) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.with_context(|| list.display().to_string())?,
     };
-    let paths = text.lines().filter_map(|line| serde_json::from_str::<super::entry::Raw>(line).ok());
+    let paths = text.lines().filter_map(|line| serde_json::from_str::<super::metadata::RawPath>(line).ok());
     Ok(paths.map(|path| path.path().to_owned()).collect())
 }
 
 /// Makes the stores, one on each filesystem, and puts files into them.
-pub(super) struct Places<'a> {
+pub(super) struct Stores<'a> {
     paths: &'a Paths,
     list: File,
     /// The directory of each; the first is the one with the manifest.
     pub(super) directories: Vec<PathBuf>,
     /// What can be done on which mount.
-    of_mount: HashMap<u64, Means>,
+    of_mount: HashMap<u64, MountMethod>,
     /// What has several names, by mount and inode.
     several: HashMap<(u64, u64), (Stored, u64)>,
     next: u64,
 }
 
-impl<'a> Places<'a> {
+impl<'a> Stores<'a> {
     pub(super) fn create(paths: &'a Paths) -> Result<Self> {
         let own = paths.rollback();
         let create = || -> io::Result<File> {
@@ -94,7 +93,7 @@ impl<'a> Places<'a> {
             next: 0,
         };
         let mount = mount_of(&own)?.unwrap_or_default();
-        places.of_mount.insert(mount, Means::of(&own, 0));
+        places.of_mount.insert(mount, MountMethod::of(&own, 0));
         Ok(places)
     }
 
@@ -106,7 +105,7 @@ impl<'a> Places<'a> {
         let mut places = Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
         for (number, directory) in places.directories.iter().enumerate() {
             let mount = mount_of(directory)?.unwrap_or_default();
-            places.of_mount.insert(mount, Means::of(directory, number));
+            places.of_mount.insert(mount, MountMethod::of(directory, number));
             for entry in directory.join("files").read_dir().with_context(|| directory.display().to_string())? {
                 let name = entry?.file_name();
                 let object = name.to_str().and_then(|name| name.parse::<u64>().ok()).unwrap_or_default();
@@ -117,7 +116,7 @@ impl<'a> Places<'a> {
     }
 
     /// Stores a file, and says how; with the size that is stored. `None` if it is gone.
-    pub(super) fn store(&mut self, path: &Path, seen: &Seen, treatment: Treatment) -> Result<Option<(Stored, u64)>> {
+    pub(super) fn store(&mut self, path: &Path, seen: &Metadata, treatment: Coverage) -> Result<Option<(Stored, u64)>> {
         let key = (seen.mount, seen.inode);
         if seen.names > 1
             && let Some(stored) = self.several.get(&key)
@@ -126,7 +125,7 @@ impl<'a> Places<'a> {
         }
         let full = below(self.paths.root(), path);
         let stored = match self.put(path, &full, seen, treatment) {
-            Err(error) if is_not_found(&error) && look(&full)?.is_none() => return Ok(None),
+            Err(error) if is_not_found(&error) && read_metadata(&full)?.is_none() => return Ok(None),
             stored => stored.with_context(|| full.display().to_string())?,
         };
         if seen.names > 1 {
@@ -135,48 +134,48 @@ impl<'a> Places<'a> {
         Ok(Some(stored))
     }
 
-    fn put(&mut self, path: &Path, full: &Path, seen: &Seen, treatment: Treatment) -> Result<(Stored, u64)> {
+    fn put(&mut self, path: &Path, full: &Path, seen: &Metadata, treatment: Coverage) -> Result<(Stored, u64)> {
         let Kind::File { size, .. } = seen.entry.kind else { anyhow::bail!("no file") };
         let number = self.next;
         self.next += 1;
-        if treatment == Treatment::Link {
+        if treatment == Coverage::Link {
             match self.on_mount(path, seen.mount)? {
-                Means::Clone(place) => {
+                MountMethod::Clone(place) => {
                     let to = object(&self.directories[place], number);
                     match clone(full, &to) {
                         Ok(()) => {
                             seen.entry.put_time(&to)?;
-                            return Ok((Stored { how: How::Clone, place, object: number }, size));
+                            return Ok((Stored { how: SaveMethod::Clone, place, object: number }, size));
                         }
                         Err(error) if !no_clone(&error) => return Err(error),
                         // Begun, and of no use.
                         Err(_) => fs::remove_file(&to)?,
                     }
                 }
-                Means::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
-                    Ok(()) => return Ok((Stored { how: How::Link, place, object: number }, size)),
+                MountMethod::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
+                    Ok(()) => return Ok((Stored { how: SaveMethod::Link, place, object: number }, size)),
                     Err(error) if !no_link(&error) => return Err(error.into()),
                     Err(_) => {}
                 },
-                Means::Copy => {}
+                MountMethod::Copy => {}
             }
         }
         let (size, sha256) = copy(full, &object(&self.directories[0], number))?;
-        Ok((Stored { how: How::Copy { sha256 }, place: 0, object: number }, size))
+        Ok((Stored { how: SaveMethod::Copy { sha256 }, place: 0, object: number }, size))
     }
 
     /// What can be done on a mount. The store that it needs is made if it is not there.
-    fn on_mount(&mut self, path: &Path, mount: u64) -> Result<Means> {
+    fn on_mount(&mut self, path: &Path, mount: u64) -> Result<MountMethod> {
         if let Some(there) = self.of_mount.get(&mount) {
             return Ok(*there);
         }
         let top = below(self.paths.root(), &mount_point(self.paths.root(), path, mount)?);
         if is_overlay(&top) {
-            self.of_mount.insert(mount, Means::Copy);
-            return Ok(Means::Copy);
+            self.of_mount.insert(mount, MountMethod::Copy);
+            return Ok(MountMethod::Copy);
         }
         let directory = top.join(directory_name(self.paths));
-        let line = serde_json::to_string(&super::entry::Raw::from(directory.as_path()))?;
+        let line = serde_json::to_string(&super::metadata::RawPath::from(directory.as_path()))?;
         writeln!(self.list, "{line}")?;
         self.list.sync_all()?;
         keeping_time(&top, || {
@@ -185,7 +184,7 @@ impl<'a> Places<'a> {
             Ok(make_private(&directory)?)
         })
         .with_context(|| directory.display().to_string())?;
-        let there = Means::of(&directory, self.directories.len());
+        let there = MountMethod::of(&directory, self.directories.len());
         self.directories.push(directory);
         self.of_mount.insert(mount, there);
         Ok(there)
@@ -197,15 +196,15 @@ impl<'a> Places<'a> {
     }
 }
 
-/// How files that are replaced and not edited are kept, and in which store.
+/// SaveMethod files that are replaced and not edited are kept, and in which store.
 #[derive(Debug, Clone, Copy)]
-enum Means {
+enum MountMethod {
     Clone(usize),
     Link(usize),
     Copy,
 }
 
-impl Means {
+impl MountMethod {
     fn of(directory: &Path, place: usize) -> Self {
         if is_overlay(directory) {
             Self::Copy
@@ -230,68 +229,6 @@ pub(super) fn sync_filesystem(path: &Path) -> Result<()> {
     sync().with_context(|| path.display().to_string())
 }
 
-/// Copies a file, and says how many bytes it has and their SHA-256 sum, in hex.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(u64, String)> {
-    let mut to = create(to)?;
-    Ok(read(from, |bytes| to.write_all(bytes))?)
-}
-
-/// Makes a file of another one's blocks.
-pub(super) fn clone(from: &Path, to: &Path) -> Result<()> {
-    Ok(ioctl_ficlone(create(to)?, open(from)?)?)
-}
-
-/// The SHA-256 sum of a file, in hex.
-pub(super) fn sum(path: &Path) -> Result<String> {
-    Ok(read(path, |_| Ok(())).with_context(|| path.display().to_string())?.1)
-}
-
-/// Reads a file piece by piece, and says how many bytes it has and their SHA-256 sum, in hex.
-fn read(path: &Path, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, String)> {
-    let mut file = open(path)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut size = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((size, format!("{:x}", digest.finalize())));
-        }
-        digest.update(&buffer[..count]);
-        piece(&buffer[..count])?;
-        size += count as u64;
-    }
-}
-
-/// True if two files have the same content.
-pub(super) fn are_same(one: &Path, other: &Path) -> Result<bool> {
-    let same = || -> io::Result<bool> {
-        let (mut one, mut other) = (io::BufReader::new(open(one)?), io::BufReader::new(open(other)?));
-        loop {
-            let (left, right) = (io::BufRead::fill_buf(&mut one)?, io::BufRead::fill_buf(&mut other)?);
-            let count = left.len().min(right.len());
-            if left[..count] != right[..count] || (count == 0 && left.len() != right.len()) {
-                return Ok(false);
-            }
-            if count == 0 {
-                return Ok(true);
-            }
-            io::BufRead::consume(&mut one, count);
-            io::BufRead::consume(&mut other, count);
-        }
-    };
-    same().with_context(|| one.display().to_string())
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
-}
-
 /// Makes a store's directory, which only root can enter.
 fn make_private(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(directory)?;
@@ -310,37 +247,9 @@ pub(super) fn remove(directory: &Path) -> Result<()> {
 
 /// Does something in a directory whose time stays what it is.
 pub(super) fn keeping_time(directory: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
-    let before = look(directory)?;
+    let before = read_metadata(directory)?;
     work()?;
     before.map_or(Ok(()), |seen| Ok(seen.entry.put_time(directory)?))
-}
-
-/// True if files of a store can share blocks with others.
-fn can_clone(directory: &Path) -> bool {
-    let (from, to) = (directory.join("probe"), directory.join("probe-2"));
-    let answer = fs::write(&from, [0; 4096]).is_ok() && clone(&from, &to).is_ok();
-    for probe in [from, to] {
-        let _ = fs::remove_file(probe);
-    }
-    answer
-}
-
-/// True if a file cannot be cloned though others on its filesystem can: one that is exempt from copy-on-write (`chattr +C`), or swapped
-/// to (`ioctl_ficlonerange(2)`).
-fn no_clone(error: &anyhow::Error) -> bool {
-    let code = error.downcast_ref::<Errno>().copied();
-    let code = code.or_else(|| Errno::from_io_error(error.downcast_ref::<io::Error>()?));
-    matches!(code, Some(Errno::INVAL | Errno::TXTBSY | Errno::OPNOTSUPP | Errno::XDEV))
-}
-
-/// True for what the kernel says where no link can be made: between mounts, of what is immutable, on vfat, of too many.
-pub(super) fn no_link(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(code, Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS))
-}
-
-fn is_not_found(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The highest directory above a path that is on this mount.

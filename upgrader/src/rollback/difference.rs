@@ -2,34 +2,34 @@
 
 use std::fmt;
 
-use super::{Aspect, Change, Difference, Flaw};
+use super::{Aspect, Damage, PathChange, PathDifference};
 
-impl fmt::Display for Flaw {
+impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(path) => write!(f, "{} is missing", path.display()),
-            Self::Damaged(path) => write!(f, "{} is damaged", path.display()),
+            Self::Corrupt(path) => write!(f, "{} is damaged", path.display()),
             Self::EditedInPlace(path) => write!(f, "{} was edited in place", path.display()),
         }
     }
 }
 
-impl Difference {
+impl PathDifference {
     /// True if somebody would miss something. A time alone is that of a directory in which something else changed, or of a file that was
     /// written as it was.
     #[must_use]
     pub fn matters(&self) -> bool {
-        self.change != Change::Aspects(vec![Aspect::Time])
+        self.change != PathChange::Aspects(vec![Aspect::Time])
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for PathDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.change)
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for PathChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Added => f.write_str("new"),
@@ -64,9 +64,9 @@ mod tests {
 
     #[test]
     fn a_difference_is_said_in_words() {
-        let said = |change| Difference { path: "/etc/a".into(), change }.to_string();
-        assert_eq!(said(Change::Added), "/etc/a: new");
-        assert_eq!(said(Change::Aspects(vec![Aspect::Content, Aspect::Mode])), "/etc/a: other content, mode");
-        assert_eq!(Flaw::Missing("/usr/a".into()).to_string(), "/usr/a is missing");
+        let said = |change| PathDifference { path: "/etc/a".into(), change }.to_string();
+        assert_eq!(said(PathChange::Added), "/etc/a: new");
+        assert_eq!(said(PathChange::Aspects(vec![Aspect::Content, Aspect::Mode])), "/etc/a: other content, mode");
+        assert_eq!(Damage::Missing("/usr/a".into()).to_string(), "/usr/a is missing");
     }
 }

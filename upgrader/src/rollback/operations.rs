@@ -8,7 +8,7 @@ use anyhow::Result;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
 use rustix::io::Errno;
 
-use super::entry::{Entry, Kind};
+use super::metadata::{Kind, PathEntry};
 
 /// Does one thing to the machine. Everything that a rollback does goes through here, so that tests can interrupt it anywhere.
 pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -18,7 +18,7 @@ pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// Makes what needs no content: a link, a device, a pipe.
-pub(super) fn make(entry: &Entry, path: &Path) -> Result<()> {
+pub(super) fn make(entry: &PathEntry, path: &Path) -> Result<()> {
     let mode = Mode::from_raw_mode(entry.mode);
     change(|| {
         match &entry.kind {
@@ -55,7 +55,7 @@ pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
 /// Removes a file or link, or a directory if it is empty. False if it has to stay: it is not empty, mounted on, or immutable.
 /// What is not there is removed.
 pub(super) fn remove(path: &Path) -> Result<bool> {
-    let Some(seen) = super::entry::look(path)? else { return Ok(true) };
+    let Some(seen) = super::metadata::read_metadata(path)? else { return Ok(true) };
     let is_directory = seen.entry.kind == Kind::Directory;
     change(|| match if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) } {
         Err(error) if is_refused(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),

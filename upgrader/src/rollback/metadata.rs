@@ -17,21 +17,21 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// Bytes that are mostly text: a path, a link's target, an extended attribute. In JSON a string, or else a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Raw(pub(super) Vec<u8>);
+pub(super) struct RawPath(pub(super) Vec<u8>);
 
-impl Raw {
+impl RawPath {
     pub(super) fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.0))
     }
 }
 
-impl From<&Path> for Raw {
+impl From<&Path> for RawPath {
     fn from(path: &Path) -> Self {
         Self(path.as_os_str().as_bytes().to_vec())
     }
 }
 
-impl Serialize for Raw {
+impl Serialize for RawPath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
@@ -40,26 +40,26 @@ impl Serialize for Raw {
     }
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de> Deserialize<'de> for RawPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Bytes;
         impl<'de> Visitor<'de> for Bytes {
-            type Value = Raw;
+            type Value = RawPath;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str("a string or a list of bytes")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Raw, E> {
-                Ok(Raw(text.as_bytes().to_vec()))
+            fn visit_str<E>(self, text: &str) -> Result<RawPath, E> {
+                Ok(RawPath(text.as_bytes().to_vec()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Raw, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawPath, A::Error> {
                 let mut bytes = Vec::new();
                 while let Some(byte) = list.next_element()? {
                     bytes.push(byte);
                 }
-                Ok(Raw(bytes))
+                Ok(RawPath(bytes))
             }
         }
         deserializer.deserialize_any(Bytes)
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Raw {
 
 /// What is at a path, as far as it has to be brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct PathEntry {
     #[serde(rename = "type")]
     pub(super) kind: Kind,
     /// Permissions, with the setuid, setgid and sticky bits.
@@ -79,7 +79,7 @@ pub(super) struct Entry {
     pub(super) mtime: (i64, u32),
     /// Extended attributes in the order of their names, capabilities and access control lists among them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) xattrs: Vec<(Raw, Raw)>,
+    pub(super) xattrs: Vec<(RawPath, RawPath)>,
 }
 
 /// The type of what is at a path, and what only that type has.
@@ -88,7 +88,7 @@ pub(super) struct Entry {
 pub(super) enum Kind {
     File { size: u64, inode: u64 },
     Directory,
-    Symlink { target: Raw },
+    Symlink { target: RawPath },
     Block { major: u32, minor: u32 },
     Character { major: u32, minor: u32 },
     Fifo,
@@ -108,25 +108,25 @@ impl Kind {
 
 /// What is at a path at this moment.
 #[derive(Debug)]
-pub(super) struct Seen {
-    pub(super) entry: Entry,
+pub(super) struct Metadata {
+    pub(super) entry: PathEntry,
     /// The kernel's number of the mount.
     pub(super) mount: u64,
     /// True if something is mounted right here.
     pub(super) is_mount: bool,
     pub(super) inode: u64,
-    /// How many names the inode has.
+    /// SaveMethod many names the inode has.
     pub(super) names: u32,
     /// What it takes on disk, in bytes.
     pub(super) disk: u64,
 }
 
 /// Looks at a path; `None` if nothing is there. A link is not followed.
-pub(super) fn look(path: &Path) -> Result<Option<Seen>> {
-    let see = || -> io::Result<Option<Seen>> {
+pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
+    let see = || -> io::Result<Option<Metadata>> {
         let Some(stat) = stat(path)? else { return Ok(None) };
         let kind = kind(path, &stat)?;
-        let entry = Entry {
+        let entry = PathEntry {
             kind,
             mode: u32::from(stat.stx_mode) & 0o7777,
             uid: stat.stx_uid,
@@ -134,7 +134,7 @@ pub(super) fn look(path: &Path) -> Result<Option<Seen>> {
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
             xattrs: xattrs(path)?,
         };
-        Ok(Some(Seen {
+        Ok(Some(Metadata {
             entry,
             mount: stat.stx_mnt_id,
             is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
@@ -177,7 +177,7 @@ fn kind(path: &Path, stat: &Statx) -> io::Result<Kind> {
     })
 }
 
-fn xattrs(path: &Path) -> io::Result<Vec<(Raw, Raw)>> {
+fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
     let mut names = match llistxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         size => vec![0; size?],
@@ -189,20 +189,20 @@ fn xattrs(path: &Path) -> io::Result<Vec<(Raw, Raw)>> {
         let mut value = vec![0; lgetxattr_query(path, name)?];
         let size = lgetxattr(path, name, &mut value[..])?;
         value.truncate(size);
-        found.push((Raw(name.to_vec()), Raw(value)));
+        found.push((RawPath(name.to_vec()), RawPath(value)));
     }
     found.sort();
     Ok(found)
 }
 
-impl Entry {
+impl PathEntry {
     /// Gives mode, owner, extended attributes and, if `time` is true, the time of this entry to what is at a path. What is
     /// right already is not touched.
     ///
     /// The order matters: a new owner takes the setuid bits and the capabilities away, and an access control list is
     /// part of the mode.
     pub(super) fn put_attributes(&self, path: &Path, time: bool) -> Result<()> {
-        let Some(Seen { entry: now, .. }) = look(path)? else { return Ok(()) };
+        let Some(Metadata { entry: now, .. }) = read_metadata(path)? else { return Ok(()) };
         self.change_attributes(&now, path, time).with_context(|| path.display().to_string())
     }
 
