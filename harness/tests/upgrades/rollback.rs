@@ -195,7 +195,7 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
     is_at(&world, "1.2.2")?;
     let journal = world.machine.sh(
         "systemctl show --property=Result xivo-upgrade-resume; journalctl --sync
-         journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade _COMM=real-xivo-upgra | sed -n '/cut short/,$p'",
+         journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade _COMM=real-xivo-upgra | sed -n '/was interrupted/,$p'",
     )?;
     Ok(without_milliseconds(&world.redacted(&journal)))
 }

@@ -1,4 +1,4 @@
-//! What happens, told to journald: a reader of events.
+//! The journal of systemd, a recorder of events.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::model::event::{Event, Subscriber};
 use crate::model::hook::HookOutcome;
+use crate::output::sentences;
 
 /// Where journald listens (systemd's "Native Journal Protocol").
 const SOCKET: &str = "/run/systemd/journal/socket";
@@ -41,9 +42,9 @@ impl Journald {
 
 impl Subscriber for Journald {
     fn receive(&mut self, event: &Event) {
-        let Some(Entry { priority, message, fields }) = entry(event) else { return };
+        let Some((priority, fields)) = entry(event) else { return };
         let mut datagram = Vec::new();
-        field(&mut datagram, "MESSAGE", &message);
+        field(&mut datagram, "MESSAGE", &message(event));
         field(&mut datagram, "PRIORITY", &priority.to_string());
         field(&mut datagram, "SYSLOG_IDENTIFIER", &self.identifier);
         for (name, value) in fields {
@@ -53,63 +54,44 @@ impl Subscriber for Journald {
     }
 }
 
-/// What the journal gets of an event.
-struct Entry {
-    priority: u8,
-    message: String,
-    fields: Vec<(&'static str, String)>,
-}
-
-/// What happens between the beginning and the end of a run. Output of programs is for the log alone.
-fn entry(event: &Event) -> Option<Entry> {
-    let (priority, message, fields) = match event {
-        Event::Planned { product, plan, .. } => (
-            INFO,
-            format!("{product} {} -> {}: {} packages change", plan.installed, plan.candidate, plan.changes.len()),
-            vec![("UPGRADE_FROM", plan.installed.clone()), ("UPGRADE_TO", plan.candidate.clone())],
-        ),
-        Event::Found(finding) => {
-            (if finding.fatal { ERROR } else { WARNING }, format!("{finding}. {}", finding.remedy), vec![])
+/// The priority of an event and its fields. None for what is of no use between other programs' messages; the log has it.
+fn entry(event: &Event) -> Option<(u8, Vec<(&'static str, String)>)> {
+    let entry = match event {
+        Event::Planned { plan, .. } => {
+            (INFO, vec![("UPGRADE_FROM", plan.installed.clone()), ("UPGRADE_TO", plan.candidate.clone())])
         }
-        Event::Interrupted(run) => (WARNING, format!("{} -> {} was cut short", run.from, run.to), vec![]),
-        Event::RollingBack { product, to } => (WARNING, format!("going back to {product} {to}"), vec![]),
-        Event::Detached { .. } => (NOTICE, "the upgrade begins".to_owned(), vec![]),
-        Event::Began(step) => (INFO, format!("step {step}"), vec![("UPGRADE_STEP", step.to_string())]),
-        Event::HookEnded { phase, hook, ended, milliseconds } => {
-            let (priority, how) = match ended {
-                HookOutcome::Done => (INFO, "done".to_owned()),
-                HookOutcome::NotApplicable => (INFO, "not applicable".to_owned()),
-                HookOutcome::Failed(how) => (ERROR, format!("failed {how}")),
-            };
-            let message = format!("{phase} hook {hook}: {how} after {milliseconds} ms");
-            (priority, message, vec![("UPGRADE_HOOK", hook.clone()), ("UPGRADE_PHASE", phase.to_string())])
+        Event::Found(finding) => (if finding.fatal { ERROR } else { WARNING }, vec![]),
+        Event::Interrupted(_) | Event::RollingBack { .. } | Event::RebootRecommended(_) | Event::Attention(_) => {
+            (WARNING, vec![])
+        }
+        Event::Detached { .. } => (NOTICE, vec![]),
+        Event::Began(step) => (INFO, vec![("UPGRADE_STEP", step.to_string())]),
+        Event::HookEnded { phase, hook, ended, .. } => {
+            let priority = if matches!(ended, HookOutcome::Failed(_)) { ERROR } else { INFO };
+            (priority, vec![("UPGRADE_HOOK", hook.clone()), ("UPGRADE_PHASE", phase.to_string())])
         }
         Event::Migrated(name, result) => {
-            let (priority, how) = result.as_ref().map_or_else(|error| (ERROR, error.as_str()), |()| (INFO, "applied"));
-            (priority, format!("migration {name}: {how}"), vec![("UPGRADE_MIGRATION", name.clone())])
+            (if result.is_ok() { INFO } else { ERROR }, vec![("UPGRADE_MIGRATION", name.clone())])
         }
-        Event::Conffile(entry) => {
-            (NOTICE, format!("conffile: {entry}"), vec![("UPGRADE_CONFFILE", entry.path.display().to_string())])
+        Event::Conffile(entry) => (NOTICE, vec![("UPGRADE_CONFFILE", entry.path.display().to_string())]),
+        Event::ServiceUp { service, outage } => {
+            (INFO, vec![("UPGRADE_SERVICE", service.clone()), ("UPGRADE_OUTAGE_MS", outage.to_string())])
         }
-        Event::ServiceUp { service, outage } => (
-            INFO,
-            format!("{service} is up after {outage} ms"),
-            vec![("UPGRADE_SERVICE", service.clone()), ("UPGRADE_OUTAGE_MS", outage.to_string())],
-        ),
-        Event::ServiceDown { service, reason, .. } => {
-            (ERROR, format!("{service} is not up: {reason}"), vec![("UPGRADE_SERVICE", service.clone())])
-        }
-        Event::RebootRecommended(reasons) => (WARNING, format!("reboot recommended: {}", reasons.join("; ")), vec![]),
-        Event::Attention(attention) => (WARNING, attention.to_string(), vec![]),
-        Event::Failed(text) => (ERROR, text.clone(), vec![]),
-        Event::Finished { exit, message, .. } => (
-            NOTICE,
-            format!("finished with exit code {}: {message}", exit.code()),
-            vec![("UPGRADE_EXIT_CODE", exit.code().to_string())],
-        ),
+        Event::ServiceDown { service, .. } => (ERROR, vec![("UPGRADE_SERVICE", service.clone())]),
+        Event::Failed(_) => (ERROR, vec![]),
+        Event::Finished { exit, .. } => (NOTICE, vec![("UPGRADE_EXIT_CODE", exit.code().to_string())]),
         _ => return None,
     };
-    Some(Entry { priority, message, fields })
+    Some(entry)
+}
+
+/// The sentence of an event without its details, which are for the log alone. What is written for the admin is whole.
+fn message(event: &Event) -> String {
+    let text = sentences::of(event).unwrap_or_default();
+    match event {
+        Event::Attention(_) | Event::Failed(_) | Event::Finished { .. } => text,
+        _ => text.lines().next().unwrap_or_default().to_owned(),
+    }
 }
 
 /// One field: `NAME=value` on a line, or with its length in front where the value has more than one.

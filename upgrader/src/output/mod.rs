@@ -7,5 +7,6 @@ pub mod log;
 pub mod notify;
 pub mod question;
 pub mod screen;
+pub mod sentences;
 pub mod session;
 pub mod stream;
