@@ -25,9 +25,9 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     for (mirror, rate, ballast) in [("", None, 0), (" from a mirror with 50 kB/s", Some(SLOW), BALLAST)] {
         sheet
             .title(&format!("Outage of all services in an upgrade{mirror}, beside a bare ordered systemctl restart"))?;
-        exchange.world.behave()?;
+        exchange.world.clear_fault()?;
         if let Some(rate) = rate {
-            exchange.world.misbehave(RepositoryFault::new(ServerFault::Slow(rate), Affected::Packages))?;
+            exchange.world.inject(RepositoryFault::new(ServerFault::Slow(rate), Affected::Packages))?;
         }
         let mut pairs = Vec::new();
         for _ in 0..RUNS {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
-use crate::machines::product_machine::{debian_packages, kept, upgrader};
+use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::packages::release::Release;
@@ -52,7 +52,7 @@ impl Fleet {
         let controller = debian_packages(&engine, debian, "controller", &ON_CONTROLLER, KEY)?;
         let nodes = debian_packages(&engine, debian, "fleet", &ON_NODES, "")?;
         let packages: Vec<_> = Release::named("1.2.1")?.packages.into_iter().chain([upgrader()?]).collect();
-        let nodes = kept(&engine, &format!("{debian}-fleet-ready"), &nodes, &packages, "xivo xivo-upgrade")?;
+        let nodes = installed_image(&engine, &format!("{debian}-fleet-ready"), &nodes, &packages, "xivo xivo-upgrade")?;
         let new: Vec<_> = Release::named("1.2.2")?.packages.into_iter().chain([upgrader()?]).collect();
 
         let controller = Machine::boot(&engine, &controller)?;

@@ -96,7 +96,7 @@ pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> R
 /// The image of a machine on which a release is installed. `kind` is what the machine was before.
 fn installed(engine: &Engine, base: &Image, kind: &str, release: &Release) -> Result<Image> {
     let name = format!("{kind}-{}-{}", release.product, release.version);
-    kept(engine, &name, base, &release.packages, &release.product)
+    installed_image(engine, &name, base, &release.packages, &release.product)
 }
 
 /// The same with an upgrader.
@@ -109,11 +109,17 @@ fn with_upgrader(
 ) -> Result<Image> {
     let name = format!("{kind}-{}-{}-ready", release.product, release.version);
     let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
-    kept(engine, &name, installed, &packages, &upgrader.name)
+    installed_image(engine, &name, installed, &packages, &upgrader.name)
 }
 
 /// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
-pub(crate) fn kept(engine: &Engine, name: &str, base: &Image, packages: &[Package], wanted: &str) -> Result<Image> {
+pub(crate) fn installed_image(
+    engine: &Engine,
+    name: &str,
+    base: &Image,
+    packages: &[Package],
+    wanted: &str,
+) -> Result<Image> {
     let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
     let image = Image::of(name, debs.iter().map(AsRef::as_ref).chain([base.tag.as_bytes(), INSTALLATION.as_bytes()]));
     image.make_once(engine, || {

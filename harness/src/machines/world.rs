@@ -126,21 +126,21 @@ impl World {
         self.serve()
     }
 
-    /// From now on this is wrong with the repository, and nothing else.
-    pub fn misbehave(&self, fault: impl Into<RepositoryFault>) -> Result<()> {
-        self.server.misbehave(Some(fault.into()))?;
+    /// Injects a fault into the repository, in place of an earlier one.
+    pub fn inject(&self, fault: impl Into<RepositoryFault>) -> Result<()> {
+        self.server.set_fault(Some(fault.into()))?;
         self.serve()
     }
 
-    /// True if somebody has got an answer of the repository's server that was not as it should be.
+    /// True if a request was answered with the fault.
     #[must_use]
-    pub fn has_misbehaved(&self) -> bool {
+    pub fn fault_was_injected(&self) -> bool {
         self.server.has_struck()
     }
 
-    /// From now on nothing is wrong with the repository.
-    pub fn behave(&self) -> Result<()> {
-        self.server.misbehave(None)?;
+    /// Removes the fault.
+    pub fn clear_fault(&self) -> Result<()> {
+        self.server.set_fault(None)?;
         self.serve()
     }
 

@@ -341,7 +341,7 @@ impl Defect {
 
     /// Injects what is wrong with the repository.
     pub(super) fn inject(&self, world: &World) -> Result<()> {
-        self.repository.map_or(Ok(()), |fault| world.misbehave(fault))
+        self.repository.map_or(Ok(()), |fault| world.inject(fault))
     }
 
     /// Whether what was found is what there is to find. A run that failed is a reason of its own, and what came of it is not looked at;

@@ -116,7 +116,7 @@ impl Cell {
                 end_sender.send(Err(anyhow!(ended.unwrap_or_else(|error| error.to_string()))))
             });
             let visited = receiver.recv().context("the run could not be followed")?.and_then(|()| visit(machine));
-            machine.cut_the_power()?;
+            machine.cut_power()?;
             visited
         })
     }
@@ -176,7 +176,7 @@ impl<'a> Prepared<'a> {
             inject(fault, &world)?;
         }
         if let Some(fault) = cell.state.repository {
-            world.misbehave(fault)?;
+            world.inject(fault)?;
         }
         Ok((Self { cell, world, database, release, upgrader, document: String::new() }, local))
     }
@@ -211,7 +211,7 @@ impl<'a> Prepared<'a> {
         if let Some(fault) = self.cell.fault.as_ref().filter(|fault| fault.is_injected() && fault.step == Step::Confirm)
         {
             let cut = fault.fault.power_cut;
-            command = command.strike(QUESTION, &fault_trigger(Step::Confirm).program());
+            command = command.run_at_prompt(QUESTION, &fault_trigger(Step::Confirm).program());
             // Whom a signal or a power cut has ended nobody answers.
             if cut || self.cell.expectation().exit() > SIGNALLED {
                 return command;
@@ -227,13 +227,13 @@ impl<'a> Prepared<'a> {
             return fault_trigger(fault.step).has_fired(&self.world.machine).map(Some);
         }
         let of_answers = fault.fault.repository.is_some_and(|fault| !fault.is_of_the_whole());
-        Ok(of_answers.then(|| self.world.has_misbehaved()))
+        Ok(of_answers.then(|| self.world.fault_was_injected()))
     }
 
     /// The fault ends, and the admin does what has to be done.
     fn mend(&mut self) -> Result<()> {
         if let Some(fault) = &self.cell.fault {
-            self.world.behave()?;
+            self.world.clear_fault()?;
             fault_trigger(fault.step).remove(&self.world.machine)?;
             self.world.machine.sh(fault.mend()).context("it cannot be mended")?;
         }
@@ -243,7 +243,7 @@ impl<'a> Prepared<'a> {
     /// The run after one that did not upgrade the machine. Nothing of that one is in its way.
     fn again(&mut self, run: &Run, record: &mut Record) -> Result<()> {
         self.mend()?;
-        self.world.behave()?;
+        self.world.clear_fault()?;
         self.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
         if let Some(before) = &self.database
             && self.cell.expectation().end() != End::Stuck
@@ -331,8 +331,7 @@ impl Subject for Prepared<'_> {
         let cut = fault.fault.power_cut;
         let hold = (fault.step == Step::Download).then(|| self.world.hold_packages());
         std::thread::scope(|scope| {
-            let run =
-                scope.spawn(|| if cut { self.command().run_while_the_power_lasts() } else { self.command().run() });
+            let run = scope.spawn(|| if cut { self.command().run_until_power_loss() } else { self.command().run() });
             if let Some(hold) = &hold {
                 hold.asked()?;
                 if !cut {
@@ -342,7 +341,7 @@ impl Subject for Prepared<'_> {
                 machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
             }
             if cut {
-                machine.cut_the_power()?;
+                machine.cut_power()?;
             }
             drop(hold);
             let transcript = run.join().map_err(|_| anyhow!("the run could not be followed"))??;
@@ -403,7 +402,7 @@ fn inject(fault: &FaultAtStep, world: &World) -> Result<()> {
         machine.sh(script).context("the fault cannot be prepared")?;
     }
     if let Some(fault) = fault.repository() {
-        world.misbehave(fault)?;
+        world.inject(fault)?;
     }
     if fault.is_injected() {
         let cut = format!("touch {POWER_CUT}; sleep infinity");

@@ -103,7 +103,7 @@ impl Server {
     }
 
     /// From now on this is wrong with it, and nothing else.
-    pub fn misbehave(&self, fault: Option<RepositoryFault>) -> Result<()> {
+    pub fn set_fault(&self, fault: Option<RepositoryFault>) -> Result<()> {
         lock(&self.served).fault = fault;
         let mut door = lock(&self.door);
         if fault.is_some_and(|fault| fault.fault == ServerFault::Unreachable) {
@@ -280,7 +280,7 @@ mod tests {
         let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
         let files = ["pool/a.deb", "dists/a"].map(|path| (path.to_owned(), Bytes::from_static(&CONTENT)));
         server.serve(Published { files: files.into(), next: None });
-        server.misbehave(Some(fault)).unwrap();
+        server.set_fault(Some(fault)).unwrap();
         server
     }
 
@@ -321,7 +321,7 @@ mod tests {
         assert!(time("pool/a.deb") >= Duration::from_millis(800));
         assert!(time("dists/a") < Duration::from_millis(800));
         assert!(server.has_struck());
-        server.misbehave(None).unwrap();
+        server.set_fault(None).unwrap();
         assert!(time("pool/a.deb") < Duration::from_millis(800));
     }
 
@@ -379,9 +379,9 @@ mod tests {
         for _ in 0..2 {
             let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-            server.misbehave(Some(ServerFault::Unreachable.into())).unwrap();
+            server.set_fault(Some(ServerFault::Unreachable.into())).unwrap();
         }
-        server.misbehave(None).unwrap();
+        server.set_fault(None).unwrap();
         assert_eq!(fetch(&server, "pool/a.deb").1, CONTENT);
     }
 

@@ -169,9 +169,9 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     };
     unharmed(&world.upgrade(&[]).answer("[Y/n] ", "\u{3}").run()?)?;
 
-    world.misbehave(RepositoryFault::new(ServerFault::Slow(500), Affected::Packages))?;
+    world.inject(RepositoryFault::new(ServerFault::Slow(500), Affected::Packages))?;
     unharmed(&world.upgrade(&["--download-only"]).answer("Downloading packages\n", "\u{3}").run()?)?;
-    world.behave()?;
+    world.clear_fault()?;
 
     // A source that accepts connections and never says a word.
     world.machine.sh("systemd-run --quiet --unit=mute perl -MIO::Socket::INET -e '

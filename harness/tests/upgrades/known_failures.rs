@@ -29,7 +29,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
-    world.misbehave(RepositoryFault::new(ServerFault::Slow(4000), Affected::Packages))?;
+    world.inject(RepositoryFault::new(ServerFault::Slow(4000), Affected::Packages))?;
     let (transcript, ()) = while_running(
         || world.upgrade(&["--yes"]).run(),
         || {

@@ -76,7 +76,7 @@ fn download_only(debian: Debian) -> Result<String> {
     let shown = unchanged(&world, 0, world.upgrade(&["-d"]))?;
     let fetched = world.machine.sh("ls /var/cache/apt/archives/*1.2.2*.deb | wc -l")?;
     ensure!(fetched.trim() == "10", "{fetched} packages are in the cache");
-    world.misbehave(RepositoryFault::new(ServerFault::Error(404), Affected::Packages))?;
+    world.inject(RepositoryFault::new(ServerFault::Error(404), Affected::Packages))?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 0, "the packages were fetched again: {transcript}");
     Ok(shown)

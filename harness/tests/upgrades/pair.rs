@@ -162,12 +162,12 @@ fn pair_out_of_order(debian: Debian) -> Result<String> {
 
 fn pair_with_one_node_down(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
-    active.machine.cut_the_power()?;
+    active.machine.cut_power()?;
     let alone = passive.upgrade(&["--yes"]).run()?;
     ensure!(alone.exit == 0 && version(&passive)? == "1.2.2", "{alone}");
     // The other way round: what was passive does the work, and the one that is down is the passive one.
     let passive = Pair::boot(debian)?;
-    passive.passive.machine.cut_the_power()?;
+    passive.passive.machine.cut_power()?;
     let refused = passive.active.upgrade(&["--yes"]).run()?;
     ensure!(refused.exit == 1 && version(&passive.active)? == "1.2.1", "{refused}");
     let all_the_same = passive.active.upgrade(&["--yes", "--ignore-peer"]).run()?;

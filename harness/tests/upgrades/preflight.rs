@@ -179,7 +179,7 @@ fn wrong_clock(debian: Debian) -> Result<String> {
     for (what, fault) in
         [("A clock that is behind", ServerFault::NotYetValid), ("A clock that is ahead", ServerFault::Expired)]
     {
-        world.misbehave(fault)?;
+        world.inject(fault)?;
         let mut said = Vec::new();
         let screen = unchanged(&world, 1, world.upgrade(&["--yes"]).live(&mut said))?;
         let said = String::from_utf8(said)?;
@@ -189,12 +189,12 @@ fn wrong_clock(debian: Debian) -> Result<String> {
     }
     // An admin who told apt not to look at dates has a reason to: that is only said.
     world.machine.write("/etc/apt/apt.conf.d/90dates", b"Acquire::Check-Date \"false\";\n", 0o644)?;
-    world.misbehave(ServerFault::NotYetValid)?;
+    world.inject(ServerFault::NotYetValid)?;
     let noted = world.upgrade(&["--dry-run"]).run()?;
     ensure!(noted.exit == 0 && noted.screen.contains("Note: this machine's clock shows"), "{noted}");
     world.machine.sh("rm /etc/apt/apt.conf.d/90dates")?;
     // The clock is right, in so far as it and the source agree.
-    world.behave()?;
+    world.clear_fault()?;
     world.machine.sh("rm -r /var/lib/apt/lists/*")?;
     goes_through(&world, 0)?;
     Ok(shown)

@@ -1,4 +1,4 @@
-//! Scenarios of repositories that misbehave.
+//! Scenarios of faulty repositories.
 
 use std::fmt::Write as _;
 
@@ -72,13 +72,13 @@ fn failing_repository(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Res
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in faults {
-        world.misbehave(*fault)?;
+        world.inject(*fault)?;
         let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
         ensure!(screen.contains("http://repository.test"), "no source is named: {screen}");
         writeln!(shown, "{what}:\n{}", without_hashes(ending(&screen)))?;
         forget_what_was_fetched(&world)?;
     }
-    world.behave()?;
+    world.clear_fault()?;
     upgraded(&world, "1.2.2")?;
     Ok(shown)
 }
@@ -89,10 +89,10 @@ fn failing_self_update(debian: Debian) -> Result<String> {
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in [("it is gone", ServerFault::Error(404)), ("nothing more comes", ServerFault::Stall)] {
-        world.misbehave(RepositoryFault::new(fault, Affected::Upgrader))?;
+        world.inject(RepositoryFault::new(fault, Affected::Upgrader))?;
         writeln!(shown, "{what}:\n{}", unchanged(&world, 1, world.upgrade(&["--yes"]))?)?;
     }
-    world.behave()?;
+    world.clear_fault()?;
     upgraded(&world, "1.2.2")?;
     Ok(shown)
 }
@@ -103,15 +103,15 @@ fn mirror_that_recovers(debian: Debian) -> Result<String> {
     // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
     let slow = RepositoryFault::new(ServerFault::Slow(200), Affected::Indices);
     for fault in [ServerFault::ByHashMissing.into(), RepositoryFault::from(ServerFault::Cut(100)).times(1), slow] {
-        world.misbehave(fault)?;
+        world.inject(fault)?;
         unchanged(&world, 0, world.upgrade(&["--download-only"]))?;
         forget_what_was_fetched(&world)?;
     }
     // One that is out of order for a moment: apt does not ask it again.
-    world.misbehave(RepositoryFault::from(ServerFault::Error(503)).times(1))?;
+    world.inject(RepositoryFault::from(ServerFault::Error(503)).times(1))?;
     unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     // The next release is published while this one is downloaded.
-    world.misbehave(ServerFault::IndexChanges)?;
+    world.inject(ServerFault::IndexChanges)?;
     let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     upgraded(&world, "1.2.2+1")?;
     Ok(ending(&screen).to_owned())

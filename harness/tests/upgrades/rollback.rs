@@ -184,9 +184,9 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
     let hook = "#!/bin/sh\nif mkdir /root/waited 2>/dev/null; then touch /root/waiting; sleep infinity; fi\n";
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
     std::thread::scope(|scope| {
-        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_while_the_power_lasts());
+        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_until_power_loss());
         wait_until(&world, "test -e /root/waiting")?;
-        world.machine.cut_the_power()?;
+        world.machine.cut_power()?;
         let _ = run.join();
         world.machine.power_on()
     })?;
@@ -232,9 +232,9 @@ fn manual_rollback(debian: Debian) -> Result<String> {
     )?;
     // A run that changes nothing leaves the way back where it is.
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
-    world.misbehave(RepositoryFault::new(ServerFault::Error(503), Affected::Packages))?;
+    world.inject(RepositoryFault::new(ServerFault::Error(503), Affected::Packages))?;
     world.upgrade(&["--yes"]).exits(1)?;
-    world.behave()?;
+    world.clear_fault()?;
     world.upgrade(&["rollback"]).answer("[Y/n] ", "n\n").exits(3)?;
     is_at(&world, "1.2.2")?;
     let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").exits(0)?;

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::injection::instruments;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::product_machine::{debian_packages, kept, upgrader};
+use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
 use crate::packages::package::Package;
 use crate::packages::shipped::definition::with_definition;
@@ -65,7 +65,7 @@ fn image(engine: &Engine, debian: Debian, upgrader: &Package) -> Result<Image> {
     let base = debian_packages(engine, debian, "crash-database", &["strace", "attr", "postgresql"], DATABASE)?;
     let instruments = instruments();
     let wanted = instruments.name.clone();
-    kept(
+    installed_image(
         engine,
         &format!("{debian}-crash-database-old"),
         &base,

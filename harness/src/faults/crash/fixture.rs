@@ -11,7 +11,7 @@ use super::phase::{NO_RESUME_AT_BOOT, Phase};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::machine::Storage;
-use crate::machines::product_machine::{debian_packages, kept, upgrader};
+use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
 use crate::packages::deb::{self, Deb};
 use crate::packages::package::Package;
@@ -52,11 +52,11 @@ impl Fixture {
         instrument(&mut old);
         instrument(&mut new);
         let base = debian_packages(&engine, debian, "crash", &TOOLS, "mkdir /var/lib/crash")?;
-        let installed = kept(&engine, &format!("{debian}-crash-installed"), &base, &old, XIVO.name)?;
+        let installed = installed_image(&engine, &format!("{debian}-crash-installed"), &base, &old, XIVO.name)?;
         let instruments = instruments();
         let wanted = instruments.name.clone();
         let all: Vec<Package> = old.into_iter().chain([upgrader.clone(), instruments]).collect();
-        let ready = kept(&engine, &format!("{debian}-crash-old"), &installed, &all, &wanted)?;
+        let ready = installed_image(&engine, &format!("{debian}-crash-old"), &installed, &all, &wanted)?;
         let candidate = new.iter().chain([&upgrader]).map(deb::build).collect::<Result<_>>()?;
         Ok(Self { engine, debian, old: ready, candidate, disk, rollback_begins: OnceLock::new() })
     }

@@ -177,7 +177,7 @@ impl InjectionPoint {
         std::thread::scope(|scope| {
             let run = scope.spawn(|| PhaseEnd::of(self.phase, world));
             world.machine.sh(&format!("timeout 120 sh -c 'until test -e {CUT}; do sleep 0.02; done'"))?;
-            world.machine.cut_the_power()?;
+            world.machine.cut_power()?;
             // Its screen ends with the power.
             let _ = run.join();
             world.machine.power_on()

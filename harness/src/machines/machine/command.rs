@@ -43,14 +43,14 @@ pub struct Command<'a> {
     environment: Vec<String>,
     shell: String,
     patience: Duration,
-    person: Option<Person>,
+    dialogue: Option<Dialogue>,
     live: Option<&'a mut dyn Write>,
 }
 
-/// What the person before a terminal does, each as soon as its prompt comes.
-type Person = VecDeque<(String, Deed)>;
+/// What the admin before a terminal does, each as soon as its prompt comes.
+type Dialogue = VecDeque<(String, TerminalAction)>;
 
-enum Deed {
+enum TerminalAction {
     Type(String),
     Run(String),
     HangUp,
@@ -67,7 +67,7 @@ impl<'a> Command<'a> {
             environment: Vec::new(),
             shell: String::new(),
             patience: PATIENCE,
-            person: None,
+            dialogue: None,
             live: None,
         }
     }
@@ -96,23 +96,23 @@ impl<'a> Command<'a> {
     /// At a terminal, at which somebody may only look.
     #[must_use]
     pub fn at_terminal(mut self) -> Self {
-        self.person.get_or_insert_default();
+        self.dialogue.get_or_insert_default();
         self
     }
 
     /// At a terminal, where somebody types `answer` as soon as `prompt` is printed, after what was answered before.
     #[must_use]
     pub fn answer(mut self, prompt: &str, answer: &str) -> Self {
-        let deed = Deed::Type(answer.to_owned());
-        self.person.get_or_insert_default().push_back((prompt.to_owned(), deed));
+        let action = TerminalAction::Type(answer.to_owned());
+        self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), action));
         self
     }
 
     /// At a terminal. As soon as `prompt` is printed, a command runs beside it, to its end, before anybody answers.
     #[must_use]
-    pub fn strike(mut self, prompt: &str, command: &str) -> Self {
-        let deed = Deed::Run(command.to_owned());
-        self.person.get_or_insert_default().push_back((prompt.to_owned(), deed));
+    pub fn run_at_prompt(mut self, prompt: &str, command: &str) -> Self {
+        let action = TerminalAction::Run(command.to_owned());
+        self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), action));
         self
     }
 
@@ -121,7 +121,7 @@ impl<'a> Command<'a> {
     /// perhaps with a few lines more than the prompt, and its exit code is [`HUNG_UP`].
     #[must_use]
     pub fn hang_up_after(mut self, prompt: &str) -> Self {
-        self.person.get_or_insert_default().push_back((prompt.to_owned(), Deed::HangUp));
+        self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), TerminalAction::HangUp));
         self
     }
 
@@ -162,9 +162,9 @@ impl<'a> Command<'a> {
     }
 
     /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
-    pub fn run_while_the_power_lasts(self) -> Result<Transcript> {
+    pub fn run_until_power_loss(self) -> Result<Transcript> {
         let command = self.words.join(" ");
-        let at_terminal = self.person.is_some();
+        let at_terminal = self.dialogue.is_some();
         let mut seen = Vec::new();
         let ended = Command { live: Some(&mut seen), ..self }.run();
         if let Ok(Transcript { exit: 0, .. }) = &ended {
@@ -186,8 +186,8 @@ impl<'a> Command<'a> {
         if !self.shell.is_empty() {
             self.words = in_shell(&format!("{}\nexec \"$@\"", self.shell), [], &self.words);
         }
-        match self.person.take() {
-            Some(person) => self.follow_at_terminal(person).await,
+        match self.dialogue.take() {
+            Some(dialogue) => self.follow_at_terminal(dialogue).await,
             None => self.follow_without_terminal().await,
         }
     }
@@ -209,10 +209,10 @@ impl<'a> Command<'a> {
         }
     }
 
-    async fn follow_at_terminal(mut self, mut person: Person) -> Result<(String, i64)> {
+    async fn follow_at_terminal(mut self, mut dialogue: Dialogue) -> Result<(String, i64)> {
         self.environment.push(format!("TERM={}", terminal::NAME));
         let mut words = self.words.clone();
-        let holder = person.iter().any(|(_, deed)| matches!(deed, Deed::HangUp)).then(holder);
+        let holder = dialogue.iter().any(|(_, action)| matches!(action, TerminalAction::HangUp)).then(holder);
         if let Some(holder) = &holder {
             words = in_shell(GOING_AWAY, [holder.clone(), quoted(&words)], &[]);
         }
@@ -224,31 +224,31 @@ impl<'a> Command<'a> {
         let mut hung_up = false;
         while let Some(bytes) = exec.next(&mut self.live).await? {
             terminal.add(&bytes);
-            while let Some((prompt, _)) = person.front()
+            while let Some((prompt, _)) = dialogue.front()
                 && let Some(at) = terminal.printed()[answered..].find(prompt.as_str())
-                && let Some((prompt, deed)) = person.pop_front()
+                && let Some((prompt, action)) = dialogue.pop_front()
             {
                 // What runs beside it leaves the prompt to be answered.
-                if !matches!(deed, Deed::Run(_)) {
+                if !matches!(action, TerminalAction::Run(_)) {
                     answered += at + prompt.len();
                 }
-                match (deed, &holder) {
-                    (Deed::Run(command), _) => {
+                match (action, &holder) {
+                    (TerminalAction::Run(command), _) => {
                         let words = ["sh", "-c", &command].map(str::to_owned).to_vec();
                         Self::new(self.machine, &[]).start(words, false).await?.exit_code().await?;
                     }
-                    (Deed::Type(answer), _) => exec.send(&answer).await?,
-                    (Deed::HangUp, Some(holder)) => {
+                    (TerminalAction::Type(answer), _) => exec.send(&answer).await?,
+                    (TerminalAction::HangUp, Some(holder)) => {
                         hung_up = true;
                         let kill = in_shell("kill -KILL $(cat \"$1\"); rm \"$1\"", [holder.clone()], &[]);
                         let killed = Self::new(self.machine, &[]).start(kill, false).await?.exit_code().await?;
                         ensure!(killed == 0, "the terminal does not go away");
                     }
-                    (Deed::HangUp, None) => bail!("nobody holds the terminal"),
+                    (TerminalAction::HangUp, None) => bail!("nobody holds the terminal"),
                 }
             }
         }
-        if let Some((prompt, _)) = person.front() {
+        if let Some((prompt, _)) = dialogue.front() {
             bail!("{prompt:?} was not printed; the screen was:\n{}", terminal.seen()?);
         }
         let exit = exec.exit_code().await?;

@@ -207,7 +207,7 @@ impl Machine {
     }
 
     /// Cuts the machine's power: every process is gone at once, and what was in memory with it.
-    pub fn cut_the_power(&self) -> Result<()> {
+    pub fn cut_power(&self) -> Result<()> {
         // The kernel takes them one by one: who is still there must not see, and write down, that others are gone.
         self.sh("kill -STOP -1")?;
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
