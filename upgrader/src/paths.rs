@@ -235,7 +235,7 @@ mod tests {
             paths.admins_policy(),
         ]);
         let page = documented::Page::read("docs/admin.md");
-        page.section("## Where everything lies").has_keys(all.iter().map(|path| path.display().to_string()));
+        page.section("## Files").has_keys(all.iter().map(|path| path.display().to_string()));
     }
 
     #[test]
