@@ -16,18 +16,18 @@ use crate::system::command::{Failed, Program};
 ///
 /// # Errors
 /// If the product cannot say what this node is. That the other node cannot be asked is no error.
-pub fn look(pair: &Pair) -> Result<Node> {
+pub fn inspect(pair: &Pair) -> Result<Node> {
     let command = pair.role().join(" ");
     let unknown = |how: String| {
         Failure::new(format!("whether this node is the active or the passive one is not known: {command} {how}"))
             .remedy(format!("Run `{command}`: it has to print active, passive or alone."))
     };
-    let word = ask(pair, pair.role()).map_err(&unknown)?;
+    let word = last_line(pair, pair.role()).map_err(&unknown)?;
     let role = Role::ALL.into_iter().find(|role| role.to_string() == word);
     let role = role.ok_or_else(|| unknown(format!("printed {word:?}")))?;
     let mut node = Node { role, peer_version: None, peer_silent: None };
     if role != Role::Alone {
-        match ask(pair, pair.peer_version()) {
+        match last_line(pair, pair.peer_version()) {
             Ok(version) if is_version(&version) => node.peer_version = Some(version),
             Ok(other) => node.peer_silent = Some(format!("{} printed {other:?}", pair.peer_version().join(" "))),
             Err(how) => node.peer_silent = Some(format!("{} {how}", pair.peer_version().join(" "))),
@@ -37,7 +37,7 @@ pub fn look(pair: &Pair) -> Result<Node> {
 }
 
 /// What a program prints last; ssh(1), for one, says other things before. If it fails, how, in the words that follow its name.
-fn ask(pair: &Pair, words: &[String]) -> Result<String, String> {
+fn last_line(pair: &Pair, words: &[String]) -> Result<String, String> {
     let mut last = String::new();
     let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
     let result = Program::new(program).args(arguments).time_limit(pair.timeout).lines(&mut |line| {
@@ -62,7 +62,7 @@ fn is_version(word: &str) -> bool {
 ///
 /// The passive node goes first: it can be tried out, and until then the active one does the work as before. A passive node that is ahead
 /// already does not go further.
-pub(crate) fn look_at_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Result<Vec<Finding>> {
+pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Result<Vec<Finding>> {
     let Some(node) = plan.node.as_ref().filter(|node| node.role != Role::Alone && !plan.is_empty()) else {
         return Ok(Vec::new());
     };
@@ -121,8 +121,8 @@ pub(crate) enum Afterwards {
 }
 
 /// Looks at the pair again, after the upgrade, when this version is installed.
-pub(crate) fn look_afterwards(pair: &Pair, before: &Node, installed: &str, command: &str) -> Afterwards {
-    let now = match look(pair) {
+pub(crate) fn check_afterwards(pair: &Pair, before: &Node, installed: &str, command: &str) -> Afterwards {
+    let now = match inspect(pair) {
         Ok(now) => now,
         Err(error) => {
             let message = format!("After the upgrade, {error:#}");
@@ -166,18 +166,18 @@ mod tests {
     #[test]
     fn what_is_printed_last_counts() {
         let pair = pair(r#"["echo", "passive"]"#, r#"["printf", "Warning: added a key\n1.2-1~x\n\n"]"#);
-        assert_eq!(look(&pair).expect("it says so"), node(Role::Passive, Some("1.2-1~x")));
+        assert_eq!(inspect(&pair).expect("it says so"), node(Role::Passive, Some("1.2-1~x")));
     }
 
     #[test]
     fn a_node_without_another_asks_nobody() {
-        let found = look(&pair(r#"["echo", "alone"]"#, r#"["false"]"#)).expect("it says so");
+        let found = inspect(&pair(r#"["echo", "alone"]"#, r#"["false"]"#)).expect("it says so");
         assert_eq!(found, Node { role: Role::Alone, peer_version: None, peer_silent: None });
     }
 
     #[test]
     fn what_cannot_be_found_out_is_said() {
-        let said = |role: &str, peer: &str| match look(&pair(role, peer)) {
+        let said = |role: &str, peer: &str| match inspect(&pair(role, peer)) {
             Ok(node) => format!("{node}: {}", node.peer_silent.clone().unwrap_or_default()),
             Err(error) => format!("{error:#}"),
         };
@@ -211,7 +211,7 @@ mod tests {
             node: Some(node),
             ..Plan::default()
         };
-        let findings = look_at_plan(&plan, ignore_peer, "acme-upgrade").expect("dpkg compares");
+        let findings = check_plan(&plan, ignore_peer, "acme-upgrade").expect("dpkg compares");
         findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     }
 
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn afterwards_the_other_node_is_next_unless_something_else_has_changed() {
         let after = |role: &str, peer: &str, before: Node| {
-            look_afterwards(&pair(&format!("[\"echo\", \"{role}\"]"), peer), &before, "3", "acme-upgrade")
+            check_afterwards(&pair(&format!("[\"echo\", \"{role}\"]"), peer), &before, "3", "acme-upgrade")
         };
         let two = r#"["echo", "2"]"#;
         insta::assert_debug_snapshot!([

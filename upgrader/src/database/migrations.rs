@@ -26,7 +26,7 @@ pub(super) struct Migration {
 
 /// What is in a directory of migrations.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct MigrationFiles {
     /// In order of their numbers.
     pub(super) migrations: Vec<Migration>,
     /// The names of what is no migration.
@@ -49,8 +49,8 @@ const VENDOR: &str =
 ///
 /// # Errors
 /// If a file is called `*.sql` but is no migration by its name (it would never be applied), or two have the same number.
-pub(super) fn find(directory: &Path) -> Result<Found> {
-    let mut found = Found::default();
+pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
+    let mut found = MigrationFiles::default();
     let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
     for path in list(directory)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -263,7 +263,7 @@ mod tests {
         let names: Vec<&str> = found.migrations.iter().map(|migration| migration.name.as_str()).collect();
         assert_eq!(names, ["002-a", "003-b", "0020-c", "1000-d"]);
         assert_eq!(found.skipped, ["002-a.sql.dpkg-old", "README.md"]);
-        assert_eq!(find(&directory.path().join("absent")).expect("absent is fine"), Found::default());
+        assert_eq!(find(&directory.path().join("absent")).expect("absent is fine"), MigrationFiles::default());
     }
 
     #[test]

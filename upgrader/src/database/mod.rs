@@ -13,7 +13,7 @@ use crate::paths::Paths;
 
 mod dump;
 mod migrations;
-mod own;
+mod product_command;
 mod psql;
 mod sql;
 
@@ -46,13 +46,13 @@ pub fn is_migration(file: &str) -> bool {
 /// database or owner, a migration file is not what it should be or not what was applied, the database is newer than the
 /// files, or there is no space for the dump.
 pub fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
-    Ok(look(database, paths, packages_change, ANSWERS)?.survey)
+    Ok(inspect(database, paths, packages_change, ANSWERS)?.survey)
 }
 
 /// Notes that packages are about to change, so that a migration command which cannot say what it has to do is run even if
 /// this run ends before its turn.
 pub fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
-    own::owe(database, paths)
+    product_command::mark_pending(database, paths)
 }
 
 /// Brings the database to the schema of the installed release: waits for the server, saves the database, applies what is
@@ -69,7 +69,7 @@ pub fn migrate(
     events: &mut Events<'_>,
 ) -> Result<()> {
     let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
-    let Look { survey, work, standby, size } = look(database, paths, true, COMES_UP).explain(unchanged)?;
+    let Look { survey, work, standby, size } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name().to_owned();
     if standby && !work.is_empty() {
         events.emit(Event::Migrating(name));
@@ -77,7 +77,7 @@ pub fn migrate(
             // What its primary does comes to it by itself, and nothing else can.
             events.emit(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
         }
-        return own::settle(paths);
+        return product_command::clear_pending(paths);
     }
     if work.is_empty() {
         return Ok(());
@@ -106,7 +106,7 @@ pub fn migrate(
             )
         })?;
     }
-    own::settle(paths)
+    product_command::clear_pending(paths)
 }
 
 /// Makes the database again what this dump has of it. As it was last it is kept, under another name. Can be done again when it was cut
@@ -114,7 +114,7 @@ pub fn migrate(
 ///
 /// # Errors
 /// If the server does not answer, or does not do it: the failure says where both are.
-pub fn put_back(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
+pub fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
     let name = database.name();
     // As the dump: whoever begins again finds what was done.
     let kept_as = kept_as(name, dump);
@@ -128,9 +128,9 @@ pub fn put_back(database: &Database, paths: &Paths, dump: &Path, events: &mut Ev
     };
     psql::wait(COMES_UP).explain(failure)?;
     let mut line = events.output_of("psql");
-    psql::put_back(database, &kept_as, dump, &mut line).explain(failure)?;
+    psql::restore(database, &kept_as, dump, &mut line).explain(failure)?;
     drop(line);
-    own::settle(paths)?;
+    product_command::clear_pending(paths)?;
     events.emit(Event::DatabaseRestored { database: name.to_owned(), kept_as });
     Ok(())
 }
@@ -179,7 +179,7 @@ impl Work {
     fn apply(&self, database: &Database, paths: &Paths, events: &mut Events<'_>) -> Result<()> {
         match self {
             Self::File(migration) => psql::apply(database, &table(paths), migration, &mut events.output_of("psql")),
-            Self::OwnCommand(words) => own::run(words, &mut events.output_of("migrate")),
+            Self::OwnCommand(words) => product_command::run(words, &mut events.output_of("migrate")),
         }
     }
 
@@ -192,14 +192,14 @@ impl Work {
     }
 }
 
-fn look(database: &Database, paths: &Paths, packages_change: bool, patience: Duration) -> Result<Look> {
-    let psql::State { size, standby } = psql::state(database, patience)?;
+fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Look> {
+    let psql::State { size, standby } = psql::state(database, timeout)?;
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     // Whether packages bring work that nobody can know of yet.
     let mut more_may_come = false;
     if let Some(command) = database.migrate() {
         migrations::none_beside(&paths.migrations(), command)?;
-        pending = own::pending(database, paths, packages_change)?;
+        pending = product_command::pending(database, paths, packages_change)?;
         more_may_come = packages_change;
         if !pending.is_empty() || (packages_change && database.pending().is_none()) {
             work.push(Work::OwnCommand(command.to_vec()));

@@ -44,8 +44,8 @@ pub(super) struct State {
 ///
 /// # Errors
 /// If it does not answer in time, there is no such database, or its owner is no role of the server.
-pub(super) fn state(database: &Database, patience: Duration) -> Result<State> {
-    let deadline = Instant::now() + patience;
+pub(super) fn state(database: &Database, timeout: Duration) -> Result<State> {
+    let deadline = Instant::now() + timeout;
     let mut once_more = true;
     loop {
         match is_ready().and_then(|()| ask_state(database)) {
@@ -171,8 +171,8 @@ pub(super) fn dump(database: &Database, file: File) -> Result<()> {
 }
 
 /// Waits until the server answers.
-pub(super) fn wait(patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
+pub(super) fn wait(timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
     while let Err(error) = is_ready() {
         if Instant::now() > deadline {
             return Err(error);
@@ -184,7 +184,7 @@ pub(super) fn wait(patience: Duration) -> Result<()> {
 
 /// Gives a database another name and makes it anew from a dump, with its owner, rights and settings. If it has the other name
 /// already, what there is under its own is the beginning of that, and begins again.
-pub(super) fn put_back(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
     let name = database.name();
     let file = || File::open(dump).with_context(|| dump.display().to_string());
     file()?;

@@ -41,7 +41,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
     let Inputs { paths, product, past, .. } = *inputs;
     let installed = inputs.installed.clone();
     let (candidate, simulation, download, node) = thread::scope(|scope| {
-        let node = scope.spawn(|| product.pair.as_ref().map(pair::look).transpose());
+        let node = scope.spawn(|| product.pair.as_ref().map(pair::inspect).transpose());
         let candidate = scope.spawn(|| apt::candidate(&product.version_package));
         let download = scope.spawn(apt::download_size);
         let simulation = apt::simulate();

@@ -126,7 +126,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         ..Status::default()
     };
     if status.seen_by_root {
-        status.node = product.pair.as_ref().and_then(|pair| pair::look(pair).ok());
+        status.node = product.pair.as_ref().and_then(|pair| pair::inspect(pair).ok());
     }
     if systemd::is_running() {
         let order = product.services.order();

@@ -37,7 +37,7 @@ const UNPACKED: &str = ".dpkg-new";
 
 /// The conffiles of the packages that are about to change, as they are before that.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct ConffileReport {
     files: BTreeMap<PathBuf, Before>,
     packages: Vec<String>,
 }
@@ -84,9 +84,9 @@ pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedCon
     Ok(edited)
 }
 
-impl Ledger {
+impl ConffileReport {
     /// Looks at the conffiles of these packages, and at what ucf manages.
-    pub fn open<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+    pub fn begin<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
         let mut files = BTreeMap::new();
         for (path, shipped) in known(&packages)? {
@@ -102,14 +102,14 @@ impl Ledger {
 
     /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
     /// is put beside the file as `.dpkg-old`.
-    pub fn close(self) -> Result<Vec<ConffileResult>> {
+    pub fn finish(self) -> Result<Vec<ConffileResult>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
         let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
         let mut entries = Vec::new();
         for path in paths {
             let before = self.files.get(path).unwrap_or(&nothing);
-            let Some(mut entry) = entry(path, before, others_of(path)) else { continue };
+            let Some(mut entry) = result(path, before, others_of(path)) else { continue };
             if entry.fate == ConffileOutcome::Replaced
                 && entry.other.is_none()
                 && let Some(content) = &before.content
@@ -176,7 +176,7 @@ pub fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Resu
 }
 
 /// Judges a conffile by what it was and by what is there now.
-fn entry(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
+fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
     let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
     // What lay there before is not of this upgrade.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     /// What is told of a conffile that was `before` and then `change`d.
-    fn told(before: Option<&str>, edited: bool, change: impl Fn(&Path)) -> Option<String> {
+    fn result_text(before: Option<&str>, edited: bool, change: impl Fn(&Path)) -> Option<String> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a.conf");
         if let Some(text) = before {
@@ -262,7 +262,7 @@ mod tests {
         let sum = before.map(|text| hex_of::<Sha256>(text.as_bytes()));
         let before = Before { edited, sum, content: None, others: others_of(&path) };
         change(&path);
-        let entry = entry(&path, &before, others_of(&path))?;
+        let entry = result(&path, &before, others_of(&path))?;
         Some(entry.to_string().replace(&directory.path().display().to_string(), "/etc"))
     }
 
@@ -274,24 +274,24 @@ mod tests {
     fn each_conffile_is_told_of_by_what_became_of_it() {
         let say = |text: Option<String>| text.unwrap_or_else(|| "nothing".to_owned());
         insta::assert_snapshot!([
-            say(told(Some("mine"), true, |_| ())),
-            say(told(Some("mine"), true, |path| put(path, ".dpkg-dist", "theirs"))),
-            say(told(Some("mine"), true, |path| { put(path, "", "theirs"); put(path, ".dpkg-old", "mine") })),
-            say(told(Some("mine"), true, |path| put(path, "", "theirs"))),
-            say(told(Some("old"), false, |path| put(path, "", "new"))),
-            say(told(None, false, |path| put(path, "", "new"))),
-            say(told(Some("old"), false, |path| fs::remove_file(path).expect("removed"))),
-            say(told(None, true, |_| ())),
-            say(told(None, true, |path| put(path, "", "theirs"))),
-            say(told(None, true, |path| put(path, ".dpkg-dist", "theirs"))),
-            say(told(Some("mine"), true, |path| fs::rename(path, path.with_extension("conf.dpkg-bak")).expect("renamed"))),
-            say(told(Some("mine"), true, |path| {
+            say(result_text(Some("mine"), true, |_| ())),
+            say(result_text(Some("mine"), true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(result_text(Some("mine"), true, |path| { put(path, "", "theirs"); put(path, ".dpkg-old", "mine") })),
+            say(result_text(Some("mine"), true, |path| put(path, "", "theirs"))),
+            say(result_text(Some("old"), false, |path| put(path, "", "new"))),
+            say(result_text(None, false, |path| put(path, "", "new"))),
+            say(result_text(Some("old"), false, |path| fs::remove_file(path).expect("removed"))),
+            say(result_text(None, true, |_| ())),
+            say(result_text(None, true, |path| put(path, "", "theirs"))),
+            say(result_text(None, true, |path| put(path, ".dpkg-dist", "theirs"))),
+            say(result_text(Some("mine"), true, |path| fs::rename(path, path.with_extension("conf.dpkg-bak")).expect("renamed"))),
+            say(result_text(Some("mine"), true, |path| {
                 let elsewhere = path.with_file_name("elsewhere");
                 fs::rename(path, &elsewhere).expect("renamed");
                 std::os::unix::fs::symlink(&elsewhere, path).expect("linked");
                 put(path, ".dpkg-new", "theirs");
             })),
-            say(told(Some("mine"), true, |path| put(path, ".dpkg-new", "not yet"))),
+            say(result_text(Some("mine"), true, |path| put(path, ".dpkg-new", "not yet"))),
         ].join("\n"), @r#"
         nothing
         /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-dist
@@ -344,7 +344,7 @@ mod tests {
             entry("same.conf", ConffileOutcome::Removed, Some("same"), None),
             entry("to.conf", ConffileOutcome::New, None, Some("mine")),
         ];
-        Ledger { files, packages: Vec::new() }.follow_moves(&mut entries);
+        ConffileReport { files, packages: Vec::new() }.follow_moves(&mut entries);
         let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
         insta::assert_snapshot!(told.join("\n"), @r"
         /etc/from.conf is gone; yours is /etc/to.conf

@@ -15,7 +15,7 @@ use crate::system::command::{Failed, Program};
 
 /// What is in the hook directories of a phase.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct HookFiles {
     /// The hooks, first to run first: those of the first directory by name, then those of the next.
     pub hooks: Vec<PathBuf>,
     /// What lies there but is not run, and why.
@@ -26,8 +26,8 @@ pub struct Found {
 ///
 /// # Errors
 /// If a directory is there but cannot be read.
-pub fn find(directories: &[PathBuf]) -> Result<Found> {
-    let mut found = Found::default();
+pub fn find(directories: &[PathBuf]) -> Result<HookFiles> {
+    let mut found = HookFiles::default();
     for directory in directories {
         for path in list(directory)? {
             match reason_to_skip(&path) {
@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn an_absent_directory_has_no_hooks_and_an_unreadable_one_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert_eq!(find(&[directory.path().join("absent")]).expect("absent is fine"), Found::default());
+        assert_eq!(find(&[directory.path().join("absent")]).expect("absent is fine"), HookFiles::default());
         let file = directory.path().join("file");
         fs::write(&file, "").expect("written");
         let error = find(std::slice::from_ref(&file)).expect_err("a file is no directory");

@@ -114,7 +114,7 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     }
     let properties = "--property=Id,LoadState,ActiveState,UnitFileState,Type,Result,NRestarts,InvocationID,Transient,\
                       RefuseManualStop";
-    let shown = parse(&ask(|| Program::new("systemctl").args(["show", properties, "--"]).args(units), AWAY)?);
+    let shown = parse(&query(|| Program::new("systemctl").args(["show", properties, "--"]).args(units), AWAY)?);
     ensure!(shown.len() == units.len(), "systemctl told of {} units when asked for {}", shown.len(), units.len());
     Ok(shown)
 }
@@ -123,14 +123,14 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
 pub fn active() -> Result<Vec<String>> {
     let of_interest = ["--state=active", "--type=service,socket,timer,path"];
     let list = ["list-units", "--plain", "--no-legend", "--full"];
-    let listed = ask(|| Program::new("systemctl").args(list).args(of_interest), AWAY)?;
+    let listed = query(|| Program::new("systemctl").args(list).args(of_interest), AWAY)?;
     Ok(listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect())
 }
 
 /// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
 pub fn forget_gone() -> Result<()> {
     let list = ["list-units", "--failed", "--plain", "--no-legend", "--full"];
-    let listed = ask(|| Program::new("systemctl").args(list), AWAY)?;
+    let listed = query(|| Program::new("systemctl").args(list), AWAY)?;
     for line in listed.lines() {
         let mut words = line.split_whitespace();
         if let (Some(unit), Some("not-found")) = (words.next(), words.next()) {
@@ -159,8 +159,8 @@ pub fn restart(unit: &str) -> Result<()> {
 /// How a unit is after it could not be started. One that systemd starts again and again has no result while it does that: then it is
 /// waited for the next.
 pub fn show_failed(unit: &str) -> Result<Unit> {
-    let (patience, pause) = FAILING;
-    let deadline = Instant::now() + patience;
+    let (timeout, pause) = FAILING;
+    let deadline = Instant::now() + timeout;
     loop {
         let unit = show(&[unit])?.into_iter().next().unwrap_or_default();
         let is_starting = unit.active == "activating" && matches!(unit.result.as_str(), "" | "success");
@@ -190,12 +190,12 @@ pub fn kill(unit: &str) -> Result<()> {
 /// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
 pub fn reexecute() -> Result<()> {
     systemctl(&["daemon-reexec"])?;
-    ask(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
+    query(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
 }
 
 /// Asks until there is an answer, or that has taken too long.
-fn ask(question: impl Fn() -> Program, (patience, pause): (Duration, Duration)) -> Result<String> {
-    let deadline = Instant::now() + patience;
+fn query(question: impl Fn() -> Program, (timeout, pause): (Duration, Duration)) -> Result<String> {
+    let deadline = Instant::now() + timeout;
     loop {
         match question().output() {
             Err(error) if is_cut_off(&error) && Instant::now() < deadline => sleep(pause),
@@ -276,10 +276,10 @@ mod tests {
         let script = "echo >>\"$0\"; test \"$(wc -l <\"$0\")\" -gt 2 && echo yes";
         let question = || Program::new("sh").args(["-c", script]).args([&calls]);
         let hasty = (Duration::ZERO, Duration::ZERO);
-        let cut_off = ask(question, hasty).expect_err("no answer yet");
+        let cut_off = query(question, hasty).expect_err("no answer yet");
         assert!(cut_off.is::<Failed>(), "{cut_off:?}");
-        assert_eq!(ask(question, AWAY).expect("an answer"), "yes\n");
-        let nobody = ask(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is nobody to ask");
+        assert_eq!(query(question, AWAY).expect("an answer"), "yes\n");
+        let nobody = query(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is nobody to ask");
         assert!(!nobody.is::<Failed>(), "{nobody:?}");
     }
 

@@ -15,7 +15,7 @@ const LEEWAY: SignedDuration = SignedDuration::from_hours(1);
 
 /// Compares the clock with the dates of the Release files that apt has just read. A clock that is behind stops apt when they are
 /// read, unless the admin told it not to look; one that is far ahead shows there only for sources with an end to their validity.
-pub(super) fn look(root: &Path) -> Result<Vec<Finding>> {
+pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut youngest = None;
     let Ok(entries) = root.join("var/lib/apt/lists").read_dir() else { return Ok(Vec::new()) };
     for entry in entries {

@@ -18,14 +18,14 @@ use crate::rollback;
 /// Looks at everything that can be known to go wrong, and gives all that was found. A question that cannot be answered is a
 /// finding as well.
 #[must_use]
-pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
+pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
-    add(&mut findings, sources::look(product));
-    add(&mut findings, clock::look(paths.root()));
-    findings.extend(scripts::look(paths));
+    add(&mut findings, sources::check(product));
+    add(&mut findings, clock::check(paths.root()));
+    findings.extend(scripts::check(paths));
     add(&mut findings, space::writable(paths));
     if has_systemd {
-        add(&mut findings, units::look(product.services.order()));
+        add(&mut findings, units::check(product.services.order()));
     }
     findings
 }
@@ -33,11 +33,11 @@ pub fn look(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding>
 /// Looks at what depends on the plan, if there could be one: whether it fits on the machine with what is `kept` to go back, and what
 /// it leaves broken.
 #[must_use]
-pub fn look_at_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::SpaceRequirement>>) -> Vec<Finding> {
+pub fn check_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::SpaceRequirement>>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    add(&mut findings, packages::look(plan));
+    add(&mut findings, packages::check(plan));
     if let Some(plan) = plan {
-        add(&mut findings, kept.and_then(|kept| space::look(paths, plan, plan.largest, kept)));
+        add(&mut findings, kept.and_then(|kept| space::check(paths, plan, plan.largest, kept)));
     }
     findings
 }

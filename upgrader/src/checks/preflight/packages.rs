@@ -8,7 +8,7 @@ use crate::model::plan::Plan;
 use crate::system::dpkg;
 
 /// Looks for packages that this upgrade, as far as it could be planned, does not make whole.
-pub(super) fn look(plan: Option<&Plan>) -> Result<Vec<Finding>> {
+pub(super) fn check(plan: Option<&Plan>) -> Result<Vec<Finding>> {
     let coming: Vec<&str> = plan.into_iter().flat_map(Plan::new_versions).map(|(package, _)| package).collect();
     Ok(judge(&dpkg::packages()?, &coming))
 }

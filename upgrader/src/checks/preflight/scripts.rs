@@ -10,7 +10,7 @@ use crate::paths::Paths;
 use crate::system::hooks;
 
 /// Looks whether the hooks, which run as root, are root's alone, and whether they can run at all.
-pub(super) fn look(paths: &Paths) -> Vec<Finding> {
+pub(super) fn check(paths: &Paths) -> Vec<Finding> {
     let mut findings = Vec::new();
     for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
         for directory in paths.hooks(phase) {

@@ -12,7 +12,7 @@ use crate::system::apt::{self, Source};
 const BELONGS: [&str; 5] = ["-security", "-updates", "-backports", "-backports-sloppy", "-proposed-updates"];
 
 /// Looks at where packages come from.
-pub(super) fn look(product: &Product) -> Result<Vec<Finding>> {
+pub(super) fn check(product: &Product) -> Result<Vec<Finding>> {
     let mut findings = judge(&apt::sources()?);
     let package = &product.version_package;
     if !apt::is_offered(package)? {

@@ -62,7 +62,7 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
 
 /// Looks whether what would change fits, on each of the filesystems concerned. `largest` is what the largest package of them
 /// takes: while it is unpacked, both of its versions are there.
-pub(super) fn look(
+pub(super) fn check(
     paths: &Paths,
     plan: &Plan,
     largest: u64,

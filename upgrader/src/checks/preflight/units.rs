@@ -9,7 +9,7 @@ use crate::system::systemd;
 const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfengine3"];
 
 /// Looks whether systemd knows the product's services, and who else would start or stop them in the middle.
-pub(super) fn look(services: &[String]) -> Result<Vec<Finding>> {
+pub(super) fn check(services: &[String]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (service, unit) in services.iter().zip(systemd::show(services)?) {
         let state = unit.load;

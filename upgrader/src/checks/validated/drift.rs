@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Set, Word, compare, nearest, present};
+use super::{Comparison, Set, compare, nearest, present};
 use crate::model::package::Package;
 use crate::model::validation::PackageDifference;
 use crate::system::dpkg;
@@ -41,9 +41,9 @@ impl Drift {
         let mut drift = Self { debian: Some(set.debian.clone()), ..Self::default() };
         for here in &machine {
             match compare(set, here) {
-                Word::None => drift.beside.push(here.name.clone()),
-                Word::Same => drift.packages += 1,
-                Word::Differs(difference) => {
+                Comparison::None => drift.beside.push(here.name.clone()),
+                Comparison::Same => drift.packages += 1,
+                Comparison::Differs(difference) => {
                     drift.packages += 1;
                     drift.differing.push(difference);
                 }

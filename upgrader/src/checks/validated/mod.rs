@@ -107,7 +107,7 @@ impl fmt::Display for Set {
 
 /// A package as it is on the machine, or will be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Here {
+struct MachinePackage {
     name: String,
     architecture: String,
     version: String,
@@ -117,7 +117,7 @@ struct Here {
     is_new: bool,
 }
 
-impl From<&Package> for Here {
+impl From<&Package> for MachinePackage {
     fn from(package: &Package) -> Self {
         let Package { name, architecture, version, .. } = package.clone();
         Self { name, architecture, version, sha256: None, is_new: false }
@@ -125,18 +125,22 @@ impl From<&Package> for Here {
 }
 
 /// The packages whose files are on the machine, but for the upgrader's own.
-fn present(installed: &[Package], upgrader: &str) -> Vec<Here> {
-    installed.iter().filter(|package| package.is_present() && package.name != upgrader).map(Here::from).collect()
+fn present(installed: &[Package], upgrader: &str) -> Vec<MachinePackage> {
+    installed
+        .iter()
+        .filter(|package| package.is_present() && package.name != upgrader)
+        .map(MachinePackage::from)
+        .collect()
 }
 
 /// The set for a version that has most in common with a machine: of one version there may be sets for several releases of Debian.
-fn nearest<'a>(sets: &'a [Set], version: &str, machine: &[Here]) -> Option<&'a Set> {
-    let in_common = |set: &&Set| machine.iter().filter(|here| matches!(compare(set, here), Word::Same)).count();
+fn nearest<'a>(sets: &'a [Set], version: &str, machine: &[MachinePackage]) -> Option<&'a Set> {
+    let in_common = |set: &&Set| machine.iter().filter(|here| matches!(compare(set, here), Comparison::Same)).count();
     sets.iter().rev().filter(|set| set.version == version).max_by_key(in_common)
 }
 
 /// What a set says of a package.
-enum Word {
+enum Comparison {
     /// Nothing: it is not part of it.
     None,
     /// It is as it was validated.
@@ -145,12 +149,12 @@ enum Word {
     Differs(PackageDifference),
 }
 
-fn compare(set: &Set, here: &Here) -> Word {
+fn compare(set: &Set, here: &MachinePackage) -> Comparison {
     let members: Vec<&Member> = set.find(&here.name).collect();
     // Where there are several architectures of one name, its own counts.
     let Some(member) = members.iter().find(|member| member.architecture == here.architecture).or(members.first())
     else {
-        return Word::None;
+        return Comparison::None;
     };
     let same_content = match (&member.sha256, &here.sha256) {
         (Some(validated), Some(sum)) => validated == sum,
@@ -158,9 +162,9 @@ fn compare(set: &Set, here: &Here) -> Word {
     };
     let is_same = member.version == here.version && member.architecture == here.architecture && same_content;
     if is_same {
-        return Word::Same;
+        return Comparison::Same;
     }
-    Word::Differs(PackageDifference {
+    Comparison::Differs(PackageDifference {
         package: here.name.clone(),
         version: here.version.clone(),
         validated: Some(member.version.clone()),
@@ -253,7 +257,7 @@ pub(crate) mod tests {
             set("2", "trixie", &[("acme", "2"), ("libc6", "41")]),
         ];
         let machine = |libc: &str| {
-            [("acme", "2"), ("libc6", libc)].map(|(name, version)| Here {
+            [("acme", "2"), ("libc6", libc)].map(|(name, version)| MachinePackage {
                 name: name.to_owned(),
                 architecture: "all".to_owned(),
                 version: version.to_owned(),

@@ -1,6 +1,6 @@
 //! A plan beside the set.
 
-use super::{Here, Set, Word, compare, nearest, present};
+use super::{Comparison, MachinePackage, Set, compare, nearest, present};
 use crate::model::finding::Finding;
 use crate::model::package::Offered;
 use crate::model::package::Package;
@@ -31,13 +31,13 @@ pub(crate) fn judge(
     let mut verdict = Validation { debian: Some(set.debian.clone()), versions, ..Validation::default() };
     for here in &machine {
         let difference = match compare(set, here) {
-            Word::Same => None,
-            Word::Differs(difference) => Some(difference),
+            Comparison::Same => None,
+            Comparison::Differs(difference) => Some(difference),
             // What comes although nobody has seen it come is none of the admin's own.
-            Word::None if here.is_new => {
+            Comparison::None if here.is_new => {
                 Some(PackageDifference { package: here.name.clone(), version: here.version.clone(), validated: None })
             }
-            Word::None => continue,
+            Comparison::None => continue,
         };
         verdict.packages += 1;
         verdict.differing.extend(difference);
@@ -47,14 +47,19 @@ pub(crate) fn judge(
 }
 
 /// What a machine will be.
-fn afterwards(mut machine: Vec<Here>, native: &str, changes: &[Change], offered: &Offered) -> Vec<Here> {
+fn afterwards(
+    mut machine: Vec<MachinePackage>,
+    native: &str,
+    changes: &[Change],
+    offered: &Offered,
+) -> Vec<MachinePackage> {
     for change in changes {
-        let is_it = |here: &Here| change.package.is_of(&here.name, &here.architecture, native);
+        let is_it = |here: &MachinePackage| change.package.is_of(&here.name, &here.architecture, native);
         let was_there = machine.iter().any(is_it);
         machine.retain(|here| !is_it(here));
         if let ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } = &change.kind {
             let offer = offered.find(&change.package, native);
-            machine.push(Here {
+            machine.push(MachinePackage {
                 name: change.package.bare().to_owned(),
                 architecture: offer.map_or_else(
                     || change.package.architecture().unwrap_or(native).to_owned(),

@@ -95,7 +95,7 @@ impl Run<'_> {
     fn check_pair_afterwards(&self, events: &mut Events<'_>) -> Result<Option<String>> {
         let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
         let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
-        match pair::look_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
+        match pair::check_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
             Afterwards::Nothing => Ok(None),
             Afterwards::Next(sentence) => Ok(Some(sentence)),
             Afterwards::Attention(attention) => {

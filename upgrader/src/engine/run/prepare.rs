@@ -36,10 +36,10 @@ impl Run<'_> {
         // What is looked at and what is computed do not wait for each other.
         let (mut findings, draft) = thread::scope(|scope| {
             let draft = scope.spawn(|| self.compute_plan());
-            (preflight::look(paths, self.product, systemd::is_running()), planner::join(draft))
+            (preflight::check(paths, self.product, systemd::is_running()), planner::join(draft))
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
-        findings.extend(preflight::look_at_plan(paths, self.plan.as_ref(), self.rollback_space()));
+        findings.extend(preflight::check_plan(paths, self.plan.as_ref(), self.rollback_space()));
         findings.extend(self.look_at_pair());
         findings.extend(self.look_at_validated());
         findings.extend(broken.as_ref().map(Finding::from));
@@ -59,7 +59,7 @@ impl Run<'_> {
     fn look_at_pair(&self) -> Vec<Finding> {
         let Context { paths, options, .. } = self.context;
         let is_free = options.ignore_peer || options.mode() != Mode::Upgrade || self.past.is_some();
-        let look = |plan| pair::look_at_plan(plan, is_free, &paths.package());
+        let look = |plan| pair::check_plan(plan, is_free, &paths.package());
         self.plan.as_ref().map_or(Ok(Vec::new()), look).unwrap_or_else(|error| vec![Finding::from(&error)])
     }
 

@@ -216,7 +216,7 @@ impl Run<'_> {
     pub(super) fn roll_back_database(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let dump = self.past.as_ref().and_then(|past| past.dump.as_deref());
         if let (Some(database), Some(dump)) = (&self.product.database, dump) {
-            database::put_back(database, self.context.paths, dump, events)?;
+            database::restore(database, self.context.paths, dump, events)?;
         }
         Ok(Outcome::Done)
     }

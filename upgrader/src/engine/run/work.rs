@@ -19,7 +19,7 @@ use crate::model::package::PackageName;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::apt;
-use crate::system::conffiles::{self, Ledger};
+use crate::system::conffiles::{self, ConffileReport};
 use crate::system::dpkg;
 use crate::system::hooks;
 use crate::system::package_locks;
@@ -169,7 +169,7 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Upgrades the packages, and keeps the ledger of their conffiles.
+    /// Upgrades the packages, and keeps the conffile_report of their conffiles.
     pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
         let changed = "what there is to upgrade changed since it was shown";
@@ -188,7 +188,8 @@ impl Run<'_> {
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
         let not_begun =
             || Failure::new("no package was changed: what is needed before cannot be noted").exit(Exit::Unchanged);
-        let ledger = Ledger::open(plan.changes.iter().map(|change| change.package.as_str())).explain(not_begun)?;
+        let conffile_report =
+            ConffileReport::begin(plan.changes.iter().map(|change| change.package.as_str())).explain(not_begun)?;
         if let Some(database) = &self.product.database {
             database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
@@ -204,7 +205,7 @@ impl Run<'_> {
         }
         drop(policy);
         // Also of an upgrade that went wrong: some of its packages are there.
-        match ledger.close() {
+        match conffile_report.finish() {
             Ok(entries) => {
                 for entry in entries {
                     let _ = conffiles::difference(&entry, &mut events.output_of("diff"));

@@ -1,6 +1,6 @@
 //! What apt is asked: lists, a simulation, downloads, the upgrade.
 
-mod headway;
+mod progress;
 mod read;
 mod remedy;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
-use self::headway::Headway;
+use self::progress::ProgressWatch;
 use self::read::{
     Complaints, parse_candidate, parse_conflicts, parse_offered, parse_passed_over, parse_simulation, parse_sources,
     parse_status, parse_uris,
@@ -39,9 +39,9 @@ pub struct Simulation {
 ///
 /// # Errors
 /// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
-pub fn update(patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
-    let program = apt_get().args(["update", "--error-on=any"]).time_limit(patience);
-    let result = run_listening(program, &["E: ", "W: "], tell);
+pub fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+    let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
+    let result = run_listening(program, &["E: ", "W: "], on_status);
     explained(
         result,
         "a package source cannot be read",
@@ -63,19 +63,19 @@ pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
 /// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
-pub fn download_only(package: &str, patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
-    run(program.time_limit(patience), tell)
+    run(program.time_limit(timeout), on_status)
 }
 
 /// Brings one installed package to its candidate version, from what [`download_only`] fetched.
-pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
-    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), tell)
+pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
 }
 
 /// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
-pub fn reinstall(package: &str, conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
-    run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), tell)
+pub fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
 }
 
 /// What a dist-upgrade would do.
@@ -144,18 +144,18 @@ pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
-pub fn download(patience: Duration, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
-        run(program.time_limit(patience), tell),
+        run(program.time_limit(timeout), on_status),
         "the packages could not be downloaded",
         "Check the network and the space in /var/cache/apt, then start again.",
     )
 }
 
 /// Upgrades all packages, from what [`download`] fetched, without ever asking.
-pub fn dist_upgrade(conffiles: ConffilePolicy, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
-    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), tell)
+pub fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 
 /// Says what could not be done, and what to do about what apt said.
@@ -165,36 +165,36 @@ fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
 }
 
 /// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
-fn run(program: Program, tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
-    run_listening(program, &["E: "], tell)
+fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+    run_listening(program, &["E: "], on_status)
 }
 
 /// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
 ///
 /// # Errors
 /// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
-fn run_listening(program: Program, marks: &[&str], tell: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
-    let mut headway = Headway::default();
+    let mut progress = ProgressWatch::default();
     let mut dpkg_began = false;
     let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| {
         match said {
             Said::Line(text) => {
                 complaints.listen(text, marks);
-                tell(AptStatus::Line(text));
+                on_status(AptStatus::Line(text));
             }
             Said::Status(text) => {
                 dpkg_began |= text.starts_with("pmstatus:");
                 if let Some(news) = parse_status(text) {
-                    tell(news);
+                    on_status(news);
                 }
             }
         }
-        headway.is_made(said)
+        progress.is_made(said)
     });
     let Err(error) = result else { return Ok(()) };
     if error.downcast_ref::<Failed>().is_some_and(|failed| failed.timed_out) {
-        return Err(anyhow!(headway.lacking()));
+        return Err(anyhow!(progress.lacking()));
     }
     let heard = complaints.text();
     // A maintainer script may run apt itself, and complain of the lock that this one holds.

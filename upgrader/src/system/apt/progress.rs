@@ -8,7 +8,7 @@ use crate::system::command::Said;
 /// Whether apt gets on with what it fetches. It prints a line whenever it tries a file again; what counts is that more comes of
 /// all files together than ever before.
 #[derive(Debug)]
-pub(super) struct Headway {
+pub(super) struct ProgressWatch {
     /// The most that apt ever had of what it fetches, in percent. That stays 0 until it has every source's `InRelease`.
     most: f64,
     /// The most that it ever had of lists before that, in bytes.
@@ -19,13 +19,13 @@ pub(super) struct Headway {
     last: String,
 }
 
-impl Default for Headway {
+impl Default for ProgressWatch {
     fn default() -> Self {
         Self { most: 0.0, lists: 0, partial: PathBuf::from("/var/lib/apt/lists/partial"), last: String::new() }
     }
 }
 
-impl Headway {
+impl ProgressWatch {
     /// True if apt has more than before.
     pub(super) fn is_made(&mut self, said: Said<'_>) -> bool {
         match said {
@@ -80,25 +80,25 @@ mod tests {
 
     #[test]
     fn what_comes_again_after_a_retry_is_no_headway() {
-        let mut headway = Headway { partial: PathBuf::new(), ..Headway::default() };
+        let mut progress = ProgressWatch { partial: PathBuf::new(), ..ProgressWatch::default() };
         for (percent, more) in
             [("0.0000", false), ("0.2500", true), ("0.2500", false), ("0.0000", false), ("0.2501", true)]
         {
             let line = format!("dlstatus:1:{percent}:Retrieving file 1 of 2 (1h 2min remaining)");
-            assert_eq!(headway.is_made(Said::Status(&line)), more, "{percent}");
+            assert_eq!(progress.is_made(Said::Status(&line)), more, "{percent}");
         }
         for line in ["dlstatus", "dlstatus:1", "dlstatus:1:NaN:x", "pmstatus:x:90.0:x"] {
-            assert!(!headway.is_made(Said::Status(line)), "{line}");
+            assert!(!progress.is_made(Said::Status(line)), "{line}");
         }
     }
 
     #[test]
     fn as_long_as_there_are_no_percent_lists_that_grow_are_headway() {
         let partial = tempfile::tempdir().unwrap();
-        let mut headway = Headway { partial: partial.path().to_owned(), ..Headway::default() };
+        let mut progress = ProgressWatch { partial: partial.path().to_owned(), ..ProgressWatch::default() };
         let mut with = |text: &str, percent: &str| {
             fs::write(partial.path().join("InRelease"), text).unwrap();
-            headway.is_made(Said::Status(&format!("dlstatus:1:{percent}:Retrieving file 1 of 1")))
+            progress.is_made(Said::Status(&format!("dlstatus:1:{percent}:Retrieving file 1 of 1")))
         };
         assert!(with("ab", "0.0000"));
         assert!(!with("ab", "0.0000"));
@@ -110,16 +110,16 @@ mod tests {
 
     #[test]
     fn what_apt_tried_last_is_named() {
-        let mut headway = Headway::default();
-        assert_eq!(headway.lacking(), "nothing more comes from any package source");
+        let mut progress = ProgressWatch::default();
+        assert_eq!(progress.lacking(), "nothing more comes from any package source");
         for line in [
             "Get:1 http://r stable InRelease [151 kB]",
             "Ign:12 http://r stable InRelease",
             "  Connection failed [IP: 192.0.2.1 80]",
             "Note: x y",
         ] {
-            assert!(!headway.is_made(Said::Line(line)), "{line}");
+            assert!(!progress.is_made(Said::Line(line)), "{line}");
         }
-        assert_eq!(headway.lacking(), "nothing more comes from http://r stable InRelease");
+        assert_eq!(progress.lacking(), "nothing more comes from http://r stable InRelease");
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
 }
 
 /// Notes that the command has to run, if nobody else can tell.
-pub(super) fn owe(database: &Database, paths: &Paths) -> Result<()> {
+pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
     if database.migrate().is_none() || database.pending().is_some() {
         return Ok(());
     }
@@ -53,7 +53,7 @@ pub(super) fn owe(database: &Database, paths: &Paths) -> Result<()> {
 }
 
 /// Takes the note back.
-pub(super) fn settle(paths: &Paths) -> Result<()> {
+pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
     let note = paths.migration_owed();
     match std::fs::remove_file(&note) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| note.display().to_string()),
@@ -111,10 +111,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (database, paths) = (database(""), paths(&root));
         assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
-        owe(&database, &paths).expect("written");
+        mark_pending(&database, &paths).expect("written");
         assert_eq!(pending(&database, &paths, false).expect("owed"), ["migrate up"]);
-        settle(&paths).expect("removed");
-        settle(&paths).expect("it is not there");
+        clear_pending(&paths).expect("removed");
+        clear_pending(&paths).expect("it is not there");
         assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
     }
 }
