@@ -68,7 +68,7 @@ fn one_after_the_other(debian: Debian) -> Result<(World, String)> {
         // The admin looks at the other version of the conffile, and has no use for it.
         if release == "1.2.2" {
             let other = format!("{}.dpkg-dist", MOVED.0);
-            ensure!(upgrade.contains(&format!("{} is yours; the package's is {other}", MOVED.0)), "{upgrade}");
+            ensure!(upgrade.contains(&format!("Kept your {}; the package's version is {other}", MOVED.0)), "{upgrade}");
             world.machine.sh(&format!("rm {other}"))?;
         }
         shown.push_str(&upgrade);

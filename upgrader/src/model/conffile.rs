@@ -81,17 +81,19 @@ impl fmt::Display for ConffileResult {
         let other = self.other.as_ref().map(|other| other.display());
         match (self.fate, other) {
             (ConffileOutcome::Kept, Some(other)) if self.sha256_after.is_none() => {
-                write!(f, "{path} is still removed; the package's is {other}")
+                write!(f, "{path} stays removed; the package's version is {other}")
             }
-            (ConffileOutcome::Kept, Some(other)) => write!(f, "{path} is yours; the package's is {other}"),
-            (ConffileOutcome::Kept, None) => write!(f, "{path} is yours"),
-            (ConffileOutcome::Replaced, Some(other)) => write!(f, "{path} is the package's; yours is {other}"),
-            (ConffileOutcome::Replaced, None) => write!(f, "{path} is the package's, and yours is gone"),
-            (ConffileOutcome::Updated, _) => write!(f, "{path} is the package's new one"),
+            (ConffileOutcome::Kept, Some(other)) => write!(f, "Kept your {path}; the package's version is {other}"),
+            (ConffileOutcome::Kept, None) => write!(f, "Kept your {path}"),
+            (ConffileOutcome::Replaced, Some(other)) => {
+                write!(f, "Replaced {path} with the package's version; yours is {other}")
+            }
+            (ConffileOutcome::Replaced, None) => write!(f, "Replaced {path} with the package's version; yours is gone"),
+            (ConffileOutcome::Updated, _) => write!(f, "Updated {path} to the package's version"),
             (ConffileOutcome::New, _) => write!(f, "{path} is new"),
-            (ConffileOutcome::Back, _) => write!(f, "{path} is there again, though you had removed it"),
-            (ConffileOutcome::Removed, Some(other)) => write!(f, "{path} is gone; yours is {other}"),
-            (ConffileOutcome::Removed, None) => write!(f, "{path} is gone"),
+            (ConffileOutcome::Back, _) => write!(f, "Restored {path}, which you had removed"),
+            (ConffileOutcome::Removed, Some(other)) => write!(f, "Removed {path}; yours is {other}"),
+            (ConffileOutcome::Removed, None) => write!(f, "Removed {path}"),
         }
     }
 }

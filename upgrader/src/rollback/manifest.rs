@@ -91,7 +91,7 @@ impl Manifest {
             Err(error) if error.is::<Failure>() => Err(error),
             manifest => Ok(Some(manifest.with_context(|| {
                 Failure::new(format!("{}: the record of the machine before the upgrade is damaged", path.display()))
-                    .remedy("There is no way back to the version before. Use a backup, or repair the upgrade.")
+                    .remedy("A rollback is impossible. Restore a backup, or repair the upgrade.")
             })?)),
         }
     }
@@ -104,7 +104,9 @@ impl Manifest {
         let Version { version } = value(number, first)?;
         if version != VERSION {
             let failure = Failure::new(format!("the record of the machine before the upgrade has version {version}"));
-            return Err(failure.remedy("Another version of the upgrader wrote it. Use that one to go back.").into());
+            return Err(failure
+                .remedy("Another version of the upgrader wrote it. Use that version to roll back.")
+                .into());
         }
         let (number, last) = lines.next_back().context("it has no last line")?;
         let trailer: Trailer = value(number, last)?;

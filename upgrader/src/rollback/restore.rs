@@ -45,9 +45,7 @@ impl Store {
         if let Some(damage) = self.check()?.into_iter().find(Damage::is_fatal) {
             let (Damage::Missing(path) | Damage::Corrupt(path) | Damage::EditedInPlace(path)) = damage;
             let failure = Failure::new(format!("what was saved of {} is damaged", path.display()));
-            return Err(failure
-                .remedy("There is no way back to the version before. Use a backup, or repair the upgrade.")
-                .into());
+            return Err(failure.remedy("A rollback is impossible. Restore a backup, or repair the upgrade.").into());
         }
         let mut work = Work {
             store: self,

@@ -178,7 +178,7 @@ fn refuse(error: anyhow::Error) -> anyhow::Error {
         _ => "Mend what is named here, and start again.",
     };
     let failed: Result<()> = Err(error);
-    match failed.explain(|| Failure::new("the way back cannot be prepared").remedy(remedy)) {
+    match failed.explain(|| Failure::new("the rollback data cannot be saved").remedy(remedy)) {
         Err(error) => error,
         Ok(()) => anyhow::anyhow!("unreachable"),
     }

@@ -294,17 +294,17 @@ mod tests {
             say(result_text(Some("mine"), true, |path| put(path, ".dpkg-new", "not yet"))),
         ].join("\n"), @r#"
         nothing
-        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-dist
-        /etc/a.conf is the package's; yours is /etc/a.conf.dpkg-old
-        /etc/a.conf is the package's, and yours is gone
-        /etc/a.conf is the package's new one
+        Kept your /etc/a.conf; the package's version is /etc/a.conf.dpkg-dist
+        Replaced /etc/a.conf with the package's version; yours is /etc/a.conf.dpkg-old
+        Replaced /etc/a.conf with the package's version; yours is gone
+        Updated /etc/a.conf to the package's version
         /etc/a.conf is new
-        /etc/a.conf is gone
+        Removed /etc/a.conf
         nothing
-        /etc/a.conf is there again, though you had removed it
-        /etc/a.conf is still removed; the package's is /etc/a.conf.dpkg-dist
-        /etc/a.conf is gone; yours is /etc/a.conf.dpkg-bak
-        /etc/a.conf is yours; the package's is /etc/a.conf.dpkg-new
+        Restored /etc/a.conf, which you had removed
+        /etc/a.conf stays removed; the package's version is /etc/a.conf.dpkg-dist
+        Removed /etc/a.conf; yours is /etc/a.conf.dpkg-bak
+        Kept your /etc/a.conf; the package's version is /etc/a.conf.dpkg-new
         nothing
         "#);
     }
@@ -347,10 +347,10 @@ mod tests {
         ConffileReport { files, packages: Vec::new() }.follow_moves(&mut entries);
         let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
         insta::assert_snapshot!(told.join("\n"), @r"
-        /etc/from.conf is gone; yours is /etc/to.conf
+        Removed /etc/from.conf; yours is /etc/to.conf
         /etc/other.conf is new
-        /etc/same.conf is gone
-        /etc/to.conf is yours; the package's is /etc/to.conf.dpkg-new
+        Removed /etc/same.conf
+        Kept your /etc/to.conf; the package's version is /etc/to.conf.dpkg-new
         ");
     }
 

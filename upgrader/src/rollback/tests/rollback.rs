@@ -258,7 +258,7 @@ fn a_read_only_file_system_is_refused_before_anything_is_changed() {
     let text = crate::exit::describe(&error).replace(&machine.root.path().display().to_string(), "");
     assert!(
         text.starts_with(
-            "error: the way back cannot be prepared: /usr/bin/tool: /usr/.acme-upgrade-rollback: Read-only"
+            "error: the rollback data cannot be saved: /usr/bin/tool: /usr/.acme-upgrade-rollback: Read-only"
         ),
         "{text}"
     );
