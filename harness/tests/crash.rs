@@ -1,4 +1,4 @@
-//! An upgrade that is cut short completes, or never happened: one test for some points of each kind. `make crash` runs all.
+//! An upgrade with an injected fault completes or is rolled back: one test for some points of each kind. `make crash` runs all.
 //!
 //! With packages from Debian's mirror, which not every machine reaches, the same on the way to the next Debian: `make next-debian`.
 
@@ -15,16 +15,16 @@ fn main() {
     let on_host =
         |name: &'static str| Trial::test(format!("on_host:{name}"), move || result(check(name, Storage::Host)));
     let complete = Trial::test("next_debian::complete", move || result(next_debian::complete()));
-    let undone = |name: &str, disk| {
+    let rolled_back = |name: &str, disk| {
         Trial::test(format!("next_debian::{name}"), move || {
-            let NextDebianRollback { shown, arming, going_back } =
-                next_debian::undone(disk).map_err(|error| format!("{error:?}"))?;
-            writeln!(std::io::stdout(), "{shown}\narming took {arming:?}, going back {going_back:?}")?;
+            let NextDebianRollback { shown, saving, rollback } =
+                next_debian::rolled_back(disk).map_err(|error| format!("{error:?}"))?;
+            writeln!(std::io::stdout(), "{shown}\nsaving rollback data took {saving:?}, the rollback {rollback:?}")?;
             Ok(())
         })
     };
-    let undone = [undone("undone", Storage::Layers), undone("undone_on_host", Storage::Host)];
-    let real = [complete].into_iter().chain(undone).map(|trial| trial.with_ignored_flag(true));
+    let rolled_back = [rolled_back("rolled_back", Storage::Layers), rolled_back("rolled_back_on_host", Storage::Host)];
+    let real = [complete].into_iter().chain(rolled_back).map(|trial| trial.with_ignored_flag(true));
     let trials = CHOSEN.into_iter().map(point).chain(CHOSEN_ON_HOST.into_iter().map(on_host)).chain(real).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

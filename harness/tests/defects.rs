@@ -1,4 +1,4 @@
-//! What vendors do wrong is caught: one test for each defect. Those that are not chosen count as ignored; `make defects` runs all.
+//! Defects of releases are caught: one test for each defect. `make defects` runs all; `make test` ignores most.
 
 use harness::matrix::catalogue::{defects, examine};
 use harness::matrix::cell::Cell;

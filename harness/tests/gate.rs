@@ -1,4 +1,4 @@
-//! The gate on repositories of ours: what may be released passes, what may not is held back, and bad input is named.
+//! The gate passes a good candidate repository, rejects a bad one, and names wrong input.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! docs/guide.md is a script: what it says is done, in its order, and what it shows is what is seen.
+//! Runs the commands of docs/guide.md in order, and compares their output with the page.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! The tests of the hooks that the package ships. They are in Python, as the hooks are: `hooks/tests/`.
+//! Runs the Python tests of the shipped hooks: `hooks/tests/`.
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -17,7 +17,7 @@ const PATHS: &str = "10000";
 const RUNS: usize = 3;
 
 /// The limits on ext4, in seconds.
-const LIMITS: [(&str, f64); 2] = [("arm", 1.0), ("restore", 5.0)];
+const LIMITS: [(&str, f64); 2] = [("save", 1.0), ("restore", 5.0)];
 
 /// The size of the disk, in bytes.
 const DISK: u64 = 1 << 30;
@@ -34,7 +34,7 @@ pub(super) fn measure(sheet: &mut Sheet<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The seconds of a step, from what the program printed: `arm 12.3`, in milliseconds.
+/// The seconds of a step, from what the program printed: `save 12.3`, in milliseconds.
 fn seconds(printed: &str, step: &str) -> Result<f64> {
     let time = printed.lines().find_map(|line| line.strip_prefix(step)?.trim().parse::<f64>().ok());
     Ok(time.with_context(|| format!("no time of {step}: {printed}"))? / 1e3)

@@ -1,4 +1,4 @@
-//! The product's database, in a PostgreSQL of Debian's.
+//! The product's database in Debian's PostgreSQL.
 
 use anyhow::Result;
 use toml::Table;

@@ -1,4 +1,4 @@
-//! The container engine, and what earlier runs left in it.
+//! The container engine: how it is found, and how containers of killed runs are removed.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};

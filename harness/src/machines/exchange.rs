@@ -1,4 +1,4 @@
-//! Machines on which services behave like the real ones.
+//! Machines with a real database and web server, and a realistic provd and asterisk.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Many machines, and one with Ansible that upgrades them.
+//! Several machines, and one with Ansible that upgrades them.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The machines' images.
+//! Images of machines: how they are built, named and removed.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! A cable between two machines.
+//! A network between two machines that can be cut.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

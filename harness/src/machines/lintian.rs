@@ -1,4 +1,4 @@
-//! Debian's own opinion of a package.
+//! Checks a package with lintian.
 
 use std::io::Write;
 use std::path::Path;

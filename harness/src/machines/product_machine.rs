@@ -1,4 +1,4 @@
-//! Machines in the field: an old release installed, a new one published.
+//! Machines with an old release installed and a new one published.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a person at a terminal sees.
+//! A terminal emulator: what is visible of a program's output.
 
 use std::num::NonZeroU16;
 

@@ -1,4 +1,4 @@
-//! What a person saw of a command.
+//! A command with its screen and exit code.
 
 use std::fmt;
 

@@ -59,10 +59,10 @@ fn upgrade(world: &World) -> Result<Transcript> {
     Ok(transcript)
 }
 
-/// Goes all the way: the next Debian is there, its services run, and what was in the database is.
+/// A complete upgrade: the next Debian is installed, its services run, and the database has its data.
 ///
 /// # Errors
-/// Also if Debian's mirror cannot be reached: nobody must think that this was tried.
+/// Also if Debian's mirror cannot be reached: a skipped test would look like a passed one.
 pub fn complete() -> Result<()> {
     let world = world(Storage::Layers)?;
     let transcript = upgrade(&world)?;
@@ -82,7 +82,7 @@ pub fn complete() -> Result<()> {
 ///
 /// # Errors
 /// As [`complete`].
-pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
+pub fn rolled_back(disk: Storage) -> Result<NextDebianRollback> {
     let world = world(disk)?;
     let machine = &world.machine;
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q ^13 /etc/debian_version'\n";
@@ -108,18 +108,18 @@ pub fn undone(disk: Storage) -> Result<NextDebianRollback> {
     };
     Ok(NextDebianRollback {
         shown: transcript.to_string(),
-        arming: took("save rollback data")?,
-        going_back: took("roll back")?,
+        saving: took("save rollback data")?,
+        rollback: took("roll back")?,
     })
 }
 
-/// What was seen of an upgrade to the next Debian that was undone.
+/// An upgrade to the next Debian that was rolled back.
 #[derive(Debug)]
 pub struct NextDebianRollback {
     /// The screen.
     pub shown: String,
-    /// How long it took to keep what is needed to go back.
-    pub arming: Duration,
-    /// How long it took to go back, without the restart of what had been running.
-    pub going_back: Duration,
+    /// How long it took to save rollback data.
+    pub saving: Duration,
+    /// How long the rollback took, without the restart of services.
+    pub rollback: Duration,
 }
