@@ -202,7 +202,7 @@ mod tests {
         assert!(page.section("## Exit code").keys().contains(&NOT_APPLICABLE.to_string()));
         assert!(page.section("## Output").text().contains(&format!("first {} MB", MOST_OUTPUT >> 20)));
         let minutes = crate::config::settings::TimeLimits::default().hook.as_secs() / 60;
-        assert!(page.section("## Time limit").text().contains(&format!("({minutes} minutes, if nothing is said)")));
+        assert!(page.section("## Time limit").text().contains(&format!("({minutes} minutes by default)")));
     }
 
     #[test]
