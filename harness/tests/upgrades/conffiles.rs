@@ -1,4 +1,4 @@
-//! Scenarios of conffiles, and of packages that would like to ask.
+//! Upgrades with edited conffiles, and packages that try to ask questions.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Scenarios of products with a database.
+//! Upgrades of products with a database.
 
 use std::fmt::Write as _;
 

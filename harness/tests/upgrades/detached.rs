@@ -1,4 +1,4 @@
-//! Scenarios of who looks on while an upgrade goes on, and of terminals that are lost.
+//! Upgrades that continue in the background: Ctrl-C, lost terminals, attach.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! Scenarios of hooks: in order, in their own world, and up to no good.
+//! Order, environment and faults of hooks.
 
 use std::fmt::Write as _;
 

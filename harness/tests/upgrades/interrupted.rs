@@ -1,4 +1,4 @@
-//! Scenarios of upgrades whose process is killed.
+//! Upgrades whose process is killed.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

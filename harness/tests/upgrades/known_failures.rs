@@ -1,4 +1,4 @@
-//! What goes wrong with upgraders in the field, and which stories show that it does not here.
+//! Known failures of upgraders in the field, and the scenarios and cells that test for them.
 
 use std::collections::BTreeSet;
 

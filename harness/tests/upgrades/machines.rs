@@ -1,4 +1,4 @@
-//! Scenarios of the harness itself: what it must be right about for the others to prove anything.
+//! The test machines themselves: scenarios rely on these properties.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! Scenarios of machines on which nothing may change.
+//! Runs that must change nothing on the machine.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Scenarios of another product than XiVO.
+//! Upgraders of other products than XiVO.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;

@@ -1,4 +1,4 @@
-//! Scenarios of what the package brings beside the programs.
+//! What the package installs beside the programs.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

@@ -1,4 +1,4 @@
-//! Scenarios of two machines, one of which takes over when the other fails.
+//! Two machines, one of which takes over when the other fails.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Scenarios of what can be known to go wrong before anything is touched.
+//! Problems that are found before anything is changed.
 
 use std::fmt::Write as _;
 use std::thread;

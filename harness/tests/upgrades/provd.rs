@@ -1,4 +1,4 @@
-//! Scenarios of XiVO's own hooks, on machines where services behave like the real ones.
+//! XiVO's own hooks, on machines with a realistic provd and asterisk.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Scenarios of machines that go through many releases.
+//! Upgrades through many releases.
 
 use std::collections::BTreeSet;
 

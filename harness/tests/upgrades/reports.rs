@@ -1,4 +1,4 @@
-//! Scenarios of what is known after a run.
+//! Status, history, notification and JSON after a run.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;

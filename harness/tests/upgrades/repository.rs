@@ -1,4 +1,4 @@
-//! Scenarios of faulty repositories.
+//! Faulty repositories.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Scenarios of what is restarted after an upgrade and what is not.
+//! Which services are restarted after an upgrade, and how crashes are noticed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Scenarios of upgrades that were cut short or failed, and of what comes after: completing them, or going back.
+//! Resume and rollback of interrupted, failed and successful upgrades.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

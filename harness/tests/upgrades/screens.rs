@@ -1,4 +1,4 @@
-//! Scenarios of what is shown where.
+//! What goes to a terminal, to a file and to stdout.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

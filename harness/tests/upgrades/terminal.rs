@@ -1,4 +1,4 @@
-//! Scenarios of terminals.
+//! The terminal of the tests.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

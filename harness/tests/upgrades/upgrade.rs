@@ -1,4 +1,4 @@
-//! Scenarios of machines that end up upgraded, and of those whose upgrade fails in the middle.
+//! Upgrades that succeed, and upgrades that fail while packages change.
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;

@@ -1,4 +1,4 @@
-//! Scenarios of what the vendor has validated.
+//! Upgrades to packages that the vendor has validated, and to others.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
