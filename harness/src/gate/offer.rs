@@ -1,4 +1,4 @@
-//! The repositories.
+//! The repositories that machines of the gate install from.
 
 use std::path::{Path, PathBuf};
 
@@ -54,7 +54,7 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// A URL in which whoever wants to use it writes their own user and password.
+/// A URL with placeholders for user and password.
 fn without_password(url: &str) -> String {
     let secret = url.split_once("://").and_then(|(scheme, rest)| {
         let end = rest.find('/').unwrap_or(rest.len());

@@ -119,7 +119,7 @@ fn file(text: &str) -> Result<PathBuf, String> {
     existing(text, Path::is_file, "there is no such file")
 }
 
-/// A directory with hooks: whoever names one without any means another.
+/// A directory with hooks; one without any is a mistake.
 fn hooks(text: &str) -> Result<PathBuf, String> {
     let directory = existing(text, Path::is_dir, "there is no such directory")?;
     let has_hooks = PHASES.iter().any(|phase| directory.join(phase).is_dir());
@@ -161,7 +161,7 @@ impl GateOptions {
         self.differs.iter().filter_map(here).collect()
     }
 
-    /// The states: a machine that nobody did anything to, and those that are named.
+    /// The states: a machine as it was installed, and those that are named.
     pub(super) fn states(&self) -> Vec<NamedState> {
         std::iter::once(NamedState::fresh()).chain(self.state.iter().cloned()).collect()
     }

@@ -1,4 +1,4 @@
-//! What the person does who is asked.
+//! How the question is answered.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use crate::observe::expectation::{End, Expectation};
 /// The question, as it ends on the screen.
 pub const QUESTION: &str = "[Y/n] ";
 
-/// What the person does who is asked whether to upgrade.
+/// How the question is answered whether to upgrade.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
@@ -23,7 +23,7 @@ pub enum Answer {
     No,
     /// Presses Ctrl-D.
     EndOfInput,
-    /// There is no terminal and nobody before it.
+    /// There is no terminal.
     Nobody,
 }
 
@@ -45,12 +45,12 @@ impl Answer {
     #[must_use]
     pub fn explained(self) -> &'static str {
         match self {
-            Self::Unasked => "`xivo-upgrade --yes` is started, which asks nobody.",
+            Self::Unasked => "`xivo-upgrade --yes` is started, which does not ask.",
             Self::Yes => "`xivo-upgrade` is started at a terminal, and the question is answered with yes.",
             Self::Enter => "`xivo-upgrade` is started at a terminal, and the question is answered with Enter.",
             Self::No => "`xivo-upgrade` is started at a terminal, and the question is answered with no.",
             Self::EndOfInput => "`xivo-upgrade` is started at a terminal, and the question is answered with Ctrl-D.",
-            Self::Nobody => "`xivo-upgrade` is started without --yes where nobody can answer.",
+            Self::Nobody => "`xivo-upgrade` is started without --yes and without a terminal.",
         }
     }
 

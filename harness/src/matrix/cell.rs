@@ -20,7 +20,7 @@ use crate::packages::release::Release;
 pub struct Cell {
     /// The scenario that it belongs to.
     pub scenario: String,
-    /// What a user would lose if it did not hold.
+    /// What a user would lose if it were not so.
     pub promise: String,
     /// The release that the machine has.
     pub from: String,
@@ -36,17 +36,17 @@ pub struct Cell {
     pub state_name: String,
     /// The state.
     pub state: State,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Option<FaultAtStep>,
-    /// What the vendor did wrong.
+    /// The defect.
     pub defect: Option<Defect>,
-    /// What the person does.
+    /// The answer.
     pub answer: Answer,
     /// What the scenario expects.
     pub expect: Expectation,
     /// Why something else is expected than of the scenario's other cells.
     pub remarks: Vec<String>,
-    /// Whether every run of the tests has a look at it.
+    /// Whether `make test` runs it, too.
     pub chosen: bool,
 }
 
@@ -96,7 +96,7 @@ impl Cell {
         name
     }
 
-    /// Whether somebody answers who would not have to.
+    /// Whether the answer is another one than usual.
     fn is_answered(&self) -> bool {
         let asked = self.fault.as_ref().is_some_and(|fault| fault.step == Step::Confirm);
         self.answer != if asked { Answer::Yes } else { Answer::default() }
@@ -155,11 +155,11 @@ impl Cell {
         }
         paragraphs.push(self.answer.explained().to_owned());
         if let Some(defect) = &self.defect {
-            paragraphs.push(format!("What its vendor did wrong, {}: {}", defect.name, sentence(&defect.description)));
+            paragraphs.push(format!("Defect, {}: {}", defect.name, sentence(&defect.description)));
         }
         if let Some(fault) = &self.fault {
             let description = sentence(&fault.fault.description);
-            paragraphs.push(format!("What goes wrong at the step {}: {description}", fault.step));
+            paragraphs.push(format!("Fault at the step {}: {description}", fault.step));
         }
         paragraphs.push(format!("Expected: {}.", self.expectation()));
         paragraphs.extend(self.remarks.iter().map(|remark| sentence(remark)));

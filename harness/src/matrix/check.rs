@@ -1,4 +1,4 @@
-//! What is looked at on a machine that was upgraded.
+//! What is checked on a machine that was upgraded.
 
 use std::collections::BTreeMap;
 
@@ -84,7 +84,7 @@ pub struct Upgraded<'a> {
 /// Something that was looked at: what it is in a few words, and what is wrong with it.
 pub type Check = (&'static str, Vec<String>);
 
-/// What one look at the machine shows: what the script of each part printed.
+/// What was collected with one command: the output of each part's script.
 struct Seen {
     state: SystemState,
     audit: String,
@@ -221,7 +221,7 @@ impl Upgraded<'_> {
         modified.retain(|line| !(line.starts_with("missing") && unneeded.iter().any(|path| line.contains(path))));
         // Whether all are there is another question.
         modified.retain(|line| !line.ends_with("is not installed"));
-        // Not the fault of whoever upgrades: the harness itself lets nobody wait for services to settle.
+        // The harness changes this file itself, so that no test waits for services to settle.
         modified.retain(|line| !line.ends_with(&format!("/usr/share/{}/product.toml", self.upgrader)));
         modified
     }

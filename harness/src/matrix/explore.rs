@@ -1,4 +1,4 @@
-//! What a person does with the matrix.
+//! The verbs of the command line for the matrix: list, explain, run, shell.
 
 use std::io::{BufRead as _, Write};
 
@@ -33,7 +33,7 @@ pub fn explain(name: &str, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs a cell and shows what came of it; its machine can be kept until somebody has seen enough of it.
+/// Runs a cell and shows what came of it; its machine can be kept until Enter is pressed.
 ///
 /// # Errors
 /// If something is not as expected.
@@ -55,7 +55,7 @@ pub fn run(name: &str, keep: bool, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Gives a person a shell on a cell's machine in the middle of a run.
+/// Opens a shell on a cell's machine in the middle of a run.
 pub fn shell(name: &str, at: Option<Step>, after: bool, out: &mut dyn Write) -> Result<()> {
     let cell = find(name)?;
     explain(&cell.name(), out)?;
@@ -77,7 +77,7 @@ pub fn shell(name: &str, at: Option<Step>, after: bool, out: &mut dyn Write) -> 
     })
 }
 
-/// Waits for a person.
+/// Waits for Enter.
 fn wait(machine: &Machine) -> Result<()> {
     let name = machine.name()?;
     let mut out = std::io::stdout();

@@ -34,13 +34,13 @@ use crate::packages::release::Release;
 use crate::packages::repository::ORIGIN;
 use crate::packages::shipped::SERVICES;
 
-/// Above this an exit code says which signal ended a program, as shells tell it.
+/// Above this an exit code says which signal ended a program, as in a shell.
 const SIGNALLED: i64 = 128;
 
 /// How long the way to the next Debian may take: a few hundred packages come from the mirror, and all are unpacked.
 const NEXT_DEBIAN: Duration = Duration::from_secs(20 * 60);
 
-/// Where a machine is told to prefer the packages of the product's vendor to Debian's.
+/// Where a machine prefers the packages of the product's vendor to Debian's.
 const PREFERENCES: &str = "/etc/apt/preferences.d/vendor";
 
 /// There once a machine is about to lose its power.
@@ -202,7 +202,7 @@ impl<'a> Prepared<'a> {
         Ok((release, upgrader))
     }
 
-    /// The upgrader, with the person before it.
+    /// The upgrader's command, with the answer.
     fn command(&self) -> Command<'_> {
         let mut command = self.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
         if self.cell.next_debian.is_some() {
@@ -212,7 +212,7 @@ impl<'a> Prepared<'a> {
         {
             let cut = fault.fault.power_cut;
             command = command.run_at_prompt(QUESTION, &fault_trigger(Step::Confirm).program());
-            // Whom a signal or a power cut has ended nobody answers.
+            // A run that a signal or a power cut has ended gets no answer.
             if cut || self.cell.expectation().exit() > SIGNALLED {
                 return command;
             }

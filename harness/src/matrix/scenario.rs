@@ -52,7 +52,7 @@ struct Scenario {
     /// What is expected, whatever the states, faults and answers say.
     #[serde(default)]
     expect: Expectation,
-    /// Those cells that every run of the tests has a look at: parts of their names, or the whole of one.
+    /// Those cells that `make test` runs, too: parts of their names, or the whole of one.
     #[serde(default)]
     chosen: Vec<Spanned<String>>,
     /// Those cells of which something else is expected, or which are left out.
@@ -133,7 +133,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
             for (state_name, state) in &states {
                 for fault in &faults {
                     for &answer in &answers {
-                        // Where nobody is asked, nothing can happen at the question.
+                        // Without a question, no fault can happen at it.
                         let asked = fault.as_ref().is_some_and(|fault| fault.step == Step::Confirm);
                         let answer = if asked && answer == Answer::Unasked { Answer::Yes } else { answer };
                         cells.push(Cell {

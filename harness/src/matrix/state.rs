@@ -36,7 +36,7 @@ pub struct State {
     /// Shell commands that succeed if what belongs to the admin was respected.
     #[serde(default)]
     pub respected: String,
-    /// Packages that nobody but this machine has: published together with the old release.
+    /// Packages that only this machine has: published together with the old release.
     #[serde(default, rename = "package")]
     pub packages: Vec<crate::packages::package::Package>,
     /// What is expected of an upgrade of such a machine.
@@ -73,7 +73,7 @@ impl State {
         Ok(())
     }
 
-    /// Whether what belongs to the admin was respected; `None` if nobody asks.
+    /// Whether what belongs to the admin was respected; `None` if the state has no such check.
     pub fn check(&self, machine: &Machine) -> Result<Option<Check>> {
         if self.respected.is_empty() {
             return Ok(None);

@@ -37,7 +37,7 @@ pub enum End {
     Unchanged,
     /// It was on its way to the new release, and is as it was.
     RolledBack,
-    /// It is neither: somebody has to mend something and start again.
+    /// It is neither: the admin has to repair something and start again.
     Stuck,
 }
 
@@ -75,8 +75,8 @@ impl fmt::Display for Expectation {
         let end = match self.end() {
             End::Upgraded => "the machine has the new release, and its services run it",
             End::Unchanged => "the machine is as it was",
-            End::RolledBack => "everything is put back as it was",
-            End::Stuck => "the machine needs somebody",
+            End::RolledBack => "everything is restored",
+            End::Stuck => "the admin has to repair the machine",
         };
         if let Some(exit) = self.exit {
             write!(f, "exit code {exit}; ")?;

@@ -260,7 +260,7 @@ pub struct Service {
 }
 
 impl SystemState {
-    /// Looks at a machine and at these services of it.
+    /// Collects that of a machine and of these services.
     pub fn of(machine: &Machine, services: &[&str]) -> Result<Self> {
         Self::read(&machine.sh(&Self::script(services))?, services)
     }
@@ -314,7 +314,7 @@ impl SystemState {
                 Ok((name, service))
             })
             .collect::<Result<BTreeMap<_, _>>>()?;
-        ensure!(services.len() == services_wanted, "the machine told of {} services", services.len());
+        ensure!(services.len() == services_wanted, "the machine printed {} services", services.len());
         Ok(Self { packages, unfinished, services })
     }
 }

@@ -25,7 +25,7 @@ pub struct Mark {
     hooks: usize,
 }
 
-/// What happened on a machine since a [`Mark`], as its hooks and its systemd tell it.
+/// What happened on a machine since a [`Mark`], from the marks of its hooks and systemd's journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Events {
     /// The hooks that ran, in order: `pre-upgrade 10-a (1.2.1 -> 1.2.2)`.
@@ -53,7 +53,7 @@ pub struct Transition {
     pub monotonic: u64,
 }
 
-/// Something that took its time.
+/// Something that takes time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
@@ -69,7 +69,7 @@ pub struct Span {
     pub good: bool,
 }
 
-/// What can take its time.
+/// What takes time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpanKind {

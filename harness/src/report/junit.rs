@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
-use super::{CUT_SHORT, Report};
+use super::{INTERRUPTED, Report};
 use crate::matrix::record::Record;
 
 /// The report as `JUnit` has it: a suite is a scenario, a test case a cell. What no XML can carry is left out.
@@ -22,11 +22,11 @@ pub(super) fn document(report: &Report) -> Result<String> {
         suite.add_test_cases(records.into_iter().map(case));
         document.add_test_suite(suite);
     }
-    if !report.cut_short.is_empty() {
-        let mut suite = TestSuite::new("cut short");
-        for cell in &report.cut_short {
+    if !report.interrupted.is_empty() {
+        let mut suite = TestSuite::new("interrupted");
+        for cell in &report.interrupted {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
-            status.set_message(CUT_SHORT);
+            status.set_message(INTERRUPTED);
             suite.add_test_case(TestCase::new(cell.as_str(), status));
         }
         document.add_test_suite(suite);
@@ -65,8 +65,8 @@ mod tests {
         report.cells[1].record.difference = Some("-asterisk OK\n+asterisk FAILED".to_owned());
         let document = Document::deserialize_from_str(&document(&report).unwrap()).unwrap();
         assert_eq!((document.tests, document.failures, document.errors), (3, 1, 1));
-        let [upgrade, cut_short] = document.test_suites.as_slice() else { panic!("{document:?}") };
-        assert_eq!((upgrade.name.as_str(), cut_short.name.as_str()), ("upgrade", "cut short"));
+        let [upgrade, interrupted] = document.test_suites.as_slice() else { panic!("{document:?}") };
+        assert_eq!((upgrade.name.as_str(), interrupted.name.as_str()), ("upgrade", "interrupted"));
         let failed = &upgrade.test_cases[1];
         assert_eq!(failed.system_out.as_ref().unwrap().as_str(), "bell  & ]]> </system-out> <é>");
         assert_eq!(failed.properties[0].value.as_str(), "cargo nextest run upgrade::trixie");

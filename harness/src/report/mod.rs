@@ -1,4 +1,4 @@
-//! What became of the matrix, for people and for CI servers.
+//! Reports of a matrix or a gate that ran, for people and for CI servers.
 
 mod html;
 mod junit;
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use crate::matrix::record::Record;
 
 /// What a cell that left no record has to say for itself.
-const CUT_SHORT: &str = "It left no record: it was cut short.";
+const INTERRUPTED: &str = "It left no record: it was interrupted.";
 
 /// The files that a report is written to.
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ struct Report {
     /// The cells that left a record, in the order of their places.
     cells: Vec<Cell>,
     /// The directories of the cells that left none.
-    cut_short: Vec<String>,
+    interrupted: Vec<String>,
     /// When the last record was written.
     ended: Timestamp,
 }
@@ -80,7 +80,7 @@ struct Log {
 
 impl Report {
     fn read(directory: &Path) -> Result<Self> {
-        let (mut cells, mut cut_short, mut ended) = (Vec::new(), Vec::new(), Timestamp::UNIX_EPOCH);
+        let (mut cells, mut interrupted, mut ended) = (Vec::new(), Vec::new(), Timestamp::UNIX_EPOCH);
         let nothing = || format!("{}: there are no records; the matrix has not run", directory.display());
         for entry in fs::read_dir(directory).with_context(nothing)? {
             let path = entry?.path();
@@ -97,22 +97,22 @@ impl Report {
                     let logs = record.logs.iter().map(|log| Log::read(&path, log)).collect::<Result<_>>()?;
                     cells.push(Cell { directory: name, record, logs });
                 }
-                Err(error) if error.kind() == ErrorKind::NotFound => cut_short.push(name),
+                Err(error) if error.kind() == ErrorKind::NotFound => interrupted.push(name),
                 Err(error) => return Err(error).context(file.display().to_string()),
             }
         }
-        ensure!(!cells.is_empty() || !cut_short.is_empty(), nothing());
+        ensure!(!cells.is_empty() || !interrupted.is_empty(), nothing());
         cells.sort_by(|a, b| (&a.record.place, &a.record.cell).cmp(&(&b.record.place, &b.record.cell)));
-        cut_short.sort();
-        Ok(Self { cells, cut_short, ended })
+        interrupted.sort();
+        Ok(Self { cells, interrupted, ended })
     }
 
     fn total(&self) -> usize {
-        self.cells.len() + self.cut_short.len()
+        self.cells.len() + self.interrupted.len()
     }
 
     fn failed(&self) -> usize {
-        self.cells.iter().filter(|cell| !cell.record.passed()).count() + self.cut_short.len()
+        self.cells.iter().filter(|cell| !cell.record.passed()).count() + self.interrupted.len()
     }
 }
 
@@ -159,11 +159,11 @@ mod tests {
         Cell { directory: record.cell.replace("::", "--"), record, logs: Vec::new() }
     }
 
-    /// A report of three cells: one passed, one failed, one was cut short.
+    /// A report of three cells: one passed, one failed, one was interrupted.
     pub(super) fn report() -> Report {
         Report {
             cells: vec![cell("upgrade", "bookworm", &[]), cell("upgrade", "trixie", &["asterisk is down."])],
-            cut_short: vec!["rollback--trixie".to_owned()],
+            interrupted: vec!["rollback--trixie".to_owned()],
             ended: Timestamp::UNIX_EPOCH,
         }
     }
@@ -204,9 +204,9 @@ mod tests {
         assert_eq!(error.to_string(), "1 of 2 cells failed");
         assert!(written.html.exists());
         broken[0].record.failures.clear();
-        let cut_short = directory(&broken);
-        fs::create_dir(cut_short.path().join("rollback--trixie")).unwrap();
-        let error = run(cut_short.path(), &files(cut_short.path()), &mut sink()).unwrap_err();
+        let interrupted = directory(&broken);
+        fs::create_dir(interrupted.path().join("rollback--trixie")).unwrap();
+        let error = run(interrupted.path(), &files(interrupted.path()), &mut sink()).unwrap_err();
         assert_eq!(error.to_string(), "1 of 3 cells failed");
     }
 

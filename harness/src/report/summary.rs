@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{CUT_SHORT, Report};
+use super::{INTERRUPTED, Report};
 
 /// What came of the matrix. `docs/matrix-summary.md` describes it.
 #[derive(Serialize)]
@@ -32,10 +32,10 @@ pub(super) fn document(report: &Report) -> Result<String> {
         failures: cell.record.failures.iter().map(String::as_str).collect(),
         took: Some(cell.record.took),
     });
-    let cut_short =
-        report.cut_short.iter().map(|cell| Outcome { cell, passed: false, failures: vec![CUT_SHORT], took: None });
+    let interrupted =
+        report.interrupted.iter().map(|cell| Outcome { cell, passed: false, failures: vec![INTERRUPTED], took: None });
     let summary =
-        Summary { schema: 1, total, passed: total - failed, failed, cells: recorded.chain(cut_short).collect() };
+        Summary { schema: 1, total, passed: total - failed, failed, cells: recorded.chain(interrupted).collect() };
     Ok(serde_json::to_string_pretty(&summary)? + "\n")
 }
 
@@ -52,7 +52,7 @@ mod tests {
         let cells = json!([
             { "cell": "upgrade::bookworm", "passed": true, "failures": [], "took": 41250 },
             { "cell": "upgrade::trixie", "passed": false, "failures": ["asterisk is down."], "took": 41250 },
-            { "cell": "rollback--trixie", "passed": false, "failures": [CUT_SHORT], "took": null },
+            { "cell": "rollback--trixie", "passed": false, "failures": [INTERRUPTED], "took": null },
         ]);
         assert_eq!(summary, json!({ "schema": 1, "total": 3, "passed": 1, "failed": 2, "cells": cells }));
     }

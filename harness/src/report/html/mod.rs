@@ -12,7 +12,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
-use super::{CUT_SHORT, Cell, Report};
+use super::{Cell, INTERRUPTED, Report};
 use crate::matrix::record::{Place, Record};
 
 const STYLE: &str = include_str!("page.css");
@@ -86,7 +86,7 @@ fn failures(report: &Report) -> Markup {
                     @for cell in failed {
                         li { a href=(address(cell)) { (cell.record.cell) } " " span { (first_failure(&cell.record)) } }
                     }
-                    @for name in &report.cut_short { li { b { (name) } " " span { (CUT_SHORT) } } }
+                    @for name in &report.interrupted { li { b { (name) } " " span { (INTERRUPTED) } } }
                 }
             }
         }
@@ -180,7 +180,7 @@ mod tests {
         }
         record.difference = Some(format!("-{EVIL}\n+{EVIL}\n {EVIL}\n"));
         cell.logs = vec![Log { name: EVIL.to_owned(), text: EVIL.repeat(3000) }];
-        report.cut_short = vec![EVIL.to_owned()];
+        report.interrupted = vec![EVIL.to_owned()];
         let page = page(&report);
         let count = |page: &str, text: &str| page.matches(text).count();
         assert!(!page.contains("<img"), "an element came out of a text");
@@ -204,7 +204,7 @@ mod tests {
             "<dt>passed</dt><dd>1</dd>",
             "<dt>failed</dt><dd>2</dd>",
             "<a href=\"#cell-upgrade--trixie\">upgrade::trixie</a> <span>asterisk is down.</span>",
-            "<b>rollback--trixie</b> <span>It left no record: it was cut short.</span>",
+            "<b>rollback--trixie</b> <span>It left no record: it was interrupted.</span>",
             "1970-01-01 00:00 UTC",
         ] {
             assert!(page.contains(text), "{text} is not in\n{page}");
