@@ -24,7 +24,7 @@ pub struct World {
 /// What is never the same twice lies between these.
 const VARYING: [(&str, &str); 17] = [
     // Who holds a lock, as the upgrader names it, and as apt does.
-    ("(process ", ")"),
+    ("(pid ", ")"),
     ("held by process ", " "),
     // Where apt got an answer from, or none.
     ("[IP: ", "]"),
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn what_varies_is_left_out_wherever_it_is_on_a_line() {
-        let text = "a (process 1) and b (process 22)\nc (process 3\n)";
-        assert_eq!(without(text, "(process ", ")"), "a (process …) and b (process …)\nc (process 3\n)");
+        let text = "a (pid 1) and b (pid 22)\nc (pid 3\n)";
+        assert_eq!(without(text, "(pid ", ")"), "a (pid …) and b (pid …)\nc (pid 3\n)");
         let text = "x\nerror: GPG error: http://a b InRelease: key 12\nend";
         assert_eq!(with_common_endings(text), "x\nerror: (wrong signature) http://a b InRelease\nend");
     }

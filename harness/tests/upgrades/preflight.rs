@@ -150,9 +150,7 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
     ensure!(dry_run.exit == 0 && !dry_run.screen.contains("Waiting"), "{dry_run}");
     let live = String::from_utf8_lossy(&live);
     for seconds in [120, 119, 118] {
-        let bar = format!(
-            "\rWaiting for unattended-upgr (process {holder}), who works with packages: at most {seconds} s more"
-        );
+        let bar = format!("\rWaiting up to {seconds} s for unattended-upgr (pid {holder}) to release the dpkg lock");
         ensure!(live.contains(&bar), "no {bar:?} in {live}");
     }
 

@@ -32,6 +32,8 @@ pub enum Event {
     Detached {
         /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
         unit: Option<String>,
+        /// The upgrader's command, to reattach with.
+        command: String,
     },
     /// Something wants the admin's attention.
     Attention(Attention),
@@ -62,7 +64,7 @@ pub enum Event {
     },
     /// Somebody else works with packages, and is waited for.
     Waiting {
-        /// Who: `apt-get (process 123)`.
+        /// Who: `apt-get (pid 123)`.
         who: String,
         /// For how many seconds more, at most.
         seconds: u64,

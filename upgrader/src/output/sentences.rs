@@ -10,7 +10,7 @@ pub fn of(event: &Event) -> Option<String> {
     let text = match event {
         Event::Progress { .. } => return None,
         Event::Started { version, arguments, .. } => format!("upgrader {version} started with arguments {arguments:?}"),
-        Event::Detached { unit } => {
+        Event::Detached { unit, .. } => {
             format!("continues in the background as {}", unit.as_deref().unwrap_or("this process"))
         }
         Event::Attention(attention) => attention.to_string(),

@@ -49,7 +49,7 @@ impl Lock {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 let holder = holder.trim();
-                let who = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
+                let who = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
                 let command = path.file_stem().unwrap_or_default().to_string_lossy();
                 return Err(Failure::new(format!("another run is under way{who}"))
                     .remedy(format!("`{command} attach` shows it; or wait until it has ended."))

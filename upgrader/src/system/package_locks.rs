@@ -39,7 +39,7 @@ pub fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()>
     Ok(())
 }
 
-/// Who holds one of the locks now: `apt-get (process 123)`.
+/// Who holds one of the locks now: `apt-get (pid 123)`.
 #[must_use]
 pub fn holder(root: &Path) -> Option<String> {
     LOCKS.iter().find_map(|lock| holder_of(&root.join(lock)))
@@ -58,7 +58,7 @@ fn holder_of(path: &Path) -> Option<String> {
     };
     let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
     let name = if name.trim().is_empty() { "somebody" } else { name.trim() };
-    Some(format!("{name} (process {process})"))
+    Some(format!("{name} (pid {process})"))
 }
 
 #[cfg(test)]

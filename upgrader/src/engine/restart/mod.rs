@@ -18,7 +18,7 @@ mod ready;
 mod settle;
 
 /// What is said of a service of which a process with replaced files outlived the restart.
-const OUTLIVED: &str = "a process of it outlived the restart: end it, or reboot when it suits";
+const OUTLIVED: &str = "an old process still runs (KillMode=process); stop it or reboot";
 
 /// What came of the services' turn.
 #[derive(Debug, Default)]

@@ -106,7 +106,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
             events.add_recorder(HistoryWriter::new(context.paths, events.report().clone()));
-            events.emit(Event::Detached { unit });
+            events.emit(Event::Detached { unit, command: context.paths.package() });
             run.open_journal(true)?;
             run.forward(first, events)
         }

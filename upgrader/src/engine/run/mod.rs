@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
     /// The rest of the run, from the first step that changes the machine, in this process.
     fn continue_from(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        events.emit(Event::Detached { unit });
+        events.emit(Event::Detached { unit, command: self.context.paths.package() });
         if first == Step::RollBack {
             return self.roll_back_as_asked(events);
         }

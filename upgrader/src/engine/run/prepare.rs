@@ -50,7 +50,7 @@ impl Run<'_> {
         if is_ready {
             return Ok(Outcome::Done);
         }
-        Err(Failure::new("this machine is not ready for an upgrade; nothing was changed")
+        Err(Failure::new("preflight failed; nothing was changed")
             .remedy("Do what is said above, then start again.")
             .into())
     }

@@ -71,7 +71,8 @@ impl Run<'_> {
         }
         events.emit(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
         events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        events.emit(Event::Detached { unit: Some(worker::own_unit(self.context.paths)) });
+        let unit = Some(worker::own_unit(self.context.paths));
+        events.emit(Event::Detached { unit, command: self.context.paths.package() });
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
         journal.write(JournalEntry::Resumed { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
         self.journal = Some(journal);
@@ -145,7 +146,7 @@ impl Run<'_> {
     fn rollback_summary(&self, events: &Events<'_>) -> Result<String> {
         let services = self.restarted.summary(&self.product.services);
         let version = self.installed_version()?;
-        let mut message = format!("{} {version} is back as it was; {services}.", self.product.name);
+        let mut message = format!("Rolled back to {} {version}; {services}.", self.product.name);
         if !self.is_asked_for() {
             let (log, command) = (self.context.paths.log(), self.context.paths.package());
             let why = format!("mend what made the upgrade fail ({} has all of it)", log.display());
@@ -157,7 +158,7 @@ impl Run<'_> {
 
     /// Puts every path back.
     pub(super) fn roll_back(&self, events: &mut Events<'_>) -> Result<Outcome> {
-        let store = rollback::open(self.context.paths)?.context("there is nothing to go back to")?;
+        let store = rollback::open(self.context.paths)?.context("no upgrade to roll back")?;
         Self::judge(&store, self.context.paths.log().display())?;
         if systemd::is_running() {
             // While their files are there, systemd knows how.

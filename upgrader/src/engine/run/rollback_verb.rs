@@ -79,11 +79,10 @@ pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> 
 fn revertible(run: &Run<'_>) -> Result<(PastRun, Store)> {
     let paths = run.context.paths;
     let nothing = || {
-        Failure::new("there is nothing to go back to").remedy(format!(
-            "The way back is open from an upgrade until the next one, for {} days at most; `{} history` shows the last ones.",
-            run.context.config.keep.rollback_days,
-            paths.package()
-        ))
+        let days = run.context.config.keep.rollback_days;
+        let message =
+            format!("no upgrade to roll back: rollback data is kept for {days} days or until the next upgrade");
+        Failure::new(message).remedy(format!("`{} history` shows the last upgrades.", paths.package()))
     };
     let (past, store) = journal::revertible(paths)?.zip(rollback::open(paths)?).with_context(nothing)?;
     Run::judge(&store, paths.log().display())?;

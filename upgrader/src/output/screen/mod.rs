@@ -144,7 +144,7 @@ impl<W: Write> Screen<W> {
                 writeln!(out, "{package} {to} is available but held: going on with {from}")?;
             }
             Event::Waiting { who, seconds } => {
-                let text = format!("Waiting for {who}, who works with packages: at most {seconds} s more");
+                let text = format!("Waiting up to {seconds} s for {who} to release the dpkg lock");
                 if style.width().is_some() {
                     return self.show_bar(&text);
                 }
@@ -162,13 +162,13 @@ impl<W: Write> Screen<W> {
                 writeln!(out, "  What to do: {}", finding.remedy)?;
             }
             Event::Planned { product, own, plan } => plan::show(out, product, own, plan)?,
-            Event::Detached { unit: Some(_) } => {
+            Event::Detached { unit: Some(_), command } => {
                 writeln!(
                     out,
-                    "From here on it goes on by itself: Ctrl-C or a lost connection only ends this view of it"
+                    "The upgrade continues in the background; Ctrl-C only detaches. Reattach: {command} attach"
                 )?;
             }
-            Event::Detached { unit: None } => writeln!(out, "From here on Ctrl-C does nothing")?,
+            Event::Detached { unit: None, .. } => writeln!(out, "From here on Ctrl-C is ignored")?,
             Event::Interrupted(_)
             | Event::StepAlreadyDone(_)
             | Event::HookAlreadyDone(..)

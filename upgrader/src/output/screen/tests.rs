@@ -276,11 +276,11 @@ fn what_is_not_as_it_should_be_is_said_with_what_to_do() {
 
 #[test]
 fn somebody_who_is_waited_for_is_named_and_the_time_counted_down() {
-    let waiting = |seconds| Event::Waiting { who: "apt-get (process 7)".to_owned(), seconds };
+    let waiting = |seconds| Event::Waiting { who: "apt-get (pid 7)".to_owned(), seconds };
     insta::assert_snapshot!(shown(false, &[waiting(23), waiting(22), waiting(20), waiting(11), waiting(10)]), @r#"
-        Waiting for apt-get (process 7), who works with packages: at most 23 s more
-        Waiting for apt-get (process 7), who works with packages: at most 20 s more
-        Waiting for apt-get (process 7), who works with packages: at most 10 s more
+        Waiting up to 23 s for apt-get (pid 7) to release the dpkg lock
+        Waiting up to 20 s for apt-get (pid 7) to release the dpkg lock
+        Waiting up to 10 s for apt-get (pid 7) to release the dpkg lock
         "#);
 }
 
