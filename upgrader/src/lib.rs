@@ -22,7 +22,6 @@ mod tests {
     use documented::layers::Crate;
 
     #[test]
-    #[ignore = "rollback/{manifest, place, scope} are a circle"]
     fn imports_go_down_the_layers_and_never_in_a_circle() {
         let wrong = Crate::read("upgrader").misdirected();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -96,12 +96,12 @@ impl Store {
     }
 
     /// Where the content of a path is kept.
-    pub(super) fn object(&self, stored: &stores::Stored) -> PathBuf {
+    pub(super) fn object(&self, stored: &super::manifest::Stored) -> PathBuf {
         let place = self.manifest.header.places.get(stored.place).map_or(Path::new(""), |place| place.path());
         stores::object(place, stored.object)
     }
 
-    fn read(&self, stored: &stores::Stored) -> Result<Vec<u8>> {
+    fn read(&self, stored: &super::manifest::Stored) -> Result<Vec<u8>> {
         let object = self.object(stored);
         fs::read(&object).with_context(|| object.display().to_string())
     }

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 
 use super::content::{are_same, sum};
 use super::manifest::{Header, Line, Manifest};
+use super::manifest::{SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
 use super::scope::INFO;
-use super::stores::{SaveMethod, Stored};
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
 use crate::system::dpkg;
 

@@ -12,7 +12,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::Scope;
 use super::metadata::{PathEntry, RawPath};
-use super::stores::Stored;
 use crate::exit::Failure;
 use crate::model::package::PackageName;
 
@@ -46,6 +45,28 @@ pub(super) struct Line {
     pub(super) entry: PathEntry,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stored: Option<Stored>,
+}
+
+/// Where a file's content is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub(super) how: SaveMethod,
+    /// The number of the place in the header's list.
+    pub(super) place: usize,
+    /// The name there. What has the same is one inode under several names.
+    pub(super) object: u64,
+}
+
+/// SaveMethod a file's content is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SaveMethod {
+    /// As another name of the file's inode.
+    Link,
+    /// As a file that shares its blocks.
+    Clone,
+    /// As a copy with this SHA-256 sum, in hex.
+    Copy { sha256: String },
 }
 
 /// The last line: without it, or with a sum of all before that is another, the manifest is damaged.

@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result};
 use super::check::{MetadataReader, aspects, is_same_inode};
 use super::content::{clone, copy, no_link};
 use super::manifest::Line;
+use super::manifest::{SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, read_metadata};
 use super::operations::{change, exchange, is_refused, make, remove, rename};
 use super::order::RestoreOrder;
 use super::save::Percent;
 use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
-use super::stores::{SaveMethod, Stored, sync_filesystem};
+use super::stores::sync_filesystem;
 use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
 

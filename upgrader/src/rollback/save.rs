@@ -6,10 +6,11 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
+use super::manifest::SaveMethod;
 use super::manifest::{Header, Line, Manifest};
 use super::metadata::{Kind, RawPath, below, read_metadata};
 use super::scope::{Coverage, covered, of_packages};
-use super::stores::{SaveMethod, Stores, is_overlay};
+use super::stores::{Stores, is_overlay};
 use super::{Scope, Store, discard, open};
 use crate::exit::{Explain as _, Failure};
 use crate::model::package::PackageName;

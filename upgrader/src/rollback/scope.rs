@@ -234,6 +234,11 @@ impl Covered<'_> {
     }
 }
 
+/// The name of a store on another filesystem than the upgrader's own state.
+pub(super) fn directory_name(paths: &Paths) -> String {
+    format!(".{}-rollback", paths.package())
+}
+
 /// What is never stored and never removed.
 pub(super) struct Exclusions {
     paths: HashSet<PathBuf>,
@@ -249,7 +254,7 @@ impl Exclusions {
         let mut forbidden = Self {
             paths: LOCKS.iter().map(PathBuf::from).collect(),
             trees: trees.to_vec(),
-            store: super::stores::directory_name(paths),
+            store: directory_name(paths),
         };
         // The policy belongs to the run, which takes it away itself.
         forbidden.paths.extend([paths.policy(), paths.admins_policy()].map(|path| logical(&path)));

@@ -8,40 +8,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::syncfs;
-use serde::{Deserialize, Serialize};
 
 use super::content::{can_clone, clone, copy, is_not_found, no_clone, no_link};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, mount_of, read_metadata};
-use super::scope::Coverage;
+use super::scope::{Coverage, directory_name};
 use crate::paths::Paths;
-
-/// Where a file's content is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stored {
-    pub(super) how: SaveMethod,
-    /// The number of the place in the header's list.
-    pub(super) place: usize,
-    /// The name there. What has the same is one inode under several names.
-    pub(super) object: u64,
-}
-
-/// SaveMethod a file's content is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum SaveMethod {
-    /// As another name of the file's inode.
-    Link,
-    /// As a file that shares its blocks.
-    Clone,
-    /// As a copy with this SHA-256 sum, in hex.
-    Copy { sha256: String },
-}
-
-/// The name of a store on another filesystem than the upgrader's own state.
-pub(super) fn directory_name(paths: &Paths) -> String {
-    format!(".{}-rollback", paths.package())
-}
 
 /// Where, below a store, the contents are.
 pub(super) fn object(store: &Path, object: u64) -> PathBuf {

@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, lgetxattr, llistxattr, lsetxat
 
 use crate::model::package::PackageName;
 use crate::paths::Paths;
-use crate::rollback::stores::SaveMethod;
+use crate::rollback::manifest::SaveMethod;
 use crate::rollback::{Restored, Scope, Store, open, save};
 
 /// A capability as the kernel has it: `cap_net_bind_service=ep`.
