@@ -12,7 +12,7 @@ pub mod database;
 pub mod engine;
 pub mod exit;
 pub mod model;
-pub mod output;
+mod output;
 pub mod paths;
 pub mod rollback;
 pub mod system;

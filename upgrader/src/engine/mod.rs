@@ -1,11 +1,11 @@
 //! The steps of a run, from the first check to the last restart, and what follows a failure.
 
-pub mod journal;
+mod journal;
 mod planner;
 pub mod refresh;
-pub mod restart;
+mod restart;
 pub mod run;
-pub mod self_update;
-pub mod status;
-pub mod steps;
-pub mod worker;
+mod self_update;
+pub(crate) mod status;
+mod steps;
+mod worker;

@@ -17,9 +17,7 @@ use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 use crate::output::history;
 use crate::paths::Paths;
 use crate::system::apt::{self, Simulation};
-use crate::system::conffiles;
-use crate::system::dpkg;
-use crate::system::systemd;
+use crate::system::{conffiles, dpkg, systemd};
 
 /// What a plan depends on beside the machine.
 pub(super) struct Inputs<'a> {

@@ -12,10 +12,8 @@ use crate::exit::{Exit, Failure, Stopped};
 use crate::model::events::Events;
 use crate::model::step::{Outcome, Step};
 use crate::output::session;
-use crate::system::apt;
 use crate::system::command::Program;
-use crate::system::package_locks;
-use crate::system::signals;
+use crate::system::{apt, package_locks, signals};
 
 /// `NAME-upgrade`: reads the package lists, upgrades its own package, and becomes the `real-NAME-upgrade` that is on disk
 /// then, with the same arguments. Returns only if it fails.

@@ -14,12 +14,10 @@ use crate::model::policy::ConffilePolicy;
 use crate::model::step::Mode;
 use crate::model::version::is_newer;
 use crate::paths::Paths;
-use crate::system::apt;
-use crate::system::dpkg;
-use crate::system::signals;
+use crate::system::{apt, dpkg, signals};
 
 /// Finishes an update of the upgrader's own package that was cut short. Its conffiles are the admin's own settings: they stay.
-pub fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     let (note, package) = (paths.self_update(), paths.package());
     if !note.try_exists()? {
         return Ok(());
@@ -61,7 +59,7 @@ fn cannot_update(package: &str) -> Failure {
 ///
 /// # Errors
 /// If apt or dpkg fail.
-pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let package = context.paths.package();
     if context.options.mode() != Mode::DryRun {
         finish(context.paths, events)?;

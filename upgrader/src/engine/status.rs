@@ -13,21 +13,16 @@ use crate::engine::journal::{self, Journal, PastRun};
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::node::Node;
 use crate::model::report::{Report, RunResult};
-use crate::output::follow;
-use crate::output::history;
-use crate::system::apt;
-use crate::system::dpkg;
-use crate::system::lock;
+use crate::output::{follow, history};
 use crate::system::processes::Processes;
-use crate::system::reboot;
-use crate::system::systemd;
+use crate::system::{apt, dpkg, lock, reboot, systemd};
 
 /// The version of the form of [`Status`].
 const SCHEMA: u32 = 1;
 
 /// How the machine and its upgrader are: what `status` shows.
 #[derive(Debug, Default, Serialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// [`SCHEMA`].
     schema: u32,
     /// The product's name, as people write it.
@@ -57,7 +52,7 @@ pub struct Status {
 }
 
 /// `NAME-upgrade status`: exit code 0, or 6 if something wants attention.
-pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
+pub(crate) fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
     let status = look(context)?;
     if context.options.json {
         print_json(&status);
@@ -69,7 +64,7 @@ pub fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
 }
 
 /// `NAME-upgrade status --drift`: exit code 0, or 6 if the machine is not what was validated.
-pub fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
+pub(crate) fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
     let product = Product::read(&context.paths.product())?;
     let version = dpkg::installed_version(&product.version_package)?
         .ok_or_else(|| anyhow!(Failure::new(format!("{} is not installed on this machine", product.name))))?;
@@ -83,7 +78,7 @@ pub fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
 }
 
 /// `NAME-upgrade history`.
-pub fn show_history(context: &Context<'_>) -> Result<Exit, Stopped> {
+pub(crate) fn show_history(context: &Context<'_>) -> Result<Exit, Stopped> {
     let mut reports = history::read(&context.paths.history())?;
     // The report of a run that was cut short was written when it began; the journal knows how far it came.
     if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {

@@ -9,7 +9,7 @@ use crate::model::step::{Mode, Next, Outcome, Step};
 
 /// How far the steps came.
 #[derive(Debug)]
-pub enum Reached {
+pub(crate) enum Reached {
     /// This was the last one, and the exit code that [`Step::next`] has for it.
     End(Step, Exit),
     /// The next one is not for this process.
@@ -17,7 +17,7 @@ pub enum Reached {
 }
 
 /// Performs one step after the other, beginning with `first`, until there is none, one fails, or one is not `ours`.
-pub fn drive(
+pub(crate) fn drive(
     first: Step,
     ours: impl Fn(Step) -> bool,
     mode: Mode,

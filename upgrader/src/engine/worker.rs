@@ -21,8 +21,7 @@ const STEP: Duration = Duration::from_millis(200);
 const UNITS: u32 = 9;
 
 /// The unit that this worker runs in.
-#[must_use]
-pub fn own_unit(paths: &Paths) -> String {
+pub(crate) fn own_unit(paths: &Paths) -> String {
     systemd::own_unit().unwrap_or_else(|| format!("{}-run.service", paths.package()))
 }
 
@@ -33,7 +32,7 @@ pub fn own_unit(paths: &Paths) -> String {
 ///
 /// # Errors
 /// If no such unit can be started: then nothing has happened, and this process still holds the lock.
-pub fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
+pub(crate) fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
     let log = File::options().append(true).create(true).mode(0o640).open(paths.log()).context("the log")?;
     let name = paths.package();
     let unit = systemd::free_unit(&format!("{name}-run"), UNITS)?;

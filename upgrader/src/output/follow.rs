@@ -12,14 +12,13 @@ use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::output::stream::{self, Follower};
-use crate::system::lock;
-use crate::system::signals;
+use crate::system::{lock, signals};
 
 /// How often to look whether the worker still lives.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// `NAME-upgrade attach`: shows the run that is under way, from its beginning.
-pub fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+pub(crate) fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let nothing = || Failure::new("no upgrade is under way");
     if !lock::is_taken(&context.paths.lock()) {
         return Err(anyhow::Error::new(nothing().remedy(format!(
@@ -33,15 +32,14 @@ pub fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
 }
 
 /// True if the run under way has been left to itself, so that it can be followed.
-#[must_use]
-pub fn is_possible(context: &Context<'_>) -> bool {
+pub(crate) fn is_possible(context: &Context<'_>) -> bool {
     let events = stream::read(&context.paths.events()).unwrap_or_default();
     let detached = events.iter().any(|event| matches!(event, Event::Detached { .. }));
     detached && !events.iter().any(|event| matches!(event, Event::Finished { .. }))
 }
 
 /// Shows what the worker records, until it has finished: then with its exit code. Ctrl-C leaves the screen, not the work.
-pub fn follow(context: &Context<'_>, follower: &mut Follower, events: &mut Events<'_>) -> Result<Exit, Stopped> {
+pub(crate) fn follow(context: &Context<'_>, follower: &mut Follower, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let leave = signals::watch()?;
     let lock = context.paths.lock();
     loop {

@@ -18,15 +18,14 @@ const SHOWN: usize = 20;
 /// Keeps the report of a run: written when the machine is about to be changed, and again when the run is over. A report
 /// without an end is one of a run that was cut short.
 #[derive(Debug)]
-pub struct HistoryWriter {
+pub(crate) struct HistoryWriter {
     directory: PathBuf,
     report: Report,
 }
 
 impl HistoryWriter {
     /// A keeper of the run that this report has the beginning of.
-    #[must_use]
-    pub fn new(paths: &Paths, report: Report) -> Self {
+    pub(crate) fn new(paths: &Paths, report: Report) -> Self {
         Self { directory: paths.history(), report }
     }
 
@@ -56,7 +55,7 @@ impl Subscriber for HistoryWriter {
 }
 
 /// The reports of past runs, the last one first. Files that are no report are passed over.
-pub fn read(directory: &Path) -> Result<Vec<Report>> {
+pub(crate) fn read(directory: &Path) -> Result<Vec<Report>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| directory.display().to_string())?,
@@ -75,14 +74,13 @@ pub fn read(directory: &Path) -> Result<Vec<Report>> {
 }
 
 /// For how long services were out of service in the last run that brought all of them back, in milliseconds.
-#[must_use]
-pub fn last_outage(directory: &Path) -> Option<u64> {
+pub(crate) fn last_outage(directory: &Path) -> Option<u64> {
     let is_typical = |report: &Report| !report.services.is_empty() && report.services.iter().all(|service| service.up);
     read(directory).ok()?.iter().find(|report| is_typical(report)).map(Report::outage_ms)
 }
 
 /// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
-pub fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
+pub(crate) fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
     let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
     let Ok(entries) = directory.read_dir() else { return Ok(()) };
     let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
@@ -95,7 +93,7 @@ pub fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
 }
 
 /// One line a run, the last one first.
-pub fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::io::Result<()> {
+pub(crate) fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::io::Result<()> {
     if reports.is_empty() {
         return writeln!(out, "No upgrade yet.");
     }
@@ -109,8 +107,7 @@ pub fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::
 }
 
 /// `2026-11-22 15:48  1.2.1 -> 1.2.2  done, 12 s, out of service for 0.41 s`, times in UTC as in the log.
-#[must_use]
-pub fn line(report: &Report, under_way: bool) -> String {
+pub(crate) fn line(report: &Report, under_way: bool) -> String {
     let started = report.started.map_or_else(|| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
     let versions = report.plan.as_ref().map_or_else(String::new, |plan| {
         if plan.installed == plan.candidate {

@@ -19,15 +19,14 @@ const INFO: u8 = 6;
 
 /// Tells journald what happens, with fields that can be searched for: `journalctl UPGRADE_SERVICE=asterisk`.
 #[derive(Debug)]
-pub struct Journald {
+pub(crate) struct Journald {
     socket: UnixDatagram,
     identifier: String,
 }
 
 impl Journald {
     /// A connection to journald, under this name. None where it does not listen.
-    #[must_use]
-    pub fn connect(identifier: String) -> Option<Self> {
+    pub(crate) fn connect(identifier: String) -> Option<Self> {
         Self::connect_to(Path::new(SOCKET), identifier).ok()
     }
 

@@ -13,13 +13,13 @@ use crate::output::sentences;
 
 /// The log file: every event and every line of every program, each with its time.
 #[derive(Debug)]
-pub struct Log<W> {
+pub(crate) struct Log<W> {
     writer: W,
 }
 
 impl Log<File> {
     /// Opens a log file at its end.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         // What maintainer scripts and hooks print may be private, and so may conffiles, whose differences are in it.
         let file = File::options().append(true).create(true).mode(0o640).open(path);
         Ok(Self { writer: file.with_context(|| format!("{}: cannot be written", path.display()))? })

@@ -1,12 +1,12 @@
 //! Subscribers of the events, and what past runs left: screen, log, journal of systemd, report, history.
 
-pub mod follow;
-pub mod history;
-pub mod journald;
-pub mod log;
-pub mod notify;
-pub mod question;
-pub mod screen;
-pub mod sentences;
-pub mod session;
-pub mod stream;
+pub(crate) mod follow;
+pub(crate) mod history;
+pub(crate) mod journald;
+pub(crate) mod log;
+pub(crate) mod notify;
+pub(crate) mod question;
+pub(crate) mod screen;
+pub(crate) mod sentences;
+pub(crate) mod session;
+pub(crate) mod stream;

@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If it fails or takes too long. The run is over, and stays what it was.
-pub fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub(crate) fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((program, arguments)) = notify.command.split_first() else { return Ok(()) };
     let result = serde_json::to_value(report.result)?;
     Program::new(program)

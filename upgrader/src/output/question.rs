@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal as _, Write, stdin};
 use rustix::termios::{QueueSelector, tcflush};
 
 /// Forgets what was typed before there was a question: an Enter meant for something else agrees to nothing.
-pub fn discard_typed_ahead() {
+pub(crate) fn discard_typed_ahead() {
     if stdin().is_terminal() {
         let _ = tcflush(stdin(), QueueSelector::IFlush);
     }
@@ -15,13 +15,13 @@ pub fn discard_typed_ahead() {
 ///
 /// Yes is an empty line, `y` or `yes`. Anything else is no, and so are the end of the input and an input that is closed:
 /// nobody who is not there agrees to anything.
-pub fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> bool {
+pub(crate) fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> bool {
     matches!(answer(&format!("{question} [Y/n] "), input, screen).as_deref(), Some("" | "y" | "yes"))
 }
 
 /// What becomes of something that was cut short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// It goes on.
     Yes,
     /// It is undone.
@@ -31,7 +31,7 @@ pub enum Choice {
 }
 
 /// Asks a question as [`ask`] does, that `r` answers with going back, if there is a way `back`: what that means.
-pub fn choose(question: &str, back: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
+pub(crate) fn choose(question: &str, back: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
     let answers = back.map_or_else(|| "[Y/n]".to_owned(), |back| format!("[Y/n/r, {back}]"));
     match answer(&format!("{question} {answers} "), input, screen).as_deref() {
         Some("" | "y" | "yes") => Choice::Yes,

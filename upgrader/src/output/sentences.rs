@@ -5,8 +5,7 @@ use crate::model::hook::HookOutcome;
 use crate::model::plan::Plan;
 
 /// An event in words: a sentence, and its details on lines of their own. None for what only moves a bar.
-#[must_use]
-pub fn of(event: &Event) -> Option<String> {
+pub(crate) fn of(event: &Event) -> Option<String> {
     let text = match event {
         Event::Progress { .. } => return None,
         Event::Started { version, arguments, .. } => format!("upgrader {version} started with arguments {arguments:?}"),

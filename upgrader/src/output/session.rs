@@ -10,23 +10,21 @@ use crate::context::Context;
 use crate::exit::{Exit, code_of};
 use crate::model::event::Event;
 use crate::model::events::Events;
-use crate::output::follow;
-use crate::output::history;
 use crate::output::journald::Journald;
 use crate::output::log::Log;
-use crate::output::notify;
 use crate::output::screen::Screen;
 use crate::output::stream::{self, Recorder};
+use crate::output::{follow, history, notify};
 use crate::system::lock::Lock;
 
 /// Names a run to the program that goes on with it: when it started.
-pub const VARIABLE: &str = "UPGRADE_RUN";
+pub(crate) const VARIABLE: &str = "UPGRADE_RUN";
 
 /// Takes the lock. None if another run is under way that this terminal can follow.
 ///
 /// # Errors
 /// With [`Exit::Busy`] if another run is under way and no terminal is there to show it.
-pub fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
+pub(crate) fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
     match Lock::take(&context.paths.lock()) {
         Ok(lock) => Ok(Some(lock)),
         Err(error) => {
@@ -38,7 +36,7 @@ pub fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
 
 /// Begins to tell of a run to the screen, the log and the recording, or goes on where the program that became this one
 /// stopped. The lock must be held: there is one recording.
-pub fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     let begun = std::env::var(VARIABLE).ok().and_then(|time| time.parse().ok());
     let past = begun.map_or_else(Vec::new, |time| recorded(context, time));
@@ -69,7 +67,7 @@ fn recorded(context: &Context<'_>, begun: Timestamp) -> Vec<Event> {
 }
 
 /// Goes on, in another process, with a run that the recording tells of.
-pub fn resume(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn resume(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     for event in stream::read(&path)? {
         events.remember(&event);
@@ -81,14 +79,13 @@ pub fn resume(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
 }
 
 /// What the program that goes on needs in its environment.
-#[must_use]
-pub fn variable(events: &Events<'_>) -> Option<(&'static str, OsString)> {
+pub(crate) fn variable(events: &Events<'_>) -> Option<(&'static str, OsString)> {
     Some((VARIABLE, events.report().started?.to_string().into()))
 }
 
 /// Ends a run that changed the machine, or was meant to: runs the admin's notification and prunes the history. A failure of either does
 /// not change how the run ended.
-pub fn end(context: &Context<'_>, events: &mut Events<'_>) {
+pub(crate) fn end(context: &Context<'_>, events: &mut Events<'_>) {
     let report = events.report().clone();
     let notified = notify::run(&context.config.notify, &report, &mut events.output_of("notify"));
     let days = SignedDuration::from_hours(24 * i64::from(context.config.keep.history_days));

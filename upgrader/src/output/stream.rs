@@ -20,14 +20,14 @@ const MOST_OUTPUT: usize = 8 * 1024 * 1024;
 /// The run under way as a file of events, one JSON line each, for the processes that follow it. It is in memory (/run): what
 /// outlives the machine's boot is the history and the log.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     file: File,
     output: usize,
 }
 
 impl Recorder {
     /// A new run begins: what was there of an earlier one is gone.
-    pub fn begin(path: &Path) -> Result<Self> {
+    pub(crate) fn begin(path: &Path) -> Result<Self> {
         // Removed and not emptied: whoever still follows the earlier run keeps what it was.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(cannot(path)),
@@ -36,7 +36,7 @@ impl Recorder {
     }
 
     /// The run goes on in another process. Output of programs may be private: only root can read the file.
-    pub fn append(path: &Path) -> Result<Self> {
+    pub(crate) fn append(path: &Path) -> Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(path);
         Ok(Self { file: file.with_context(|| cannot(path))?, output: 0 })
     }
@@ -64,7 +64,7 @@ impl Subscriber for Recorder {
 
 /// The events of a run, read while another process records them.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     reader: BufReader<File>,
     /// The beginning of a line whose end is not written yet.
     unfinished: Vec<u8>,
@@ -83,13 +83,13 @@ fn watch(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 impl Follower {
     /// Opens a recording at its beginning.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("{}: cannot be followed", path.display()))?;
         Ok(Self { reader: BufReader::new(file), unfinished: Vec::new(), changes: watch(path).ok() })
     }
 
     /// The next event that is there already. Lines that are no event this program knows are passed over.
-    pub fn read(&mut self) -> Option<Event> {
+    pub(crate) fn read(&mut self) -> Option<Event> {
         while let Ok(count) = self.reader.read_until(b'\n', &mut self.unfinished) {
             if count == 0 || !self.unfinished.ends_with(b"\n") {
                 return None;
@@ -104,17 +104,17 @@ impl Follower {
     }
 
     /// True if something was recorded that is not read yet.
-    pub fn has_more(&mut self) -> bool {
+    pub(crate) fn has_more(&mut self) -> bool {
         self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
     /// Passes over everything that is there already.
-    pub fn skip(&mut self) {
+    pub(crate) fn skip(&mut self) {
         while self.read().is_some() {}
     }
 
     /// Waits until more is recorded, a signal arrives, or this much time has passed.
-    pub fn wait(&self, patience: Duration) {
+    pub(crate) fn wait(&self, patience: Duration) {
         let Some(changes) = &self.changes else { return std::thread::sleep(patience.min(GLANCE)) };
         let Ok(patience) = Timespec::try_from(patience) else { return };
         let _ = poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&patience));
@@ -123,7 +123,7 @@ impl Follower {
 }
 
 /// All events of a recording.
-pub fn read(path: &Path) -> Result<Vec<Event>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Event>> {
     let mut follower = Follower::open(path)?;
     Ok(std::iter::from_fn(|| follower.read()).collect())
 }

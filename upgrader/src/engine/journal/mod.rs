@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Exit, Explain as _, Failure};
-use crate::model::hook::HookOutcome;
-use crate::model::hook::Phase;
+use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::paths::Paths;
@@ -21,10 +20,10 @@ use crate::rollback;
 
 mod past;
 
-pub use past::PastRun;
+pub(crate) use past::PastRun;
 
 /// The version of the journal's form. It grows when an upgrader of today could not go on with what is written then.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// Space that is set aside for the journal, in bytes: a disk that fills up meanwhile must not keep a run from being undone.
 const RESERVED: u64 = 256 * 1024;
@@ -35,7 +34,7 @@ const SUM: usize = 16;
 /// Something that a run writes down before it goes on. No journal, no step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
-pub enum JournalEntry {
+pub(crate) enum JournalEntry {
     /// The run begins. The first entry, and only the first.
     Began {
         /// [`VERSION`].
@@ -87,7 +86,7 @@ struct Line {
 /// Lines of JSON behind their sums. Entries that are not known are passed over: a newer upgrader may have written them. A last line
 /// that is not whole is what a power cut leaves, and as good as not written.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     file: File,
     /// How many bytes of it are whole lines.
     whole: u64,
@@ -97,7 +96,7 @@ pub struct Journal {
 
 impl Journal {
     /// Begins a journal.
-    pub fn begin(paths: &Paths, started: Timestamp, plan: &Plan) -> Result<Self> {
+    pub(crate) fn begin(paths: &Paths, started: Timestamp, plan: &Plan) -> Result<Self> {
         let (path, last) = (paths.journal(), paths.last_journal());
         let new = path.with_extension("new");
         let begin = || -> std::io::Result<(File, u64)> {
@@ -125,7 +124,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it is damaged anywhere but at its end, or of a form that only a newer upgrader understands.
-    pub fn open(paths: &Paths) -> Result<Option<(Self, PastRun)>> {
+    pub(crate) fn open(paths: &Paths) -> Result<Option<(Self, PastRun)>> {
         let path = paths.journal();
         let Some((past, whole)) = look(&path)? else { return Ok(None) };
         let open = || -> std::io::Result<File> {
@@ -143,7 +142,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn reopen(paths: &Paths) -> Result<Option<Self>> {
+    pub(crate) fn reopen(paths: &Paths) -> Result<Option<Self>> {
         let (path, last) = (paths.journal(), paths.last_journal());
         if !path.exists() && last.exists() {
             let reopen = || fs::rename(&last, &path).and_then(|()| File::open(paths.state())?.sync_all());
@@ -156,7 +155,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read(paths: &Paths) -> Result<Option<PastRun>> {
+    pub(crate) fn read(paths: &Paths) -> Result<Option<PastRun>> {
         Ok(look(&paths.journal())?.map(|(past, _)| past))
     }
 
@@ -164,7 +163,7 @@ impl Journal {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn read_last(paths: &Paths) -> Result<Option<PastRun>> {
+    pub(crate) fn read_last(paths: &Paths) -> Result<Option<PastRun>> {
         Ok(look(&paths.last_journal())?.map(|(past, _)| past))
     }
 
@@ -172,7 +171,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it is not: then whatever it announces must not be done.
-    pub fn write(&mut self, entry: JournalEntry) -> Result<()> {
+    pub(crate) fn write(&mut self, entry: JournalEntry) -> Result<()> {
         let line = line(entry);
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         match written {
@@ -191,7 +190,7 @@ impl Journal {
     }
 
     /// The run has changed nothing, and is as good as never begun. What the one before it tells is kept.
-    pub fn forget(self) -> Result<()> {
+    pub(crate) fn forget(self) -> Result<()> {
         let forget = || -> std::io::Result<()> {
             fs::remove_file(&self.path)?;
             self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
@@ -200,7 +199,7 @@ impl Journal {
     }
 
     /// The machine is between two versions no more. What the journal tells is kept until the next run ends.
-    pub fn close(self) -> Result<()> {
+    pub(crate) fn close(self) -> Result<()> {
         let close = || -> std::io::Result<()> {
             fs::rename(&self.path, &self.last)?;
             self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
@@ -211,7 +210,7 @@ impl Journal {
 
 /// The run that can be rolled back: the interrupted one if its rollback data is saved, else the last one that ended. None if there is
 /// no rollback data.
-pub fn revertible(paths: &Paths) -> Result<Option<PastRun>> {
+pub(crate) fn revertible(paths: &Paths) -> Result<Option<PastRun>> {
     let past = match Journal::read(paths)? {
         Some(past) => Some(past),
         // After a rollback there is nothing left to undo; its data may still be there if it was killed at the very end.
@@ -223,13 +222,12 @@ pub fn revertible(paths: &Paths) -> Result<Option<PastRun>> {
 }
 
 /// True if there is a run to roll back. Damaged rollback data counts as none, and does not keep a run from being completed.
-#[must_use]
-pub fn is_revertible(paths: &Paths) -> bool {
+pub(crate) fn is_revertible(paths: &Paths) -> bool {
     revertible(paths).is_ok_and(|past| past.is_some())
 }
 
 /// Discards the rollback data of the last run once it is this many days old. That of an interrupted run stays.
-pub fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
+pub(crate) fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
     if paths.journal().exists() {
         return Ok(());
     }

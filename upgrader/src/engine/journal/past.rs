@@ -12,23 +12,23 @@ use crate::model::step::Step;
 
 /// How far a run came that did not come to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PastRun {
+pub(crate) struct PastRun {
     /// When it started.
-    pub started: Timestamp,
+    pub(crate) started: Timestamp,
     /// What it was going to do when it began: where the machine comes from.
-    pub plan: Plan,
+    pub(crate) plan: Plan,
     /// When something was written last.
-    pub last: Timestamp,
+    pub(crate) last: Timestamp,
     /// How often the machine has taken it up again by itself.
-    pub boots: u32,
+    pub(crate) boots: u32,
     /// Why it is being undone, if it is.
-    pub rolling_back: Option<String>,
+    pub(crate) rolling_back: Option<String>,
     /// The database as it was before it was migrated, if its migration began.
-    pub dump: Option<PathBuf>,
+    pub(crate) dump: Option<PathBuf>,
     /// The units that were active before anything was changed.
-    pub active: Vec<String>,
+    pub(crate) active: Vec<String>,
     /// How it stopped, if it was not cut short.
-    pub stopped: Option<Exit>,
+    pub(crate) stopped: Option<Exit>,
     /// What it was going to do when it was taken up last.
     latest: Plan,
     ended: Vec<Step>,
@@ -94,50 +94,42 @@ impl PastRun {
     }
 
     /// The step that it was at; none if it had not begun one.
-    #[must_use]
-    pub fn step(&self) -> Option<Step> {
+    pub(crate) fn step(&self) -> Option<Step> {
         self.begun.last().copied()
     }
 
     /// The hook that was running.
-    #[must_use]
-    pub fn hook(&self) -> Option<&Path> {
+    pub(crate) fn hook(&self) -> Option<&Path> {
         self.hook.as_deref()
     }
 
     /// True if this step was begun, whatever came of it.
-    #[must_use]
-    pub fn has_begun(&self, step: Step) -> bool {
+    pub(crate) fn has_begun(&self, step: Step) -> bool {
         self.begun.contains(&step)
     }
 
     /// True if this step came to its end.
-    #[must_use]
-    pub fn has_ended(&self, step: Step) -> bool {
+    pub(crate) fn has_ended(&self, step: Step) -> bool {
         self.ended.contains(&step)
     }
 
     /// True if this hook ran to its end, however it ended.
-    #[must_use]
-    pub fn has_run(&self, phase: Phase, hook: &Path) -> bool {
+    pub(crate) fn has_run(&self, phase: Phase, hook: &Path) -> bool {
         self.hooks.iter().any(|(when, path)| *when == phase && path == hook)
     }
 
     /// True if the machine may have been changed.
-    #[must_use]
-    pub fn has_changed_something(&self) -> bool {
+    pub(crate) fn has_changed_something(&self) -> bool {
         self.begun.iter().any(|step| step.changes_the_machine())
     }
 
     /// True if it did not say that it stops, or is half-way back: then it is to be taken up before anything else.
-    #[must_use]
-    pub fn was_interrupted(&self) -> bool {
+    pub(crate) fn was_interrupted(&self) -> bool {
         self.stopped.is_none() || self.rolling_back.is_some()
     }
 
     /// What it was going to do when it was taken up last.
-    #[must_use]
-    pub fn latest_plan(&self) -> &Plan {
+    pub(crate) fn latest_plan(&self) -> &Plan {
         &self.latest
     }
 }

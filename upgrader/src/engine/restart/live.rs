@@ -46,8 +46,7 @@ const NOT_LIVE: [(&[&str], &str); 7] = [
 
 /// Why a service that runs replaced files cannot be restarted on a machine that is in use, if it cannot. `own` is the unit
 /// that the upgrader itself runs in.
-#[must_use]
-pub fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
+pub(crate) fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
     if own == Some(unit.id.as_str()) {
         return Some("this upgrade runs in it");
     }

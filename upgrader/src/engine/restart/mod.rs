@@ -13,7 +13,7 @@ use crate::system::journalctl;
 use crate::system::processes::{Obsolete, Old, Processes};
 use crate::system::systemd::{self, Unit};
 
-pub mod live;
+pub(crate) mod live;
 mod ready;
 mod settle;
 
@@ -22,7 +22,7 @@ const OUTLIVED: &str = "an old process still runs (KillMode=process); stop it or
 
 /// What came of the services' turn.
 #[derive(Debug, Default)]
-pub struct Restarted {
+pub(crate) struct Restarted {
     /// The services that came up, and how they were then.
     watched: Vec<Watched>,
     /// The product's services that are not up.
@@ -41,7 +41,7 @@ pub struct Restarted {
 ///
 /// # Errors
 /// If systemd does not answer.
-pub fn restart_all(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
+pub(crate) fn restart_all(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
     let mut restarted = Restarted::default();
     let before = processes.obsolete().unwrap_or_default();
     let product = restarted.product(services, events)?;
@@ -58,7 +58,7 @@ pub fn restart_all(services: &Services, processes: &Processes, events: &mut Even
 ///
 /// # Errors
 /// If systemd does not answer.
-pub fn restart_old(
+pub(crate) fn restart_old(
     services: &Services,
     were_active: &[String],
     processes: &Processes,
@@ -92,7 +92,7 @@ fn was_stopped(unit: &Unit) -> bool {
 ///
 /// # Errors
 /// If systemd does not answer.
-pub fn as_they_are(services: &Services) -> Result<Restarted> {
+pub(crate) fn as_they_are(services: &Services) -> Result<Restarted> {
     let mut restarted = Restarted::default();
     for (service, unit) in services.order().iter().zip(systemd::show(services.order())?) {
         match verdict(&unit) {
@@ -108,7 +108,7 @@ pub fn as_they_are(services: &Services) -> Result<Restarted> {
 ///
 /// # Errors
 /// If systemd does not answer.
-pub fn wanted(services: &Services) -> Result<Vec<String>> {
+pub(crate) fn wanted(services: &Services) -> Result<Vec<String>> {
     let units = systemd::show(services.order())?;
     let wanted = services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::Skip(_)));
     Ok(wanted.map(|(service, _)| service.clone()).collect())
@@ -124,19 +124,17 @@ enum Verdict {
 
 impl Restarted {
     /// True if every service that had its turn came up.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
+    pub(crate) fn is_well(&self) -> bool {
         self.down.is_empty() && self.attention.is_empty()
     }
 
     /// What wants the admin's attention since the last call.
-    pub fn take_attention(&mut self) -> Vec<Attention> {
+    pub(crate) fn take_attention(&mut self) -> Vec<Attention> {
         std::mem::take(&mut self.attention)
     }
 
     /// How many of the product's services run, in words: `all 8 services are running`.
-    #[must_use]
-    pub fn summary(&self, services: &Services) -> String {
+    pub(crate) fn summary(&self, services: &Services) -> String {
         let all = services.order().len();
         match self.skipped.len() {
             0 if all == 1 => "its service is running".to_owned(),
@@ -154,7 +152,7 @@ impl Restarted {
     ///
     /// # Errors
     /// If one of the product's services is not up: a human is needed. If systemd does not answer.
-    pub fn verify(&mut self, done: &str, settle: Duration, events: &mut Events<'_>) -> Result<()> {
+    pub(crate) fn verify(&mut self, done: &str, settle: Duration, events: &mut Events<'_>) -> Result<()> {
         // When it is known that a human is needed, nobody has to wait for more.
         let settle = if self.down.is_empty() { settle } else { Duration::ZERO };
         let end = self.last.unwrap_or_else(Instant::now) + settle;

@@ -10,9 +10,8 @@ use crate::config::product::Product;
 use crate::config::settings::Rollback;
 use crate::context::Context;
 use crate::engine::journal::{self, Journal, PastRun};
-use crate::engine::self_update;
 use crate::engine::steps::drive;
-use crate::engine::worker;
+use crate::engine::{self_update, worker};
 use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
@@ -20,8 +19,7 @@ use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::history::HistoryWriter;
 use crate::output::session;
 use crate::system::lock::Lock;
-use crate::system::package_locks;
-use crate::system::signals;
+use crate::system::{package_locks, signals};
 
 /// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
 const BOOTS: u32 = 3;

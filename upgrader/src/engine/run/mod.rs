@@ -14,24 +14,20 @@ use crate::config::product::Product;
 use crate::context::{Context, Verb};
 use crate::engine::journal::{Journal, JournalEntry, PastRun};
 use crate::engine::restart::Restarted;
-use crate::engine::status;
 use crate::engine::steps::{Reached, drive};
-use crate::engine::worker;
+use crate::engine::{status, worker};
 use crate::exit::{Exit, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::{Mode, Next, Outcome, Step};
-use crate::output::follow;
 use crate::output::history::HistoryWriter;
 use crate::output::screen::Screen;
-use crate::output::session;
 use crate::output::stream::Follower;
-use crate::system::dpkg;
+use crate::output::{follow, session};
 use crate::system::lock::Lock;
-use crate::system::signals;
-use crate::system::systemd;
+use crate::system::{dpkg, signals, systemd};
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {

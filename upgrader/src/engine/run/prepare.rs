@@ -17,14 +17,12 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::finding::Finding;
 use crate::model::plan::Plan;
-use crate::model::policy::ConffilePolicy;
-use crate::model::policy::ValidationPolicy;
+use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::question::{ask, discard_typed_ahead};
 use crate::rollback;
-use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
-use crate::system::systemd;
+use crate::system::{package_locks, systemd};
 
 /// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {

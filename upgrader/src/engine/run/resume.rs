@@ -15,8 +15,7 @@ use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{Choice, choose, discard_typed_ahead};
 use crate::rollback;
-use crate::system::hooks;
-use crate::system::systemd;
+use crate::system::{hooks, systemd};
 
 /// What becomes of a run that was cut short.
 pub(super) enum ResumeChoice {

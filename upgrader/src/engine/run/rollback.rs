@@ -15,9 +15,7 @@ use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::history::HistoryWriter;
 use crate::rollback::{self, Damage, Store};
-use crate::system::dpkg;
-use crate::system::processes;
-use crate::system::systemd;
+use crate::system::{dpkg, processes, systemd};
 
 /// Why a machine goes back if nothing failed.
 const ASKED_FOR: &str = "somebody asked for it";

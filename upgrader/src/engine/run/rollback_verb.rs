@@ -17,9 +17,8 @@ use crate::model::step::Step;
 use crate::output::question::{ask, discard_typed_ahead};
 use crate::rollback::{self, Store};
 use crate::system::command::Program;
-use crate::system::dpkg;
 use crate::system::lock::Lock;
-use crate::system::package_locks;
+use crate::system::{dpkg, package_locks};
 
 /// `NAME-upgrade rollback`: goes back to how the machine was before the last run.
 pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {

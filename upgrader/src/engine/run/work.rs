@@ -13,20 +13,14 @@ use crate::engine::restart::restart_all;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
-use crate::model::hook::HookOutcome;
-use crate::model::hook::Phase;
+use crate::model::hook::{HookOutcome, Phase};
 use crate::model::package::PackageName;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
-use crate::system::apt;
 use crate::system::conffiles::{self, ConffileReport};
-use crate::system::dpkg;
-use crate::system::hooks;
-use crate::system::package_locks;
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
-use crate::system::reboot;
-use crate::system::systemd;
+use crate::system::{apt, dpkg, hooks, package_locks, reboot, systemd};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {

@@ -11,7 +11,7 @@ use crate::context::Options;
 use crate::model::event::{Event, SelfUpdateOutcome, Subscriber};
 use crate::model::hook::HookOutcome;
 use crate::model::step::Step;
-pub use style::Style;
+pub(crate) use style::Style;
 
 /// How often a wait is told of on a screen whose lines stay, in seconds.
 const WAIT_STEP: u64 = 10;
@@ -19,7 +19,7 @@ const WAIT_STEP: u64 = 10;
 /// The screen: what the person sees of a run. On a terminal a bar moves at its end; elsewhere there are plain lines.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "what is wanted, and what is on it now")]
-pub struct Screen<W> {
+pub(crate) struct Screen<W> {
     writer: W,
     /// Also shows every line that apt and the hooks print.
     verbose: bool,
@@ -37,8 +37,7 @@ pub struct Screen<W> {
 
 impl Screen<Box<dyn Write>> {
     /// The screen that was asked for.
-    #[must_use]
-    pub fn of(options: &Options) -> Self {
+    pub(crate) fn of(options: &Options) -> Self {
         let style = Style::of_this_process(options.json);
         Self {
             verbose: options.verbose,
@@ -51,7 +50,7 @@ impl Screen<Box<dyn Write>> {
 
 impl<W: Write> Screen<W> {
     /// A screen that shows what most people want to know.
-    pub fn new(writer: W, style: Style) -> Self {
+    pub(crate) fn new(writer: W, style: Style) -> Self {
         Self {
             writer,
             verbose: false,

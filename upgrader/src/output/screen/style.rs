@@ -12,7 +12,7 @@ const USUAL_WIDTH: usize = 80;
 
 /// What a screen can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub(crate) enum Style {
     /// Nothing but lines.
     Plain,
     /// A terminal of this many columns, on which a line can be written over.
@@ -26,8 +26,7 @@ pub enum Style {
 
 impl Style {
     /// What the screen of this process can do: stderr, if stdout is for a program, or stdout.
-    #[must_use]
-    pub fn of_this_process(on_stderr: bool) -> Self {
+    pub(crate) fn of_this_process(on_stderr: bool) -> Self {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb" || terminal.is_empty());
         let (terminal, size) = if on_stderr {
@@ -43,8 +42,7 @@ impl Style {
     }
 
     /// How wide a line can be that is written over.
-    #[must_use]
-    pub fn width(self) -> Option<usize> {
+    pub(crate) fn width(self) -> Option<usize> {
         match self {
             Self::Plain => None,
             Self::Terminal { width, .. } => Some(width),
@@ -52,20 +50,17 @@ impl Style {
     }
 
     /// What went well.
-    #[must_use]
-    pub fn good(self, text: &str) -> String {
+    pub(crate) fn good(self, text: &str) -> String {
         self.coloured("32", text)
     }
 
     /// What went wrong.
-    #[must_use]
-    pub fn bad(self, text: &str) -> String {
+    pub(crate) fn bad(self, text: &str) -> String {
         self.coloured("1;31", text)
     }
 
     /// What is neither.
-    #[must_use]
-    pub fn plain(self, text: &str) -> String {
+    pub(crate) fn plain(self, text: &str) -> String {
         text.to_owned()
     }
 

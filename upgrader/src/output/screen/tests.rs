@@ -3,8 +3,7 @@ use crate::exit::Exit;
 use crate::model::conffile::EditedConffile;
 use crate::model::event::{InterruptedRun, RollbackPreview};
 use crate::model::finding::Finding;
-use crate::model::hook::HookOutcome;
-use crate::model::hook::Phase;
+use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::policy::ConffilePolicy;
 
