@@ -1,8 +1,13 @@
-//! Two pieces of work at once.
+//! Work that several threads or processes share.
 
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::{Mutex, mpsc};
 use std::thread;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// Does two pieces of work at once, the first on a thread of its own.
 pub(crate) fn both<A: Send, B>(
@@ -14,4 +19,47 @@ pub(crate) fn both<A: Send, B>(
         let other = other();
         (one.join().map_err(|_| anyhow!("a thread panicked")).flatten(), other)
     })
+}
+
+/// Works on items on so many threads, and passes on each result as soon as it is there. The first error of `receive` ends all.
+pub(crate) fn each<T: Send, R: Send>(
+    items: Vec<T>,
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+    receive: impl FnMut((T, R)) -> Result<()>,
+) -> Result<()> {
+    let queue = Mutex::new(items.into_iter());
+    let next = || queue.lock().ok()?.next();
+    thread::scope(|scope| {
+        let (sender, results) = mpsc::channel();
+        for _ in 0..threads {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            scope.spawn(move || {
+                while let Some(item) = next() {
+                    let result = work(&item);
+                    if sender.send((item, result)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        results.into_iter().try_for_each(receive)
+    })
+}
+
+/// The value that is saved in a JSON file. If there is none it is made; other threads and processes that need it wait meanwhile.
+pub(crate) fn cached<T: Serialize + DeserializeOwned>(path: &Path, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
+    let lock = File::create(path.with_extension("lock"))?;
+    lock.lock()?;
+    if path.exists() {
+        return serde_json::from_slice(&fs::read(path)?).with_context(|| path.display().to_string());
+    }
+    let (value, new) = (make()?, path.with_extension("new"));
+    fs::write(&new, serde_json::to_vec(&value)?)?;
+    fs::rename(&new, path)?;
+    Ok(value)
 }

@@ -1,8 +1,6 @@
 //! The defects as cells: upgrades to what vendors did wrong, each of which has to be caught.
 
 use std::io::Write;
-use std::sync::Mutex;
-use std::sync::mpsc;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -11,6 +9,7 @@ use super::cell::Cell;
 use super::defect;
 use super::record::Record;
 use super::state::State;
+use crate::at_once::each;
 
 /// How many machines run at once.
 const AT_ONCE: usize = 3;
@@ -49,41 +48,23 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
     cells.retain(|cell| cell.state_name.contains(part));
     ensure!(!cells.is_empty(), "no defect has {part:?} in its name");
     let (mut seeded, mut caught, mut false_alarms) = (0, 0, 0);
-    let todo = Mutex::new(cells.into_iter());
-    let next = || todo.lock().ok()?.next();
-    std::thread::scope(|scope| -> Result<()> {
-        let (sender, results) = mpsc::channel();
-        for _ in 0..AT_ONCE {
-            let sender = sender.clone();
-            scope.spawn(move || {
-                while let Some(cell) = next() {
-                    let ran = examine(&cell);
-                    if sender.send((cell, ran)).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for (cell, ran) in results {
-            let defect = cell.defect.as_ref().context("a cell without a defect")?;
-            let is_control = defect.caught_by.is_empty();
-            let (seconds, verdict) = match ran {
-                Ok((record, verdict)) => (record.took.div_ceil(1000), verdict),
-                Err(error) => (0, Err(vec![format!("it could not be run: {error:#}")])),
-            };
-            seeded += usize::from(!is_control);
-            caught += usize::from(!is_control && verdict.is_ok());
-            false_alarms += usize::from(is_control && verdict.is_err());
-            let by = match &verdict {
-                Ok(()) if is_control => "(control: nothing is wrong, and nothing was found)".to_owned(),
-                Ok(()) => defect.caught_by.join("; "),
-                Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
-            };
-            let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
-            writeln!(out, "{:<34} {:<8} {seconds:>3} s  {by}", defect.name, cell.debian)?;
-        }
-        Ok(())
+    each(cells, AT_ONCE, examine, |(cell, ran)| {
+        let defect = cell.defect.as_ref().context("a cell without a defect")?;
+        let is_control = defect.caught_by.is_empty();
+        let (seconds, verdict) = match ran {
+            Ok((record, verdict)) => (record.took.div_ceil(1000), verdict),
+            Err(error) => (0, Err(vec![format!("it could not be run: {error:#}")])),
+        };
+        seeded += usize::from(!is_control);
+        caught += usize::from(!is_control && verdict.is_ok());
+        false_alarms += usize::from(is_control && verdict.is_err());
+        let by = match &verdict {
+            Ok(()) if is_control => "(control: nothing is wrong, and nothing was found)".to_owned(),
+            Ok(()) => defect.caught_by.join("; "),
+            Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
+        };
+        let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
+        Ok(writeln!(out, "{:<34} {:<8} {seconds:>3} s  {by}", defect.name, cell.debian)?)
     })?;
     writeln!(out, "{caught} of {seeded} defects are caught")?;
     ensure!(false_alarms == 0, "something was found where nothing is wrong");

@@ -10,10 +10,9 @@ mod phase;
 mod phase_end;
 mod reference;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
-use std::sync::{Mutex, OnceLock, mpsc};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -23,6 +22,7 @@ use serde::Serialize;
 use self::fixture::Fixture;
 use self::injection_point::{CrashOutcome, InjectionPoint, all, are_distinct};
 use self::reference::Reference;
+use crate::at_once::each;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::packages::binaries;
@@ -111,56 +111,34 @@ pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
     }
     ensure!(!points.is_empty(), "no point has such a name");
     let mut results = CrashResults { points: points.len(), ..CrashResults::default() };
-    let todo = Mutex::new(VecDeque::from(points));
-    let next = || todo.lock().ok()?.pop_front();
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    std::thread::scope(|scope| -> Result<()> {
-        let (tell, told) = mpsc::channel();
-        for _ in 0..jobs {
-            let (tell, next, setup) = (tell.clone(), &next, &setup);
-            scope.spawn(move || {
-                while let Some(point) = next() {
-                    let begin = Instant::now();
-                    let ran = setup(point.debian).and_then(|setup| examine(&point, setup));
-                    if tell.send((point, ran, begin.elapsed().as_secs())).is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-        drop(tell);
-        for (number, (point, ran, seconds)) in told.into_iter().enumerate() {
-            let outcome = ran.unwrap_or_else(|error| CrashOutcome::Diverged(vec![format!("{error:?}")]));
-            let word = match outcome {
-                CrashOutcome::Completed => {
-                    results.completed += 1;
-                    "completed"
-                }
-                CrashOutcome::RolledBack => {
-                    results.rolled_back += 1;
-                    "rolled back"
-                }
-                CrashOutcome::Diverged(paths) => {
-                    results.diverged.push(Diverged {
-                        command: again(&point.name, disk),
-                        point: point.name.clone(),
-                        paths,
-                    });
-                    "DIVERGED"
-                }
-            };
-            writeln!(
-                out,
-                "{:>4} of {}  {:<40} {:<8} {seconds:>3} s  {word}",
-                number + 1,
-                results.points,
-                point.name,
-                point.debian
-            )?;
-        }
-        Ok(())
+    let timed = |point: &InjectionPoint| {
+        let begin = Instant::now();
+        let ran = setup(point.debian).and_then(|setup| examine(point, setup));
+        (ran, begin.elapsed().as_secs())
+    };
+    let mut number = 0;
+    each(points, jobs, timed, |(InjectionPoint { name, debian, .. }, (ran, seconds))| {
+        number += 1;
+        let word = match ran.unwrap_or_else(|error| CrashOutcome::Diverged(vec![format!("{error:?}")])) {
+            CrashOutcome::Completed => {
+                results.completed += 1;
+                "completed"
+            }
+            CrashOutcome::RolledBack => {
+                results.rolled_back += 1;
+                "rolled back"
+            }
+            CrashOutcome::Diverged(paths) => {
+                results.diverged.push(Diverged { command: again(&name, disk), point: name.clone(), paths });
+                "DIVERGED"
+            }
+        };
+        let total = results.points;
+        Ok(writeln!(out, "{number:>4} of {total}  {name:<40} {debian:<8} {seconds:>3} s  {word}")?)
     })?;
-    save(&results)?;
+    let path = binaries::target().join("crash/results.json");
+    fs::write(&path, serde_json::to_string_pretty(&results)?).with_context(|| path.display().to_string())?;
     for Diverged { point, paths, command } in &results.diverged {
         writeln!(out, "\n{point} diverged:")?;
         paths.iter().take(10).try_for_each(|path| writeln!(out, "  {path}"))?;
@@ -222,11 +200,6 @@ fn examine(point: &InjectionPoint, setup: &Setup) -> Result<CrashOutcome> {
 fn again(name: &str, disk: Storage) -> String {
     let disk = if disk == Storage::Host { " --on-host" } else { "" };
     format!("cargo run --quiet --package harness -- crash{disk} --only '^{}$'", name.replace('.', r"\."))
-}
-
-fn save(results: &CrashResults) -> Result<()> {
-    let path = binaries::target().join("crash/results.json");
-    fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]

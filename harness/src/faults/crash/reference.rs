@@ -1,9 +1,8 @@
 //! Reference runs: without any fault.
 
-use std::fs::{self, File};
 use std::thread::ScopedJoinHandle;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call};
@@ -12,6 +11,7 @@ use super::fixture::Fixture;
 use super::injection::{COUNTED, count};
 use super::phase::Phase;
 use super::phase_end::PhaseEnd;
+use crate::at_once::cached;
 use crate::machines::image::Debian;
 use crate::observe::inventory::{Inventory, Section};
 use crate::packages::binaries;
@@ -36,24 +36,12 @@ pub(super) struct Reference {
 impl Reference {
     /// Makes it, unless it is known already.
     pub(super) fn of(debian: Debian, fixture: &Fixture) -> Result<Self> {
-        let directory = binaries::target().join("crash/references");
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
         let scripts = Phase::COUNTED.map(count);
         let listing = Inventory::script(&[Section::Files]);
         let ingredients: Vec<&str> =
             scripts.iter().chain([&listing]).map(String::as_str).chain(database::INGREDIENTS).collect();
-        let path = directory.join(format!("{debian}-{}.json", fixture.tag(&ingredients)));
-        // Other processes that need the same wait here.
-        let lock = File::create(directory.join(format!("{debian}.lock")))?;
-        lock.lock()?;
-        if path.exists() {
-            return serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string());
-        }
-        let reference = Self::make(fixture)?;
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(&reference)?)?;
-        fs::rename(&new, &path)?;
-        Ok(reference)
+        let name = format!("crash/references/{debian}-{}.json", fixture.tag(&ingredients));
+        cached(&binaries::target().join(name), || Self::make(fixture))
     }
 
     /// Runs all phases at once: every other process waits for this one.
