@@ -21,7 +21,7 @@ pub(super) fn plain(debian: Debian) -> Result<Cell> {
 pub(super) fn passed(cell: &Cell) -> Result<Duration> {
     let start = Instant::now();
     let ran = cell.run()?;
-    ran.record.keep(&cell.kept_in())?;
+    ran.record.save(&cell.kept_in())?;
     ensure!(ran.record.passed(), "{} failed: {}", cell.name(), ran.record.failures.join("\n"));
     Ok(start.elapsed())
 }

@@ -9,13 +9,11 @@ use super::machines::{Installed, Machines, PATIENCE};
 use super::options::NamedState;
 use crate::machines::image::Debian;
 use crate::machines::transcript::Transcript;
-use crate::machines::world::World;
 use crate::matrix::answer::Answer;
 use crate::matrix::baseline::DataUnit;
 use crate::matrix::check::Check;
 use crate::matrix::record::{NONE, Place, Record};
-use crate::matrix::state::State;
-use crate::matrix::upgrade::{Run, Subject, Target, check_upgraded, perform, recorded};
+use crate::matrix::upgrade::{Run, Subject, Target, TestMachine, check_upgraded, perform, recorded};
 use crate::observe::expectation::{End, Expectation};
 
 /// What its cells belong to, in reports.
@@ -27,11 +25,9 @@ const ROLLED_BACK: i64 = 4;
 /// A machine with an old version.
 struct Candidate<'a> {
     machines: &'a Machines<'a>,
-    world: World,
-    state: &'a State,
+    machine: TestMachine<'a>,
     /// The machine with the candidate, if that could be installed.
     installed: Option<&'a Installed>,
-    expected: Expectation,
 }
 
 impl Machines<'_> {
@@ -74,11 +70,18 @@ impl Machines<'_> {
             named.state.bring_about(&mut world)?;
             self.publish_candidate(&mut world, debian)?;
             let expected = Expectation { differs: self.options.differs(debian), ..Expectation::default() };
-            let (state, expected) = (&named.state, expected.or(&named.state.expect));
-            let mut subject = Candidate { machines: self, world, state, installed: installed.as_ref().ok(), expected };
-            perform(&mut subject, None, record, &directory)
+            let machine = TestMachine {
+                world,
+                upgrader: self.upgrader.name.clone(),
+                services: self.options.services(),
+                state: &named.state,
+                expected: expected.or(&named.state.expect),
+                loses_power: false,
+            };
+            let installed = installed.as_ref().ok();
+            perform(&mut Candidate { machines: self, machine, installed }, None, record, &directory)
         })?;
-        record.keep(&directory)?;
+        record.save(&directory)?;
         Ok(record)
     }
 
@@ -105,29 +108,13 @@ impl Machines<'_> {
 }
 
 impl Subject for Candidate<'_> {
-    fn world(&self) -> &World {
-        &self.world
-    }
-
-    fn upgrader(&self) -> &str {
-        &self.machines.upgrader.name
-    }
-
-    fn services(&self) -> Vec<&str> {
-        self.machines.options.services()
-    }
-
-    fn state(&self) -> &State {
-        self.state
-    }
-
-    fn expected(&self) -> Expectation {
-        self.expected.clone()
+    fn test_machine(&self) -> &TestMachine<'_> {
+        &self.machine
     }
 
     fn start(&self) -> Result<Transcript> {
-        let command = self.world.machine.command(&[self.upgrader(), "--yes"]);
-        command.in_shell(&self.state.shell).patience(PATIENCE).run()
+        let command = self.machine.world.machine.command(&[&self.machine.upgrader, "--yes"]);
+        command.in_shell(&self.machine.state.shell).patience(PATIENCE).run()
     }
 
     /// Services of a vendor do not report their versions.
@@ -147,9 +134,9 @@ impl Subject for Candidate<'_> {
         if let Some(installed) = self.installed {
             let same = run.baseline.state.packages == installed.packages;
             let findings = if same { vec!["it has every package of it already".to_owned()] } else { Vec::new() };
-            record.look(("there is something to upgrade", findings));
+            record.note(("there is something to upgrade", findings));
         }
-        Ok(Some(match (self.expected.end(), record.exit) {
+        Ok(Some(match (self.machine.expected.end(), record.exit) {
             // A machine that was rolled back lacks all that is new: that is no news.
             (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
             (end, _) => end,
@@ -158,15 +145,15 @@ impl Subject for Candidate<'_> {
 
     fn finish(&mut self, end: End, run: &Run, record: &mut Record) -> Result<()> {
         if end == End::Upgraded && self.installed.is_some() {
-            record.look(run.trace.restarts());
-            record.look(run.trace.skipped_hooks());
-            check_upgraded(self, &run.baseline, &self.expected, record)?;
-            record.look(self.ready()?);
+            record.note(run.trace.restarts());
+            record.note(run.trace.skipped_hooks());
+            check_upgraded(self, &run.baseline, &self.machine.expected, record)?;
+            record.note(self.ready()?);
         }
-        if end == self.expected.end()
-            && let Some(check) = self.state.check(&self.world.machine)?
+        if end == self.machine.expected.end()
+            && let Some(check) = self.machine.state.check(&self.machine.world.machine)?
         {
-            record.look(check);
+            record.note(check);
         }
         Ok(())
     }
@@ -177,10 +164,10 @@ impl Candidate<'_> {
     fn ready(&self) -> Result<Check> {
         let mut findings = Vec::new();
         let services = &self.machines.options.product.definition.services;
-        for name in services.order().iter().filter(|name| !self.expected.down.contains(name)) {
+        for name in services.order().iter().filter(|name| !self.machine.expected.down.contains(name)) {
             let Some(ready) = services.ready(name) else { continue };
             let words: Vec<&str> = ready.command.iter().map(String::as_str).collect();
-            let asked = self.world.machine.command(&words).run()?;
+            let asked = self.machine.world.machine.command(&words).run()?;
             if asked.exit != 0 {
                 findings.push(format!("{name}: {}", asked.to_string().trim_end()));
             }

@@ -76,7 +76,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
 pub fn examine(cell: &Cell) -> Result<(Record, Result<(), Vec<String>>)> {
     let defect = cell.defect.as_ref().ok_or_else(|| anyhow!("{} has no defect", cell.name()))?;
     let record = cell.run()?.record;
-    record.keep(&cell.kept_in())?;
+    record.save(&cell.kept_in())?;
     let verdict = defect.verdict(&record);
     Ok((record, verdict))
 }

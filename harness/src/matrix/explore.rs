@@ -49,7 +49,7 @@ pub fn run(name: &str, keep: bool, out: &mut dyn Write) -> Result<()> {
     for failure in &ran.record.failures {
         writeln!(out, "FAILED: {failure}")?;
     }
-    ran.record.keep(&cell.kept_in())?;
+    ran.record.save(&cell.kept_in())?;
     writeln!(out, "\nIts logs: {}", cell.kept_in().display())?;
     ensure!(ran.record.passed(), "{} failed", cell.name());
     Ok(())

@@ -119,8 +119,8 @@ impl Record {
         }
     }
 
-    /// Notes something that was looked at.
-    pub fn look(&mut self, (what, findings): Check) {
+    /// Notes what a check found.
+    pub fn note(&mut self, (what, findings): Check) {
         if findings.is_empty() {
             self.checked.push(what.to_owned());
         } else {
@@ -139,8 +139,8 @@ impl Record {
         self.failures.iter().flat_map(split)
     }
 
-    /// Keeps the logs of a machine, whose upgrader's command has this name, in a directory.
-    pub fn keep_logs(&mut self, machine: &Machine, upgrader: &str, directory: &Path) -> Result<()> {
+    /// Saves the logs of a machine, whose upgrader's command has this name, in a directory.
+    pub fn save_logs(&mut self, machine: &Machine, upgrader: &str, directory: &Path) -> Result<()> {
         let commands = LOGS.map(|(_, command)| format!("{} 2>&1 || :", command.replace("@UPGRADER@", upgrader)));
         for ((name, _), log) in LOGS.iter().zip(machine.ask(commands.each_ref().map(String::as_str))?) {
             fs::write(directory.join(name), log)?;
@@ -149,8 +149,8 @@ impl Record {
         Ok(())
     }
 
-    /// Writes it down beside the logs.
-    pub fn keep(&self, directory: &Path) -> Result<()> {
+    /// Saves it beside the logs.
+    pub fn save(&self, directory: &Path) -> Result<()> {
         let path = directory.join("record.json");
         fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| path.display().to_string())
     }

@@ -17,8 +17,7 @@ use super::installed;
 use super::record::Record;
 use super::run_trace::undeclared_services;
 use super::shown::{without_debians_packages, without_exit};
-use super::state::State;
-use super::upgrade::{Run, Subject, Target, check_upgraded, perform, recorded};
+use super::upgrade::{Run, Subject, Target, TestMachine, check_upgraded, perform, recorded};
 use crate::faults::fault::FaultAtStep;
 use crate::faults::trigger::Trigger;
 use crate::machines::database;
@@ -61,7 +60,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(&Machine) -> Result<()>;
 /// The machine of a cell.
 struct Prepared<'a> {
     cell: &'a Cell,
-    world: World,
+    machine: TestMachine<'a>,
     /// The new release as it is published.
     release: Release,
     upgrader: Package,
@@ -87,7 +86,7 @@ impl Cell {
             let (mut prepared, local) = Prepared::new(self, None).context("the run could not begin")?;
             let ran = perform(&mut prepared, Some(local), record, &directory);
             document = std::mem::take(&mut prepared.document);
-            visit(&prepared.world.machine)?;
+            visit(&prepared.machine.world.machine)?;
             ran
         })?;
         Ok(Outcome { record, document })
@@ -99,11 +98,11 @@ impl Cell {
     /// # Errors
     /// If the run ends before it comes there, or cannot be stopped there.
     pub fn stop_at(&self, step: Option<Step>, visit: Visit<'_>) -> Result<()> {
-        let Some(step) = step else { return visit(&Prepared::new(self, None)?.0.world.machine) };
+        let Some(step) = step else { return visit(&Prepared::new(self, None)?.0.machine.world.machine) };
         ensure!(can_stop_at(step), "a run cannot be stopped in the step {step}; it can in those before and after it");
         let trigger = Trigger { name: "stop", step };
         let (prepared, _) = Prepared::new(self, Some(trigger))?;
-        let machine = &prepared.world.machine;
+        let machine = &prepared.machine.world.machine;
         trigger.install(machine, "touch /run/stopped; sleep infinity", false)?;
         self.state.start_beside(machine)?;
         std::thread::scope(|scope| {
@@ -178,7 +177,15 @@ impl<'a> Prepared<'a> {
         if let Some(fault) = cell.state.repository {
             world.inject(fault)?;
         }
-        Ok((Self { cell, world, database, release, upgrader, document: String::new() }, local))
+        let machine = TestMachine {
+            world,
+            upgrader: upgrader.name.clone(),
+            services: SERVICES.to_vec(),
+            state: &cell.state,
+            expected: cell.expectation(),
+            loses_power: cell.fault.as_ref().is_some_and(|fault| fault.fault.power_cut),
+        };
+        Ok((Self { cell, machine, database, release, upgrader, document: String::new() }, local))
     }
 
     /// A machine with the old release, and an upgrader that is of an earlier day or today's.
@@ -204,7 +211,7 @@ impl<'a> Prepared<'a> {
 
     /// The upgrader's command, with the answer.
     fn command(&self) -> Command<'_> {
-        let mut command = self.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
+        let mut command = self.machine.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
         if self.cell.next_debian.is_some() {
             command = command.patience(NEXT_DEBIAN);
         }
@@ -213,7 +220,7 @@ impl<'a> Prepared<'a> {
             let cut = fault.fault.power_cut;
             command = command.run_at_prompt(QUESTION, &fault_trigger(Step::Confirm).program());
             // A run that a signal or a power cut has ended gets no answer.
-            if cut || self.cell.expectation().exit() > SIGNALLED {
+            if cut || self.machine.expected.exit() > SIGNALLED {
                 return command;
             }
         }
@@ -224,18 +231,18 @@ impl<'a> Prepared<'a> {
     fn fault_happened(&self) -> Result<Option<bool>> {
         let Some(fault) = &self.cell.fault else { return Ok(None) };
         if fault.is_injected() && !(fault.step == Step::Download && fault.fault.power_cut) {
-            return fault_trigger(fault.step).has_fired(&self.world.machine).map(Some);
+            return fault_trigger(fault.step).has_fired(&self.machine.world.machine).map(Some);
         }
         let of_answers = fault.fault.repository.is_some_and(|fault| !fault.is_of_the_whole());
-        Ok(of_answers.then(|| self.world.fault_was_injected()))
+        Ok(of_answers.then(|| self.machine.world.fault_was_injected()))
     }
 
     /// The fault ends, and the admin does what has to be done.
     fn mend(&mut self) -> Result<()> {
         if let Some(fault) = &self.cell.fault {
-            self.world.clear_fault()?;
-            fault_trigger(fault.step).remove(&self.world.machine)?;
-            self.world.machine.sh(fault.mend()).context("it cannot be mended")?;
+            self.machine.world.clear_fault()?;
+            fault_trigger(fault.step).remove(&self.machine.world.machine)?;
+            self.machine.world.machine.sh(fault.mend()).context("it cannot be mended")?;
         }
         Ok(())
     }
@@ -243,21 +250,21 @@ impl<'a> Prepared<'a> {
     /// The run after one that did not upgrade the machine. Nothing of that one is in its way.
     fn again(&mut self, run: &Run, record: &mut Record) -> Result<()> {
         self.mend()?;
-        self.world.clear_fault()?;
-        self.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
+        self.machine.world.clear_fault()?;
+        self.machine.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
         if let Some(before) = &self.database
-            && self.cell.expectation().end() != End::Stuck
+            && self.machine.expected.end() != End::Stuck
         {
-            record.look(unchanged(before, &self.world.machine)?);
+            record.note(unchanged(before, &self.machine.world.machine)?);
         }
         let expected = self.cell.expectation_again();
-        let transcript = self.world.upgrade(&["--yes"]).in_shell(&self.cell.state.shell).run()?;
+        let transcript = self.machine.world.upgrade(&["--yes"]).in_shell(&self.cell.state.shell).run()?;
         record.expect(&transcript, &expected);
         let end = transcript.screen.trim_end().rsplit("\n\n").next().unwrap_or_default().to_owned();
         let _ = write!(
             self.document,
             "\nAnd when it is started again:\n{}\n[exit code {}]\n",
-            self.world.redacted(&end),
+            self.machine.world.redacted(&end),
             transcript.exit
         );
         self.check_upgraded(run, &expected, record)
@@ -265,25 +272,25 @@ impl<'a> Prepared<'a> {
 
     /// Compares the upgraded machine with what it has to be.
     fn check_upgraded(&self, run: &Run, expected: &Expectation, record: &mut Record) -> Result<()> {
-        record.look(undeclared_services(&self.release));
+        record.note(undeclared_services(&self.release));
         check_upgraded(self, &run.baseline, expected, record)?;
-        if let Some(check) = self.cell.state.check(&self.world.machine)? {
-            record.look(check);
+        if let Some(check) = self.cell.state.check(&self.machine.world.machine)? {
+            record.note(check);
         }
         if self.database.is_some() {
-            record.look(migrated(&self.world.machine, &self.release)?);
+            record.note(migrated(&self.machine.world.machine, &self.release)?);
         }
         Ok(())
     }
 
     /// Writes what is compared with the snapshot.
     fn describe(&mut self, run: &Run) {
-        let cut = self.loses_power();
+        let cut = self.machine.loses_power;
         for paragraph in &self.cell.explanation()[1..] {
             let _ = writeln!(self.document, "{}", paragraph.replace(&format!(" with Debian {}", self.cell.debian), ""));
         }
         let shown = if cut { without_exit(&run.transcript) } else { run.transcript.to_string() };
-        let shown = self.world.redacted(&shown);
+        let shown = self.machine.world.redacted(&shown);
         let shown = if self.cell.next_debian.is_some() { without_debians_packages(&shown) } else { shown };
         let _ = write!(self.document, "\n{shown}\n");
         let events = &run.trace.events;
@@ -299,37 +306,17 @@ impl<'a> Prepared<'a> {
 }
 
 impl Subject for Prepared<'_> {
-    fn world(&self) -> &World {
-        &self.world
-    }
-
-    fn upgrader(&self) -> &str {
-        &self.upgrader.name
-    }
-
-    fn services(&self) -> Vec<&str> {
-        SERVICES.to_vec()
-    }
-
-    fn state(&self) -> &State {
-        &self.cell.state
-    }
-
-    fn expected(&self) -> Expectation {
-        self.cell.expectation()
-    }
-
-    fn loses_power(&self) -> bool {
-        self.cell.fault.as_ref().is_some_and(|fault| fault.fault.power_cut)
+    fn test_machine(&self) -> &TestMachine<'_> {
+        &self.machine
     }
 
     fn start(&self) -> Result<Transcript> {
-        let machine = &self.world.machine;
+        let machine = &self.machine.world.machine;
         let Some(fault) = self.cell.fault.as_ref().filter(|fault| fault.is_injected()) else {
             return self.command().run();
         };
         let cut = fault.fault.power_cut;
-        let hold = (fault.step == Step::Download).then(|| self.world.hold_packages());
+        let hold = (fault.step == Step::Download).then(|| self.machine.world.hold_packages());
         std::thread::scope(|scope| {
             let run = scope.spawn(|| if cut { self.command().run_until_power_loss() } else { self.command().run() });
             if let Some(hold) = &hold {
@@ -376,10 +363,10 @@ impl Subject for Prepared<'_> {
         self.describe(run);
         if let Some(happened) = self.fault_happened()? {
             let finding = (!happened).then(|| "it did not".to_owned());
-            record.look(("the fault happened", finding.into_iter().collect()));
+            record.note(("the fault happened", finding.into_iter().collect()));
         }
         // What a failed run of a defect leaves is known.
-        Ok((self.cell.defect.is_none() || record.passed()).then(|| self.cell.expectation().end()))
+        Ok((self.cell.defect.is_none() || record.passed()).then(|| self.machine.expected.end()))
     }
 
     fn finish(&mut self, end: End, run: &Run, record: &mut Record) -> Result<()> {
@@ -387,11 +374,11 @@ impl Subject for Prepared<'_> {
             return self.again(run, record);
         }
         if self.cell.fault.is_none() {
-            record.look(run.trace.restarts());
-            record.look(run.trace.skipped_hooks());
+            record.note(run.trace.restarts());
+            record.note(run.trace.skipped_hooks());
         }
         self.mend()?;
-        self.check_upgraded(run, &self.cell.expectation(), record)
+        self.check_upgraded(run, &self.machine.expected, record)
     }
 }
 

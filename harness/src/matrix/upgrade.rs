@@ -36,22 +36,23 @@ pub(crate) struct Target {
     pub(crate) data: DataUnit,
 }
 
-/// A machine that is ready for its upgrade, and what is particular about it.
-pub(crate) trait Subject {
-    /// The machine.
-    fn world(&self) -> &World;
-    /// What the upgrader's package and command are called.
-    fn upgrader(&self) -> &str;
+/// A machine that is ready for its upgrade.
+pub(crate) struct TestMachine<'a> {
+    pub(crate) world: World,
+    /// The name of the upgrader's package and command.
+    pub(crate) upgrader: String,
     /// The services of the product.
-    fn services(&self) -> Vec<&str>;
-    /// The state that the machine is in.
-    fn state(&self) -> &State;
+    pub(crate) services: Vec<&'a str>,
+    pub(crate) state: &'a State,
     /// What is expected of the run.
-    fn expected(&self) -> Expectation;
-    /// Whether the machine loses its power during the run.
-    fn loses_power(&self) -> bool {
-        false
-    }
+    pub(crate) expected: Expectation,
+    /// Whether it loses its power during the run.
+    pub(crate) loses_power: bool,
+}
+
+/// What is particular about the upgrade of a machine.
+pub(crate) trait Subject {
+    fn test_machine(&self) -> &TestMachine<'_>;
     /// Starts the upgrader, and waits for its end.
     fn start(&self) -> Result<Transcript>;
     /// What an upgraded machine is compared with.
@@ -99,31 +100,31 @@ pub(crate) fn perform(
     if let Err(error) = compare(subject, local, record) {
         record.failures.push(format!("{error:#}"));
     }
-    record.keep_logs(&subject.world().machine, subject.upgrader(), directory).context("its logs could not be saved")
+    let TestMachine { world, upgrader, .. } = subject.test_machine();
+    record.save_logs(&world.machine, upgrader, directory).context("its logs could not be saved")
 }
 
 fn compare(subject: &mut impl Subject, local: Option<Inventory>, record: &mut Record) -> Result<()> {
-    let expected = subject.expected();
-    let loses_power = subject.loses_power();
-    let baseline = Baseline::collect(&subject.world().machine, &subject.services(), &expected, local)?;
+    let TestMachine { world, upgrader, services, state, expected, loses_power } = subject.test_machine();
+    let (machine, loses_power) = (&world.machine, *loses_power);
+    let baseline = Baseline::collect(machine, services, expected, local)?;
     let begin = Instant::now();
-    subject.state().start_beside(&subject.world().machine)?;
+    state.start_beside(machine)?;
     let transcript = subject.start()?;
     record.run = millis(begin.elapsed());
-    let world = subject.world();
     record.screen = world.redacted(&transcript.screen);
     if !loses_power {
         record.exit = Some(transcript.exit);
-        record.expect(&transcript, &expected);
+        record.expect(&transcript, expected);
     }
-    let trace = RunTrace::collect(subject.upgrader(), &baseline.mark, &world.machine, &subject.services())?;
+    let trace = RunTrace::collect(upgrader, &baseline.mark, machine, services)?;
     record.timeline.clone_from(&trace.timeline);
     let run = Run { baseline, transcript, trace };
     let Some(end) = subject.ended(&run, record)? else { return Ok(()) };
-    let (baseline, machine) = (&run.baseline, &subject.world().machine);
+    let (baseline, machine) = (&run.baseline, &subject.test_machine().world.machine);
     match end {
-        End::Unchanged => record.look(("nothing was changed", baseline.changes(machine, loses_power)?)),
-        End::RolledBack => record.look(("everything was restored", baseline.not_restored(machine)?)),
+        End::Unchanged => record.note(("nothing was changed", baseline.changes(machine, loses_power)?)),
+        End::RolledBack => record.note(("everything was restored", baseline.not_restored(machine)?)),
         End::Upgraded | End::Stuck => {}
     }
     subject.finish(end, &run, record)
@@ -136,13 +137,13 @@ pub(crate) fn check_upgraded(
     expected: &Expectation,
     record: &mut Record,
 ) -> Result<()> {
-    let (machine, target) = (&subject.world().machine, subject.target()?);
-    let names = subject.services();
-    let services: Vec<_> =
-        names.into_iter().map(|name| (name, target.versions.get(name).map(String::as_str))).collect();
+    let TestMachine { world, upgrader, services, .. } = subject.test_machine();
+    let (machine, target) = (&world.machine, subject.target()?);
+    let version = |name: &str| target.versions.get(name).map(String::as_str);
+    let services: Vec<_> = services.iter().map(|&name| (name, version(name))).collect();
     let upgraded = Upgraded {
         machine,
-        upgrader: subject.upgrader(),
+        upgrader,
         packages: &target.packages,
         services: &services,
         expect: expected,
@@ -153,7 +154,7 @@ pub(crate) fn check_upgraded(
         since: &baseline.mark,
     };
     let (upgraded, local) = both(|| upgraded.checks(), || baseline.local_checks(machine, target.data));
-    upgraded?.into_iter().chain(local?).for_each(|check| record.look(check));
+    upgraded?.into_iter().chain(local?).for_each(|check| record.note(check));
     Ok(())
 }
 

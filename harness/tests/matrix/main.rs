@@ -28,7 +28,7 @@ fn test(cell: &Cell) -> Result<(), Failed> {
     if let Some(difference) = &ran.record.difference {
         ran.record.failures.push(format!("it does not look as before:\n{difference}"));
     }
-    ran.record.keep(&cell.kept_in())?;
+    ran.record.save(&cell.kept_in())?;
     if ran.record.passed() {
         return Ok(());
     }
