@@ -22,18 +22,18 @@ pub fn defects() -> Result<Vec<Cell>> {
     let cell = |defect: defect::Defect| Cell {
         scenario: "defects".to_owned(),
         promise: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
-        from: defect.from.clone(),
+        from: defect.file.from.clone(),
         to: defect.candidate.version.clone(),
-        debian: defect.debian,
+        debian: defect.file.on,
         next_debian: None,
         has_database: false,
         remarks: Vec::new(),
         state_name: defect.name.clone(),
-        state: State { prepare: defect.prepare.clone(), ..State::default() },
+        state: State { prepare: defect.file.prepare.clone(), ..State::default() },
         fault: None,
         answer: Answer::default(),
-        expect: defect.expect.clone(),
-        chosen: defect.chosen,
+        expect: defect.file.expect.clone(),
+        chosen: defect.file.chosen,
         defect: Some(defect),
     };
     Ok(defect::all()?.into_iter().map(cell).collect())
@@ -50,7 +50,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
     let (mut seeded, mut caught, mut false_alarms) = (0, 0, 0);
     each(cells, AT_ONCE, examine, |(cell, ran)| {
         let defect = cell.defect.as_ref().context("a cell without a defect")?;
-        let is_control = defect.caught_by.is_empty();
+        let is_control = defect.file.caught_by.is_empty();
         let (seconds, verdict) = match ran {
             Ok((record, verdict)) => (record.took.div_ceil(1000), verdict),
             Err(error) => (0, Err(vec![format!("it could not be run: {error:#}")])),
@@ -60,7 +60,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
         false_alarms += usize::from(is_control && verdict.is_err());
         let by = match &verdict {
             Ok(()) if is_control => "(control: nothing is wrong, and nothing was found)".to_owned(),
-            Ok(()) => defect.caught_by.join("; "),
+            Ok(()) => defect.file.caught_by.join("; "),
             Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
         };
         let by = by.split_whitespace().collect::<Vec<_>>().join(" ");

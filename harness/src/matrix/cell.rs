@@ -155,7 +155,7 @@ impl Cell {
         }
         paragraphs.push(self.answer.explained().to_owned());
         if let Some(defect) = &self.defect {
-            paragraphs.push(format!("Defect, {}: {}", defect.name, sentence(&defect.description)));
+            paragraphs.push(format!("Defect, {}: {}", defect.name, sentence(&defect.file.description)));
         }
         if let Some(fault) = &self.fault {
             let description = sentence(&fault.fault.description);

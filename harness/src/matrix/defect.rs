@@ -21,53 +21,40 @@ use crate::packages::release::Release;
 use crate::packages::repository_fault::RepositoryFault;
 use crate::packages::shipped::definition;
 
-/// Something that a vendor does wrong: a file in `defects/`. An upgrade to it has to fail, for the reasons that the file gives.
+/// Something that a vendor does wrong. An upgrade to it has to fail, for the reasons that its file gives.
 #[derive(Debug, Clone)]
 pub struct Defect {
     /// The name of its file.
     pub name: String,
-    /// What the vendor did wrong, and how it shows in the field.
-    pub description: String,
-    /// Parts of what is found wrong; nothing where nothing may be found.
-    pub caught_by: Vec<String>,
-    /// Whether every run of the tests upgrades to it.
-    pub chosen: bool,
-    /// The version of the release that the machine has.
-    pub(super) from: String,
-    /// The machine's Debian.
-    pub(super) debian: Debian,
-    /// What the admin did before, in shell commands.
-    pub(super) prepare: String,
-    /// What is expected of an upgrade of such a machine.
-    pub(super) expect: Expectation,
+    /// What its file says.
+    pub file: DefectFile,
     /// The new release as it is published.
     pub(super) candidate: Release,
     old: ReleaseChange,
     new: ReleaseChange,
-    hooks: Vec<ShippedHook>,
     replaced: Vec<Replacement>,
-    repository: Option<RepositoryFault>,
 }
 
-/// A defect as it is written down.
-#[derive(Deserialize)]
+/// A file in `defects/`.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Written {
-    description: String,
-    /// The release that the machine has.
-    #[serde(default = "Written::old_release")]
-    from: String,
-    /// The release that is published for it.
-    #[serde(default = "Written::new_release")]
+pub struct DefectFile {
+    /// What the vendor did wrong, and how it shows in the field.
+    pub description: String,
+    /// The version of the release that the machine has.
+    #[serde(default = "DefectFile::old_release")]
+    pub(super) from: String,
+    /// The version of the release that is published for it.
+    #[serde(default = "DefectFile::new_release")]
     to: String,
     /// The machine's Debian.
-    on: Debian,
+    pub(super) on: Debian,
     /// What the admin did before, in shell commands.
     #[serde(default)]
-    prepare: String,
-    /// What is to be expected of an upgrade of such a machine.
+    pub(super) prepare: String,
+    /// What is expected of an upgrade of such a machine.
     #[serde(default)]
-    expect: Expectation,
+    pub(super) expect: Expectation,
     /// What is different about the old release.
     #[serde(default)]
     old: ReleaseEdit,
@@ -82,13 +69,15 @@ struct Written {
     product: ProductEdit,
     /// What is wrong with the repository.
     repository: Option<RepositoryFault>,
-    caught_by: Vec<String>,
+    /// Parts of the findings of the checks; empty for a control, in which nothing may be found.
+    pub caught_by: Vec<String>,
+    /// Whether `make test` runs it, too.
     #[serde(default)]
-    chosen: bool,
+    pub(super) chosen: bool,
 }
 
 /// What is different about a release.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReleaseEdit {
     /// Packages that are different.
@@ -103,7 +92,7 @@ struct ReleaseEdit {
 }
 
 /// What is different about a package.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PackageEdit {
     /// The package.
@@ -147,7 +136,7 @@ struct ShippedHook {
 }
 
 /// What is different about product.toml.
-#[derive(Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ProductEdit {
     /// Texts, and what is there instead.
@@ -176,38 +165,30 @@ pub(super) fn all() -> Result<Vec<Defect>> {
 
 fn read(name: &str, path: &Path) -> Result<Defect> {
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let written: Written = data::parse(path, &text)?;
+    let file: DefectFile = data::parse(path, &text)?;
     let at = |offset: usize| format!("{}:{}", path.display(), line_at(&text, offset));
     let release = |version: &str, edition: &ReleaseEdit| {
         Release::changed(version, |release| {
             edition.apply(release).map_err(|(offset, what)| anyhow::anyhow!("{}: {what}", at(offset)))
         })
     };
-    let old = release(&written.from, &written.old)?;
-    let candidate = release(&written.to, &written.new)?;
+    let old = release(&file.from, &file.old)?;
+    let candidate = release(&file.to, &file.new)?;
     let replaced = |replace: &Spanned<(String, String)>| {
         let (text, by) = replace.get_ref().clone();
         Replacement { place: at(replace.span().start), text, by }
     };
     Ok(Defect {
         name: name.to_owned(),
-        description: written.description,
-        caught_by: written.caught_by,
-        chosen: written.chosen,
-        from: written.from,
-        debian: written.on,
-        prepare: written.prepare,
-        expect: written.expect,
-        old: written.old.change(&old),
-        new: written.new.change(&candidate),
+        old: file.old.change(&old),
+        new: file.new.change(&candidate),
         candidate,
-        hooks: written.hooks,
-        replaced: written.product.replace.iter().map(replaced).collect(),
-        repository: written.repository,
+        replaced: file.product.replace.iter().map(replaced).collect(),
+        file,
     })
 }
 
-impl Written {
+impl DefectFile {
     fn old_release() -> String {
         "1.2.1".to_owned()
     }
@@ -320,11 +301,11 @@ impl Defect {
     /// # Errors
     /// One line that names the file and the line, if product.toml has no such text.
     pub(super) fn upgrader(&self, mut upgrader: Package) -> Result<Package> {
-        if self.hooks.is_empty() && self.replaced.is_empty() {
+        if self.file.hooks.is_empty() && self.replaced.is_empty() {
             return Ok(upgrader);
         }
         upgrader.version.push_str("+1");
-        for ShippedHook { phase, name, content, mode } in &self.hooks {
+        for ShippedHook { phase, name, content, mode } in &self.file.hooks {
             let path = format!("/usr/share/{}/{phase}.d/{name}", upgrader.name);
             upgrader.files.retain(|file| file.path != path);
             upgrader = upgrader.file(&path, content.as_str(), *mode);
@@ -341,7 +322,7 @@ impl Defect {
 
     /// Injects what is wrong with the repository.
     pub(super) fn inject(&self, world: &World) -> Result<()> {
-        self.repository.map_or(Ok(()), |fault| world.inject(fault))
+        self.file.repository.map_or(Ok(()), |fault| world.inject(fault))
     }
 
     /// Whether what was found is what there is to find. A run that failed is a reason of its own, and what came of it is not looked at;
@@ -351,14 +332,14 @@ impl Defect {
     /// What was not found, and what was found beside it, each in a sentence.
     pub fn verdict(&self, record: &Record) -> Result<(), Vec<String>> {
         let mut escaped = Vec::new();
-        if record.passed() && !self.caught_by.is_empty() {
+        if record.passed() && !self.file.caught_by.is_empty() {
             escaped.push("nothing was found wrong".to_owned());
         } else {
             let findings: Vec<String> = record.findings().collect();
             let found = |part: &&String| findings.iter().any(|finding| finding.contains(part.as_str()));
-            let missed = self.caught_by.iter().filter(|part| !found(part));
+            let missed = self.file.caught_by.iter().filter(|part| !found(part));
             escaped.extend(missed.map(|part| format!("it was not found that: {part}")));
-            let explained = |finding: &&String| self.caught_by.iter().any(|part| finding.contains(part.as_str()));
+            let explained = |finding: &&String| self.file.caught_by.iter().any(|part| finding.contains(part.as_str()));
             let beside = findings.iter().filter(|finding| !explained(finding));
             escaped.extend(beside.map(|finding| format!("also found, and for no reason that is known: {finding}")));
         }
@@ -384,7 +365,7 @@ mod tests {
     #[test]
     fn every_key_is_documented_and_the_examples_are_good() {
         let page = Page::read("docs/reference/defects.md");
-        page.section("## The file").has_keys(keys::<Written>());
+        page.section("## The file").has_keys(keys::<DefectFile>());
         page.section("### Changes").has_keys(keys::<PackageEdit>());
         page.section("## Releases").has_keys(keys::<ReleaseEdit>().into_iter().chain(keys::<PackageEdit>()));
         page.section("## Hooks").has_keys(keys::<ShippedHook>());
@@ -416,8 +397,8 @@ mod tests {
     #[test]
     fn every_defect_is_good_and_there_are_controls() {
         let defects = all().unwrap();
-        assert!(defects.iter().filter(|defect| !defect.caught_by.is_empty()).count() >= 32);
-        assert!(defects.iter().any(|defect| defect.caught_by.is_empty()));
+        assert!(defects.iter().filter(|defect| !defect.file.caught_by.is_empty()).count() >= 32);
+        assert!(defects.iter().any(|defect| defect.file.caught_by.is_empty()));
         for defect in &defects {
             for package in defect.old.packages.iter().chain(&defect.candidate.packages) {
                 crate::packages::deb::build(package).unwrap();
@@ -428,10 +409,10 @@ mod tests {
     #[test]
     fn a_defect_is_caught_for_its_reasons_and_for_no_others() {
         let mut defect = all().unwrap().remove(0);
-        defect.caught_by = vec!["<a>".to_owned(), "<b>".to_owned()];
+        defect.file.caught_by = vec!["<a>".to_owned(), "<b>".to_owned()];
         let verdict = |failures: &[&str]| {
-            let mut record = Record::example();
-            record.failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
+            let failures = failures.iter().map(|failure| (*failure).to_owned()).collect();
+            let record = Record { failures, ..Record::default() };
             defect.verdict(&record).map_err(|escaped| escaped.join("; "))
         };
         assert_eq!(verdict(&["is <a>", "is <b>"]), Ok(()));

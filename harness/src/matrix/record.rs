@@ -24,7 +24,7 @@ const LOGS: [(&str, &str); 4] = [
 const NOT_TRUE: &str = "check failed: ";
 
 /// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// The cell's name, unique in the matrix: that of its test.
@@ -59,7 +59,7 @@ pub struct Record {
 pub const NONE: &str = "none";
 
 /// Where a cell is in the matrix.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Place {
     /// The scenario that it belongs to.
@@ -82,30 +82,7 @@ impl Record {
     /// Of a cell that is about to run.
     #[must_use]
     pub fn new(cell: String, place: Place, explanation: Vec<String>, again: String) -> Self {
-        Self {
-            cell,
-            place,
-            explanation,
-            failures: Vec::new(),
-            checked: Vec::new(),
-            took: 0,
-            run: 0,
-            exit: None,
-            screen: String::new(),
-            timeline: Vec::new(),
-            difference: None,
-            logs: Vec::new(),
-            again,
-        }
-    }
-
-    /// One in which nothing is known, for tests.
-    #[cfg(test)]
-    pub(crate) fn example() -> Self {
-        let [scenario, from, to, debian, state, fault, answer] =
-            ["upgrade", "1.2.1", "1.2.2", "bookworm", "fresh", NONE, "yes"].map(str::to_owned);
-        let place = Place { scenario, from, to, debian, state, fault, answer };
-        Self::new("example".to_owned(), place, Vec::new(), String::new())
+        Self { cell, place, explanation, again, ..Self::default() }
     }
 
     /// Notes whether a run ended as expected and said what it has to.

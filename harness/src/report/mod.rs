@@ -133,17 +133,12 @@ mod tests {
 
     /// A cell of a scenario on a release of Debian.
     pub(super) fn cell(scenario: &str, debian: &str, failures: &[&str]) -> Cell {
+        let [from, to, state, fault, answer] = ["1.2.1", "1.2.2", "fresh", "none", "yes"].map(str::to_owned);
+        let (scenario, debian) = (scenario.to_owned(), debian.to_owned());
         let record = Record {
             cell: format!("{scenario}::{debian}"),
-            place: Place {
-                scenario: scenario.to_owned(),
-                from: "1.2.1".to_owned(),
-                to: "1.2.2".to_owned(),
-                debian: debian.to_owned(),
-                state: "fresh".to_owned(),
-                fault: "none".to_owned(),
-                answer: "yes".to_owned(),
-            },
+            again: format!("cargo nextest run {scenario}::{debian}"),
+            place: Place { scenario, from, to, debian, state, fault, answer },
             explanation: vec!["A machine is upgraded.".to_owned()],
             failures: failures.iter().map(|&failure| failure.to_owned()).collect(),
             checked: vec!["exit code".to_owned()],
@@ -151,10 +146,7 @@ mod tests {
             run: 9_310,
             exit: Some(0),
             screen: "$ xivo-upgrade\nDone\n".to_owned(),
-            timeline: Vec::new(),
-            difference: None,
-            logs: Vec::new(),
-            again: format!("cargo nextest run {scenario}::{debian}"),
+            ..Record::default()
         };
         Cell { directory: record.cell.replace("::", "--"), record, logs: Vec::new() }
     }

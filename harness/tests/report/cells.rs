@@ -16,36 +16,28 @@ pub(crate) const COUNT: usize = 39;
 
 /// The cells of a matrix that ran: of 40 places one is missing, and two failed.
 pub(crate) fn matrix() -> Vec<Record> {
+    const STATES: [&str; 4] = ["fresh", "conffile-edited", "package-held", "disk-nearly-full"];
+    const FAULTS: [&str; 5] = [
+        "hook-fails@pre-upgrade-hooks",
+        "maintainer-script-fails@packages",
+        "power-cut@packages",
+        "mirror-vanishes@download",
+        "service-crashes@restart",
+    ];
     let mut records = Vec::new();
     for debian in ["bookworm", "trixie"] {
         for from in ["1.2.0", "1.2.1"] {
-            for state in ["fresh", "conffile-edited", "package-held", "disk-nearly-full"] {
-                records.push(record("upgrade", from, debian, state, "none"));
-            }
+            records.extend(STATES.map(|state| record("upgrade", from, debian, state, "none")));
         }
         for state in ["fresh", "conffile-edited"] {
-            for fault in [
-                "hook-fails@pre-upgrade-hooks",
-                "maintainer-script-fails@packages",
-                "power-cut@packages",
-                "mirror-vanishes@download",
-                "service-crashes@restart",
-            ] {
-                records.push(record("mishap", "1.2.1", debian, state, fault));
-            }
+            records.extend(FAULTS.map(|fault| record("fault", "1.2.1", debian, state, fault)));
         }
-        records.push(record("declined", "1.2.1", debian, "fresh", "none"));
-        records.push(record("download-only", "1.2.1", debian, "fresh", "none"));
+        records
+            .extend(["declined", "download-only"].map(|scenario| record(scenario, "1.2.1", debian, "fresh", "none")));
     }
     records.retain(|record| record.cell != "download-only::1.2.1::fresh::none::trixie");
-    for record in &mut records {
-        if record.place.scenario == "mishap"
-            && record.place.fault.starts_with("service")
-            && record.place.state == "fresh"
-        {
-            fail(record);
-        }
-    }
+    let fails = |place: &Place| place.fault.starts_with("service") && place.state == "fresh";
+    records.iter_mut().filter(|record| fails(&record.place)).for_each(fail);
     records
 }
 
@@ -64,38 +56,32 @@ pub(crate) fn write(records: &[Record], directory: &Path, log: usize) -> Result<
 }
 
 fn record(scenario: &str, from: &str, debian: &str, state: &str, fault: &str) -> Record {
+    let answer = if scenario == "declined" { "no" } else { "yes" };
+    let [scenario, from, to, debian, state, fault, answer] =
+        [scenario, from, "1.2.2", debian, state, fault, answer].map(str::to_owned);
     let cell = format!("{scenario}::{from}::{state}::{fault}::{debian}");
     // Cells take their time, each its own.
     let more = cell.bytes().fold(0_u64, |sum, byte| (sum * 31 + u64::from(byte)) % 9_973);
     Record {
         again: format!("make test FILTER='{cell}'"),
-        place: Place {
-            scenario: scenario.to_owned(),
-            from: from.to_owned(),
-            to: "1.2.2".to_owned(),
-            debian: debian.to_owned(),
-            state: state.to_owned(),
-            fault: fault.to_owned(),
-            answer: if scenario == "declined" { "no" } else { "yes" }.to_owned(),
-        },
         explanation: vec![
             format!(
                 "An exchange at {from} is upgraded to 1.2.2 on Debian {debian}; its state: {state}; what goes wrong: {fault}."
             ),
             "Afterwards either everything is new and every service runs, or everything is as it was.".to_owned(),
         ],
-        failures: Vec::new(),
         checked: ["exit code", "every package at 1.2.2", "every service restarted once", "order of hooks", "conffiles"]
             .map(str::to_owned)
             .to_vec(),
         took: 31_000 + more,
         run: 9_310,
         exit: Some(0),
-        screen: screen(from),
+        screen: screen(&from),
         timeline: timeline(),
-        difference: None,
-        logs: vec!["dpkg.log".to_owned(), "journal.log".to_owned()],
+        logs: ["dpkg.log", "journal.log"].map(str::to_owned).to_vec(),
         cell,
+        place: Place { scenario, from, to, debian, state, fault, answer },
+        ..Record::default()
     }
 }
 
@@ -114,22 +100,25 @@ XiVO is upgraded from {from} to 1.2.2; all {} services are running.\n",
 }
 
 fn timeline() -> Vec<Span> {
+    const STEPS: [(&str, u64, u64); 10] = [
+        ("refresh", 0, 900),
+        ("preflight", 900, 1_240),
+        ("plan", 1_240, 1_710),
+        ("confirm", 1_710, 1_750),
+        ("download", 1_750, 2_300),
+        ("pre-upgrade-hooks", 2_300, 2_420),
+        ("packages", 2_420, 7_100),
+        ("post-upgrade-hooks", 7_100, 7_260),
+        ("restart", 7_260, 9_000),
+        ("verify", 9_000, 9_310),
+    ];
     let span = |kind, name: &str, begin, end| Span { kind, name: name.to_owned(), begin, end: Some(end), good: true };
-    let mut spans = vec![
-        span(SpanKind::Step, "refresh", 0, 900),
-        span(SpanKind::Step, "preflight", 900, 1_240),
-        span(SpanKind::Step, "plan", 1_240, 1_710),
-        span(SpanKind::Step, "confirm", 1_710, 1_750),
-        span(SpanKind::Step, "download", 1_750, 2_300),
-        span(SpanKind::Step, "pre-upgrade-hooks", 2_300, 2_420),
-        span(SpanKind::Step, "packages", 2_420, 7_100),
-        span(SpanKind::Step, "post-upgrade-hooks", 7_100, 7_260),
-        span(SpanKind::Step, "restart", 7_260, 9_000),
-        span(SpanKind::Step, "verify", 9_000, 9_310),
+    let mut spans: Vec<Span> = STEPS.map(|(name, begin, end)| span(SpanKind::Step, name, begin, end)).to_vec();
+    spans.extend([
         span(SpanKind::Hook, "pre-upgrade/10-first", 2_310, 2_350),
         span(SpanKind::Hook, "pre-upgrade/20-second", 2_350, 2_410),
         span(SpanKind::Hook, "post-upgrade/10-first.sh", 7_110, 7_250),
-    ];
+    ]);
     for (at, name) in (0..).zip(SERVICES) {
         spans.push(span(SpanKind::MaintainerScript, name, 3_100 + at * 180, 3_130 + at * 180));
         spans.push(span(SpanKind::MaintainerScript, name, 5_200 + at * 200, 5_310 + at * 200));

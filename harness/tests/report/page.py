@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 HERE = Path(__file__).resolve().parent
-FAILED = "cell-mishap--1.2.1--fresh--service-crashes@restart--trixie"
+FAILED = "cell-fault--1.2.1--fresh--service-crashes@restart--trixie"
 
 # Every text that is to be seen, with too little contrast to its ground: WCAG 2.2, 1.4.3.
 CONTRAST = """
