@@ -26,7 +26,6 @@ pub struct Crate {
 
 impl Crate {
     /// Reads a crate by the name of its folder: `upgrader`.
-    #[must_use]
     pub fn read(name: &str) -> Self {
         let mut read = Self { name: name.to_owned(), ..Self::default() };
         read.module(Vec::new(), &tree(name).join("src/lib.rs"));
@@ -83,7 +82,6 @@ impl Crate {
     }
 
     /// What is wrong with the direction of the imports: against the layers of ARCHITECTURE.md, or in a circle.
-    #[must_use]
     pub fn misdirected(&self) -> Vec<String> {
         let label = format!("layers {}", self.name);
         let blocks = Page::read("ARCHITECTURE.md").blocks();
@@ -121,7 +119,6 @@ impl Crate {
     }
 
     /// What is wrong with the files: one without a header, two forms of one module, a public type name for two things.
-    #[must_use]
     pub fn irregular(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for file in self.files.values() {

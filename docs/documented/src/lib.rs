@@ -28,26 +28,22 @@ pub struct Block {
 }
 
 /// A path in this tree, from its root.
-#[must_use]
 pub fn tree(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
 
 /// The text of a file in this tree.
-#[must_use]
 pub fn text(path: &str) -> String {
     fs::read_to_string(tree(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 impl Page {
     /// A page, by its path from the root of the tree: `docs/admin.md`.
-    #[must_use]
     pub fn read(path: &str) -> Self {
         Self { name: path.to_owned(), text: text(path) }
     }
 
     /// What is below a heading, written as it is there: `## Services`. Up to the next one that is as high.
-    #[must_use]
     pub fn section(&self, heading: &str) -> Self {
         let level = heading.bytes().take_while(|byte| *byte == b'#').count();
         let name = format!("{}, {heading}", self.name);
@@ -64,13 +60,11 @@ impl Page {
     }
 
     /// All of it.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
     /// The cells of its tables, row by row, without their heads.
-    #[must_use]
     pub fn rows(&self) -> Vec<Vec<String>> {
         let row = |line: &str| Some(line.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(cell).collect());
         let is_rule = |line: &str| line.trim().starts_with("|---");
@@ -80,7 +74,6 @@ impl Page {
     }
 
     /// What its tables have in the first column, between backticks.
-    #[must_use]
     pub fn keys(&self) -> BTreeSet<String> {
         self.column(0).collect()
     }
@@ -91,7 +84,6 @@ impl Page {
     }
 
     /// What its tables have in the second column beside a key: what is without it, between backticks.
-    #[must_use]
     pub fn beside(&self, key: &str) -> String {
         let key = format!("`{key}`");
         let row = self.rows().into_iter().find(|row| row[0] == key);
@@ -100,20 +92,17 @@ impl Page {
     }
 
     /// Everything that is between backticks in it.
-    #[must_use]
     pub fn quoted(&self) -> BTreeSet<String> {
         self.text.lines().flat_map(quoted).collect()
     }
 
     /// Its headings of a level, without the hashes.
-    #[must_use]
     pub fn headings(&self, level: usize) -> Vec<String> {
         let start = format!("{} ", "#".repeat(level));
         self.text.lines().filter_map(|line| line.strip_prefix(&start)).map(str::to_owned).collect()
     }
 
     /// Its fenced blocks.
-    #[must_use]
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
@@ -136,7 +125,6 @@ impl Page {
     }
 
     /// The TOML in it that is an example of this. There has to be one, and every block of TOML has to say of what it is one.
-    #[must_use]
     pub fn examples(&self, of: &str) -> Vec<Block> {
         let toml: Vec<Block> = self.blocks().into_iter().filter(|block| block.label.starts_with("toml")).collect();
         for block in &toml {
@@ -190,7 +178,6 @@ pub fn is_made_of_data(path: &str, made: &str) {
 }
 
 /// The names that serde expects in place of one that it does not know, from its complaint.
-#[must_use]
 pub fn expected(complaint: &str) -> BTreeSet<String> {
     let (_, names) = complaint.split_once(", expected ").unwrap_or_else(|| panic!("nothing is expected: {complaint}"));
     quoted(names).collect()

@@ -88,10 +88,7 @@ pub struct FaultAtStep {
 }
 
 impl Fault {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// One line that names the file, and the line and the key or the step that is missing.
+    /// Reads a file. The error names the file, and the line and the key or the step that is missing.
     pub fn read(path: &Path) -> Result<Self> {
         let fault: Self = data::read(path)?;
         let mut listed = BTreeSet::new();
@@ -106,7 +103,6 @@ impl Fault {
     }
 
     /// Every step at which it can be injected, in the order of the steps.
-    #[must_use]
     pub fn at_steps(&self, name: &str) -> Vec<FaultAtStep> {
         let injected = |(step, at): (Step, &Steps)| FaultAtStep {
             name: name.to_owned(),
@@ -121,25 +117,21 @@ impl Fault {
 
 impl FaultAtStep {
     /// `hook-fails@pre-upgrade-hooks`.
-    #[must_use]
     pub fn name(&self) -> String {
         format!("{}@{}", self.name, key(self.step))
     }
 
     /// Whether something runs on the machine in the middle of the step.
-    #[must_use]
     pub fn is_injected(&self) -> bool {
         self.fault.power_cut || !self.fault.inject.is_empty()
     }
 
     /// Whether it needs a machine with a database.
-    #[must_use]
     pub fn needs_database(&self) -> bool {
         self.fault.database || self.step == Step::Migrate
     }
 
     /// What is wrong with the repository when the step comes to it.
-    #[must_use]
     pub fn repository(&self) -> Option<RepositoryFault> {
         let fault = self.fault.repository?;
         if fault.is_of_the_whole() {
@@ -156,14 +148,12 @@ impl FaultAtStep {
     }
 
     /// What the admin does about it.
-    #[must_use]
     pub fn mend(&self) -> &str {
         self.at.mend.as_deref().unwrap_or(&self.fault.mend)
     }
 }
 
 /// Every step of a run that is not interrupted.
-#[must_use]
 pub fn steps() -> Vec<Step> {
     let following = |step: &Step| match step.next(Outcome::Done, Mode::Upgrade) {
         Next::Step(next) => Some(next),
@@ -173,7 +163,6 @@ pub fn steps() -> Vec<Step> {
 }
 
 /// A step as it is written in data: `pre-upgrade-hooks`.
-#[must_use]
 pub fn key(step: Step) -> String {
     step.to_string().replace(' ', "-")
 }

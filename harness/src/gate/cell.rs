@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::machines::{Installed, Machines, PATIENCE};
+use super::machines::{Installed, Machines, TIMEOUT};
 use super::options::NamedState;
 use crate::machines::image::Debian;
 use crate::machines::transcript::Transcript;
@@ -31,10 +31,8 @@ struct Candidate<'a> {
 }
 
 impl Machines<'_> {
-    /// Upgrades a machine in a state from an old version to the candidate, and saves what is known of it in a directory of its own.
-    ///
-    /// # Errors
-    /// If that cannot be written. All else that goes wrong is in the record.
+    /// Upgrades a machine in a state from an old version to the candidate, and saves the record in a directory of its own. Only if
+    /// that fails it is an error: all else that goes wrong is in the record.
     pub(super) fn upgrade(
         &self,
         debian: Debian,
@@ -114,7 +112,7 @@ impl Subject for Candidate<'_> {
 
     fn start(&self) -> Result<Transcript> {
         let command = self.machine.world.machine.command(&[&self.machine.upgrader, "--yes"]);
-        command.in_shell(&self.machine.state.shell).patience(PATIENCE).run()
+        command.in_shell(&self.machine.state.shell).patience(TIMEOUT).run()
     }
 
     /// Services of a vendor do not report their versions.

@@ -22,7 +22,7 @@ use crate::packages::shipped::Product;
 use crate::packages::shipped::vendor::utf8;
 
 /// How long a vendor's packages may take to be installed or upgraded.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60 * 60);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The version of the upgrader that machines get where the vendor's repository has none. Every other is newer.
 const SUBSTITUTE: &str = "0~gate";
@@ -207,12 +207,12 @@ impl<'a> Machines<'a> {
     fn find(&self, world: &World, debian: Debian, offer: &Offer, wanted: Option<&str>) -> Result<String> {
         let (machine, package) = (&world.machine, self.version_package());
         offer.add_to(machine, debian)?;
-        say(machine, "apt-get -qq -o APT::Update::Error-Mode=any update")
+        output(machine, "apt-get -qq -o APT::Update::Error-Mode=any update")
             .context("the old repository cannot be read")?;
-        let versions = say(machine, &format!("apt-cache madison {package} | cut -d'|' -f2"))?;
+        let versions = output(machine, &format!("apt-cache madison {package} | cut -d'|' -f2"))?;
         let versions: Vec<String> = versions.lines().map(|version| version.trim().to_owned()).collect();
         let version = version(package, wanted, &versions)?.to_owned();
-        say(machine, PREFER)?;
+        output(machine, PREFER)?;
         if wanted.is_some() {
             // Of `*` alone apt takes no version.
             let pin = format!("Package: ?*\nPin: version {version}\nPin-Priority: 1002\n");
@@ -226,21 +226,18 @@ impl<'a> Machines<'a> {
         let machine = &world.machine;
         offer.add_to(machine, debian)?;
         if self.options.debian_sources {
-            say(machine, DEBIAN_SOURCES)?;
+            output(machine, DEBIAN_SOURCES)?;
         }
         let version = version.map(|version| format!(" {}={version}", self.version_package())).unwrap_or_default();
-        say(machine, &format!("{INSTALL} {}{version}\nrm -f /etc/apt/preferences.d/gate*", self.wanted()))
+        output(machine, &format!("{INSTALL} {}{version}\nrm -f /etc/apt/preferences.d/gate*", self.wanted()))
             .with_context(|| format!("{} cannot be installed from {}", self.wanted(), offer.origin))?;
         Ok(())
     }
 }
 
-/// Runs a script that may take its time, and gives what it printed.
-///
-/// # Errors
-/// If it fails, with apt's own complaint and the end of what it printed.
-fn say(machine: &Machine, script: &str) -> Result<String> {
-    let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").patience(PATIENCE).run()?;
+/// Runs a script that may take an hour, and returns what it printed. If it fails, the error has apt's own and the end of what was printed.
+fn output(machine: &Machine, script: &str) -> Result<String> {
+    let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").patience(TIMEOUT).run()?;
     if transcript.exit != 0 {
         let lines: Vec<&str> = transcript.screen.lines().collect();
         let complaint = lines.iter().rfind(|line| line.starts_with("E: ")).map(|line| format!("{line}\n"));

@@ -16,10 +16,7 @@ pub use self::options::{GateOptions, WrongCommandLine};
 use crate::matrix::record::Record;
 use crate::report::{self, ReportFiles};
 
-/// Does every upgrade, writes the reports, and prints a line for each and a table of all.
-///
-/// # Errors
-/// If one did not pass: then the reports are written first.
+/// Does every upgrade, prints a line for each and a table of all, and writes the reports. Then fails if an upgrade did.
 pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
     options.ensure_each_once()?;
     let machines = Machines::new(options)?;

@@ -18,10 +18,7 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// Reads it as it is written on the command line.
-    ///
-    /// # Errors
-    /// If it is a directory, and not one of .debs.
+    /// Reads it as it is written on the command line, and the .debs of a directory.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with("http://") || text.starts_with("https://") {
             return Ok(Self::Url(text.to_owned()));
@@ -35,7 +32,6 @@ impl Origin {
     }
 
     /// The packages that a repository of ours publishes for it.
-    #[must_use]
     pub(super) fn debs(&self) -> &[Deb] {
         match self {
             Self::Url(_) => &[],
@@ -105,11 +101,8 @@ impl Offer<'_> {
     }
 }
 
-/// The version of a package that a person means: the very one, or the newest of which it is the beginning (`1.2.1` is `1:1.2.1-3`,
-/// but not `1.2.10`). `None` means the newest. The versions are in apt's order, newest first.
-///
-/// # Errors
-/// If there is none; the error lists what there is.
+/// Finds the wanted version of a package: the same, or the newest that begins with it (`1.2.1` is `1:1.2.1-3`, but not `1.2.10`). `None` means
+/// the newest. The versions are in apt's order, newest first. The error lists them.
 pub(super) fn version<'a>(package: &str, wanted: Option<&str>, versions: &'a [String]) -> Result<&'a str> {
     let begins = |version: &&String| {
         let upstream = version.split_once(':').map_or(version.as_str(), |(_, rest)| rest);

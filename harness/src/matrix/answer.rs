@@ -29,7 +29,6 @@ pub enum Answer {
 
 impl Answer {
     /// As it is written in data.
-    #[must_use]
     pub fn key(self) -> &'static str {
         match self {
             Self::Unasked => "unasked",
@@ -42,7 +41,6 @@ impl Answer {
     }
 
     /// For a person.
-    #[must_use]
     pub fn explained(self) -> &'static str {
         match self {
             Self::Unasked => "`xivo-upgrade --yes` is started, which does not ask.",
@@ -55,13 +53,11 @@ impl Answer {
     }
 
     /// The arguments of the upgrader.
-    #[must_use]
     pub fn arguments(self) -> &'static [&'static str] {
         if self == Self::Unasked { &["--yes"] } else { &[] }
     }
 
     /// The upgrader's run, with the person before it.
-    #[must_use]
     pub fn given(self, command: Command<'_>) -> Command<'_> {
         match self {
             Self::Unasked | Self::Nobody => command,
@@ -73,7 +69,6 @@ impl Answer {
     }
 
     /// What is expected of a run that comes to the question.
-    #[must_use]
     pub fn expectation(self) -> Expectation {
         match self {
             Self::Unasked | Self::Yes | Self::Enter => Expectation::default(),

@@ -15,9 +15,6 @@ use crate::at_once::each;
 const AT_ONCE: usize = 3;
 
 /// Every defect as a cell, in the order of their names.
-///
-/// # Errors
-/// One line that names the file, the line and the key.
 pub fn defects() -> Result<Vec<Cell>> {
     let cell = |defect: defect::Defect| Cell {
         scenario: "defects".to_owned(),
@@ -39,10 +36,8 @@ pub fn defects() -> Result<Vec<Cell>> {
     Ok(defect::all()?.into_iter().map(cell).collect())
 }
 
-/// Upgrades machines to what vendors did wrong, shows what it was caught by, and counts.
-///
-/// # Errors
-/// If one is not caught, or something is found where there is nothing to find.
+/// Upgrades machines to defective releases, prints which check caught each defect, and counts. Fails if a defect escaped, or if something was
+/// found in a control.
 pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
     let mut cells = defects()?;
     cells.retain(|cell| cell.state_name.contains(part));

@@ -52,7 +52,6 @@ pub struct Cell {
 
 impl Cell {
     /// Where it is in the matrix.
-    #[must_use]
     pub fn place(&self) -> Place {
         Place {
             scenario: self.scenario.clone(),
@@ -66,7 +65,6 @@ impl Cell {
     }
 
     /// Its name, unique in the matrix: `faults::1.2.1-to-1.2.2::hook-fails@pre-upgrade-hooks::bookworm`. What is as usual is not in it.
-    #[must_use]
     pub fn name(&self) -> String {
         format!("{}::{}", self.name_anywhere(), self.debians())
     }
@@ -82,7 +80,6 @@ impl Cell {
     }
 
     /// The same without the release of Debian: what is seen is the same on every one.
-    #[must_use]
     pub(super) fn name_anywhere(&self) -> String {
         let mut name = format!("{}::{}-to-{}", self.scenario, self.from, self.to);
         let unusual = [
@@ -103,7 +100,6 @@ impl Cell {
     }
 
     /// The name of its snapshot, without dots and with nothing that a file system could mind.
-    #[must_use]
     pub fn snapshot(&self) -> String {
         let mut name = self.name_anywhere();
         if self.next_debian.is_some() {
@@ -114,27 +110,23 @@ impl Cell {
     }
 
     /// The name of the directory that has its record and its logs.
-    #[must_use]
     pub fn directory(&self) -> String {
         self.name().replace("::", "--")
     }
 
     /// What is expected of the run: what the scenario says counts before what the answer, the fault and the state say.
-    #[must_use]
     pub fn expectation(&self) -> Expectation {
         let fault = self.fault.as_ref().map(|fault| fault.at.expect.clone()).unwrap_or_default();
         self.expect.or(&self.answer.expectation()).or(&fault).or(&self.state.expect)
     }
 
     /// What is expected of the run after it, if that one did not upgrade the machine.
-    #[must_use]
     pub fn expectation_again(&self) -> Expectation {
         let fault = self.fault.as_ref().map(|fault| fault.at.again.clone()).unwrap_or_default();
         fault.or(self.state.again.as_ref().unwrap_or(&self.state.expect))
     }
 
     /// What it does, in sentences.
-    #[must_use]
     pub fn explanation(&self) -> Vec<String> {
         let sentence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut paragraphs = vec![
@@ -167,7 +159,6 @@ impl Cell {
     }
 
     /// The command that runs it again, and nothing else.
-    #[must_use]
     pub fn again(&self) -> String {
         match &self.defect {
             Some(defect) => format!("cargo run -p harness -- defects {}", defect.name),

@@ -155,10 +155,7 @@ struct Replacement {
 /// What is wrong with a defect's file, and at which byte.
 type Located = (usize, String);
 
-/// Reads all defects, in the order of their names.
-///
-/// # Errors
-/// One line that names the file, the line and the key.
+/// Reads all defects, in the order of their names. An error names the file, the line and the key.
 pub(super) fn all() -> Result<Vec<Defect>> {
     data::files("defects")?.into_iter().map(|(name, path)| read(&name, &path)).collect()
 }
@@ -286,9 +283,6 @@ impl Defect {
     }
 
     /// The inventory of a machine on which the new release was installed.
-    ///
-    /// # Errors
-    /// If it cannot be installed.
     pub(super) fn installed(&self, debian: Debian, upgrader: &Package) -> Result<Inventory> {
         let mut world = product_machine::at_release(debian, &self.candidate.version, upgrader)?;
         let installed = self.new.install(&mut world, &self.candidate.product);
@@ -297,9 +291,6 @@ impl Defect {
     }
 
     /// The upgrader that is published with the new release: a newer one, if something about it is different.
-    ///
-    /// # Errors
-    /// One line that names the file and the line, if product.toml has no such text.
     pub(super) fn upgrader(&self, mut upgrader: Package) -> Result<Package> {
         if self.file.hooks.is_empty() && self.replaced.is_empty() {
             return Ok(upgrader);
@@ -325,11 +316,8 @@ impl Defect {
         self.file.repository.map_or(Ok(()), |fault| world.inject(fault))
     }
 
-    /// Whether what was found is what there is to find. A run that failed is a reason of its own, and what came of it is not looked at;
-    /// after one that did not, there has to be a reason for each thing that is found wrong.
-    ///
-    /// # Errors
-    /// What was not found, and what was found beside it, each in a sentence.
+    /// Compares the findings with `caught-by`: each part has to be in a finding, and each finding has to have a part. The error lists both what
+    /// was missed and what was found beside it.
     pub fn verdict(&self, record: &Record) -> Result<(), Vec<String>> {
         let mut escaped = Vec::new();
         if record.passed() && !self.file.caught_by.is_empty() {

@@ -33,10 +33,7 @@ pub fn explain(name: &str, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs a cell and shows what came of it; its machine can be kept until Enter is pressed.
-///
-/// # Errors
-/// If something is not as expected.
+/// Runs a cell, prints its record, and fails if the cell did. With `keep`, its machine runs until Enter is pressed.
 pub fn run(name: &str, keep: bool, out: &mut dyn Write) -> Result<()> {
     let cell = find(name)?;
     explain(&cell.name(), out)?;

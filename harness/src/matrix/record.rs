@@ -80,7 +80,6 @@ pub struct Place {
 
 impl Record {
     /// Of a cell that is about to run.
-    #[must_use]
     pub fn new(cell: String, place: Place, explanation: Vec<String>, again: String) -> Self {
         Self { cell, place, explanation, again, ..Self::default() }
     }
@@ -133,7 +132,6 @@ impl Record {
     }
 
     /// True if everything was as expected.
-    #[must_use]
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
     }

@@ -54,7 +54,7 @@ pub struct Outcome {
     pub document: String,
 }
 
-/// What a person does on a machine.
+/// What is done with the machine of a run.
 pub type Visit<'a> = &'a mut dyn FnMut(&Machine) -> Result<()>;
 
 /// The machine of a cell.
@@ -71,14 +71,11 @@ struct Prepared<'a> {
 
 impl Cell {
     /// Runs it on a machine of its own. What is not as expected is in the record.
-    ///
-    /// # Errors
-    /// If its record has no directory.
     pub fn run(&self) -> Result<Outcome> {
         self.run_then(&mut |_| Ok(()))
     }
 
-    /// The same, and then a visit of the machine before it is gone.
+    /// The same, and calls `visit` before the machine is removed.
     pub fn run_then(&self, visit: Visit<'_>) -> Result<Outcome> {
         let (mut document, directory) = (String::new(), self.kept_in());
         let record = Record::new(self.name(), self.place(), self.explanation(), self.again());
@@ -92,11 +89,7 @@ impl Cell {
         Ok(Outcome { record, document })
     }
 
-    /// Stops its machine in the middle of a step, where faults are injected, or before the run if none is named; then comes a visit, and then
-    /// the machine is gone.
-    ///
-    /// # Errors
-    /// If the run ends before it comes there, or cannot be stopped there.
+    /// Stops its run in the middle of a step, or before the run if no step is named, and calls `visit`. Then the machine is removed.
     pub fn stop_at(&self, step: Option<Step>, visit: Visit<'_>) -> Result<()> {
         let Some(step) = step else { return visit(&Prepared::new(self, None)?.0.machine.world.machine) };
         ensure!(can_stop_at(step), "a run cannot be stopped in the step {step}; it can in those before and after it");
@@ -121,7 +114,6 @@ impl Cell {
     }
 
     /// Where its record and its logs are.
-    #[must_use]
     pub fn kept_in(&self) -> PathBuf {
         let cells = if self.defect.is_some() { "defects" } else { "matrix/cells" };
         binaries::target().join(cells).join(self.directory())
@@ -400,7 +392,6 @@ fn inject(fault: &FaultAtStep, world: &World) -> Result<()> {
 }
 
 /// True if a run can be stopped in a step: where something on the machine can hold it.
-#[must_use]
 pub fn can_stop_at(step: Step) -> bool {
     matches!(
         step,

@@ -79,10 +79,7 @@ struct Parts {
     faults: BTreeMap<String, Fault>,
 }
 
-/// The whole matrix, in the order of the scenarios' names.
-///
-/// # Errors
-/// One line that names the file, and the line and the key or the name that nothing has.
+/// All cells of the matrix, in the order of the scenarios' names. An error names the file, and the line and the key or the unknown name.
 pub fn matrix() -> Result<Vec<Cell>> {
     let parts = parts()?;
     let mut cells = Vec::new();
@@ -278,7 +275,6 @@ fn faults(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Optio
 }
 
 /// Where a scenario is.
-#[must_use]
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
 }

@@ -43,7 +43,6 @@ pub enum End {
 
 impl Expectation {
     /// This, as far as it says something, and else what `other` says. Exceptions of both count.
-    #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let both = |ours: &[String], theirs: &[String]| ours.iter().chain(theirs).cloned().collect();
         Self {
@@ -58,13 +57,11 @@ impl Expectation {
     }
 
     /// The exit code that is expected.
-    #[must_use]
     pub fn exit(&self) -> i64 {
         self.exit.unwrap_or(0)
     }
 
     /// What is expected to have become of the machine.
-    #[must_use]
     pub fn end(&self) -> End {
         self.end.unwrap_or(End::Upgraded)
     }

@@ -65,7 +65,6 @@ impl Inventory {
     }
 
     /// The facts, as [`Inventory::parse`] reads them.
-    #[must_use]
     pub fn text(&self) -> String {
         self.0.iter().map(|fact| format!("{fact}\n")).collect()
     }
@@ -76,7 +75,6 @@ impl Inventory {
     }
 
     /// The installed packages and their versions.
-    #[must_use]
     pub fn packages(&self) -> BTreeMap<String, String> {
         let fields = self.of_kind("package").filter_map(|fact| fact.split_once(' '));
         let version = |rest: &str| rest.split(' ').next().unwrap_or_default().to_owned();
@@ -84,7 +82,6 @@ impl Inventory {
     }
 
     /// In what this machine differs from another: facts that begin with `-` are only there, with `+` only here.
-    #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let differing = self.0.symmetric_difference(&other.0);
         differing.map(|fact| format!("{} {fact}", if self.0.contains(fact) { '+' } else { '-' })).collect()

@@ -180,7 +180,6 @@ impl Events {
     }
 
     /// The order in which the services were started for the last time.
-    #[must_use]
     pub fn restart_order(&self) -> Vec<&str> {
         let last = |service: &&String| self.starts.iter().rposition(|start| start == *service);
         let mut order: Vec<(usize, &str)> = Vec::new();

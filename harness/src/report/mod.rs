@@ -32,10 +32,7 @@ pub struct ReportFiles {
     pub json: PathBuf,
 }
 
-/// Makes a report of the records in a directory, writes it, and prints one line.
-///
-/// # Errors
-/// If a record cannot be read, or there is none; if a cell failed: then the report is written first.
+/// Writes a report of the records in a directory, and prints one line. Then fails if a cell did.
 pub fn run(directory: &Path, files: &ReportFiles, out: &mut dyn Write) -> Result<()> {
     let report = Report::read(directory)?;
     for (file, content) in [

@@ -91,10 +91,7 @@ impl Setup {
     }
 }
 
-/// Runs the injection points, prints each outcome, and saves the results.
-///
-/// # Errors
-/// If one diverged, after all have run.
+/// Runs the injection points, prints each outcome, and saves the results. Fails at the end if one diverged.
 pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
     let disk = if options.on_host { Storage::Host } else { Storage::Layers };
     let setups = Debian::ALL.map(|_| OnceLock::<Result<Setup, String>>::new());
@@ -154,11 +151,8 @@ pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// Runs one injection point, on the older Debian. Of the writes, of which there are more when Debian's packages have more files, it is the one nearest
-/// to the number in the name.
-///
-/// # Errors
-/// If there is none of that name, or it diverged.
+/// Runs one injection point on the older Debian, and fails if it diverges. How many writes there are depends on Debian's packages, so the one
+/// with the nearest number is taken.
 pub fn check(name: &str, disk: Storage) -> Result<()> {
     let setup = Setup::of(Debian::Bookworm, disk)?;
     let points = all(&setup.reference).into_iter();

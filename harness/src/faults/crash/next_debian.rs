@@ -31,11 +31,11 @@ runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk \
     --command='CREATE TABLE calls AS SELECT n AS id FROM generate_series(1, 100000) n'
 systemctl stop postgresql";
 
-/// What every line about a package in a state has to begin with.
+/// Prints the name of the machine's Debian.
 const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
 
-/// How long it may take, mirror included.
-const PATIENCE: Duration = Duration::from_secs(25 * 60);
+/// How long an upgrade may take, mirror included.
+const TIMEOUT: Duration = Duration::from_secs(25 * 60);
 
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
 fn world(disk: Storage) -> Result<World> {
@@ -50,7 +50,7 @@ fn world(disk: Storage) -> Result<World> {
 }
 
 fn upgrade(world: &World) -> Result<Transcript> {
-    let transcript = world.upgrade(&["--yes"]).patience(PATIENCE).patience(PATIENCE).run()?;
+    let transcript = world.upgrade(&["--yes"]).patience(TIMEOUT).run()?;
     let unreachable = "a package source cannot be read";
     ensure!(
         !transcript.screen.contains(unreachable),
@@ -59,10 +59,8 @@ fn upgrade(world: &World) -> Result<Transcript> {
     Ok(transcript)
 }
 
-/// A complete upgrade: the next Debian is installed, its services run, and the database has its data.
-///
-/// # Errors
-/// Also if Debian's mirror cannot be reached: a skipped test would look like a passed one.
+/// Upgrades completely: the next Debian is installed, its services run, and the database has its data. Fails, too, if Debian's mirror cannot
+/// be reached: a skipped test would look like a passed one.
 pub fn complete() -> Result<()> {
     let world = world(Storage::Layers)?;
     let transcript = upgrade(&world)?;
@@ -77,11 +75,8 @@ pub fn complete() -> Result<()> {
     Ok(())
 }
 
-/// Fails at the very end, when every package is there and services restart: the machine is Debian 12 again, path by path, and the next run,
-/// with nothing in its way, goes through.
-///
-/// # Errors
-/// As [`complete`].
+/// Lets an upgrade fail at the very end, when every package is installed and services restart. The rollback restores Debian 12, path by path,
+/// and the next run without the fault completes.
 pub fn rolled_back(disk: Storage) -> Result<NextDebianRollback> {
     let world = world(disk)?;
     let machine = &world.machine;
@@ -104,7 +99,7 @@ pub fn rolled_back(disk: Storage) -> Result<NextDebianRollback> {
         let spans = timeline::of(&log, &[]);
         let span = spans.iter().find(|span| span.kind == SpanKind::Step && span.name == step);
         let took = span.and_then(|span| Some(Duration::from_millis(span.end?.checked_sub(span.begin)?)));
-        took.with_context(|| format!("the log tells nothing of the step {step}:\n{log}"))
+        took.with_context(|| format!("the log has nothing about the step {step}:\n{log}"))
     };
     Ok(NextDebianRollback {
         shown: transcript.to_string(),
