@@ -25,11 +25,11 @@ const COMES_UP: Duration = Duration::from_secs(60);
 
 /// What a database needs, found out without changing anything.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// The migrations that are to be applied, first to apply first. On a standby there are none: its primary's come to it.
-    pub pending: Vec<String>,
+    pub(crate) pending: Vec<String>,
     /// What lies among the migrations but is none, each with the reason.
-    pub skipped: Vec<(String, String)>,
+    pub(crate) skipped: Vec<(String, String)>,
 }
 
 /// True if this is the name of a migration file: `003-call-log.sql`.
@@ -45,13 +45,13 @@ pub fn is_migration(file: &str) -> bool {
 /// Everything that can be known to go wrong before something is changed: the server does not answer, there is no such
 /// database or owner, a migration file is not what it should be or not what was applied, the database is newer than the
 /// files, or there is no space for the dump.
-pub fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
+pub(crate) fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
     Ok(inspect(database, paths, packages_change, ANSWERS)?.survey)
 }
 
 /// Notes that packages are about to change, so that a migration command which cannot say what it has to do is run even if
 /// this run ends before its turn.
-pub fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
+pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
     product_command::mark_pending(database, paths)
 }
 
@@ -61,7 +61,7 @@ pub fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
 /// # Errors
 /// Migrations that were applied before the one that failed stay applied, of the failed one nothing stays, and the next run
 /// goes on with it. The failure says so, and where the dump is.
-pub fn migrate(
+pub(crate) fn migrate(
     database: &Database,
     paths: &Paths,
     keep_days: u32,
@@ -114,7 +114,7 @@ pub fn migrate(
 ///
 /// # Errors
 /// If the server does not answer, or does not do it: the failure says where both are.
-pub fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
     let name = database.name();
     // As the dump: whoever begins again finds what was done.
     let kept_as = kept_as(name, dump);

@@ -37,7 +37,7 @@ const UNPACKED: &str = ".dpkg-new";
 
 /// The conffiles of the packages that are about to change, as they are before that.
 #[derive(Debug, Default)]
-pub struct ConffileReport {
+pub(crate) struct ConffileReport {
     files: BTreeMap<PathBuf, Before>,
     packages: Vec<String>,
 }
@@ -61,7 +61,7 @@ struct Content {
 }
 
 /// The conffiles of these packages, dpkg's and ucf's, that the admin has edited or removed.
-pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedConffile>> {
+pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedConffile>> {
     let mut edited = Vec::new();
     for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
         let path = PathBuf::from(path);
@@ -86,7 +86,7 @@ pub fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedCon
 
 impl ConffileReport {
     /// Looks at the conffiles of these packages, and at what ucf manages.
-    pub fn begin<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+    pub(crate) fn begin<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
         let mut files = BTreeMap::new();
         for (path, shipped) in known(&packages)? {
@@ -102,7 +102,7 @@ impl ConffileReport {
 
     /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
     /// is put beside the file as `.dpkg-old`.
-    pub fn finish(self) -> Result<Vec<ConffileResult>> {
+    pub(crate) fn finish(self) -> Result<Vec<ConffileResult>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
         let paths: BTreeSet<&PathBuf> = now.iter().chain(self.files.keys()).collect();
@@ -170,7 +170,7 @@ impl Content {
 }
 
 /// The difference between the older and the newer version, line by line (diff(1)).
-pub fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((old, new)) = conffile.versions() else { return Ok(()) };
     Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
 }

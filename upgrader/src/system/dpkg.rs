@@ -14,7 +14,7 @@ use crate::system::command::Program;
 use crate::system::unattended::{dpkg_options, unattended};
 
 /// Every package that dpkg knows of.
-pub fn packages() -> Result<Vec<Package>> {
+pub(crate) fn packages() -> Result<Vec<Package>> {
     Ok(parse_packages(&Program::new("dpkg-query").args(["--show", PACKAGES]).output()?))
 }
 
@@ -24,19 +24,19 @@ const PACKAGES: &str = "--showformat=${Package}\t${Architecture}\t${Version}\t${
 
 /// A conffile as dpkg has it in its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conffile {
+pub(crate) struct Conffile {
     /// The package that ships it, as it was asked for.
-    pub package: String,
+    pub(crate) package: String,
     /// Where it is.
-    pub path: String,
+    pub(crate) path: String,
     /// The MD5 sum, in hex, of the file that the package brought.
-    pub shipped: String,
+    pub(crate) shipped: String,
     /// True if the installed version of the package does not ship it any more.
-    pub obsolete: bool,
+    pub(crate) obsolete: bool,
 }
 
 /// The conffiles of these packages. Packages that are not there have none.
-pub fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
+pub(crate) fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
     let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
     let mut listing = String::new();
     let mut packages = packages.into_iter().peekable();
@@ -52,21 +52,21 @@ pub fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<
 }
 
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
-pub fn installed_version(package: &str) -> Result<Option<String>> {
+pub(crate) fn installed_version(package: &str) -> Result<Option<String>> {
     Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
 }
 
 /// A file of a package that is not what the package brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Modified {
+pub(crate) struct Modified {
     /// Where it is.
-    pub path: String,
+    pub(crate) path: String,
     /// True if it is a conffile.
-    pub is_conffile: bool,
+    pub(crate) is_conffile: bool,
 }
 
 /// The files of these packages that were modified or removed since they were installed. Reads all of them.
-pub fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
+pub(crate) fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
     let mut packages = packages.peekable();
     if packages.peek().is_none() {
         return Ok(Vec::new());
@@ -87,13 +87,13 @@ fn parse_verified(line: &str) -> Option<Modified> {
 }
 
 /// True if the admin has put a package on hold.
-pub fn is_held(package: &str) -> Result<bool> {
+pub(crate) fn is_held(package: &str) -> Result<bool> {
     Ok(packages()?.iter().any(|found| found.name == package && found.held))
 }
 
 /// True if dpkg was killed in the middle of its work: it keeps what it had not yet put into its database in files whose names
 /// are numbers (as apt's `debSystem::CheckUpdates` looks for them).
-pub fn was_interrupted(paths: &Paths) -> Result<bool> {
+pub(crate) fn was_interrupted(paths: &Paths) -> Result<bool> {
     let directory = paths.dpkg_updates();
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
@@ -108,14 +108,13 @@ pub fn was_interrupted(paths: &Paths) -> Result<bool> {
 }
 
 /// The package whose files a file of `/var/lib/dpkg/info` lists: `libc6` of `libc6:amd64.list`. `None` if it is no such list.
-#[must_use]
-pub fn package_of_list(file_name: &OsStr) -> Option<&str> {
+pub(crate) fn package_of_list(file_name: &OsStr) -> Option<&str> {
     let name = file_name.to_str()?.strip_suffix(".list")?;
     Some(name.split_once(':').map_or(name, |(name, _architecture)| name))
 }
 
 /// The paths in a list of `/var/lib/dpkg/info`, one a line; the root directory, which is in each, is left out.
-pub fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
+pub(crate) fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
     list.split(|byte| *byte == b'\n')
         .map(|line| Path::new(OsStr::from_bytes(line)))
         .filter(|path| path.is_absolute() && path.file_name().is_some())
@@ -123,18 +122,17 @@ pub fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
 
 /// A path whose file dpkg puts elsewhere (dpkg-divert(1)).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Diversion {
+pub(crate) struct Diversion {
     /// The path as packages have it.
-    pub from: PathBuf,
+    pub(crate) from: PathBuf,
     /// Where the file is instead.
-    pub to: PathBuf,
+    pub(crate) to: PathBuf,
     /// The package that asked for it, and whose own file is not diverted; `:` if the admin did.
-    pub by: String,
+    pub(crate) by: String,
 }
 
 /// Reads `/var/lib/dpkg/diversions`: three lines each.
-#[must_use]
-pub fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
+pub(crate) fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     let path = |line: &[u8]| PathBuf::from(OsStr::from_bytes(line));
     lines
@@ -148,14 +146,14 @@ pub fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
 }
 
 /// Configures every package that is unpacked, without a question from anybody.
-pub fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub(crate) fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
     let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", "--pending"]);
     unattended(dpkg, conffiles).lines(line)
 }
 
 /// Configures a package that is unpacked, without a question from anybody. What dpkg had not yet put into its database when it was killed
 /// it puts there first, whatever becomes of the package.
-pub fn configure(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
+pub(crate) fn configure(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
     let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", package]);
     unattended(dpkg, conffiles).lines(line)
 }

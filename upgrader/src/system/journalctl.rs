@@ -21,8 +21,7 @@ const FIELDS: &str = "MESSAGE,PRIORITY,_SYSTEMD_UNIT,_SYSTEMD_INVOCATION_ID,INVO
 
 /// The last lines that a service logged, and that systemd logged of its failure, since it was last started: see [`Unit::invocation`]. None if
 /// there are none, or if no journal is kept.
-#[must_use]
-pub fn last_lines(unit: &Unit) -> Vec<String> {
+pub(crate) fn last_lines(unit: &Unit) -> Vec<String> {
     if unit.invocation.is_empty() {
         return Vec::new();
     }

@@ -19,13 +19,13 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// It is a flock(2), which belongs to the open file and not to a process: a child that gets the file holds the lock as well
 /// (see [`Lock::share`]), so that it passes from one process to another without a moment in which it is free.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     file: File,
 }
 
 impl Lock {
     /// Takes the lock, or fails at once with [`Exit::Busy`].
-    pub fn take(path: &Path) -> Result<Self> {
+    pub(crate) fn take(path: &Path) -> Result<Self> {
         let mut file = File::options()
             .read(true)
             .write(true)
@@ -62,7 +62,7 @@ impl Lock {
     }
 
     /// The lock that another process [shared](Self::share) with this one as its stdin.
-    pub fn inherited(path: &Path) -> Result<Self> {
+    pub(crate) fn inherited(path: &Path) -> Result<Self> {
         // Not for children: what a hook leaves running would hold the lock for as long as it lives.
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(stdin(), 0).context("no stdin")?);
         let (given, wanted) = (file.metadata()?, path.metadata().with_context(|| cannot(path))?);
@@ -72,7 +72,7 @@ impl Lock {
     }
 
     /// The locked file, for a child that is to hold the lock as well.
-    pub fn share(&self) -> Result<File> {
+    pub(crate) fn share(&self) -> Result<File> {
         self.file.try_clone().context("the lock cannot be shared")
     }
 
@@ -88,8 +88,7 @@ impl Lock {
 }
 
 /// True if a run holds the lock now.
-#[must_use]
-pub fn is_taken(path: &Path) -> bool {
+pub(crate) fn is_taken(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 

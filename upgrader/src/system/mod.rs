@@ -1,16 +1,16 @@
 //! The machine: one external program or kernel interface a file.
 
-pub mod apt;
-pub mod command;
-pub mod conffiles;
-pub mod dpkg;
+pub(crate) mod apt;
+pub(crate) mod command;
+pub(crate) mod conffiles;
+pub(crate) mod dpkg;
 pub mod hooks;
-pub mod journalctl;
-pub mod lock;
-pub mod package_locks;
-pub mod policy_rc_d;
-pub mod processes;
-pub mod reboot;
-pub mod signals;
-pub mod systemd;
-pub mod unattended;
+pub(crate) mod journalctl;
+pub(crate) mod lock;
+pub(crate) mod package_locks;
+pub(crate) mod policy_rc_d;
+pub(crate) mod processes;
+pub(crate) mod reboot;
+pub(crate) mod signals;
+pub(crate) mod systemd;
+pub(crate) mod unattended;

@@ -22,7 +22,7 @@ const STEP: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// If somebody still does after this long: nothing was changed.
-pub fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while let Some(who) = holder(root) {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -40,8 +40,7 @@ pub fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()>
 }
 
 /// Who holds one of the locks now: `apt-get (pid 123)`.
-#[must_use]
-pub fn holder(root: &Path) -> Option<String> {
+pub(crate) fn holder(root: &Path) -> Option<String> {
     LOCKS.iter().find_map(|lock| holder_of(&root.join(lock)))
 }
 

@@ -19,14 +19,14 @@ const MARK: &str = "#!/bin/sh\n# Written by the upgrader";
 /// is not about the product, and is back in its place afterwards. Should this process be killed, the file holds nothing back
 /// any more: it acts only as long as the run's lock is held.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     path: PathBuf,
     admins: PathBuf,
 }
 
 impl Policy {
     /// Holds back what maintainer scripts would do to these services.
-    pub fn hold_back(paths: &Paths, services: &[String]) -> Result<Self> {
+    pub(crate) fn hold_back(paths: &Paths, services: &[String]) -> Result<Self> {
         let policy = Self { path: paths.policy(), admins: paths.admins_policy() };
         policy.clear()?;
         if policy.path.symlink_metadata().is_ok() {
@@ -48,7 +48,7 @@ impl Policy {
     }
 
     /// Removes what an earlier run may have left, and puts an admin's own policy back into its place.
-    pub fn remove_left_over(paths: &Paths) -> Result<()> {
+    pub(crate) fn remove_left_over(paths: &Paths) -> Result<()> {
         Self { path: paths.policy(), admins: paths.admins_policy() }.clear()
     }
 

@@ -17,8 +17,7 @@ const STAYS_IN_USE: [(&[&str], &str); 2] = [
 /// Why a machine should be rebooted, one reason a line; none if it need not be.
 ///
 /// `root` is its root directory, and `plan` what has been changed since it was booted, if that is known.
-#[must_use]
-pub fn reasons(root: &Path, plan: Option<&Plan>) -> Vec<String> {
+pub(crate) fn reasons(root: &Path, plan: Option<&Plan>) -> Vec<String> {
     collect(root, plan, |package| dpkg::installed_version(package).ok().flatten())
 }
 

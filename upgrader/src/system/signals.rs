@@ -15,7 +15,7 @@ static SHIELDED: AtomicBool = AtomicBool::new(false);
 
 /// From here on Ctrl-C, a terminal that goes away or a polite kill ends this process at once, and what it has started with it: a
 /// program in a process group of its own would go on unseen, with apt's locks in its hands.
-pub fn leave_when_asked() -> Result<()> {
+pub(crate) fn leave_when_asked() -> Result<()> {
     let came = Arc::new(AtomicUsize::new(0));
     let (mut reader, writer) = std::io::pipe().context("no pipe")?;
     for signal in heard() {
@@ -38,12 +38,12 @@ pub fn leave_when_asked() -> Result<()> {
 
 /// From here on neither Ctrl-C, nor a terminal that goes away, nor a polite kill ends this process: dpkg, in the middle of its
 /// work, would lose the reader of its output.
-pub fn shield() -> Result<()> {
+pub(crate) fn shield() -> Result<()> {
     watch().map(drop)
 }
 
 /// The same, and tells whether such a signal has come. For a process that only looks on and may leave.
-pub fn watch() -> Result<Arc<AtomicBool>> {
+pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in heard() {
         flag::register(signal, Arc::clone(&came)).context("signals cannot be held off")?;

@@ -21,52 +21,48 @@ const LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// What systemd knows of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Unit {
+pub(crate) struct Unit {
     /// Its name with its suffix, of all its names the main one: `nginx.service`.
-    pub id: String,
+    pub(crate) id: String,
     /// `loaded`, `not-found`, `masked`, `bad-setting` …
-    pub load: String,
+    pub(crate) load: String,
     /// `active`, `inactive`, `failed`, `activating` …
-    pub active: String,
+    pub(crate) active: String,
     /// `enabled`, `disabled`, `static`, `generated` …; empty for one without a file.
-    pub file: String,
+    pub(crate) file: String,
     /// `simple`, `notify`, `oneshot` …; empty for what is no service.
-    pub kind: String,
+    pub(crate) kind: String,
     /// How it ended last: `success`, `exit-code`, `start-limit-hit` …
-    pub result: String,
+    pub(crate) result: String,
     /// How often systemd itself has restarted it since a person or program last started it.
-    pub restarts: u64,
+    pub(crate) restarts: u64,
     /// Identifies the time from one start to the next stop, in the journal too; empty if it was never started.
-    pub invocation: String,
+    pub(crate) invocation: String,
     /// It was made by a program, not by a file, and is gone when it stops.
-    pub transient: bool,
+    pub(crate) transient: bool,
     /// Nobody may stop it.
-    pub refuses_stop: bool,
+    pub(crate) refuses_stop: bool,
 }
 
 impl Unit {
     /// True for one that runs, as far as systemd knows.
-    #[must_use]
-    pub fn is_active(&self) -> bool {
+    pub(crate) fn is_active(&self) -> bool {
         matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
     }
 
     /// True for one that did its work and ended, as is its way.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.kind == "oneshot" && self.active == "inactive" && self.result == "success"
     }
 }
 
 /// True if systemd runs this machine (`sd_booted(3)`).
-#[must_use]
-pub fn is_running() -> bool {
+pub(crate) fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
 /// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
-#[must_use]
-pub fn own_unit() -> Option<String> {
+pub(crate) fn own_unit() -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
     units.find(|unit| unit.ends_with(".service")).map(str::to_owned)
@@ -77,7 +73,7 @@ pub fn own_unit() -> Option<String> {
 ///
 /// # Errors
 /// If it knows the first `limit` of them.
-pub fn free_unit(name: &str, limit: u32) -> Result<String> {
+pub(crate) fn free_unit(name: &str, limit: u32) -> Result<String> {
     let names = (1..=limit)
         .map(|number| if number == 1 { format!("{name}.service") } else { format!("{name}-{number}.service") });
     let names: Vec<String> = names.collect();
@@ -88,8 +84,7 @@ pub fn free_unit(name: &str, limit: u32) -> Result<String> {
 
 /// systemd-run(1), to which the program to run in a new unit is still to be added. The program has our stdin and output, and
 /// those of the environment variables that are set.
-#[must_use]
-pub fn run(unit: &str, description: &str, variables: &[&str]) -> Program {
+pub(crate) fn run(unit: &str, description: &str, variables: &[&str]) -> Program {
     let systemd_run = Program::new("systemd-run")
         .setting("--quiet")
         .arg("--pipe")
@@ -107,7 +102,7 @@ pub fn run(unit: &str, description: &str, variables: &[&str]) -> Program {
 }
 
 /// What systemd knows of units, in the order in which they are named.
-pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
+pub(crate) fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     // systemctl would show the manager itself.
     if units.is_empty() {
         return Ok(Vec::new());
@@ -120,7 +115,7 @@ pub fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
 }
 
 /// The names of the services that are active, and of what lets services start.
-pub fn active() -> Result<Vec<String>> {
+pub(crate) fn active() -> Result<Vec<String>> {
     let of_interest = ["--state=active", "--type=service,socket,timer,path"];
     let list = ["list-units", "--plain", "--no-legend", "--full"];
     let listed = query(|| Program::new("systemctl").args(list).args(of_interest), AWAY)?;
@@ -128,7 +123,7 @@ pub fn active() -> Result<Vec<String>> {
 }
 
 /// Has systemd forget units that failed and of which there is no file any more: it would count them as failed until the next boot.
-pub fn forget_gone() -> Result<()> {
+pub(crate) fn forget_gone() -> Result<()> {
     let list = ["list-units", "--failed", "--plain", "--no-legend", "--full"];
     let listed = query(|| Program::new("systemctl").args(list), AWAY)?;
     for line in listed.lines() {
@@ -141,13 +136,13 @@ pub fn forget_gone() -> Result<()> {
 }
 
 /// Starts a unit.
-pub fn start(unit: &str) -> Result<()> {
+pub(crate) fn start(unit: &str) -> Result<()> {
     systemctl(&["start", unit])
 }
 
 /// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
 /// refuse, and leave it down.
-pub fn restart(unit: &str) -> Result<()> {
+pub(crate) fn restart(unit: &str) -> Result<()> {
     let Err(error) = systemctl(&["restart", unit]) else { return Ok(()) };
     if show(&[unit])?.iter().any(|unit| unit.result == "start-limit-hit") {
         systemctl(&["reset-failed", unit])?;
@@ -158,7 +153,7 @@ pub fn restart(unit: &str) -> Result<()> {
 
 /// How a unit is after it could not be started. One that systemd starts again and again has no result while it does that: then it is
 /// waited for the next.
-pub fn show_failed(unit: &str) -> Result<Unit> {
+pub(crate) fn show_failed(unit: &str) -> Result<Unit> {
     let (timeout, pause) = FAILING;
     let deadline = Instant::now() + timeout;
     loop {
@@ -172,23 +167,23 @@ pub fn show_failed(unit: &str) -> Result<Unit> {
 }
 
 /// Stops a unit.
-pub fn stop(unit: &str) -> Result<()> {
+pub(crate) fn stop(unit: &str) -> Result<()> {
     systemctl(&["stop", unit])
 }
 
 /// Has systemd read its files anew.
-pub fn reload() -> Result<()> {
+pub(crate) fn reload() -> Result<()> {
     systemctl(&["daemon-reload"])
 }
 
 /// Kills everything in a unit, and waits until it is down.
-pub fn kill(unit: &str) -> Result<()> {
+pub(crate) fn kill(unit: &str) -> Result<()> {
     let _ = systemctl(&["kill", "--signal=KILL", unit]);
     stop(unit)
 }
 
 /// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
-pub fn reexecute() -> Result<()> {
+pub(crate) fn reexecute() -> Result<()> {
     systemctl(&["daemon-reexec"])?;
     query(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
 }

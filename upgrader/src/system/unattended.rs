@@ -4,8 +4,7 @@ use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 
 /// A program about to change packages without a question from anybody: debconf, ucf, apt-listchanges or needrestart.
-#[must_use]
-pub fn unattended(program: Program, conffiles: ConffilePolicy) -> Program {
+pub(crate) fn unattended(program: Program, conffiles: ConffilePolicy) -> Program {
     let ucf = match conffiles {
         ConffilePolicy::Replace => "UCF_FORCE_CONFFNEW",
         ConffilePolicy::Keep => "UCF_FORCE_CONFFOLD",
@@ -21,8 +20,7 @@ pub fn unattended(program: Program, conffiles: ConffilePolicy) -> Program {
 
 /// What keeps dpkg from asking about conffiles. In this order: what the machine's own configuration says of them comes first,
 /// and would win over what we say.
-#[must_use]
-pub fn dpkg_options(conffiles: ConffilePolicy) -> [&'static str; 2] {
+pub(crate) fn dpkg_options(conffiles: ConffilePolicy) -> [&'static str; 2] {
     let policy = match conffiles {
         ConffilePolicy::Replace => "--force-confnew",
         ConffilePolicy::Keep => "--force-confold",

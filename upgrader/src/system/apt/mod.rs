@@ -26,20 +26,20 @@ const LOCK_TIMEOUT: u32 = 120;
 
 /// What `apt-get -s dist-upgrade` says it would do.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Simulation {
+pub(crate) struct Simulation {
     /// Every package that would change, in order of its name.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// Packages that are unpacked and would only be configured.
-    pub unfinished: Vec<String>,
+    pub(crate) unfinished: Vec<String>,
     /// Packages that stay although there is a newer version of them.
-    pub kept_back: Vec<String>,
+    pub(crate) kept_back: Vec<String>,
 }
 
 /// Reads the package lists of every source.
 ///
 /// # Errors
 /// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
-pub fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
     let result = run_listening(program, &["E: ", "W: "], on_status);
     explained(
@@ -50,12 +50,12 @@ pub fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Re
 }
 
 /// The version of a package that apt would install, if there is one.
-pub fn candidate(package: &str) -> Result<Option<String>> {
+pub(crate) fn candidate(package: &str) -> Result<Option<String>> {
     Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
 }
 
 /// The newest version of a package and its candidate version, if apt was told to prefer that one.
-pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
+pub(crate) fn passed_over(package: &str) -> Result<Option<(String, String)>> {
     Ok(parse_passed_over(&Program::new("apt-cache").args(["policy", package]).output()?))
 }
 
@@ -63,33 +63,41 @@ pub fn passed_over(package: &str) -> Result<Option<(String, String)>> {
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
 /// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
-pub fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
     run(program.time_limit(timeout), on_status)
 }
 
 /// Brings one installed package to its candidate version, from what [`download_only`] fetched.
-pub fn upgrade_only(package: &str, conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn upgrade_only(
+    package: &str,
+    conffiles: ConffilePolicy,
+    on_status: &mut dyn FnMut(AptStatus<'_>),
+) -> Result<()> {
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
 }
 
 /// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
-pub fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn reinstall(
+    package: &str,
+    conffiles: ConffilePolicy,
+    on_status: &mut dyn FnMut(AptStatus<'_>),
+) -> Result<()> {
     run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
 }
 
 /// What a dist-upgrade would do.
-pub fn simulate() -> Result<Simulation> {
+pub(crate) fn simulate() -> Result<Simulation> {
     Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
 /// How many bytes a dist-upgrade still has to fetch.
-pub fn download_size() -> Result<u64> {
+pub(crate) fn download_size() -> Result<u64> {
     Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
 /// What the sources say of these packages. Each comes with a version; what apt does not know is left out.
-pub fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
+pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
     let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
     if wanted.peek().is_none() {
         return Ok(Offered::default());
@@ -105,19 +113,19 @@ pub fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result
 
 /// A source of packages: what its Release file and its configuration say of it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
+pub(crate) struct Source {
     /// Where it is: `http://deb.debian.org/debian bookworm`.
-    pub name: String,
+    pub(crate) name: String,
     /// Its codename: `bookworm-updates`; empty if it has none.
-    pub codename: String,
+    pub(crate) codename: String,
     /// Its origin: `Debian`; empty if it has none.
-    pub origin: String,
+    pub(crate) origin: String,
     /// True if it is signed by somebody whom this machine trusts, or declared so by the admin.
-    pub trusted: bool,
+    pub(crate) trusted: bool,
 }
 
 /// The sources that apt takes packages from.
-pub fn sources() -> Result<Vec<Source>> {
+pub(crate) fn sources() -> Result<Vec<Source>> {
     const FORMAT: &str = "$(SITE)\t$(RELEASE)\t$(CODENAME)\t$(ORIGIN)\t$(TRUSTED)";
     Ok(parse_sources(
         &Program::new("apt-get").args(["indextargets", "--format", FORMAT, "Created-By: Packages"]).output()?,
@@ -125,12 +133,12 @@ pub fn sources() -> Result<Vec<Source>> {
 }
 
 /// True if a source offers any version of a package.
-pub fn is_offered(package: &str) -> Result<bool> {
+pub(crate) fn is_offered(package: &str) -> Result<bool> {
     Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
 }
 
 /// Why apt cannot make these changes without removing these packages, in its own words; nothing if it can.
-pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
+pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
     let wanted = changes.iter().filter_map(|change| match &change.kind {
         ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
         ChangeKind::Remove { .. } => None,
@@ -144,7 +152,7 @@ pub fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
 }
 
 /// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
-pub fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
         run(program.time_limit(timeout), on_status),
@@ -154,7 +162,7 @@ pub fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> 
 }
 
 /// Upgrades all packages, from what [`download`] fetched, without ever asking.
-pub fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 

@@ -12,7 +12,7 @@ use super::groups::end_group;
 
 /// What a program says while it runs.
 #[derive(Debug, Clone, Copy)]
-pub enum Said<'a> {
+pub(crate) enum Said<'a> {
     /// A line of its output.
     Line(&'a str),
     /// A line about its progress.

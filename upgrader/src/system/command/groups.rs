@@ -19,7 +19,7 @@ static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
 /// Ends every program that is followed. This process must end next: whoever follows one of them does not go on.
-pub fn end_all() {
+pub(crate) fn end_all() {
     LEAVING.store(true, Ordering::SeqCst);
     for group in followed().iter() {
         let _ = end(*group);

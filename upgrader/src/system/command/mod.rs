@@ -16,15 +16,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-pub use self::follow::Said;
+pub(crate) use self::follow::Said;
 use self::follow::{Ended, follow};
-pub use self::groups::end_all;
+pub(crate) use self::groups::end_all;
 
 /// The search path of every program that is run, whatever the caller's was.
-pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables of the caller that programs may still see: apt's proxies, and where temporary files go.
-pub const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
+pub(crate) const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
 
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
@@ -33,7 +33,7 @@ const TAIL: usize = 5;
 ///
 /// `LC_ALL` is `C.UTF-8` whatever the machine's locale, so that what programs print can be read by this one.
 #[derive(Debug)]
-pub struct Program {
+pub(crate) struct Program {
     /// The program and its arguments as errors show them.
     shown: String,
     command: Command,
@@ -44,14 +44,14 @@ pub struct Program {
 
 /// A program that ran and failed.
 #[derive(Debug)]
-pub struct Failed {
+pub(crate) struct Failed {
     program: String,
     /// How, in the words that follow "failed": `(exit status: 1): no such file`.
-    pub how: String,
+    pub(crate) how: String,
     /// Its exit code, unless a signal or the time limit ended it.
-    pub code: Option<i32>,
+    pub(crate) code: Option<i32>,
     /// True if its time limit ended it.
-    pub timed_out: bool,
+    pub(crate) timed_out: bool,
 }
 
 impl fmt::Display for Failed {
@@ -64,9 +64,8 @@ impl std::error::Error for Failed {}
 
 impl Program {
     /// A program by its name in [`PATH`] or by its path.
-    #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
-    pub fn new(program: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
         let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::null()).process_group(0).current_dir("/");
@@ -80,8 +79,7 @@ impl Program {
     }
 
     /// One more argument.
-    #[must_use]
-    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.shown.push(' ');
         self.shown.push_str(&argument.as_ref().to_string_lossy());
         self.command.arg(argument);
@@ -89,40 +87,35 @@ impl Program {
     }
 
     /// One more argument that is always there and that errors do not show.
-    #[must_use]
-    pub fn setting(mut self, argument: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn setting(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
         self
     }
 
     /// More arguments.
-    #[must_use]
-    pub fn args(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    pub(crate) fn args(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         arguments.into_iter().fold(self, Self::arg)
     }
 
     /// More arguments that are always there.
-    #[must_use]
-    pub fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+    pub(crate) fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         arguments.into_iter().fold(self, Self::setting)
     }
 
     /// One more environment variable.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
     /// After this long the program's whole process group is ended, and that is an error.
-    #[must_use]
-    pub fn time_limit(mut self, limit: Duration) -> Self {
+    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
         self
     }
 
     /// Runs a question: what it printed on stdout, or an error if it failed. There is no time limit.
-    pub fn output(mut self) -> Result<String> {
+    pub(crate) fn output(mut self) -> Result<String> {
         let output = self.command.output().with_context(|| self.not_started())?;
         if !output.status.success() {
             let stderr = String::from_utf8_lossy(&output.stderr);
@@ -132,14 +125,14 @@ impl Program {
     }
 
     /// Runs a question that may fail for a part of what it is asked, and hands over each line of its stdout.
-    pub fn each_line_of_stdout(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn each_line_of_stdout(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
         let output = self.command.output().with_context(|| self.not_started())?;
         String::from_utf8_lossy(&output.stdout).lines().for_each(line);
         Ok(())
     }
 
     /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
-    pub fn into_file(mut self, file: File) -> Result<()> {
+    pub(crate) fn into_file(mut self, file: File) -> Result<()> {
         let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
         if output.status.success() {
             return Ok(());
@@ -148,14 +141,13 @@ impl Program {
     }
 
     /// Takes the program's stdin from a file.
-    #[must_use]
-    pub fn from_file(mut self, file: File) -> Self {
+    pub(crate) fn from_file(mut self, file: File) -> Self {
         self.command.stdin(file);
         self
     }
 
     /// Runs a question whose answer is its exit status.
-    pub fn succeeds(mut self) -> Result<bool> {
+    pub(crate) fn succeeds(mut self) -> Result<bool> {
         match self.run(&mut |_| false)? {
             Ended::Status(status) => Ok(status.success()),
             Ended::TimedOut(_) => Ok(false),
@@ -166,7 +158,7 @@ impl Program {
     ///
     /// # Errors
     /// If it could not be started, did not exit with 0, or took longer than its time limit. The error quotes its last lines.
-    pub fn lines(self, line: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn lines(self, line: &mut dyn FnMut(&str)) -> Result<()> {
         self.follow_lines(&mut |said| {
             if let Said::Line(text) = said {
                 line(text);
@@ -204,7 +196,7 @@ impl Program {
     }
 
     /// Starts a program that goes on by itself, with this stdin and with a file for what it prints.
-    pub fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
+    pub(crate) fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
         let stdout = output.try_clone().context("no output")?;
         self.command.stdin(stdin).stdout(stdout).stderr(output);
         self.command.spawn().with_context(|| self.not_started())
@@ -215,7 +207,7 @@ impl Program {
     ///
     /// # Errors
     /// As for [`Program::lines`].
-    pub fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
+    pub(crate) fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         // What is inherited keeps its number.
         fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
@@ -228,7 +220,7 @@ impl Program {
     ///
     /// # Errors
     /// As for [`Program::lines`]. That it does not read its stdin is none.
-    pub fn feed(mut self, text: &str, line: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn feed(mut self, text: &str, line: &mut dyn FnMut(&str)) -> Result<()> {
         let (reader, mut writer) = std::io::pipe().context("no pipe")?;
         self.command.stdin(reader);
         let text = text.to_owned();
@@ -240,7 +232,7 @@ impl Program {
     /// Replaces this process by another program, with the environment and the stdin it has and these variables. Returns only
     /// the error.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
-    pub fn become_program(
+    pub(crate) fn become_program(
         program: &Path,
         arguments: impl Iterator<Item = OsString>,
         variables: impl IntoIterator<Item = (&'static str, OsString)>,

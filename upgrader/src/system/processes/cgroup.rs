@@ -2,7 +2,7 @@
 
 /// Whose a process is, as far as its control group tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// A service of the system: the name of its unit, `cron.service`.
     Service(String),
     /// A person's: the name of the session's scope or of the person's own manager, `session-3.scope` or `user@1000.service`.
@@ -15,8 +15,7 @@ pub enum Owner {
 
 /// Reads `/proc/PID/cgroup` (cgroups(7)): `0::/system.slice/cron.service`. Machines with the old hierarchies have a line for
 /// each of them; systemd's own is called `name=systemd`.
-#[must_use]
-pub fn owner(text: &str) -> Owner {
+pub(crate) fn owner(text: &str) -> Owner {
     let path = |wanted: &str| {
         text.lines().find_map(|line| {
             let (hierarchy, path) = line.split_once(':')?.1.split_once(':')?;

@@ -8,8 +8,7 @@ const DELETED: &[u8] = b" (deleted)";
 const SHORT_LIVED: [&str; 5] = ["/dev/", "/proc/", "/run/", "/tmp/", "/var/"];
 
 /// The first file that is mapped as code and was replaced or removed since, from the content of `/proc/PID/maps`.
-#[must_use]
-pub fn replaced(maps: &[u8]) -> Option<String> {
+pub(crate) fn replaced(maps: &[u8]) -> Option<String> {
     maps.split(|byte| *byte == b'\n').find_map(replaced_code)
 }
 
@@ -48,8 +47,7 @@ fn comes_from_a_package(path: &str) -> bool {
 }
 
 /// True for a path where nothing is put by a package.
-#[must_use]
-pub fn is_short_lived(path: &str) -> bool {
+pub(crate) fn is_short_lived(path: &str) -> bool {
     SHORT_LIVED.iter().any(|directory| path.starts_with(directory))
 }
 

@@ -12,9 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 use self::cgroup::{Owner, owner};
 use self::script::{Main, files_of_module, is_interpreter, main_of};
 
-pub mod cgroup;
-pub mod maps;
-pub mod script;
+pub(crate) mod cgroup;
+pub(crate) mod maps;
+pub(crate) mod script;
 
 /// The unit of times in `/proc/PID/stat`: the kernel's `USER_HZ`, 100 on every architecture of a Debian release.
 const TICKS_PER_SECOND: u64 = 100;
@@ -25,7 +25,7 @@ const TOLERANCE: Duration = Duration::from_millis(100);
 
 /// The processes of a machine, as its proc(5) tells.
 #[derive(Debug)]
-pub struct Processes {
+pub(crate) struct Processes {
     proc: PathBuf,
     root: PathBuf,
     /// When the machine was booted, by today's clock.
@@ -34,30 +34,29 @@ pub struct Processes {
 
 /// What still runs files that were replaced or removed on disk.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Obsolete {
+pub(crate) struct Obsolete {
     /// systemd itself, and the file.
-    pub manager: Option<String>,
+    pub(crate) manager: Option<String>,
     /// Services of the system by the names of their units.
-    pub services: BTreeMap<String, Old>,
+    pub(crate) services: BTreeMap<String, Old>,
     /// The sessions of persons and their own service managers, by the names of their units.
-    pub sessions: BTreeSet<String>,
+    pub(crate) sessions: BTreeSet<String>,
     /// The names of programs that belong to no service.
-    pub others: BTreeSet<String>,
+    pub(crate) others: BTreeSet<String>,
 }
 
 /// What a service runs that was replaced.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Old {
+pub(crate) struct Old {
     /// One of the files.
-    pub file: String,
+    pub(crate) file: String,
     /// The service's processes that run such files.
-    pub processes: Vec<u32>,
+    pub(crate) processes: Vec<u32>,
 }
 
 impl Processes {
     /// The processes of the machine that this program runs on.
-    #[must_use]
-    pub fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         // The time since boot goes on while a machine sleeps, and setting the clock does not change it.
         let up = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
         let boot = SystemTime::now().checked_sub(up).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -71,7 +70,7 @@ impl Processes {
     ///
     /// # Errors
     /// If there is no proc file system.
-    pub fn obsolete(&self) -> Result<Obsolete> {
+    pub(crate) fn obsolete(&self) -> Result<Obsolete> {
         let mut found = Obsolete::default();
         let entries = self.proc.read_dir().with_context(|| self.proc.display().to_string())?;
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -84,8 +83,7 @@ impl Processes {
     }
 
     /// A file that a process runs and that was replaced or removed on disk, if there is one.
-    #[must_use]
-    pub fn replaced_file(&self, process: u32) -> Option<String> {
+    pub(crate) fn replaced_file(&self, process: u32) -> Option<String> {
         let maps = fs::read(self.file(process, "maps")).ok()?;
         // Threads of the kernel and processes that have ended map nothing.
         if maps.is_empty() {
@@ -95,8 +93,7 @@ impl Processes {
     }
 
     /// The unit of the service that this program runs in, if it runs in one.
-    #[must_use]
-    pub fn own_service(&self) -> Option<String> {
+    pub(crate) fn own_service(&self) -> Option<String> {
         match self.owner(std::process::id()) {
             Owner::Service(unit) => Some(unit),
             _ => None,

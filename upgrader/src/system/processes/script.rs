@@ -7,7 +7,7 @@ const INTERPRETERS: [&str; 10] = ["python", "perl", "ruby", "php", "lua", "node"
 
 /// What an interpreter runs.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Main {
+pub(crate) enum Main {
     /// A file, relative to the directory that the interpreter was started in.
     File(String),
     /// A Python module: `asyncio.server`.
@@ -15,16 +15,14 @@ pub enum Main {
 }
 
 /// True for a program that runs scripts: `/usr/bin/python3.11`.
-#[must_use]
-pub fn is_interpreter(program: &Path) -> bool {
+pub(crate) fn is_interpreter(program: &Path) -> bool {
     let name = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     INTERPRETERS.contains(&name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.'))
 }
 
 /// What an interpreter was told to run, from the content of `/proc/PID/cmdline`: words that end with a zero byte. `None` for
 /// a program in the arguments themselves. Some scripts overwrite theirs; those that begin with their own path are known by it.
-#[must_use]
-pub fn main_of(command_line: &[u8]) -> Option<Main> {
+pub(crate) fn main_of(command_line: &[u8]) -> Option<Main> {
     let mut words = command_line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let interpreter = String::from_utf8_lossy(words.next()?).into_owned();
     if interpreter.starts_with('/') && !is_interpreter(Path::new(&interpreter)) {
@@ -47,8 +45,7 @@ pub fn main_of(command_line: &[u8]) -> Option<Main> {
 }
 
 /// Where a Python module that a Debian package brought may be, below the root directory.
-#[must_use]
-pub fn files_of_module(module: &str) -> [PathBuf; 2] {
+pub(crate) fn files_of_module(module: &str) -> [PathBuf; 2] {
     let path = Path::new("/usr/lib/python3/dist-packages").join(module.replace('.', "/"));
     [path.join("__main__.py"), path.with_extension("py")]
 }
