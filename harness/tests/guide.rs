@@ -239,7 +239,7 @@ fn the_guide_is_sound() -> Result<()> {
         Ok(path)
     };
     let product = Product::read(&written("product/product.toml")?)?;
-    ensure!(product.name == "Vane" && product.services.order().len() == 2, "{product:?}");
+    ensure!(product.name == "Vane" && product.services.order.len() == 2, "{product:?}");
     let state: State = data::read(&written("edited.toml")?)?;
     ensure!(!state.respected.is_empty() && state.expect.differs.len() == 2, "{state:?}");
     let script = home.path().join("script");

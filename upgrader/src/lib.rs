@@ -28,7 +28,6 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "Change and Rollback are two things each"]
     fn every_file_has_a_header_and_every_type_a_name_of_its_own() {
         let wrong = Crate::read("upgrader").irregular();
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -162,7 +162,7 @@ impl Candidate<'_> {
     fn ready(&self) -> Result<Check> {
         let mut findings = Vec::new();
         let services = &self.machines.options.product.definition.services;
-        for name in services.order().iter().filter(|name| !self.machine.expected.down.contains(name)) {
+        for name in services.order.iter().filter(|name| !self.machine.expected.down.contains(name)) {
             let Some(ready) = services.ready(name) else { continue };
             let words: Vec<&str> = ready.command.iter().map(String::as_str).collect();
             let asked = self.machine.world.machine.command(&words).run()?;

@@ -147,7 +147,7 @@ impl GateOptions {
     }
 
     pub(super) fn services(&self) -> Vec<&str> {
-        self.product.definition.services.order().iter().map(String::as_str).collect()
+        self.product.definition.services.order.iter().map(String::as_str).collect()
     }
 
     /// What may differ on a release of Debian.

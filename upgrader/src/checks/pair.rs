@@ -17,20 +17,20 @@ use crate::system::command::{Failed, Program};
 /// # Errors
 /// If the product cannot say what this node is. That the other node cannot be asked is no error.
 pub fn inspect(pair: &Pair) -> Result<Node> {
-    let command = pair.role().join(" ");
+    let command = pair.role.join(" ");
     let unknown = |how: String| {
         Failure::new(format!("whether this node is the active or the passive one is not known: {command} {how}"))
             .remedy(format!("Run `{command}`: it has to print active, passive or alone."))
     };
-    let word = last_line(pair, pair.role()).map_err(&unknown)?;
+    let word = last_line(pair, &pair.role).map_err(&unknown)?;
     let role = Role::ALL.into_iter().find(|role| role.to_string() == word);
     let role = role.ok_or_else(|| unknown(format!("printed {word:?}")))?;
     let mut node = Node { role, peer_version: None, peer_silent: None };
     if role != Role::Alone {
-        match last_line(pair, pair.peer_version()) {
+        match last_line(pair, &pair.peer_version) {
             Ok(version) if is_version(&version) => node.peer_version = Some(version),
-            Ok(other) => node.peer_silent = Some(format!("{} printed {other:?}", pair.peer_version().join(" "))),
-            Err(how) => node.peer_silent = Some(format!("{} {how}", pair.peer_version().join(" "))),
+            Ok(other) => node.peer_silent = Some(format!("{} printed {other:?}", pair.peer_version.join(" "))),
+            Err(how) => node.peer_silent = Some(format!("{} {how}", pair.peer_version.join(" "))),
         }
     }
     Ok(node)

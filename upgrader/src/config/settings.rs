@@ -9,8 +9,7 @@ use serde::Deserialize;
 
 use crate::config::strict;
 use crate::exit::Failure;
-use crate::model::policy::ConffilePolicy;
-use crate::model::policy::ValidationPolicy;
+use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 
 /// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -21,7 +20,7 @@ pub struct Config {
     /// What is done about packages that differ from those that the vendor has validated, instead of what the product says.
     pub validated: Option<ValidationPolicy>,
     /// What becomes of an upgrade that fails.
-    pub rollback: Rollback,
+    pub rollback: RollbackPolicy,
     /// How long to wait.
     pub time_limits: TimeLimits,
     /// What to keep, and for how long.
@@ -33,7 +32,7 @@ pub struct Config {
 /// What becomes of an upgrade that fails when the machine has been changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Rollback {
+pub enum RollbackPolicy {
     /// It is undone.
     #[default]
     Auto,

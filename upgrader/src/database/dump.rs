@@ -64,7 +64,7 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
     prepare(&directory).explain(|| failure(&directory))?;
     check_space(paths, size)?;
     let now = Timestamp::now();
-    let stem = format!("{}-{}-", paths.name(), database.name());
+    let stem = format!("{}-{}-", paths.name(), database.name);
     let path = directory.join(format!("{stem}{}.dump", now.strftime(TIME)));
     let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", now.strftime(TIME)));
     let written = write_file(&unfinished, &path, |file| psql::dump(database, file));

@@ -70,7 +70,7 @@ pub(crate) fn migrate(
 ) -> Result<()> {
     let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
     let Look { survey, work, standby, size } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
-    let name = database.name().to_owned();
+    let name = database.name.clone();
     if standby && !work.is_empty() {
         events.emit(Event::Migrating(name));
         for migration in &work {
@@ -115,7 +115,7 @@ pub(crate) fn migrate(
 /// # Errors
 /// If the server does not answer, or does not do it: the failure says where both are.
 pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
-    let name = database.name();
+    let name = &database.name;
     // As the dump: whoever begins again finds what was done.
     let kept_as = kept_as(name, dump);
     let failure = || {
@@ -197,11 +197,11 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     // Whether packages bring work that nobody can know of yet.
     let mut more_may_come = false;
-    if let Some(command) = database.migrate() {
+    if let Some(command) = &database.migrate {
         migrations::none_beside(&paths.migrations(), command)?;
         pending = product_command::pending(database, paths, packages_change)?;
         more_may_come = packages_change;
-        if !pending.is_empty() || (packages_change && database.pending().is_none()) {
+        if !pending.is_empty() || (packages_change && database.pending.is_none()) {
             work.push(Work::OwnCommand(command.to_vec()));
         }
     } else {

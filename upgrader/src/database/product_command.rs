@@ -14,9 +14,9 @@ use crate::system::command::{Failed, Program};
 ///
 /// One that has none always runs after packages have changed, and is pending as a whole if a run ended between the two.
 pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool) -> Result<Vec<String>> {
-    let Some(words) = database.pending() else {
+    let Some(words) = &database.pending else {
         let owed = paths.migration_owed().try_exists().context("is a migration owed?")?;
-        return Ok(database.migrate().filter(|_| owed).map(|words| words.join(" ")).into_iter().collect());
+        return Ok(database.migrate.as_ref().filter(|_| owed).map(|words| words.join(" ")).into_iter().collect());
     };
     match program(words).output() {
         Ok(output) => Ok(lines(&output)),
@@ -42,7 +42,7 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
 
 /// Notes that the command has to run, if nobody else can tell.
 pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
-    if database.migrate().is_none() || database.pending().is_some() {
+    if database.migrate.is_none() || database.pending.is_some() {
         return Ok(());
     }
     let note = paths.migration_owed();

@@ -72,7 +72,7 @@ fn is_ready() -> Result<()> {
 }
 
 fn ask_state(database: &Database) -> Result<State> {
-    let (name, owner) = (database.name(), database.owner());
+    let (name, owner) = (&database.name, &database.owner);
     // The names are those of `product::is_database_name`: they need no quoting in a literal.
     let answer = query(
         "postgres",
@@ -98,11 +98,11 @@ fn ask_state(database: &Database) -> Result<State> {
 /// The migrations that were applied to a database.
 pub(super) fn applied(database: &Database, table: &Table) -> Result<Vec<Applied>> {
     let table = table.sql();
-    let there = query(database.name(), &format!("SELECT to_regclass('{table}') IS NOT NULL"))?;
+    let there = query(&database.name, &format!("SELECT to_regclass('{table}') IS NOT NULL"))?;
     if there.trim() != "t" {
         return Ok(Vec::new());
     }
-    let rows = query(database.name(), &format!("SELECT name, coalesce(checksum, '') FROM {table} ORDER BY name"))?;
+    let rows = query(&database.name, &format!("SELECT name, coalesce(checksum, '') FROM {table} ORDER BY name"))?;
     Ok(parse_applied(&rows))
 }
 
@@ -116,7 +116,7 @@ pub(super) fn apply(
     migration: &Migration,
     line: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let (owner, schema, records) = (database.owner(), &table.schema, table.sql());
+    let (owner, schema, records) = (&database.owner, &table.schema, table.sql());
     // Both are the owner's: a product's own tools may read and dump them. The lock keeps out what a killed run has left: its
     // psql goes on to the end of its migration.
     let before = format!(
@@ -130,7 +130,7 @@ pub(super) fn apply(
         migration.name, migration.checksum
     );
     let mut said = Vec::new();
-    let result = psql(database.name())
+    let result = psql(&database.name)
         .setting("--single-transaction")
         .setting(format!("--command={before}"))
         .arg("--file")
@@ -152,7 +152,7 @@ fn waited(database: &Database) -> String {
     format!(
         "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
          --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
-        database.name()
+        database.name
     )
 }
 
@@ -161,7 +161,7 @@ pub(super) fn dump(database: &Database, file: File) -> Result<()> {
     as_postgres("pg_dump")
         .settings(["--no-password", "--format=custom"])
         .arg(format!("--lock-wait-timeout={LOCK_TIMEOUT}s"))
-        .arg(format!("--dbname={}", database.name()))
+        .arg(format!("--dbname={}", database.name))
         .into_file(file)
         .map_err(|error| {
             // pg_dump waits for locks by way of this timeout.
@@ -185,7 +185,7 @@ pub(super) fn wait(timeout: Duration) -> Result<()> {
 /// Gives a database another name and makes it anew from a dump, with its owner, rights and settings. If it has the other name
 /// already, what there is under its own is the beginning of that, and begins again.
 pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
-    let name = database.name();
+    let name = &database.name;
     let file = || File::open(dump).with_context(|| dump.display().to_string());
     file()?;
     let is_kept = query("postgres", &format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;

@@ -124,7 +124,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         status.node = product.pair.as_ref().and_then(|pair| pair::inspect(pair).ok());
     }
     if systemd::is_running() {
-        let order = product.services.order();
+        let order = &product.services.order;
         for (service, unit) in order.iter().zip(systemd::show(order)?) {
             let wanted = unit.load != "masked" && unit.file != "disabled";
             if wanted && !unit.is_active() && !unit.is_done() {

@@ -253,7 +253,7 @@ mod tests {
     #[test]
     fn the_services_are_those_of_the_product() {
         let product = upgrader::config::product::Product::read(&tree(XIVO.definition)).unwrap();
-        assert_eq!(product.services.order(), SERVICES);
+        assert_eq!(product.services.order, SERVICES);
     }
 
     fn manual_text(program: &str) -> String {

@@ -25,7 +25,7 @@ pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding
     findings.extend(scripts::check(paths));
     add(&mut findings, space::writable(paths));
     if has_systemd {
-        add(&mut findings, units::check(product.services.order()));
+        add(&mut findings, units::check(&product.services.order));
     }
     findings
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _};
 use toml::Spanned;
 
 use crate::config::strict;
 use crate::exit::Failure;
-use crate::model::policy::ConffilePolicy;
-use crate::model::policy::ValidationPolicy;
+use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 
 /// product.toml: what the product is. Shipped by its vendor, never edited by the admin.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +27,7 @@ pub struct Product {
     #[serde(default)]
     pub packages: Packages,
     /// The product's database, if migrations of it come with upgrades.
+    #[serde(default, deserialize_with = "database")]
     pub database: Option<Database>,
     /// What is put back beside what always is.
     #[serde(default)]
@@ -39,8 +40,12 @@ pub struct Product {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pair {
-    role: Spanned<Vec<String>>,
-    peer_version: Spanned<Vec<String>>,
+    /// The program, and its arguments, whose last line says what this node is: `active`, `passive` or `alone`.
+    #[serde(deserialize_with = "command")]
+    pub role: Vec<String>,
+    /// The program, and its arguments, whose last line is the version of the version package on the other node.
+    #[serde(deserialize_with = "command")]
+    pub peer_version: Vec<String>,
     /// How long each of the two may take.
     #[serde(default = "Pair::default_timeout", deserialize_with = "strict::duration")]
     pub timeout: Duration,
@@ -50,26 +55,6 @@ impl Pair {
     fn default_timeout() -> Duration {
         Duration::from_secs(10)
     }
-
-    /// The program, and its arguments, whose last line says what this node is: `active`, `passive` or `alone`.
-    #[must_use]
-    pub fn role(&self) -> &[String] {
-        self.role.get_ref()
-    }
-
-    /// The program, and its arguments, whose last line is the version of the version package on the other node.
-    #[must_use]
-    pub fn peer_version(&self) -> &[String] {
-        self.peer_version.get_ref()
-    }
-
-    /// What is wrong with it, and where it is said.
-    fn complaint(&self) -> Option<(usize, String)> {
-        [("role", &self.role), ("peer-version", &self.peer_version)]
-            .into_iter()
-            .find(|(_, words)| words.get_ref().first().is_none_or(String::is_empty))
-            .map(|(key, words)| (words.span().start, format!("pair.{key}: names no program")))
-    }
 }
 
 /// What an upgrade that fails puts back beside what it always does.
@@ -78,23 +63,17 @@ impl Pair {
 pub struct Rollback {
     /// Files and directories with the product's own state. They are copied before anything is changed: data that grows belongs into
     /// the database, or stays.
-    #[serde(default)]
-    paths: Vec<Spanned<PathBuf>>,
-}
-
-impl Rollback {
-    /// The paths.
-    #[must_use]
-    pub fn paths(&self) -> Vec<PathBuf> {
-        self.paths.iter().map(|path| path.get_ref().clone()).collect()
-    }
+    #[serde(default, deserialize_with = "absolute_paths")]
+    pub paths: Vec<PathBuf>,
 }
 
 /// The product's services.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Services {
-    order: Spanned<Vec<String>>,
+    /// The services, first to start first.
+    #[serde(deserialize_with = "units")]
+    pub order: Vec<String>,
     /// How they are restarted.
     #[serde(default)]
     pub restart: RestartPolicy,
@@ -121,6 +100,7 @@ pub enum RestartPolicy {
 #[serde(deny_unknown_fields)]
 pub struct Ready {
     /// Program and arguments; run until it exits with 0.
+    #[serde(deserialize_with = "command")]
     pub command: Vec<String>,
     /// For how long to try.
     #[serde(default = "Ready::default_timeout", deserialize_with = "strict::duration")]
@@ -154,10 +134,18 @@ pub struct Packages {
 pub struct Database {
     /// What serves it.
     pub kind: DatabaseKind,
-    name: Spanned<String>,
-    owner: Spanned<String>,
-    migrate: Option<Spanned<Vec<String>>>,
-    pending: Option<Spanned<Vec<String>>>,
+    /// Its name.
+    #[serde(deserialize_with = "database_name")]
+    pub name: String,
+    /// The role that owns it, and everything that migrations make in it.
+    #[serde(deserialize_with = "database_name")]
+    pub owner: String,
+    /// The product's own command that migrates it, in place of migration files: program and arguments.
+    #[serde(default, deserialize_with = "optional_command")]
+    pub migrate: Option<Vec<String>>,
+    /// The program that prints what `migrate` would do, one migration a line.
+    #[serde(default, deserialize_with = "optional_command")]
+    pub pending: Option<Vec<String>>,
 }
 
 /// The database servers that are known.
@@ -168,69 +156,16 @@ pub enum DatabaseKind {
     Postgresql,
 }
 
-impl Database {
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        self.name.get_ref()
-    }
-
-    /// The role that owns it, and everything that migrations make in it.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        self.owner.get_ref()
-    }
-
-    /// The product's own command that migrates it, in place of migration files: program and arguments.
-    #[must_use]
-    pub fn migrate(&self) -> Option<&[String]> {
-        self.migrate.as_ref().map(|words| words.get_ref().as_slice())
-    }
-
-    /// The program that prints what [`Self::migrate`] would do, one migration a line.
-    #[must_use]
-    pub fn pending(&self) -> Option<&[String]> {
-        self.pending.as_ref().map(|words| words.get_ref().as_slice())
-    }
-
-    /// What is wrong with it, and where it is said.
-    fn complaint(&self) -> Option<(usize, String)> {
-        for (key, name) in [("name", &self.name), ("owner", &self.owner)] {
-            if !is_database_name(name.get_ref()) {
-                let what = format!("database.{key}: {:?} is not a name of letters, digits, _ and -", name.get_ref());
-                return Some((name.span().start, what));
-            }
-        }
-        for (key, words) in [("migrate", &self.migrate), ("pending", &self.pending)] {
-            if let Some(words) = words.as_ref().filter(|words| words.get_ref().first().is_none_or(String::is_empty)) {
-                return Some((words.span().start, format!("database.{key}: names no program")));
-            }
-        }
-        match (&self.pending, &self.migrate) {
-            (Some(pending), None) => {
-                Some((pending.span().start, "database.pending: there is no database.migrate".to_owned()))
-            }
-            _ => None,
-        }
-    }
-}
-
 impl Services {
     fn default_settle() -> Duration {
         Duration::from_secs(5)
-    }
-
-    /// The services, first to start first.
-    #[must_use]
-    pub fn order(&self) -> &[String] {
-        self.order.get_ref()
     }
 
     /// The same for some of the services.
     #[must_use]
     pub fn only(&self, services: &[String]) -> Self {
         let mut some = self.clone();
-        some.order.get_mut().retain(|service| services.contains(service));
+        some.order.retain(|service| services.contains(service));
         some
     }
 
@@ -260,56 +195,73 @@ impl Product {
 
     /// Reads the text of a product.toml; what is wrong comes with the number of its line.
     fn parse(text: &str) -> Result<Self, (usize, String)> {
-        let line_at = |offset| strict::line_at(text, offset);
         let product: Self = strict::parse(text)?;
-        let services = &product.services;
-        let order_line = line_at(services.order.span().start);
-        if services.order().is_empty() {
-            return Err((order_line, "services.order: names no service".to_owned()));
-        }
-        for (index, service) in services.order().iter().enumerate() {
-            if !is_unit_name(service) {
-                return Err((order_line, format!("services.order: {service:?} is not the name of a unit")));
-            }
-            if services.order()[..index].contains(service) {
-                return Err((order_line, format!("services.order: {service} is named twice")));
-            }
-        }
-        for (service, ready) in &services.ready {
-            let line = line_at(service.span().start);
-            let service = service.get_ref();
-            if !services.order().contains(service) {
-                return Err((line, format!("services.ready.{service}: this service is not in services.order")));
-            }
-            if ready.command.is_empty() {
-                return Err((line, format!("services.ready.{service}.command: names no program")));
-            }
-        }
-        if let Some(path) = product.rollback.paths.iter().find(|path| !path.get_ref().is_absolute()) {
-            let what = format!("rollback.paths: {} is not an absolute path", path.get_ref().display());
-            return Err((line_at(path.span().start), what));
-        }
-        let complaint = product.database.as_ref().and_then(Database::complaint);
-        if let Some((offset, what)) = complaint.or_else(|| product.pair.as_ref().and_then(Pair::complaint)) {
-            return Err((line_at(offset), what));
+        let Services { order, ready, .. } = &product.services;
+        if let Some(service) = ready.keys().find(|service| !order.contains(service.get_ref())) {
+            let line = strict::line_at(text, service.span().start);
+            return Err((line, format!("services.ready.{}: this service is not in services.order", service.get_ref())));
         }
         Ok(product)
     }
 }
 
-/// The characters that systemd.unit(5) allows, and no dash in front, which would be an option.
-fn is_unit_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with('-')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
+/// The names of units, each once: the characters that systemd.unit(5) allows, and no dash in front, which would be an option.
+fn units<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let is_unit_name = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with('-')
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte))
+    };
+    let names = Vec::<String>::deserialize(deserializer)?;
+    for (index, name) in names.iter().enumerate() {
+        if !is_unit_name(name) {
+            return Err(D::Error::custom(format!("{name:?} is not the name of a unit")));
+        }
+        if names[..index].contains(name) {
+            return Err(D::Error::custom(format!("{name} is named twice")));
+        }
+    }
+    if names.is_empty() { Err(D::Error::custom("names no service")) } else { Ok(names) }
+}
+
+/// A program and its arguments.
+fn command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    if words.first().is_none_or(String::is_empty) { Err(D::Error::custom("names no program")) } else { Ok(words) }
+}
+
+fn optional_command<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    command(deserializer).map(Some)
+}
+
+fn database<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Database>, D::Error> {
+    let database = Database::deserialize(deserializer)?;
+    if database.pending.is_some() && database.migrate.is_none() {
+        return Err(D::Error::custom("database.pending: there is no database.migrate"));
+    }
+    Ok(Some(database))
+}
+
+fn absolute_paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(D::Error::custom(format!("{} is not an absolute path", path.display()))),
+        None => Ok(paths),
+    }
 }
 
 /// A name that PostgreSQL's programs take for nothing but a name (they take an option, a connection string and a URI in its
 /// place), that needs no escaping in SQL, and that is not cut off (`NAMEDATALEN`).
-fn is_database_name(name: &str) -> bool {
-    name.len() < 64
+fn database_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let is_good = name.len() < 64
         && name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if is_good {
+        Ok(name)
+    } else {
+        Err(D::Error::custom(format!("{name:?} is not a name of letters, digits, _ and -")))
+    }
 }
 
 #[cfg(test)]

@@ -31,21 +31,19 @@ peer-version = ["xivo-node", "peer"]
 #[test]
 fn a_whole_product_is_read() {
     let product = Product::parse(GOOD).expect("it is good");
-    assert_eq!(product.services.order(), ["postgresql", "asterisk"]);
+    assert_eq!(product.services.order, ["postgresql", "asterisk"]);
     assert_eq!(product.services.restart, RestartPolicy::StopThenStart);
     assert_eq!(product.services.ready("asterisk").expect("declared").timeout, Duration::from_secs(90));
     assert!(product.services.ready("postgresql").is_none());
     assert_eq!(product.services.settle, Duration::ZERO);
     assert_eq!(product.packages.conffiles, ConffilePolicy::Keep);
     let database = product.database.expect("declared");
-    assert_eq!((database.name(), database.owner()), ("asterisk", "xivo-db"));
-    assert_eq!(database.migrate().expect("declared"), ["xivo-dbms", "upgrade"]);
-    assert_eq!(database.pending().expect("declared"), ["xivo-dbms", "pending"]);
+    assert_eq!((database.name.as_str(), database.owner.as_str()), ("asterisk", "xivo-db"));
+    assert_eq!(database.migrate.expect("declared"), ["xivo-dbms", "upgrade"]);
+    assert_eq!(database.pending.expect("declared"), ["xivo-dbms", "pending"]);
     let pair = product.pair.expect("declared");
-    assert_eq!(
-        (pair.role(), pair.peer_version()),
-        (&["xivo-node", "role"].map(str::to_owned)[..], &["xivo-node", "peer"].map(str::to_owned)[..])
-    );
+    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!((pair.role, pair.peer_version), (words("xivo-node role"), words("xivo-node peer")));
     assert_eq!(pair.timeout, Duration::from_secs(10));
 }
 
@@ -90,9 +88,9 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
     10: unknown field `protect`, expected one of `protected`, `conffiles`, `validated`
     1: missing field `version-package`
     3: missing field `order`
-    4: services.order: names no service
-    4: services.order: asterisk is named twice
-    4: services.order: "--now" is not the name of a unit
+    4: order: names no service
+    4: order: asterisk is named twice
+    4: order: "--now" is not the name of a unit
     5: restart: unknown variant `sometimes`, expected `rolling` or `stop-then-start`
     8: services.ready.nginx: this service is not in services.order
     8: asterisk: "soon" is not a span of time such as "60s" or "2m", at most a day
@@ -102,12 +100,12 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
     9: unclosed table, expected `]`
     13: kind: unknown variant `oracle`, expected `postgresql`
     12: missing field `owner`
-    15: database.owner: "--echo-all" is not a name of letters, digits, _ and -
-    14: database.name: "host=other" is not a name of letters, digits, _ and -
-    16: database.migrate: names no program
-    16: database.pending: there is no database.migrate
+    15: owner: "--echo-all" is not a name of letters, digits, _ and -
+    14: name: "host=other" is not a name of letters, digits, _ and -
+    16: migrate: names no program
+    12: database.pending: there is no database.migrate
     17: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `migrate`, `pending`
-    19: pair.role: names no program
+    19: role: names no program
     18: missing field `peer-version`
     20: timeout: "0s" is not a span of time such as "60s" or "2m", at most a day
     "#);
@@ -151,7 +149,7 @@ fn what_is_without_a_key_and_what_can_be_there_is_as_documented() {
         |rest: &str| format!("{:?}", strict::parse::<Pair>(&format!("role = [\"a\"]\npeer-version = [\"b\"]\n{rest}")));
     assert_eq!(pair(&format!("timeout = {}", page.section("## Pair").beside("timeout"))), pair(""));
     for (section, variants) in [
-        (&services, expected_in::<Services>("order = []\nrestart = \"unknown\"")),
+        (&services, expected_in::<Services>("order = [\"a\"]\nrestart = \"unknown\"")),
         (&packages, expected_in::<Packages>("conffiles = \"unknown\"")),
         (&packages, expected_in::<Packages>("validated = \"unknown\"")),
     ] {

@@ -64,8 +64,8 @@ pub(crate) fn restart_old(
     processes: &Processes,
     events: &mut Events<'_>,
 ) -> Result<Restarted> {
-    let units = systemd::show(services.order())?;
-    let known = services.order().iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
+    let units = systemd::show(&services.order)?;
+    let known = services.order.iter().zip(&units).filter(|(_, unit)| verdict(unit) != Verdict::Missing);
     let known = services.only(&known.map(|(service, _)| service.clone()).collect::<Vec<_>>());
     let mut restarted = restart_all(&known, processes, events)?;
     let was_restarted = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
@@ -94,7 +94,7 @@ fn was_stopped(unit: &Unit) -> bool {
 /// If systemd does not answer.
 pub(crate) fn as_they_are(services: &Services) -> Result<Restarted> {
     let mut restarted = Restarted::default();
-    for (service, unit) in services.order().iter().zip(systemd::show(services.order())?) {
+    for (service, unit) in services.order.iter().zip(systemd::show(&services.order)?) {
         match verdict(&unit) {
             Verdict::Skip(_) => restarted.skipped.push(service.clone()),
             Verdict::Missing => restarted.down.push(service.clone()),
@@ -109,8 +109,8 @@ pub(crate) fn as_they_are(services: &Services) -> Result<Restarted> {
 /// # Errors
 /// If systemd does not answer.
 pub(crate) fn wanted(services: &Services) -> Result<Vec<String>> {
-    let units = systemd::show(services.order())?;
-    let wanted = services.order().iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::Skip(_)));
+    let units = systemd::show(&services.order)?;
+    let wanted = services.order.iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::Skip(_)));
     Ok(wanted.map(|(service, _)| service.clone()).collect())
 }
 
@@ -135,7 +135,7 @@ impl Restarted {
 
     /// How many of the product's services run, in words: `all 8 services are running`.
     pub(crate) fn summary(&self, services: &Services) -> String {
-        let all = services.order().len();
+        let all = services.order.len();
         match self.skipped.len() {
             0 if all == 1 => "its service is running".to_owned(),
             0 => format!("all {all} services are running"),
@@ -170,9 +170,9 @@ impl Restarted {
 
     /// Restarts the product's services. Gives the names that systemd has for their units.
     fn product(&mut self, services: &Services, events: &mut Events<'_>) -> Result<Vec<String>> {
-        let units = systemd::show(services.order())?;
+        let units = systemd::show(&services.order)?;
         let mut wanted = Vec::new();
-        for (service, unit) in services.order().iter().zip(&units) {
+        for (service, unit) in services.order.iter().zip(&units) {
             match verdict(unit) {
                 Verdict::Restart => wanted.push((service, None)),
                 Verdict::Skip(reason) => {

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::Run;
 use crate::config::product::Product;
-use crate::config::settings::Rollback;
+use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
 use crate::engine::journal::{self, Journal, PastRun};
 use crate::engine::steps::drive;
@@ -111,7 +111,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.emit(Event::Failed(text.clone()));
-            if context.config.rollback != Rollback::Auto || !journal::is_revertible(context.paths) {
+            if context.config.rollback != RollbackPolicy::Auto || !journal::is_revertible(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.begin_rollback(text, events)?;

@@ -9,7 +9,7 @@ use super::Run;
 use crate::checks::pair;
 use crate::checks::preflight;
 use crate::checks::validated;
-use crate::config::settings::Rollback;
+use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
 use crate::engine::planner::{self, Inputs};
 use crate::exit::Failure;
@@ -65,7 +65,7 @@ impl Run<'_> {
     fn rollback_space(&self) -> Result<Vec<rollback::SpaceRequirement>> {
         let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::SaveRollbackData));
         let changes_something = self.plan.as_ref().is_some_and(|plan| !plan.is_empty());
-        if is_kept || !changes_something || self.context.config.rollback == Rollback::Never {
+        if is_kept || !changes_something || self.context.config.rollback == RollbackPolicy::Never {
             return Ok(Vec::new());
         }
         rollback::measure(self.context.paths, &self.scope()?)

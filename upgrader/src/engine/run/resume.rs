@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::Run;
-use crate::config::settings::Rollback;
+use crate::config::settings::RollbackPolicy;
 use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
@@ -169,7 +169,7 @@ impl Run<'_> {
         }
         // What was cut short is completed or undone, whatever step it is that does not go on.
         let can_go_back = (step.undone_by().is_some() || !is_first)
-            && self.context.config.rollback == Rollback::Auto
+            && self.context.config.rollback == RollbackPolicy::Auto
             && journal::is_revertible(self.context.paths);
         if can_go_back {
             // What to do about it is what the machine does now.

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
 use super::Run;
-use crate::config::settings::Rollback;
+use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
 use crate::engine::journal::{self, Journal, PastRun};
 use crate::exit::{Exit, Failure, Stopped};
@@ -41,7 +41,7 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
             .map(ToString::to_string)
             .collect(),
         packages_since: store.packages_since()?,
-        database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name().to_owned()),
+        database: past.dump.as_ref().and(product.database.as_ref()).map(|database| database.name.clone()),
     };
     events.emit(Event::RollbackPreview(back.clone()));
     if !context.options.yes {
@@ -62,7 +62,7 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
 /// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
 /// typed.
 pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
-    let is_asked = context.config.rollback == Rollback::Ask && !context.options.yes && stdin().is_terminal();
+    let is_asked = context.config.rollback == RollbackPolicy::Ask && !context.options.yes && stdin().is_terminal();
     if exit == Exit::NeedsHuman && is_asked && journal::revertible(context.paths)?.is_some() {
         let verb = std::iter::once(OsString::from("rollback"));
         let error = Program::become_program(&context.paths.real_program(), verb, None);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::Run;
-use crate::config::settings::Rollback;
+use crate::config::settings::RollbackPolicy;
 use crate::database;
 use crate::engine::journal::{JournalEntry, PastRun};
 use crate::engine::restart::restart_all;
@@ -37,7 +37,7 @@ impl Run<'_> {
     }
 
     pub(super) fn hold_services_back(&self) -> Result<Policy> {
-        Policy::hold_back(self.context.paths, self.product.services.order())
+        Policy::hold_back(self.context.paths, &self.product.services.order)
             .explain(|| Failure::new("no package was changed: the services cannot be held").exit(Exit::Unchanged))
     }
 
@@ -53,7 +53,7 @@ impl Run<'_> {
     /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
     /// stays, and what this plan changes beside is added.
     pub(super) fn save_rollback_data(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        if self.context.config.rollback == Rollback::Never {
+        if self.context.config.rollback == RollbackPolicy::Never {
             rollback::discard(self.context.paths)?;
             return Ok(Outcome::Done);
         }
@@ -95,7 +95,7 @@ impl Run<'_> {
         let changes = plan.changes.iter().map(|change| change.package.clone());
         Ok(Scope {
             packages: changes.chain(plan.unfinished.iter().map(PackageName::from)).collect(),
-            declared: self.product.rollback.paths(),
+            declared: self.product.rollback.paths.clone(),
         })
     }
 
