@@ -6,8 +6,7 @@ use crate::config::product::Pair;
 use crate::exit::{Failure, remedy_of};
 use crate::model::event::Attention;
 use crate::model::finding::Finding;
-use crate::model::node::Node;
-use crate::model::node::Role;
+use crate::model::node::{Node, Role};
 use crate::model::plan::Plan;
 use crate::model::version::is_newer;
 use crate::system::command::{Failed, Program};
@@ -199,15 +198,10 @@ mod tests {
 
     /// What is said of an upgrade from 2 to 3 on this node.
     fn said(node: Node, ignore_peer: bool) -> String {
-        let change = crate::model::plan::Change {
-            package: "acme".into(),
-            kind: crate::model::plan::ChangeKind::Upgrade { from: "2".to_owned(), to: "3".to_owned() },
-            origins: Vec::new(),
-        };
         let plan = Plan {
             installed: "2".to_owned(),
             candidate: "3".to_owned(),
-            changes: vec![change],
+            changes: vec![crate::model::plan::Change::upgrade("acme", "2", "3")],
             node: Some(node),
             ..Plan::default()
         };

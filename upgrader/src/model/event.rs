@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::Exit;
 use crate::model::conffile::ConffileResult;
 use crate::model::finding::Finding;
-use crate::model::hook::HookOutcome;
-use crate::model::hook::Phase;
+use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 

@@ -33,11 +33,7 @@ impl Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Active => "active",
-            Self::Passive => "passive",
-            Self::Alone => "alone",
-        })
+        self.serialize(f)
     }
 }
 

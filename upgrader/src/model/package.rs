@@ -86,6 +86,20 @@ pub struct Package {
 }
 
 impl Package {
+    /// A package that is installed.
+    #[cfg(test)]
+    pub(crate) fn installed(name: &str, architecture: &str, version: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            architecture: architecture.to_owned(),
+            version: version.to_owned(),
+            held: false,
+            status: "installed".to_owned(),
+            needs_reinstallation: false,
+            installed_size: 1,
+        }
+    }
+
     /// True if its files are on the machine.
     #[must_use]
     pub fn is_present(&self) -> bool {

@@ -89,6 +89,22 @@ pub enum ChangeKind {
     },
 }
 
+#[cfg(test)]
+impl Change {
+    pub(crate) fn upgrade(package: &str, from: &str, to: &str) -> Self {
+        let kind = ChangeKind::Upgrade { from: from.to_owned(), to: to.to_owned() };
+        Self { package: package.into(), kind, origins: Vec::new() }
+    }
+
+    pub(crate) fn install(package: &str, to: &str) -> Self {
+        Self { package: package.into(), kind: ChangeKind::Install { to: to.to_owned() }, origins: Vec::new() }
+    }
+
+    pub(crate) fn remove(package: &str, from: &str) -> Self {
+        Self { package: package.into(), kind: ChangeKind::Remove { from: from.to_owned() }, origins: Vec::new() }
+    }
+}
+
 impl Change {
     /// True if the package is then what it is after the other change, whatever it was before.
     #[must_use]
@@ -183,22 +199,10 @@ mod tests {
 
     #[test]
     fn a_package_for_another_architecture_is_not_the_one_that_stays() {
-        let package = |name: &str, architecture: &str, version: &str| Package {
-            name: name.to_owned(),
-            architecture: architecture.to_owned(),
-            version: version.to_owned(),
-            held: false,
-            status: "installed".to_owned(),
-            needs_reinstallation: false,
-            installed_size: 1,
-        };
-        let change = |name: &str, kind| Change { package: name.into(), kind, origins: Vec::new() };
-        let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
-        let install = ChangeKind::Install { to: "2".to_owned() };
-        let plan = Plan {
-            changes: vec![change("docs", upgrade()), change("lib", upgrade()), change("lib:i386", install)],
-            ..Plan::default()
-        };
+        let changes =
+            vec![Change::upgrade("docs", "1", "2"), Change::upgrade("lib", "1", "2"), Change::install("lib:i386", "2")];
+        let plan = Plan { changes, ..Plan::default() };
+        let package = Package::installed;
         let before = [package("dpkg", "amd64", "1"), package("docs", "all", "1"), package("lib", "amd64", "1")];
         assert_eq!(plan.not_rolled_back(&before), [""; 0]);
         let [dpkg, docs, lib] = before;

@@ -9,8 +9,7 @@ use crate::exit::Exit;
 use crate::model::conffile::ConffileResult;
 use crate::model::event::{Attention, Event, Subscriber};
 use crate::model::finding::Finding;
-use crate::model::hook::HookOutcome;
-use crate::model::hook::Phase;
+use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 

@@ -132,44 +132,14 @@ impl Step {
         match self {
             Self::Refresh | Self::SelfUpdate | Self::Preflight | Self::Plan | Self::Confirm => false,
             Self::Download => mode == Mode::Upgrade,
-            Self::Repair
-            | Self::SaveRollbackData
-            | Self::PreUpgradeHooks
-            | Self::Packages
-            | Self::Migrate
-            | Self::PostUpgradeHooks
-            | Self::Restart
-            | Self::Verify
-            | Self::RollBack
-            | Self::RollBackDatabase
-            | Self::RestartOld
-            | Self::VerifyOld => true,
+            _ => true,
         }
     }
 
     /// The exit code when this step fails: whether anything was changed by then.
     #[must_use]
     pub fn exit_on_failure(self) -> Exit {
-        match self {
-            Self::Refresh
-            | Self::SelfUpdate
-            | Self::Preflight
-            | Self::Plan
-            | Self::Confirm
-            | Self::Download
-            | Self::SaveRollbackData
-            | Self::PreUpgradeHooks => Exit::Unchanged,
-            Self::Repair
-            | Self::Packages
-            | Self::Migrate
-            | Self::PostUpgradeHooks
-            | Self::Restart
-            | Self::Verify
-            | Self::RollBack
-            | Self::RollBackDatabase
-            | Self::RestartOld
-            | Self::VerifyOld => Exit::NeedsHuman,
-        }
+        if self.changes_the_machine() && self != Self::PreUpgradeHooks { Exit::NeedsHuman } else { Exit::Unchanged }
     }
 }
 

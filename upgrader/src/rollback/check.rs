@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::content::{are_same, sum};
-use super::manifest::{Header, Line, Manifest};
-use super::manifest::{SaveMethod, Stored};
+use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};

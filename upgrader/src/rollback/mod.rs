@@ -13,7 +13,6 @@
 mod added;
 mod check;
 mod content;
-mod difference;
 mod manifest;
 mod metadata;
 mod operations;
@@ -26,6 +25,7 @@ mod stores;
 mod tests;
 mod units;
 
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -112,6 +112,60 @@ pub enum Aspect {
     Xattrs,
     /// The time of the last change of the content.
     Time,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(path) => write!(f, "{} is missing", path.display()),
+            Self::Corrupt(path) => write!(f, "{} is damaged", path.display()),
+            Self::EditedInPlace(path) => write!(f, "{} was edited in place", path.display()),
+        }
+    }
+}
+
+impl PathDifference {
+    /// True if somebody would miss something. A time alone is that of a directory in which something else changed, or of a file that was
+    /// written as it was.
+    #[must_use]
+    pub fn matters(&self) -> bool {
+        self.change != PathChange::Aspects(vec![Aspect::Time])
+    }
+}
+
+impl fmt::Display for PathDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.change)
+    }
+}
+
+impl fmt::Display for PathChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added => f.write_str("new"),
+            Self::Removed => f.write_str("gone"),
+            Self::Type => f.write_str("something else"),
+            Self::Aspects(aspects) => {
+                for (index, aspect) in aspects.iter().enumerate() {
+                    write!(f, "{}{aspect}", if index == 0 { "other " } else { ", " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Aspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Content => "content",
+            Self::Target => "target",
+            Self::Mode => "mode",
+            Self::Owner => "owner",
+            Self::Xattrs => "extended attributes",
+            Self::Time => "time",
+        })
+    }
 }
 
 /// A complete store.

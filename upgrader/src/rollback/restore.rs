@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::check::{MetadataReader, aspects, is_same_inode};
 use super::content::{clone, copy, no_link};
-use super::manifest::Line;
-use super::manifest::{SaveMethod, Stored};
+use super::manifest::{Line, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, read_metadata};
 use super::operations::{change, exchange, is_refused, make, remove, rename};
 use super::order::RestoreOrder;

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::manifest::SaveMethod;
-use super::manifest::{Header, Line, Manifest};
+use super::manifest::{Header, Line, Manifest, SaveMethod};
 use super::metadata::{Kind, RawPath, below, read_metadata};
 use super::scope::{Coverage, covered, of_packages};
 use super::stores::{Stores, is_overlay};

@@ -10,9 +10,7 @@ use anyhow::{Context as _, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use crate::model::conffile::ConffileOutcome;
-use crate::model::conffile::ConffileResult;
-use crate::model::conffile::EditedConffile;
+use crate::model::conffile::{ConffileOutcome, ConffileResult, EditedConffile};
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 use crate::system::dpkg;

@@ -159,22 +159,10 @@ mod tests {
     fn a_package_that_stays_in_use_is_a_reason_and_so_is_one_that_asks() {
         let root =
             machine(&[("run/reboot-required", ""), ("run/reboot-required.pkgs", "linux-base\nlibc6\nlinux-base\n")]);
-        let upgrade = |package: &str| Change {
-            package: package.into(),
-            kind: ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() },
-            origins: Vec::new(),
-        };
-        let kind = ChangeKind::Install { to: "1".to_owned() };
-        let plan = Plan {
-            changes: vec![
-                upgrade("dbus"),
-                upgrade("libc6"),
-                upgrade("libc6:i386"),
-                upgrade("libc6-dev"),
-                Change { package: "dbus-broker".into(), kind, origins: Vec::new() },
-            ],
-            ..Plan::default()
-        };
+        let mut changes =
+            ["dbus", "libc6", "libc6:i386", "libc6-dev"].map(|name| Change::upgrade(name, "1", "2")).to_vec();
+        changes.push(Change::install("dbus-broker", "1"));
+        let plan = Plan { changes, ..Plan::default() };
         assert_eq!(
             collect(root.path(), Some(&plan), none),
             [

@@ -170,16 +170,16 @@ mod tests {
 
     #[test]
     fn a_kernel_is_counted_once_and_only_if_it_comes_beside_others() {
-        let change = |package: &str, kind| Change { package: package.into(), kind, origins: Vec::new() };
-        let install = || ChangeKind::Install { to: "1".to_owned() };
-        let upgrade = || ChangeKind::Upgrade { from: "1".to_owned(), to: "2".to_owned() };
-        assert!(brings_kernel(&change("linux-image-6.1.0-28-amd64", install())));
-        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64-dbg", install())));
-        assert!(!brings_kernel(&change("linux-image-6.1.0-28-amd64", upgrade())));
-        assert!(
-            !brings_kernel(&change("linux-image-amd64", install()))
-                && !brings_kernel(&change("linux-image-amd64", upgrade()))
-        );
+        let kernel = "linux-image-6.1.0-28-amd64";
+        assert!(brings_kernel(&Change::install(kernel, "1")));
+        for other in [
+            Change::install("linux-image-6.1.0-28-amd64-dbg", "1"),
+            Change::upgrade(kernel, "1", "2"),
+            Change::install("linux-image-amd64", "1"),
+            Change::upgrade("linux-image-amd64", "1", "2"),
+        ] {
+            assert!(!brings_kernel(&other), "{other}");
+        }
     }
 
     #[test]

@@ -119,21 +119,12 @@ mod tests {
     #[test]
     fn what_a_machine_lacks_has_beside_and_has_otherwise_is_said() {
         let sets = [set("2", "bookworm", &[("acme", "2"), ("libacme", "2"), ("store", "5")])];
-        let package = |name: &str, version: &str, status: &str| Package {
-            name: name.to_owned(),
-            architecture: "all".to_owned(),
-            version: version.to_owned(),
-            held: false,
-            status: status.to_owned(),
-            needs_reinstallation: false,
-            installed_size: 1,
-        };
         let machine = [
-            package("acme", "2", "installed"),
-            package("acme-upgrade", "1", "installed"),
-            package("libacme", "2", "config-files"),
-            package("store", "4", "installed"),
-            package("vim", "9", "installed"),
+            Package::installed("acme", "all", "2"),
+            Package::installed("acme-upgrade", "all", "1"),
+            Package { status: "config-files".to_owned(), ..Package::installed("libacme", "all", "2") },
+            Package::installed("store", "all", "4"),
+            Package::installed("vim", "all", "9"),
         ];
         let mut drift = Drift::of_packages(&sets, "2", "acme-upgrade", &machine);
         drift.changed_files.push("/usr/bin/acme".to_owned());

@@ -2,13 +2,10 @@
 
 use super::{Comparison, MachinePackage, Set, compare, nearest, present};
 use crate::model::finding::Finding;
-use crate::model::package::Offered;
-use crate::model::package::Package;
-use crate::model::package::native_architecture;
+use crate::model::package::{Offered, Package, native_architecture};
 use crate::model::plan::{Change, ChangeKind};
 use crate::model::policy::ValidationPolicy;
-use crate::model::validation::PackageDifference;
-use crate::model::validation::Validation;
+use crate::model::validation::{PackageDifference, Validation};
 
 /// Compares what a machine will be with the sets that came with the upgrader: the packages that stay, those that come (`offered`, with
 /// their sums), and not those that go. None without any set.
@@ -112,24 +109,7 @@ mod tests {
     use super::*;
 
     fn package(name: &str, version: &str) -> Package {
-        Package {
-            name: name.to_owned(),
-            architecture: "all".to_owned(),
-            version: version.to_owned(),
-            held: false,
-            status: "installed".to_owned(),
-            needs_reinstallation: false,
-            installed_size: 1,
-        }
-    }
-
-    fn upgrade(package: &str, from: &str, to: &str) -> Change {
-        let kind = ChangeKind::Upgrade { from: from.to_owned(), to: to.to_owned() };
-        Change { package: package.into(), kind, origins: Vec::new() }
-    }
-
-    fn install(package: &str, to: &str) -> Change {
-        Change { package: package.into(), kind: ChangeKind::Install { to: to.to_owned() }, origins: Vec::new() }
+        Package::installed(name, "all", version)
     }
 
     fn offered(text: &str) -> Offered {
@@ -151,14 +131,12 @@ mod tests {
             package("acme-upgrade", "1"),
             package("old", "1"),
         ];
-        let gone =
-            Change { package: "old".into(), kind: ChangeKind::Remove { from: "1".to_owned() }, origins: Vec::new() };
         let changes = [
-            upgrade("acme", "1", "2"),
-            install("libacme", "2"),
-            upgrade("vim", "9", "10"),
-            install("extra", "1"),
-            gone,
+            Change::upgrade("acme", "1", "2"),
+            Change::install("libacme", "2"),
+            Change::upgrade("vim", "9", "10"),
+            Change::install("extra", "1"),
+            Change::remove("old", "1"),
         ];
         let judged =
             |offered: &Offered| judge(&sets, "2", "acme-upgrade", &machine, &changes, offered).expect("there is a set");
@@ -180,7 +158,7 @@ mod tests {
                 candidate,
                 "acme-upgrade",
                 &machine,
-                &[upgrade("acme", "1", candidate)],
+                &[Change::upgrade("acme", "1", candidate)],
                 &offered(&format!("acme all {sum}")),
             )
         };

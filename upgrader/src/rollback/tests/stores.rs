@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::machine::{Machine, assert_same, upgrade};
 use crate::exit::describe;
-use crate::rollback::{Aspect, Damage, PathChange, Saved, Store, discard, extend, measure, open, save};
+use crate::rollback::{Aspect, Damage, PathChange, PathDifference, Saved, Store, discard, extend, measure, open, save};
 
 /// Where the store keeps a path's content.
 fn object(store: &Store, path: &str) -> PathBuf {
@@ -46,7 +46,7 @@ fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
             .collect();
         assert!(damages.iter().any(|damage| damage == expected), "{expected}: {damages:?}");
         let error = store.restore(&mut |_| ()).unwrap_err();
-        assert!(describe(&error).contains("\nWhat to do: There is no way back"), "{}", describe(&error));
+        assert!(describe(&error).contains("\nWhat to do: A rollback is impossible"), "{}", describe(&error));
         assert_same(&upgraded, &machine.listing());
     }
 }
@@ -229,4 +229,12 @@ fn what_a_new_program_has_written_outlives_going_back_by_hand_and_not_an_upgrade
         store.restore(&mut |_| ()).unwrap();
         assert_eq!(machine.at("var/lib/brand-new/data").exists(), is_sealed, "sealed: {is_sealed}");
     }
+}
+
+#[test]
+fn a_difference_is_said_in_words() {
+    let said = |change| PathDifference { path: "/etc/a".into(), change }.to_string();
+    assert_eq!(said(PathChange::Added), "/etc/a: new");
+    assert_eq!(said(PathChange::Aspects(vec![Aspect::Content, Aspect::Mode])), "/etc/a: other content, mode");
+    assert_eq!(Damage::Missing("/usr/a".into()).to_string(), "/usr/a is missing");
 }
