@@ -40,7 +40,7 @@ impl HistoryWriter {
         file.sync_all()?;
         // From one moment to the next: there is never half a report.
         fs::rename(&new, &path)?;
-        Ok(())
+        Ok(File::open(&self.directory)?.sync_all()?)
     }
 }
 

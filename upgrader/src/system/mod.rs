@@ -4,6 +4,7 @@ pub(crate) mod apt;
 pub(crate) mod command;
 pub(crate) mod conffiles;
 pub(crate) mod dpkg;
+pub(crate) mod filesystems;
 pub mod hooks;
 pub(crate) mod journalctl;
 pub(crate) mod lock;

@@ -14,6 +14,12 @@ const STAYS_IN_USE: [(&[&str], &str); 2] = [
     (&["dbus", "dbus-daemon", "dbus-broker"], "the message bus cannot be restarted on a machine that is in use"),
 ];
 
+/// Which boot of the machine this is (random(4)); empty if the kernel does not say.
+#[must_use]
+pub fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// Why a machine should be rebooted, one reason a line; none if it need not be.
 ///
 /// `root` is its root directory, and `plan` what has been changed since it was booted, if that is known.

@@ -17,6 +17,7 @@ use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::paths::Paths;
 use crate::rollback;
+use crate::system::reboot;
 
 mod past;
 
@@ -45,6 +46,9 @@ pub(crate) enum JournalEntry {
         started: Timestamp,
         /// What it is going to do.
         plan: Box<Plan>,
+        /// The boot of the machine in which it began: /proc/sys/kernel/random/boot_id.
+        #[serde(default)]
+        boot: String,
     },
     /// Another process takes the run up again, by this plan.
     Resumed {
@@ -52,7 +56,12 @@ pub(crate) enum JournalEntry {
         plan: Box<Plan>,
         /// True if nobody was there: the machine booted.
         at_boot: bool,
+        /// The boot of the machine in which it was resumed.
+        #[serde(default)]
+        boot: String,
     },
+    /// The machine lost its power while packages changed: what they had changed is rolled back, and the packages are upgraded again.
+    PackagesRolledBack,
     /// A step is about to begin.
     StepBegan(Step),
     /// A step ended without failing.
@@ -109,6 +118,7 @@ impl Journal {
                 upgrader: env!("CARGO_PKG_VERSION").to_owned(),
                 started,
                 plan: Box::new(plan.clone()),
+                boot: reboot::boot_id(),
             });
             file.write_all(&first)?;
             file.sync_all()?;
@@ -290,11 +300,11 @@ fn look(path: &Path) -> Result<Option<(PastRun, u64)>> {
         whole = whole.saturating_add(line.len() as u64);
         let known: Option<Line> = serde_json::from_slice(json).ok();
         match (&mut past, known) {
-            (None, Some(Line { time, entry: JournalEntry::Began { version, started, plan, .. } })) => {
+            (None, Some(Line { time, entry: JournalEntry::Began { version, started, plan, boot, .. } })) => {
                 if version > VERSION {
                     return Err(damaged(1, "a newer upgrader has written this, in a form that is not known here"));
                 }
-                past = Some(PastRun::new(started, *plan, time));
+                past = Some(PastRun::new(started, *plan, boot, time));
             }
             (None, _) => return Err(damaged(1, "this is not the beginning of a run")),
             (Some(past), Some(Line { time, entry })) => past.note(entry, time),
@@ -352,6 +362,24 @@ mod tests {
         journal.close().expect("renamed");
         assert!(Journal::read(&paths).expect("none").is_none());
         assert!(Journal::read_last(&paths).expect("readable").is_some());
+    }
+
+    #[test]
+    fn of_packages_that_lost_their_power_nothing_is_trusted() {
+        let (_root, paths) = machine();
+        let mut journal = written(&paths);
+        let past = |paths: &Paths| Journal::read(paths).expect("readable").expect("a run");
+        assert!(!past(&paths).lost_power_in_packages("another boot"), "it was in a hook");
+        journal.write(JournalEntry::StepBegan(Step::Packages)).expect("writable");
+        assert!(past(&paths).lost_power_in_packages("another boot"));
+        assert!(!past(&paths).lost_power_in_packages(&reboot::boot_id()), "it was only killed");
+        journal.write(JournalEntry::PackagesRolledBack).expect("writable");
+        let rolled_back = past(&paths);
+        assert!(!rolled_back.lost_power_in_packages("another boot"));
+        assert!(!rolled_back.has_begun(Step::Packages) && rolled_back.has_begun(Step::PreUpgradeHooks));
+        journal.write(JournalEntry::StepBegan(Step::Packages)).expect("writable");
+        journal.write(JournalEntry::StepEnded(Step::Packages)).expect("writable");
+        assert!(!past(&paths).lost_power_in_packages("another boot"), "what has ended is on the disk");
     }
 
     #[test]
@@ -423,6 +451,7 @@ mod tests {
             upgrader: "99".to_owned(),
             started: Timestamp::UNIX_EPOCH,
             plan: Box::new(plan()),
+            boot: String::new(),
         };
         fs::write(paths.journal(), line(entry)).expect("written");
         let error = Journal::open(&paths).expect_err("too new").to_string();

@@ -31,6 +31,10 @@ pub(crate) struct PastRun {
     pub(crate) stopped: Option<Exit>,
     /// What it was going to do when it was taken up last.
     latest: Plan,
+    /// The boot of the machine in which it was under way last; empty if an older upgrader did not write it down.
+    boot: String,
+    /// The step that has begun and not ended.
+    under_way: Option<Step>,
     ended: Vec<Step>,
     begun: Vec<Step>,
     hooks: Vec<(Phase, PathBuf)>,
@@ -38,10 +42,12 @@ pub(crate) struct PastRun {
 }
 
 impl PastRun {
-    pub(super) fn new(started: Timestamp, plan: Plan, last: Timestamp) -> Self {
+    pub(super) fn new(started: Timestamp, plan: Plan, boot: String, last: Timestamp) -> Self {
         Self {
             started,
             latest: plan.clone(),
+            boot,
+            under_way: None,
             plan,
             last,
             boots: 0,
@@ -60,7 +66,8 @@ impl PastRun {
         self.last = time;
         match entry {
             JournalEntry::Began { .. } => {}
-            JournalEntry::Resumed { plan, at_boot } => {
+            JournalEntry::Resumed { plan, at_boot, boot } => {
+                self.boot = boot;
                 self.boots = self.boots.saturating_add(u32::from(at_boot));
                 self.stopped = None;
                 // On the way to another version everything has its turn anew; what is saved stays saved.
@@ -70,8 +77,19 @@ impl PastRun {
                 }
                 self.latest = *plan;
             }
-            JournalEntry::StepBegan(step) => self.begun.push(step),
-            JournalEntry::StepEnded(step) => self.ended.push(step),
+            JournalEntry::PackagesRolledBack => {
+                self.under_way = None;
+                self.begun.retain(|step| *step < Step::Packages && *step != Step::Repair);
+                self.ended.retain(|step| *step < Step::Packages);
+            }
+            JournalEntry::StepBegan(step) => {
+                self.under_way = Some(step);
+                self.begun.push(step);
+            }
+            JournalEntry::StepEnded(step) => {
+                self.under_way = None;
+                self.ended.push(step);
+            }
             JournalEntry::HookBegan(_, hook) => self.hook = Some(hook),
             JournalEntry::HookEnded(phase, hook, _) => {
                 self.hook = None;
@@ -126,6 +144,13 @@ impl PastRun {
     /// True if it did not say that it stops, or is half-way back: then it is to be taken up before anything else.
     pub(crate) fn was_interrupted(&self) -> bool {
         self.stopped.is_none() || self.rolling_back.is_some()
+    }
+
+    /// True if the machine has booted since while packages changed: what dpkg had done by then may be on the disk or not.
+    #[must_use]
+    pub(crate) fn lost_power_in_packages(&self, boot: &str) -> bool {
+        let in_packages = matches!(self.under_way, Some(Step::Repair | Step::Packages));
+        in_packages && !self.boot.is_empty() && self.boot != boot
     }
 
     /// What it was going to do when it was taken up last.

@@ -92,6 +92,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     package_locks::wait(context.paths.root(), PATIENCE, events)
         .explain(|| Failure::new("the upgrade that was cut short was not taken up").exit(Exit::NeedsHuman))?;
     run.agreed = true;
+    run.roll_back_torn_packages(events)?;
     let unit = Some(worker::own_unit(context.paths));
     let ready = drive(
         Step::Preflight,

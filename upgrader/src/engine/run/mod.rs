@@ -27,7 +27,7 @@ use crate::output::screen::Screen;
 use crate::output::stream::Follower;
 use crate::output::{follow, session};
 use crate::system::lock::Lock;
-use crate::system::{dpkg, signals, systemd};
+use crate::system::{dpkg, filesystems, signals, systemd};
 
 /// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -181,6 +181,8 @@ impl<'a> Run<'a> {
         }
         self.note(JournalEntry::StepBegan(step))?;
         let outcome = self.perform(step, events)?;
+        // What has ended is on the disk: after a power cut nobody looks at it again.
+        filesystems::sync()?;
         self.note(JournalEntry::StepEnded(step))?;
         Ok(outcome)
     }

@@ -10,12 +10,12 @@ use crate::config::settings::RollbackPolicy;
 use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
-use crate::model::event::{Event, InterruptedRun};
+use crate::model::event::{Attention, Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{Choice, choose, discard_typed_ahead};
 use crate::rollback;
-use crate::system::{hooks, systemd};
+use crate::system::{filesystems, hooks, reboot, systemd};
 
 /// What becomes of a run that was cut short.
 pub(super) enum ResumeChoice {
@@ -64,9 +64,37 @@ impl Run<'_> {
         events.emit(Event::Answered(true));
         match way {
             ResumeChoice::RollBack => events.emit(Event::RollingBack { product: found.product, to: found.from }),
-            _ => self.agreed = true,
+            _ => {
+                self.agreed = true;
+                self.roll_back_torn_packages(events)?;
+            }
         }
         Ok(way)
+    }
+
+    /// After a power cut nothing that dpkg did is trusted: the page cache was lost, and of what it wrote the disk has some. What the packages
+    /// step had changed is rolled back, and the run goes on with the packages that are downloaded. A run that was only killed is resumed
+    /// where it was.
+    ///
+    /// Begun again it does the same again: until it has ended, the journal says that packages are being changed.
+    pub(super) fn roll_back_torn_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
+        let lost_power = self.past.as_ref().is_some_and(|past| past.lost_power_in_packages(&reboot::boot_id()));
+        if !lost_power {
+            return Ok(());
+        }
+        if !journal::is_revertible(self.context.paths) {
+            events.emit(Event::Attention(Attention::new(
+                "The machine lost its power while packages changed, and no rollback data was saved: files may have lost their content",
+                "`dpkg --verify` names those that differ from their package; `apt-get install --reinstall PACKAGE` installs them again.",
+            )));
+            return Ok(());
+        }
+        self.roll_back(events)?;
+        filesystems::sync()?;
+        let (mut journal, _) = Journal::open(self.context.paths)?.context("there is no journal")?;
+        journal.write(JournalEntry::PackagesRolledBack)?;
+        self.past = Journal::read(self.context.paths)?;
+        Ok(())
     }
 
     pub(super) fn cut_short(&self, past: &PastRun) -> InterruptedRun {
@@ -114,7 +142,7 @@ impl Run<'_> {
         let plan = self.plan()?.clone();
         let paths = self.context.paths;
         if let Some((mut journal, _)) = Journal::open(paths)? {
-            journal.write(JournalEntry::Resumed { plan: Box::new(plan), at_boot })?;
+            journal.write(JournalEntry::Resumed { plan: Box::new(plan), at_boot, boot: reboot::boot_id() })?;
             self.past = Journal::read(paths)?;
             self.journal = Some(journal);
         } else {

@@ -15,7 +15,7 @@ use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::output::history::HistoryWriter;
 use crate::rollback::{self, Damage, Store};
-use crate::system::{dpkg, processes, systemd};
+use crate::system::{dpkg, filesystems, processes, reboot, systemd};
 
 /// Why a machine goes back if nothing failed.
 const ASKED_FOR: &str = "somebody asked for it";
@@ -72,7 +72,11 @@ impl Run<'_> {
         let unit = Some(worker::own_unit(self.context.paths));
         events.emit(Event::Detached { unit, command: self.context.paths.package() });
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        journal.write(JournalEntry::Resumed { plan: Box::new(past.latest_plan().clone()), at_boot: true })?;
+        journal.write(JournalEntry::Resumed {
+            plan: Box::new(past.latest_plan().clone()),
+            at_boot: true,
+            boot: reboot::boot_id(),
+        })?;
         self.journal = Some(journal);
         self.past = Some(past);
         self.perform_rollback(events)
@@ -93,6 +97,7 @@ impl Run<'_> {
                 // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
                 let _ = self.note(JournalEntry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
+                filesystems::sync()?;
                 let _ = self.note(JournalEntry::StepEnded(step));
                 Ok(outcome)
             },

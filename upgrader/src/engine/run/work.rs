@@ -20,7 +20,7 @@ use crate::rollback::{self, Scope};
 use crate::system::conffiles::{self, ConffileReport};
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
-use crate::system::{apt, dpkg, hooks, package_locks, reboot, systemd};
+use crate::system::{apt, dpkg, filesystems, hooks, package_locks, reboot, systemd};
 
 /// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
@@ -133,6 +133,7 @@ impl Run<'_> {
             );
             let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
             if !matches!(ended, HookOutcome::Failed(_)) {
+                filesystems::sync()?;
                 self.note(JournalEntry::HookEnded(phase, path.clone(), ended.clone()))?;
             }
             events.emit(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });

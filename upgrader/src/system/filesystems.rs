@@ -1,0 +1,96 @@
+//! The mounted filesystems, and when what was written to them is on their disks. Not how much space they have: that is a check.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::syncfs;
+use rustix::io::Errno;
+
+/// Filesystems that have a disk although /proc/filesystems calls them `nodev`. Those of a network are left out: a server that does not answer
+/// would block the run, and nothing that it has decides whether this machine boots.
+const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
+
+/// Returns when everything that was written to a writable filesystem until now is on its disk (syncfs(2), once for each).
+///
+/// # Errors
+/// If a disk could not take what was written to it.
+pub fn sync() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
+    for mount in writable(&mounts, &kinds) {
+        let file = match File::open(&mount) {
+            Ok(file) => file,
+            // It was unmounted meanwhile, or another one is mounted over it and has no such directory.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| mount.display().to_string()),
+        };
+        match syncfs(&file) {
+            Ok(()) | Err(Errno::ROFS) => {}
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("{}: the disk did not take what was written", mount.display()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One directory of each writable filesystem that has a disk: from the text of /proc/self/mountinfo (proc(5)) and /proc/filesystems.
+fn writable(mounts: &str, kinds: &str) -> Vec<PathBuf> {
+    let has_disk = |kind: &str| {
+        WITH_DISK.contains(&kind) || kinds.lines().any(|line| line.trim_start() == kind && !line.starts_with("nodev"))
+    };
+    let mut known = BTreeSet::new();
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let Some((mount, filesystem)) = line.split_once(" - ") else { continue };
+        let mut fields = mount.split(' ').skip(2);
+        let (Some(device), Some(_), Some(path)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let mut filesystem = filesystem.split(' ');
+        let (Some(kind), Some(options)) = (filesystem.next(), filesystem.nth(1)) else { continue };
+        let path = PathBuf::from(unescaped(path));
+        // What is mounted on a file is another machine's: a container has files of its host so.
+        let is_writable = options.split(',').next() == Some("rw");
+        if has_disk(kind) && is_writable && path.is_dir() && known.insert(device.to_owned()) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// A path without the escapes of mountinfo: a space is `\040`.
+fn unescaped(path: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(path.to_owned(), |path, (escape, character)| path.replace(escape, character))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_writable_filesystem_with_a_disk_is_synced_once() {
+        let kinds = "nodev\tsysfs\nnodev\tproc\n\text4\n\txfs\nnodev\ttmpfs\nnodev\toverlay\nnodev\tnfs4\n";
+        let mounts = "22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n\
+            23 22 0:21 / /proc rw - proc proc rw\n\
+            24 22 8:1 /var /usr rw - ext4 /dev/sda1 rw\n\
+            25 22 8:2 / /tmp ro - xfs /dev/sda2 ro\n\
+            26 22 8:3 / /etc rw - xfs /dev/sda3 rw\n\
+            27 22 0:40 / /run rw - tmpfs tmpfs rw\n\
+            28 22 0:50 / /var rw - nfs4 server:/ rw\n\
+            29 22 8:4 / /etc/passwd rw - ext4 /dev/sda4 rw\n";
+        assert_eq!(writable(mounts, kinds), [Path::new("/"), Path::new("/etc")]);
+        assert_eq!(unescaped("/a\\040b"), "/a b");
+    }
+
+    #[test]
+    fn this_machine_can_be_synced() {
+        sync().unwrap();
+    }
+}
