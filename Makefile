@@ -1,6 +1,6 @@
 # Every task of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet test-guide matrix crash next-debian defects all-debians report gate-example snapshots check lint msrv \
+.PHONY: help demo test test-fleet test-guide matrix crash power next-debian defects all-debians report gate-example snapshots check lint msrv \
 	tools bench deb images setup clean
 
 CARGO ?= cargo
@@ -56,6 +56,10 @@ next-debian: ## upgrade a machine to the next Debian and roll it back, with pack
 
 defects: ## upgrade to defective releases; each defect must be caught (PART=name for some)
 	@$(SET_UP); $(HARNESS) defects $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result
+
+power: ## cut the power of machines with a disk of their own, anywhere in an upgrade (FILESYSTEM=xfs for one kind, STATES=400 for more, JOBS=4)
+	@$(SET_UP); $(HARNESS) power $(if $(FILESYSTEM),--filesystem $(FILESYSTEM)) $(if $(STATES),--states $(STATES)) $(if $(JOBS),--jobs $(JOBS)); \
+	result=$$?; $(HARNESS) sweep --check && exit $$result
 
 all-debians: ## every scenario on every release of Debian; `make test` runs most on one of them
 	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use harness::bench;
 use harness::command;
 use harness::demo;
-use harness::faults::{crash, fault};
+use harness::faults::{crash, fault, power};
 use harness::gate;
 use harness::machines::disk;
 use harness::machines::engine::Engine;
@@ -113,6 +113,10 @@ enum Verb {
     /// After each fault the command does what an admin does, then compares the machine path by path with the old and the upgraded one.
     /// The results are also written to target/crash/results.json.
     Crash(crash::CrashOptions),
+    /// Cut the power of machines on real filesystems anywhere in an upgrade, and check that it completes or never happened
+    ///
+    /// What is on the disk at a moment is captured, and a machine boots from it. The results are also written to target/power/results.json.
+    Power(power::PowerOptions),
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -154,6 +158,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Gate(options) => gate::run(&options, &mut out)?,
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Crash(options) => crash::run(&options, &mut out)?,
+        Verb::Power(options) => power::run(&options, &mut out)?,
         Verb::Sweep { check } => {
             let (containers, disks) = (Engine::connect()?.sweep()?, disk::sweep()?);
             ensure!(
@@ -187,6 +192,11 @@ fn setup() -> Result<String> {
         Engine::find().context("the engine that was installed does not answer")?
     };
     let engine = if address.is_empty() { Engine::connect()? } else { Engine::at(&address)? };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/install-filesystems.sh");
+    let installed = command::run(&script, std::iter::empty::<&OsStr>());
+    if let Err(reason) = installed.and_then(|()| disk::is_possible()) {
+        say(&format!("disks: tests of real filesystems are not run on this host: {reason:#}"));
+    }
     let engine = &engine;
     std::thread::scope(|scope| {
         let machines = Debian::ALL.map(|debian| scope.spawn(move || image::ensure(engine, debian, &say)));

@@ -80,9 +80,8 @@ impl Lab {
         if let Some(lab) = lab.upgrade() {
             return Ok(lab);
         }
-        let opened = Arc::new(Self::mount().context(
-            "this host cannot make disks for machines (root, loop devices, xfsprogs and btrfs-progs are needed): tests of real filesystems were not run",
-        )?);
+        is_possible()?;
+        let opened = Arc::new(Self::mount().context("the disks of machines")?);
         *lab = Arc::downgrade(&opened);
         Ok(opened)
     }
@@ -127,6 +126,21 @@ impl Drop for Lab {
             anyhow::Ok(())
         });
     }
+}
+
+/// Fails where this host cannot make disks, and says why.
+///
+/// # Errors
+/// If this process is not root, the engine is on another machine, or the kernel or a program is missing.
+pub fn is_possible() -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "mounting needs root");
+    let remote = std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty() && !host.starts_with("unix://"));
+    ensure!(!remote, "the engine of DOCKER_HOST cannot use a disk of this host");
+    ensure!(Path::new("/dev/loop-control").exists(), "the kernel has no loop devices");
+    for name in ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"] {
+        silently(Path::new(name), ["-V".as_ref()]).with_context(|| format!("{name} is needed"))?;
+    }
+    Ok(())
 }
 
 /// Removes what killed processes have left: mounts, loop devices, backing files. Says how many disks these were.

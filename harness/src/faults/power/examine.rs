@@ -1,0 +1,84 @@
+//! A machine boots from what was on a disk, and what becomes of it is compared with the references.
+
+use anyhow::{Context as _, Result};
+
+use super::DIVERGED;
+use super::fixture::Fixture;
+use super::scene::State;
+use crate::machines::disk::Disk;
+use crate::machines::machine::Machine;
+use crate::machines::world::World;
+use crate::observe::inventory::{Inventory, Section};
+
+/// Waits until the unit that resumes a run at boot is done.
+const RESUMED: &str =
+    "until systemctl show -P ActiveState xivo-upgrade-resume.service | grep -qv activating; do sleep 0.05; done";
+
+/// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
+const EMPTY_FILES: &str =
+    "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
+
+/// What became of a machine.
+#[derive(Debug, Default)]
+pub(super) struct Examined {
+    is_old: bool,
+    is_upgraded: bool,
+    pub(super) differences: Vec<String>,
+    /// How many files of 0 bytes there are where the references have none.
+    pub(super) empty_files: usize,
+}
+
+impl Examined {
+    /// The machine could not even be examined, for this reason.
+    pub(super) fn failed(reason: String) -> Self {
+        Self { differences: vec![reason], ..Self::default() }
+    }
+
+    /// One word for it.
+    pub(super) fn outcome(&self, state: &State) -> &'static str {
+        match (self.is_old, self.is_upgraded) {
+            (_, true) => "completed",
+            (true, false) if !state.after_success => "rolled back",
+            _ => DIVERGED,
+        }
+    }
+}
+
+/// Boots a machine from a state, leaves it to the unit at boot, starts the upgrader at most once, and compares.
+///
+/// # Errors
+/// If it does not boot.
+pub(super) fn examine(fixture: &Fixture, state: &State) -> Result<Examined> {
+    let disk = Disk::of_capture(&state.capture)?;
+    let machine = Machine::boot_disk(disk, &fixture.engine, &fixture.image)?;
+    machine.sh(RESUMED)?;
+    let mut said = String::new();
+    let interrupted = machine.command(&["test", "-e", "/var/lib/xivo-upgrade/journal"]).run()?.exit == 0;
+    let mut exit = None;
+    if interrupted {
+        let transcript = machine.command(&["xivo-upgrade", "--yes"]).run()?;
+        exit = Some(transcript.exit);
+        said = format!("exit code {}: {}", transcript.exit, transcript.screen.lines().last().unwrap_or_default());
+    }
+    let now = Inventory::collect(&machine, &[Section::Files])?;
+    let empty: usize = machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
+    let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
+    let mut examined = Examined {
+        is_old: to_old.is_empty() && !matches!(exit, Some(0 | 6)),
+        is_upgraded: to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)),
+        differences: Vec::new(),
+        empty_files: empty,
+    };
+    if examined.outcome(state) == DIVERGED {
+        let nearest = if state.after_success || to_upgraded.len() <= to_old.len() { to_upgraded } else { to_old };
+        examined.differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
+    }
+    Ok(examined)
+}
+
+/// What a machine is once it has booted from what its disk has now.
+pub(super) fn inventory_after_boot(fixture: &Fixture, world: &World) -> Result<Inventory> {
+    let disk = world.machine.disk().context("the machine has no disk")?;
+    let machine = Machine::boot_disk(Disk::of_capture(&disk.capture()?)?, &fixture.engine, &fixture.image)?;
+    Inventory::collect(&machine, &[Section::Files])
+}

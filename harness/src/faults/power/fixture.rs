@@ -1,0 +1,98 @@
+//! The machine whose power is cut, and what an undisturbed upgrade makes of it.
+
+use anyhow::{Result, ensure};
+
+use super::examine::inventory_after_boot;
+use crate::machines::disk::Filesystem;
+use crate::machines::engine::Engine;
+use crate::machines::image::{Debian, Image};
+use crate::machines::machine::Storage;
+use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
+use crate::machines::world::World;
+use crate::observe::inventory::Inventory;
+use crate::packages::package::Package;
+use crate::packages::release::Release;
+
+/// The releases between which the machine is upgraded.
+const RELEASES: [&str; 2] = ["1.1", "1.2.3"];
+
+/// How many files the generated package has.
+const FILES: usize = 300;
+
+/// What its maintainer script makes of its files without syncing anything, as programs that compile byte code or write a configuration do.
+const POSTINST: &str = "#!/bin/sh
+set -e
+mkdir -p /usr/lib/xivo-generated /etc/xivo
+for source in /usr/share/xivo-generated/*; do
+    compiled=/usr/lib/xivo-generated/${source##*/}.compiled
+    tr a-z n-za-m <$source >$compiled.new
+    mv $compiled.new $compiled
+done
+cat /usr/share/xivo-generated/1* >/etc/xivo/generated.conf
+";
+
+/// What a hook writes, without syncing it either.
+const HOOK: &str = "#!/bin/sh
+set -eu
+mkdir -p /var/lib/xivo-hook
+for number in $(seq 40); do
+    echo \"$number of $UPGRADE_VERSION_CANDIDATE\" >/var/lib/xivo-hook/$number
+done
+";
+
+/// A machine on a disk, and what it has to be in the end.
+pub(super) struct Fixture {
+    pub(super) engine: Engine,
+    filesystem: Filesystem,
+    /// The machine with the old release.
+    pub(super) image: Image,
+    candidate: Vec<Package>,
+    /// What the machine was.
+    pub(super) old: Inventory,
+    /// What an undisturbed upgrade makes of it.
+    pub(super) upgraded: Inventory,
+}
+
+impl Fixture {
+    /// Makes the machine, and upgrades it once without disturbing it.
+    pub(super) fn make(debian: Debian, filesystem: Filesystem) -> Result<Self> {
+        let engine = Engine::connect()?;
+        let upgrader = upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/50-write", HOOK, 0o755);
+        let old: Vec<Package> = with_generated(RELEASES[0])?.into_iter().chain([upgrader.clone()]).collect();
+        let candidate: Vec<Package> = with_generated(RELEASES[1])?.into_iter().chain([upgrader]).collect();
+        let base = debian_packages(&engine, debian, "power", &["attr"], ":")?;
+        let image = installed_image(&engine, &format!("{debian}-power-old"), &base, &old, "xivo-generated")?;
+        let mut fixture =
+            Self { engine, filesystem, image, candidate, old: Inventory::default(), upgraded: Inventory::default() };
+        let world = fixture.world()?;
+        fixture.old = inventory_after_boot(&fixture, &world)?;
+        let transcript = world.upgrade(&["--yes"]).run()?;
+        ensure!(transcript.exit == 0, "{transcript}");
+        world.machine.sh("sync")?;
+        fixture.upgraded = inventory_after_boot(&fixture, &world)?;
+        ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
+        Ok(fixture)
+    }
+
+    /// A machine with the old release, for which the new one is published. All that it has is on its disk.
+    pub(super) fn world(&self) -> Result<World> {
+        let mut world = World::boot_image_on(Storage::Disk(self.filesystem), &self.engine, &self.image)?;
+        world.publish(&self.candidate)?;
+        world.machine.sh("apt-get -qq update; sync")?;
+        Ok(world)
+    }
+}
+
+/// The packages of a release, and one whose maintainer script writes files that nobody syncs.
+fn with_generated(version: &str) -> Result<Vec<Package>> {
+    let mut packages = Release::named(version)?.packages;
+    let mut generated = Package::new("xivo-generated", version);
+    for number in 0..FILES {
+        let content = format!("generated file {number} of {version}\n").repeat(20 + number % 50);
+        generated = generated.file(&format!("/usr/share/xivo-generated/{number}"), content, 0o644);
+    }
+    generated.scripts.insert("postinst".to_owned(), POSTINST.to_owned());
+    generated.control.insert("Depends".to_owned(), "xivo, xivo-upgrade".to_owned());
+    packages.push(generated);
+    Ok(packages)
+}

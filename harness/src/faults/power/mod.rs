@@ -1,0 +1,192 @@
+//! Power cuts, seen from the disk: what is on it is captured while an upgrade is under way and after its end, and a machine boots from each
+//! such state. What a process still has in memory and the kernel has not written is lost there, as in the field; the crash points, which
+//! kill processes, never lose that.
+
+mod examine;
+mod fixture;
+mod scene;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::sync::{Mutex, mpsc};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
+
+use self::examine::{Examined, examine};
+use self::fixture::Fixture;
+use self::scene::{AFTER_THE_END, Scene, State};
+use crate::machines::disk::Filesystem;
+use crate::machines::image::Debian;
+use crate::packages::binaries;
+
+/// Which states are made, and of which disks.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PowerOptions {
+    /// The filesystem of the machine's root [default: each in turn]
+    #[arg(long, value_name = "NAME")]
+    filesystem: Option<Filesystem>,
+    /// How many states of a filesystem are examined, at least
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    states: usize,
+    /// How many machines are examined at once
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    jobs: usize,
+}
+
+/// What came of it: `target/power/results.json`.
+#[derive(Debug, Default, Serialize)]
+struct Results {
+    /// How many states were examined.
+    total: usize,
+    /// How many of them ended as neither the old machine nor the upgraded one, or as the old one after the run had ended with success.
+    diverged: usize,
+    /// How many of these were captured after the run had ended with success.
+    diverged_after_success: usize,
+    /// How many ended as the upgraded machine.
+    completed: usize,
+    /// How many ended as the old machine.
+    rolled_back: usize,
+    /// How many files of 0 bytes there were where the references have none, in all states together.
+    empty_files: usize,
+    states: Vec<StateResult>,
+}
+
+#[derive(Debug, Serialize)]
+struct StateResult {
+    filesystem: String,
+    state: String,
+    outcome: &'static str,
+    /// In what the machine differs from the reference that it is nearest to, or what it said that is not true.
+    differences: Vec<String>,
+}
+
+/// Makes the states, examines each, and writes the results.
+///
+/// # Errors
+/// If a state diverged, after all were examined; or if this host cannot make disks.
+pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
+    let mut results = Results::default();
+    let filesystems = options.filesystem.map_or(Filesystem::ALL.to_vec(), |one| vec![one]);
+    for filesystem in filesystems {
+        let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
+        writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
+        while results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count() < options.states {
+            for scene in Scene::ALL {
+                let (world, states) = scene.capture(&fixture, &AFTER_THE_END)?;
+                examine_all(&fixture, states, options.jobs, &mut results, out)?;
+                drop(world);
+            }
+        }
+    }
+    writeln!(
+        out,
+        "{} states: {} completed, {} rolled back, {} diverged ({} of them after exit code 0), {} files of 0 bytes",
+        results.total,
+        results.completed,
+        results.rolled_back,
+        results.diverged,
+        results.diverged_after_success,
+        results.empty_files
+    )?;
+    ensure!(results.diverged == 0, "{} of {} states diverged", results.diverged, results.total);
+    Ok(())
+}
+
+/// Moments of an upgrade at which every run of the tests cuts the power: while packages change, when they are said to be changed, and right after
+/// the run has ended with success.
+const CHOSEN: [&str; 3] = ["step-began packages", "step-ended packages", "after exit code 0"];
+
+/// Examines the chosen states of a machine with this filesystem.
+///
+/// # Errors
+/// If one diverged, or this host cannot make disks.
+pub fn check(filesystem: Filesystem) -> Result<()> {
+    let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
+    let (_world, states) = Scene::Upgrade.capture(&fixture, &[0])?;
+    for moment in CHOSEN {
+        let of_moment: Vec<&State> = states.iter().filter(|state| state.name.ends_with(moment)).collect();
+        let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;
+        let examined = examine(&fixture, state)?;
+        ensure!(
+            examined.outcome(state) != DIVERGED,
+            "{filesystem}, {}: the machine is neither the old nor the upgraded one, with {} files of 0 bytes:\n{}",
+            state.name,
+            examined.empty_files,
+            examined.differences.join("\n")
+        );
+    }
+    Ok(())
+}
+
+fn examine_all(
+    fixture: &Fixture,
+    states: Vec<State>,
+    jobs: usize,
+    results: &mut Results,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let queue = Mutex::new(VecDeque::from(states));
+    let (send, examined) = mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let (send, queue) = (send.clone(), &queue);
+            scope.spawn(move || {
+                while let Some(state) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
+                    let begin = Instant::now();
+                    let result = examine(fixture, &state);
+                    if send.send((state, result, begin.elapsed())).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(send);
+        for (state, result, took) in examined {
+            let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
+            results.add(&state, &examined);
+            // As they come, so that an interrupted run has them.
+            keep(results)?;
+            let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
+            writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {:>3} s  {outcome}", results.total, took.as_secs())?;
+            if outcome == DIVERGED {
+                examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
+            }
+        }
+        anyhow::Ok(())
+    })
+}
+
+/// What is said of a machine that is neither the old nor the upgraded one.
+const DIVERGED: &str = "DIVERGED";
+
+impl Results {
+    fn add(&mut self, state: &State, examined: &Examined) {
+        let outcome = examined.outcome(state);
+        self.total += 1;
+        self.empty_files += examined.empty_files;
+        match outcome {
+            "completed" => self.completed += 1,
+            "rolled back" => self.rolled_back += 1,
+            _ => {
+                self.diverged += 1;
+                self.diverged_after_success += usize::from(state.after_success);
+            }
+        }
+        self.states.push(StateResult {
+            filesystem: state.capture.filesystem.to_string(),
+            state: state.name.clone(),
+            outcome,
+            differences: if outcome == DIVERGED { examined.differences.clone() } else { Vec::new() },
+        });
+    }
+}
+
+fn keep(results: &Results) -> Result<()> {
+    let directory = binaries::target().join("power");
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    let path = directory.join("results.json");
+    fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
+}
