@@ -17,7 +17,7 @@ const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
 ///
 /// # Errors
 /// If a disk could not take what was written to it.
-pub fn sync() -> Result<()> {
+pub(crate) fn sync() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
     for mount in writable(&mounts, &kinds) {
