@@ -53,131 +53,10 @@ impl Paths {
         &self.name
     }
 
-    /// `/usr/bin/real-NAME-upgrade`.
-    #[must_use]
-    pub fn real_program(&self) -> PathBuf {
-        self.root.join(format!("usr/bin/real-{}", self.package()))
-    }
-
-    /// `/usr/share/NAME-upgrade/product.toml`: what the product is, shipped.
-    #[must_use]
-    pub fn product(&self) -> PathBuf {
-        self.share().join("product.toml")
-    }
-
     /// Where the hooks of a phase, `pre-upgrade` for example, are: the shipped directory first, then the admin's own.
     #[must_use]
     pub fn hooks(&self, phase: impl fmt::Display) -> [PathBuf; 2] {
-        let directory = format!("{phase}.d");
-        [self.share().join(&directory), self.root.join("etc").join(self.package()).join(&directory)]
-    }
-
-    /// `/usr/share/NAME-upgrade/migrations`: migrations of the database, shipped.
-    #[must_use]
-    pub fn migrations(&self) -> PathBuf {
-        self.share().join("migrations")
-    }
-
-    /// `/usr/share/NAME-upgrade/validated`: the package sets that passed the vendor's gate, shipped.
-    #[must_use]
-    pub fn validated(&self) -> PathBuf {
-        self.share().join("validated")
-    }
-
-    /// `/var/lib/NAME-upgrade/dumps`: the database as it was before its migrations.
-    #[must_use]
-    pub fn dumps(&self) -> PathBuf {
-        self.state().join("dumps")
-    }
-
-    /// `/var/lib/NAME-upgrade/migration-owed`: packages changed, and the product's migration command has not run since.
-    #[must_use]
-    pub fn migration_owed(&self) -> PathBuf {
-        self.state().join("migration-owed")
-    }
-
-    /// `/var/lib/NAME-upgrade/journal`: what the run under way has done; there as long as the machine is between two versions.
-    #[must_use]
-    pub fn journal(&self) -> PathBuf {
-        self.state().join("journal")
-    }
-
-    /// `/var/lib/NAME-upgrade/journal.last`: what the last run did that came to its end.
-    #[must_use]
-    pub fn last_journal(&self) -> PathBuf {
-        self.state().join("journal.last")
-    }
-
-    /// `/var/lib/NAME-upgrade/self-update`: there while the upgrader's own package is replaced.
-    #[must_use]
-    pub fn self_update(&self) -> PathBuf {
-        self.state().join("self-update")
-    }
-
-    /// `/run/motd.d/NAME-upgrade`: what whoever logs in has to know (`pam_motd(8)`).
-    #[must_use]
-    pub fn message_of_the_day(&self) -> PathBuf {
-        self.root.join("run/motd.d").join(self.package())
-    }
-
-    /// `/var/lib/NAME-upgrade/rollback`: the machine as it was before the upgrade.
-    #[must_use]
-    pub fn rollback(&self) -> PathBuf {
-        self.state().join("rollback")
-    }
-
-    /// `/var/log/NAME-upgrade.log`.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.root.join(format!("var/log/{}.log", self.package()))
-    }
-
-    /// `/run/NAME-upgrade.lock`.
-    #[must_use]
-    pub fn lock(&self) -> PathBuf {
-        self.root.join(format!("run/{}.lock", self.package()))
-    }
-
-    /// `/run/NAME-upgrade.events`: the recording of the run under way, or of the last one since the machine booted.
-    #[must_use]
-    pub fn events(&self) -> PathBuf {
-        self.root.join(format!("run/{}.events", self.package()))
-    }
-
-    /// `/var/lib/NAME-upgrade/history`: the reports of past runs.
-    #[must_use]
-    pub fn history(&self) -> PathBuf {
-        self.state().join("history")
-    }
-
-    /// `/etc/NAME-upgrade/config.toml`: the admin's settings.
-    #[must_use]
-    pub fn config(&self) -> PathBuf {
-        self.root.join("etc").join(self.package()).join("config.toml")
-    }
-
-    /// `/usr/sbin/policy-rc.d`: what maintainer scripts may do to services.
-    #[must_use]
-    pub fn policy(&self) -> PathBuf {
-        self.root.join("usr/sbin/policy-rc.d")
-    }
-
-    /// `/var/lib/dpkg/updates`: what dpkg has done and not yet put into its database.
-    #[must_use]
-    pub fn dpkg_updates(&self) -> PathBuf {
-        self.root.join("var/lib/dpkg/updates")
-    }
-
-    /// Where an admin's own policy is while ours is in its place.
-    #[must_use]
-    pub fn admins_policy(&self) -> PathBuf {
-        self.root.join(format!("usr/sbin/policy-rc.d.before-{}", self.package()))
-    }
-
-    /// `/var/lib/NAME-upgrade`: what outlives a run.
-    #[must_use]
-    pub fn state(&self) -> PathBuf {
-        self.root.join("var/lib").join(self.package())
+        ["usr/share", "etc"].map(|top| self.at(&format!("{top}/NAME-upgrade/{phase}.d")))
     }
 
     /// The root directory that everything is below: `/` but in tests.
@@ -186,9 +65,65 @@ impl Paths {
         &self.root
     }
 
-    fn share(&self) -> PathBuf {
-        self.root.join("usr/share").join(self.package())
+    fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path.replace("NAME-upgrade", &self.package()))
     }
+}
+
+/// A function for each path.
+macro_rules! paths {
+    ($($(#[$meaning:meta])* $name:ident = $path:literal)*) => {
+        impl Paths {
+            $($(#[$meaning])*
+            #[must_use]
+            pub fn $name(&self) -> PathBuf {
+                self.at($path)
+            })*
+        }
+    };
+}
+
+paths! {
+    /// The program that upgrades.
+    real_program = "usr/bin/real-NAME-upgrade"
+    /// `product.toml`, which the vendor ships.
+    product = "usr/share/NAME-upgrade/product.toml"
+    /// Migrations of the database, which the vendor ships.
+    migrations = "usr/share/NAME-upgrade/migrations"
+    /// The package sets that passed the vendor's gate.
+    validated = "usr/share/NAME-upgrade/validated"
+    /// The admin's settings.
+    config = "etc/NAME-upgrade/config.toml"
+    /// All that outlives a run.
+    state = "var/lib/NAME-upgrade"
+    /// Dumps of the database from before its migrations.
+    dumps = "var/lib/NAME-upgrade/dumps"
+    /// There while packages have changed and the product's migration command has not run since.
+    migration_owed = "var/lib/NAME-upgrade/migration-owed"
+    /// The journal of the current run; there as long as the machine is between two versions.
+    journal = "var/lib/NAME-upgrade/journal"
+    /// The journal of the last run that ended.
+    last_journal = "var/lib/NAME-upgrade/journal.last"
+    /// There while the upgrader's own package is replaced.
+    self_update = "var/lib/NAME-upgrade/self-update"
+    /// The rollback data: the machine as it was before the upgrade.
+    rollback = "var/lib/NAME-upgrade/rollback"
+    /// The reports of past runs.
+    history = "var/lib/NAME-upgrade/history"
+    /// The log of all runs.
+    log = "var/log/NAME-upgrade.log"
+    /// The lock that a run holds.
+    lock = "run/NAME-upgrade.lock"
+    /// The events of the current run, or of the last one since the machine booted.
+    events = "run/NAME-upgrade.events"
+    /// The notice that users see when they log in (`pam_motd(8)`).
+    message_of_the_day = "run/motd.d/NAME-upgrade"
+    /// The policy that says what maintainer scripts may do to services.
+    policy = "usr/sbin/policy-rc.d"
+    /// The admin's own policy while ours is in its place.
+    admins_policy = "usr/sbin/policy-rc.d.before-NAME-upgrade"
+    /// Changes that dpkg has not yet merged into its database.
+    dpkg_updates = "var/lib/dpkg/updates"
 }
 
 #[cfg(test)]

@@ -23,15 +23,6 @@ const TIME: &str = "%Y%m%dT%H%M%SZ";
 /// What the names of unfinished dumps end with.
 const UNFINISHED: &str = ".part";
 
-/// A dump of a database.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Dump {
-    /// Where it is.
-    pub(super) path: PathBuf,
-    /// How big it is.
-    pub(super) bytes: u64,
-}
-
 /// Makes sure that a dump of a database of this size (in bytes) fits on the disk. A dump is compressed and has no indices: half of the
 /// database is more than almost all of them need, and one that does not fit after all leaves nothing behind and the database as it
 /// was.
@@ -58,8 +49,9 @@ pub(super) fn check_space(paths: &Paths, size: u64) -> Result<()> {
 }
 
 /// Saves a database of this size (in bytes) as `NAME-DATABASE-TIME.dump`, for root only. It has that name once it is
-/// whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed.
-pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u32) -> Result<Dump> {
+/// whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed. Returns the path and the size in
+/// bytes.
+pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u32) -> Result<(PathBuf, u64)> {
     let directory = paths.dumps();
     prepare(&directory).explain(|| failure(&directory))?;
     check_space(paths, size)?;
@@ -74,7 +66,7 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
     }
     let bytes = written.explain(|| failure(&directory))?;
     remove_older(&directory, &stem, now, keep_days);
-    Ok(Dump { path, bytes })
+    Ok((path, bytes))
 }
 
 fn failure(directory: &Path) -> Failure {

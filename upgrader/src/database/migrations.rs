@@ -1,7 +1,6 @@
 //! Migration files, and which of them a database still needs.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::sql;
 use crate::exit::Failure;
+use crate::system::entries;
 
 /// A migration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,10 @@ const VENDOR: &str =
 pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
     let mut found = MigrationFiles::default();
     let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
-    for path in list(directory)? {
+    let entries = entries(directory).with_context(|| {
+        Failure::new(format!("{}: the migrations cannot be read", directory.display())).remedy(VENDOR)
+    });
+    for path in entries? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let Some((number, stem)) = parse_name(&name) else {
             if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql")) {
@@ -182,21 +185,6 @@ impl Migration {
     fn record<'a>(&self, applied: &'a [Applied]) -> Option<&'a Applied> {
         applied.iter().find(|record| record.name == self.name)
     }
-}
-
-/// The entries of a directory in order of their names.
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => {
-            entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
-        }
-    };
-    let mut paths = entries.with_context(|| {
-        Failure::new(format!("{}: the migrations cannot be read", directory.display())).remedy(VENDOR)
-    })?;
-    paths.sort();
-    Ok(paths)
 }
 
 /// The number of a migration and its name without `.sql`: `003-call-log.sql` has three to nine digits, a dash, and then

@@ -24,12 +24,17 @@ const ANSWERS: Duration = Duration::from_secs(2);
 const COMES_UP: Duration = Duration::from_secs(60);
 
 /// What a database needs, found out without changing anything.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Survey {
     /// The migrations that are to be applied, first to apply first. On a standby there are none: its primary's come to it.
     pub(crate) pending: Vec<String>,
     /// What lies among the migrations but is none, each with the reason.
     pub(crate) skipped: Vec<(String, String)>,
+    work: Vec<Work>,
+    /// Whether the server only repeats what its primary does.
+    standby: bool,
+    /// The size of the database in bytes.
+    size: u64,
 }
 
 /// True if this is the name of a migration file: `003-call-log.sql`.
@@ -46,7 +51,7 @@ pub fn is_migration(file: &str) -> bool {
 /// database or owner, a migration file is not what it should be or not what was applied, the database is newer than the
 /// files, or there is no space for the dump.
 pub(crate) fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
-    Ok(inspect(database, paths, packages_change, ANSWERS)?.survey)
+    inspect(database, paths, packages_change, ANSWERS)
 }
 
 /// Notes that packages are about to change, so that a migration command which cannot say what it has to do is run even if
@@ -69,7 +74,7 @@ pub(crate) fn migrate(
     events: &mut Events<'_>,
 ) -> Result<()> {
     let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
-    let Look { survey, work, standby, size } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
+    let Survey { skipped, work, standby, size, .. } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name.clone();
     if standby && !work.is_empty() {
         events.emit(Event::Migrating(name));
@@ -84,11 +89,11 @@ pub(crate) fn migrate(
     }
     let directory = paths.dumps().display().to_string();
     events.emit(Event::DatabaseSaving { database: name.clone(), directory });
-    let dump = dump::write(paths, database, size, keep_days).explain(unchanged)?;
-    saved(&dump.path)?;
-    events.emit(Event::DatabaseSaved { file: dump.path.display().to_string(), bytes: dump.bytes });
+    let (dump, bytes) = dump::write(paths, database, size, keep_days).explain(unchanged)?;
+    saved(&dump)?;
+    events.emit(Event::DatabaseSaved { file: dump.display().to_string(), bytes });
     events.emit(Event::Migrating(name));
-    for (what, reason) in survey.skipped {
+    for (what, reason) in skipped {
         events.emit(Event::MigrationSkipped(what, reason));
     }
     for migration in &work {
@@ -101,7 +106,7 @@ pub(crate) fn migrate(
                     "{} {} The database as it was before is in {} (pg_restore reads it).",
                     migration.what_stays(),
                     go_on(paths),
-                    dump.path.display()
+                    dump.display()
                 ),
             )
         })?;
@@ -152,17 +157,8 @@ fn go_on(paths: &Paths) -> String {
     )
 }
 
-/// A survey, and what is needed to act on it.
-struct Look {
-    survey: Survey,
-    work: Vec<Work>,
-    /// Whether the server only repeats what another one does.
-    standby: bool,
-    /// The size of the database in bytes.
-    size: u64,
-}
-
 /// One thing that is done to migrate a database.
+#[derive(Debug)]
 enum Work {
     File(migrations::Migration),
     OwnCommand(Vec<String>),
@@ -178,7 +174,7 @@ impl Work {
 
     fn apply(&self, database: &Database, paths: &Paths, events: &mut Events<'_>) -> Result<()> {
         match self {
-            Self::File(migration) => psql::apply(database, &table(paths), migration, &mut events.output_of("psql")),
+            Self::File(migration) => psql::apply(database, &schema(paths), migration, &mut events.output_of("psql")),
             Self::OwnCommand(words) => product_command::run(words, &mut events.output_of("migrate")),
         }
     }
@@ -192,7 +188,7 @@ impl Work {
     }
 }
 
-fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Look> {
+fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Survey> {
     let psql::State { size, standby } = psql::state(database, timeout)?;
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     // Whether packages bring work that nobody can know of yet.
@@ -207,7 +203,7 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
     } else {
         let found = migrations::find(&paths.migrations())?;
         skipped.extend(found.skipped.into_iter().map(|name| (name, "not a migration".to_owned())));
-        for migration in migrations::pending(found.migrations, &psql::applied(database, &table(paths))?)? {
+        for migration in migrations::pending(found.migrations, &psql::applied(database, &schema(paths))?)? {
             migration.check()?;
             pending.push(migration.name.clone());
             work.push(Work::File(migration));
@@ -218,32 +214,16 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
     } else if !work.is_empty() || more_may_come {
         dump::check_space(paths, size)?;
     }
-    Ok(Look { survey: Survey { pending, skipped }, work, standby, size })
+    Ok(Survey { pending, skipped, work, standby, size })
 }
 
-/// The table in which applied migrations are recorded, in a schema of its own: the product's tools that compare or list
-/// schemas do not stumble over it, and it does not matter who may create tables in `public`.
-fn table(paths: &Paths) -> Table {
-    // As PostgreSQL would cut a longer name off (NAMEDATALEN).
-    let schema: String = paths
-        .package()
-        .chars()
-        .map(|character| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '_' })
-        .take(63)
-        .collect();
-    Table { schema }
-}
-
-/// The name of the table in which applied migrations are recorded: `"xivo_upgrade".migrations`.
-struct Table {
-    /// Made of lower case letters, digits and `_`.
-    schema: String,
-}
-
-impl Table {
-    fn sql(&self) -> String {
-        format!("\"{}\".migrations", self.schema)
-    }
+/// The schema of the table `migrations`, in which applied migrations are recorded. The table has a schema of its own: the product's
+/// tools that compare or list schemas do not stumble over it, and it does not matter who may create tables in `public`.
+fn schema(paths: &Paths) -> String {
+    let allowed =
+        |character: char| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '_' };
+    // PostgreSQL would truncate a longer name (NAMEDATALEN).
+    paths.package().chars().map(allowed).take(63).collect()
 }
 
 #[cfg(test)]
@@ -253,10 +233,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_named_after_the_product_whatever_characters_that_has() {
-        let sql = |program: &str| table(&Paths::of_program(Path::new(program)).expect("a good name")).sql();
-        assert_eq!(sql("xivo-upgrade"), "\"xivo_upgrade\".migrations");
-        assert_eq!(sql("Acme \"2\"é-upgrade"), "\"acme__2___upgrade\".migrations");
-        assert_eq!(sql(&format!("{}-upgrade", "a".repeat(80))), format!("\"{}\".migrations", "a".repeat(63)));
+    fn the_schema_is_named_after_the_product_whatever_characters_its_name_has() {
+        let schema = |program: &str| schema(&Paths::of_program(Path::new(program)).expect("a good name"));
+        assert_eq!(schema("xivo-upgrade"), "xivo_upgrade");
+        assert_eq!(schema("Acme \"2\"é-upgrade"), "acme__2___upgrade");
+        assert_eq!(schema(&format!("{}-upgrade", "a".repeat(80))), "a".repeat(63));
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::Table;
 use super::migrations::{Applied, Migration, parse_applied};
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
@@ -73,7 +72,7 @@ fn is_ready() -> Result<()> {
 
 fn ask_state(database: &Database) -> Result<State> {
     let (name, owner) = (&database.name, &database.owner);
-    // The names are those of `product::is_database_name`: they need no quoting in a literal.
+    // The names are those of `product::database_name`: they need no quoting in a literal.
     let answer = query(
         "postgres",
         &format!(
@@ -96,8 +95,8 @@ fn ask_state(database: &Database) -> Result<State> {
 }
 
 /// The migrations that were applied to a database.
-pub(super) fn applied(database: &Database, table: &Table) -> Result<Vec<Applied>> {
-    let table = table.sql();
+pub(super) fn applied(database: &Database, schema: &str) -> Result<Vec<Applied>> {
+    let table = format!("\"{schema}\".migrations");
     let there = query(&database.name, &format!("SELECT to_regclass('{table}') IS NOT NULL"))?;
     if there.trim() != "t" {
         return Ok(Vec::new());
@@ -112,11 +111,11 @@ pub(super) fn applied(database: &Database, table: &Table) -> Result<Vec<Applied>
 /// With PostgreSQL's words, which name file and line.
 pub(super) fn apply(
     database: &Database,
-    table: &Table,
+    schema: &str,
     migration: &Migration,
     line: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let (owner, schema, records) = (&database.owner, &table.schema, table.sql());
+    let (owner, records) = (&database.owner, format!("\"{schema}\".migrations"));
     // Both are the owner's: a product's own tools may read and dump them. The lock keeps out what a killed run has left: its
     // psql goes on to the end of its migration.
     let before = format!(

@@ -191,30 +191,8 @@ impl Subscriber for Report {
             }
             Event::Found(finding) => self.findings.push(finding.clone()),
             Event::Conffile(entry) => self.conffiles.push(entry.clone()),
-            Event::Ended(_)
-            | Event::Waiting { .. }
-            | Event::Progress { .. }
-            | Event::SelfUpdate { .. }
-            | Event::Answered(_)
-            | Event::Repairing
-            | Event::Interrupted(_)
-            | Event::RollbackPreview(_)
-            | Event::StepAlreadyDone(_)
-            | Event::HookAlreadyDone(..)
-            | Event::RollbackDataSaved { .. }
-            | Event::Retrying(_)
-            | Event::Restored { .. }
-            | Event::DatabaseRestored { .. }
-            | Event::HookBegan(..)
-            | Event::HookSkipped(..)
-            | Event::ServiceRestarting(_)
-            | Event::OthersRestarting(_)
-            | Event::DatabaseSaving { .. }
-            | Event::Migrating(_)
-            | Event::MigrationSkipped(..)
-            | Event::Migrated(_, Err(_))
-            | Event::ManagerReexecuted(_)
-            | Event::Output { .. } => {}
+            // All else is for displays and the log.
+            _ => {}
         }
     }
 }

@@ -170,7 +170,8 @@ impl Content {
 /// The difference between the older and the newer version, line by line (diff(1)).
 pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((old, new)) = conffile.versions() else { return Ok(()) };
-    Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).each_line_of_stdout(line)
+    Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).stdout()?.lines().for_each(line);
+    Ok(())
 }
 
 /// Judges a conffile by what it was and by what is there now.

@@ -38,17 +38,12 @@ pub(crate) struct Conffile {
 /// The conffiles of these packages. Packages that are not there have none.
 pub(crate) fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
     let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
-    let mut listing = String::new();
     let mut packages = packages.into_iter().peekable();
     if packages.peek().is_none() {
         return Ok(Vec::new());
     }
-    // It fails if one of them is not there, and has told of the others by then.
-    query.args(packages).each_line_of_stdout(&mut |line| {
-        listing.push_str(line);
-        listing.push('\n');
-    })?;
-    Ok(parse_conffiles(&listing))
+    // dpkg-query fails if one of them is not installed, and prints the others all the same.
+    Ok(parse_conffiles(&query.args(packages).stdout()?))
 }
 
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
@@ -71,13 +66,9 @@ pub(crate) fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Mod
     if packages.peek().is_none() {
         return Ok(Vec::new());
     }
-    let mut modified = Vec::new();
-    // It fails if there are any.
-    Program::new("dpkg")
-        .arg("--verify")
-        .args(packages)
-        .each_line_of_stdout(&mut |line| modified.extend(parse_verified(line)))?;
-    Ok(modified)
+    // dpkg fails if there are any.
+    let found = Program::new("dpkg").arg("--verify").args(packages).stdout()?;
+    Ok(found.lines().filter_map(parse_verified).collect())
 }
 
 /// Reads a line of `dpkg --verify`: what was found, `c` for a conffile, and the path.

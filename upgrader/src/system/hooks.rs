@@ -1,6 +1,5 @@
 //! Hooks: which there are, in which order, and running one.
 
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,7 +28,11 @@ pub struct HookFiles {
 pub fn find(directories: &[PathBuf]) -> Result<HookFiles> {
     let mut found = HookFiles::default();
     for directory in directories {
-        for path in list(directory)? {
+        let entries = super::entries(directory).with_context(|| {
+            Failure::new(format!("{}: the hook directory cannot be read", directory.display()))
+                .remedy("Make it a directory that root can read, or remove it.")
+        });
+        for path in entries? {
             match reason_to_skip(&path) {
                 Some(reason) => found.skipped.push((path, reason)),
                 None => found.hooks.push(path),
@@ -79,25 +82,6 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
 #[must_use]
 pub fn name(hook: &Path) -> String {
     hook.file_name().unwrap_or(hook.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// The entries of a directory in order of their names.
-fn list(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(directory) {
-        // A dangling link is not an absent directory.
-        Err(error) if error.kind() == ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
-            return Ok(Vec::new());
-        }
-        entries => {
-            entries.and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>())
-        }
-    };
-    let mut paths = entries.with_context(|| {
-        Failure::new(format!("{}: the hook directory cannot be read", directory.display()))
-            .remedy("Make it a directory that root can read, or remove it.")
-    })?;
-    paths.sort();
-    Ok(paths)
 }
 
 /// Why an entry of a hook directory is not a hook.

@@ -15,3 +15,19 @@ pub(crate) mod reboot;
 pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod unattended;
+
+use std::io::{ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+/// The paths in a directory, sorted. An absent directory has none; a dangling link is an error.
+pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match directory.read_dir() {
+        Err(error) if error.kind() == ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}

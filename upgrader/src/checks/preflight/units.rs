@@ -12,19 +12,22 @@ const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfen
 pub(super) fn check(services: &[String]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (service, unit) in services.iter().zip(systemd::show(services)?) {
-        let state = unit.load;
-        let what = match state.as_str() {
-            "not-found" => format!("systemd knows no service {service}: it must come with the upgrade"),
-            "masked" => format!("the service {service} is masked: it will not be started"),
-            "bad-setting" | "error" => format!("the unit file of {service} is not one that systemd can read"),
-            _ => continue,
-        };
-        let remedy = match state.as_str() {
-            "not-found" => format!(
-                "If it should be there already, `systemctl status {service}` and its package tell why it is not."
+        let (what, remedy) = match unit.load.as_str() {
+            "not-found" => (
+                format!("systemd knows no service {service}: it must come with the upgrade"),
+                format!(
+                    "If it should be there already, `systemctl status {service}` and its package tell why it is not."
+                ),
             ),
-            "masked" => format!("If that is not meant: `systemctl unmask {service}`."),
-            _ => format!("`systemctl status {service}` says what is wrong with it."),
+            "masked" => (
+                format!("the service {service} is masked: it will not be started"),
+                format!("If that is not meant: `systemctl unmask {service}`."),
+            ),
+            "bad-setting" | "error" => (
+                format!("the unit file of {service} is not one that systemd can read"),
+                format!("`systemctl status {service}` says what is wrong with it."),
+            ),
+            _ => continue,
         };
         findings.push(Finding::note(what, remedy));
     }

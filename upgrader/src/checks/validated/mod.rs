@@ -4,7 +4,6 @@ mod drift;
 mod verdict;
 
 use std::fmt;
-use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -17,6 +16,7 @@ use crate::exit::Failure;
 use crate::model::package::Package;
 use crate::model::validation::PackageDifference;
 use crate::paths::Paths;
+use crate::system::entries;
 
 /// The packages of a release that passed the vendor's gate, on one release of Debian: what `harness gate --write-manifest` writes, and what
 /// the upgrader's package has in `/usr/share/NAME-upgrade/validated`. The upgrader's own package is not part of it.
@@ -58,13 +58,8 @@ impl Set {
     /// One line that names the file, and for what is wrong inside it the line and the key.
     pub fn all(paths: &Paths) -> Result<Vec<Self>> {
         let directory = paths.validated();
-        let entries = match directory.read_dir() {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(|| directory.display().to_string())?,
-        };
-        let mut files = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+        let mut files = entries(&directory).with_context(|| directory.display().to_string())?;
         files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
-        files.sort();
         files.iter().map(|file| Self::read(file)).collect()
     }
 

@@ -102,13 +102,8 @@ pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) ->
     if wanted.peek().is_none() {
         return Ok(Offered::default());
     }
-    let mut text = String::new();
-    // It fails if it does not know one of them.
-    Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).each_line_of_stdout(&mut |line| {
-        text.push_str(line);
-        text.push('\n');
-    })?;
-    Ok(parse_offered(&text))
+    // apt-cache fails if it does not know one of them.
+    Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).stdout()?))
 }
 
 /// A source of packages: what its Release file and its configuration say of it.
@@ -143,12 +138,7 @@ pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>
         ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
         ChangeKind::Remove { .. } => None,
     });
-    let mut text = String::new();
-    apt_get().args(["--simulate", "install"]).args(kept).args(wanted).each_line_of_stdout(&mut |line| {
-        text.push_str(line);
-        text.push('\n');
-    })?;
-    Ok(parse_conflicts(&text))
+    Ok(parse_conflicts(&apt_get().args(["--simulate", "install"]).args(kept).args(wanted).stdout()?))
 }
 
 /// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.

@@ -124,11 +124,10 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a question that may fail for a part of what it is asked, and hands over each line of its stdout.
-    pub(crate) fn each_line_of_stdout(mut self, line: &mut dyn FnMut(&str)) -> Result<()> {
+    /// Runs a program that may fail for a part of its arguments, and returns what it printed on stdout for the others.
+    pub(crate) fn stdout(mut self) -> Result<String> {
         let output = self.command.output().with_context(|| self.not_started())?;
-        String::from_utf8_lossy(&output.stdout).lines().for_each(line);
-        Ok(())
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
