@@ -81,7 +81,7 @@ fn in_order(debian: Debian) -> Result<String> {
     let marks = marks.into_iter().collect::<Result<HashMap<_, _>>>()?;
     let upgraded = fleet.play(&TWO_AT_ONCE)?;
     ensure!(upgraded.exit == 0, "{upgraded}");
-    let mut last_restart: Option<i64> = None;
+    let mut last_restart: Option<u64> = None;
     for batch in ORDER {
         let restarts = batch.iter().map(|name| restarts(&fleet, name, &marks[name])).collect::<Result<Vec<_>>>()?;
         ensure!(
@@ -186,7 +186,7 @@ fn untouched(fleet: &Fleet) -> Result<Vec<Untouched>> {
 }
 
 /// The first stop and the last start of a machine's services since a mark, in milliseconds since 1970.
-fn restarts(fleet: &Fleet, name: &str, mark: &Mark) -> Result<(i64, i64)> {
+fn restarts(fleet: &Fleet, name: &str, mark: &Mark) -> Result<(u64, u64)> {
     let turns = Events::since(mark, &fleet.node(name)?.machine, &SERVICES)?.transitions;
     let (first, last) = turns.first().zip(turns.last()).with_context(|| format!("{name} has not restarted"))?;
     ensure!(!first.up && last.up, "the services of {name} did not come up again");

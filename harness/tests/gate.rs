@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
 use assert_cmd::Command;
@@ -17,10 +18,10 @@ use upgrader::checks::validated::{Member, Set};
 /// A vendor's files: a directory of .debs for each release, and a product.toml.
 struct Vendor(TempDir);
 
-/// What a gate came to.
+/// How a run of the gate ended.
 struct Outcome {
     exit: Option<i32>,
-    /// What it printed, its errors included.
+    /// Standard output and error.
     screen: String,
 }
 
@@ -45,15 +46,16 @@ impl Vendor {
         self.0.path()
     }
 
+    /// `harness` with these arguments.
+    fn harness(&self, arguments: &str) -> Result<Output> {
+        let arguments = shlex::split(arguments).context("the arguments")?;
+        Ok(Command::new(env!("CARGO_BIN_EXE_harness")).current_dir(self.path()).args(arguments).output()?)
+    }
+
     /// `harness gate` with these arguments, and product.toml unless they name another product.
-    fn gate(&self, arguments: &[&str]) -> Result<Outcome> {
-        let product: &[&str] = if arguments.contains(&"--product") { &[] } else { &["--product", "product.toml"] };
-        let output = Command::new(env!("CARGO_BIN_EXE_harness"))
-            .current_dir(self.path())
-            .args(["gate", "--output", "out"])
-            .args(product)
-            .args(arguments)
-            .output()?;
+    fn gate(&self, arguments: &str) -> Result<Outcome> {
+        let product = if arguments.contains("--product ") { "" } else { "--product product.toml" };
+        let output = self.harness(&format!("gate --output out {product} {arguments}"))?;
         let screen = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         Ok(Outcome { exit: output.status.code(), screen })
     }
@@ -66,18 +68,8 @@ impl Vendor {
 #[test]
 fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let vendor = Vendor::new(&[&Release::named("1.2.1")?, &Release::named("1.2.2")?])?;
-    let outcome = vendor.gate(&[
-        "--candidate",
-        "1.2.2",
-        "--from-repo",
-        "1.2.1",
-        "--from",
-        "1.2.1",
-        "--on",
-        "trixie",
-        "--write-manifest",
-        "validated",
-    ])?;
+    let outcome =
+        vendor.gate("--candidate 1.2.2 --from-repo 1.2.1 --from 1.2.1 --on trixie --write-manifest validated")?;
     ensure!(outcome.exit == Some(0), "{outcome:?}{}", vendor.summary()?);
     let row = "gate::1.2.1-to-1.2.2::trixie  passed  ";
     ensure!(outcome.screen.lines().any(|line| line.starts_with(row)), "{outcome:?}");
@@ -87,7 +79,7 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
     let page = fs::read_to_string(vendor.path().join("out/report.html"))?;
     ensure!(page.contains("gate::1.2.1-to-1.2.2::trixie"), "the page lacks an upgrade");
     ensure!(vendor.summary()?["passed"] == 1, "{}", vendor.summary()?);
-    // What passed is what is to be shipped as validated, content and all.
+    // The packages that passed can be shipped as the validated set, with the sums of their contents.
     let set: Set = toml::from_str(&fs::read_to_string(vendor.path().join("validated/trixie.toml"))?)?;
     ensure!((set.product.as_str(), set.version.as_str(), set.debian.as_str()) == ("XiVO", "1.2.2", "trixie"), "{set}");
     for package in Release::named("1.2.2")?.packages {
@@ -110,7 +102,7 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
         "it is the same as a machine on which the release was installed",
         "every service that has a readiness command is ready",
     ] {
-        ensure!(checked.iter().any(|check| check == wanted), "{wanted} was not looked at: {checked:?}");
+        ensure!(checked.iter().any(|check| check == wanted), "{wanted} was not checked: {checked:?}");
     }
     Ok(())
 }
@@ -119,24 +111,23 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
 fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
     let mut broken = Release::named("1.2.2")?;
     let package = broken.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
-    // Only who comes from 1.2.1 gets into trouble: a new machine does not.
+    // Only an upgrade from 1.2.1 fails: a new installation does not.
     let script = package.scripts.get_mut("postinst").context("no postinst")?;
     script.push_str("\nif [ -n \"$2\" ]; then echo 'the schema is older than I thought' >&2; exit 3; fi\n");
     let vendor = Vendor::new(&[&Release::named("1.2.1")?, &broken])?;
-    let outcome = vendor.gate(&["--candidate", "1.2.2", "--from-repo", "1.2.1"])?;
+    let outcome = vendor.gate("--candidate 1.2.2 --from-repo 1.2.1")?;
     ensure!(outcome.exit == Some(1), "{outcome:?}");
     ensure!(outcome.screen.contains("FAILED") && outcome.screen.contains("1 of 1 cells failed"), "{outcome:?}");
     let summary = vendor.summary()?;
     let failures = summary["cells"][0]["failures"].to_string();
     ensure!(failures.contains("the exit code is 4, not 0") && failures.contains("dahdi"), "{failures}");
-    // The table says why, and nothing is said of what is as it should be: that nothing new is there after the way back.
-    let row = "FAILED  ";
-    let row = outcome.screen.lines().rfind(|line| line.contains(row)).context("no table")?;
+    // The table says why. That a machine that was rolled back lacks the new release is no failure of its own.
+    let row = outcome.screen.lines().rfind(|line| line.contains("FAILED  ")).context("no table")?;
     ensure!(
         row.contains("the exit code is 4, not 0: the packages were not upgraded") && row.contains("dahdi"),
         "{row}"
     );
-    ensure!(!failures.contains("not true"), "{failures}");
+    ensure!(!failures.contains("check failed"), "{failures}");
     let record = fs::read(vendor.path().join("out/cells/gate--installed-to-1.2.2--bookworm/record.json"))?;
     let checked = serde_json::from_slice::<Value>(&record)?["checked"].to_string();
     ensure!(checked.contains("everything was restored"), "{checked}");
@@ -156,15 +147,13 @@ fn one_repository_may_have_all_versions_and_the_upgrader_that_is_shipped() -> Re
     let vendor = Vendor::new(&[&releases[0], &releases[1]])?;
     fs::create_dir_all(vendor.path().join("product/post-upgrade.d"))?;
     fs::copy(vendor.path().join("product.toml"), vendor.path().join("product/product.toml"))?;
-    let packaged = Command::new(env!("CARGO_BIN_EXE_harness"))
-        .current_dir(vendor.path())
-        .args(["deb", "--product", "product", "--maintainer", "Vendor <v@vendor.example>", "--version", "9.9", "all"])
-        .output()?;
+    let packaged =
+        vendor.harness("deb --product product --maintainer 'Vendor <v@vendor.example>' --version 9.9 all")?;
     ensure!(packaged.status.success(), "{packaged:?}");
     for version in ["1.2.1", "1.2.2"] {
         fs::rename(vendor.path().join(version), vendor.path().join("all").join(version))?;
     }
-    let outcome = vendor.gate(&["--product", "product", "--candidate", "all", "--from", "1.2.1", "--on", "trixie"])?;
+    let outcome = vendor.gate("--product product --candidate all --from 1.2.1 --on trixie")?;
     ensure!(outcome.exit == Some(0), "{outcome:?}{}", vendor.summary()?);
     ensure!(outcome.screen.contains("trixie: the candidate is XiVO 1.2.2, with xivo-upgrade 9.9\n"), "{outcome:?}");
     Ok(())
@@ -173,7 +162,7 @@ fn one_repository_may_have_all_versions_and_the_upgrader_that_is_shipped() -> Re
 #[test]
 fn a_candidate_that_is_not_newer_or_a_version_that_is_nowhere_is_named() -> Result<()> {
     let vendor = Vendor::new(&[&Release::named("1.2.1")?])?;
-    let outcome = vendor.gate(&["--candidate", "1.2.1", "--from", "1.2.1,0.7"])?;
+    let outcome = vendor.gate("--candidate 1.2.1 --from 1.2.1,0.7")?;
     ensure!(outcome.exit == Some(1), "{outcome:?}");
     let summary = vendor.summary()?["cells"].to_string();
     ensure!(summary.contains("check failed: there is something to upgrade"), "{summary}");
@@ -188,30 +177,27 @@ fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
     fs::write(vendor.path().join("bad.toml"), "name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\nordr = []\n")?;
     fs::write(vendor.path().join("old.toml"), "description = \"\"\nold-upgrader = true\n")?;
     fs::write(vendor.path().join("state.toml"), "description = \"x\"\nprepared = \"\"\n")?;
-    let good = ["--candidate", "1.2.1", "--from", "1.2.1"];
+    let good = "--candidate 1.2.1 --from 1.2.1";
     for (arguments, said) in [
-        (&["--candidate", "nowhere", "--from", "1"][..], "there is no such directory"),
-        (&["--candidate", "empty", "--from", "1"][..], "empty: there is no .deb in this directory"),
-        (&[&good[..], &["--from-repo", "nowhere"][..]].concat(), "there is no such directory"),
-        (&[&good[..], &["--on", "woody"][..]].concat(), "invalid value 'woody' for '--on"),
-        (&[&good[..], &["--state", "state.toml"][..]].concat(), "state.toml:2: unknown field `prepared`"),
-        (
-            &[&good[..], &["--state", "old.toml"][..]].concat(),
-            "old-upgrader, repository, mend and again are not for the gate",
-        ),
-        (&[&good[..], &["--hooks", "empty"][..]].concat(), "it has no pre-upgrade.d and no post-upgrade.d"),
-        (&[&good[..], &["--on", "trixie,trixie"][..]].concat(), "--on: trixie is there twice"),
-        (&[&good[..], &["--key", "nowhere"][..]].concat(), "there is no such file"),
-        (&[&good[..], &["--product", "nowhere"][..]].concat(), "there is no such file"),
-        (&[&good[..], &["--product", "empty"][..]].concat(), "empty: there is no product.toml in this directory"),
-        (&[&good[..], &["--name", "X Y"][..]].concat(), "a package's name has small letters"),
-        (&["--candidate", "1.2.1"][..], "--from"),
+        ("--candidate nowhere --from 1", "there is no such directory"),
+        ("--candidate empty --from 1", "empty: there is no .deb in this directory"),
+        (&format!("{good} --from-repo nowhere"), "there is no such directory"),
+        (&format!("{good} --on woody"), "invalid value 'woody' for '--on"),
+        (&format!("{good} --state state.toml"), "state.toml:2: unknown field `prepared`"),
+        (&format!("{good} --state old.toml"), "old-upgrader, repository, mend and again are not for the gate"),
+        (&format!("{good} --hooks empty"), "it has no pre-upgrade.d and no post-upgrade.d"),
+        (&format!("{good} --on trixie,trixie"), "--on: trixie is there twice"),
+        (&format!("{good} --key nowhere"), "there is no such file"),
+        (&format!("{good} --product nowhere"), "there is no such file"),
+        (&format!("{good} --product empty"), "empty: there is no product.toml in this directory"),
+        (&format!("{good} --name 'X Y'"), "a package's name has small letters"),
+        ("--candidate 1.2.1", "--from"),
     ] {
         let outcome = vendor.gate(arguments)?;
         ensure!(outcome.exit == Some(2) && outcome.screen.contains(said), "{arguments:?}: {outcome:?}");
     }
     fs::rename(vendor.path().join("bad.toml"), vendor.path().join("product.toml"))?;
-    let outcome = vendor.gate(&good)?;
+    let outcome = vendor.gate(good)?;
     ensure!(outcome.exit == Some(2) && outcome.screen.contains("product.toml:4: unknown field `ordr`"), "{outcome:?}");
     Ok(())
 }

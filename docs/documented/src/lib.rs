@@ -44,6 +44,7 @@ impl Page {
     }
 
     /// What is below a heading, written as it is there: `## Services`. Up to the next one that is as high.
+    #[must_use]
     pub fn section(&self, heading: &str) -> Self {
         let level = heading.bytes().take_while(|byte| *byte == b'#').count();
         let name = format!("{}, {heading}", self.name);
@@ -66,7 +67,16 @@ impl Page {
 
     /// The cells of its tables, row by row, without their heads.
     pub fn rows(&self) -> Vec<Vec<String>> {
-        let row = |line: &str| Some(line.trim().strip_prefix('|')?.strip_suffix('|')?.split('|').map(cell).collect());
+        let row = |line: &str| {
+            Some(
+                line.trim()
+                    .strip_prefix('|')?
+                    .strip_suffix('|')?
+                    .split('|')
+                    .map(|cell| cell.trim().to_owned())
+                    .collect(),
+            )
+        };
         let is_rule = |line: &str| line.trim().starts_with("|---");
         let below = self.text.lines().skip(1).chain([""]);
         let body = self.text.lines().zip(below).filter(|(line, below)| !is_rule(line) && !is_rule(below));
@@ -137,12 +147,9 @@ impl Page {
 
     /// Fails if the tables of this page have other keys than the code.
     pub fn has_keys(&self, known: impl IntoIterator<Item = impl Into<String>>) {
-        self.compare(&self.keys(), &known.into_iter().map(Into::into).collect());
-    }
-
-    fn compare(&self, documented: &BTreeSet<String>, known: &BTreeSet<String>) {
-        let missing: Vec<_> = known.difference(documented).collect();
-        let invented: Vec<_> = documented.difference(known).collect();
+        let (documented, known) = (self.keys(), known.into_iter().map(Into::into).collect::<BTreeSet<String>>());
+        let missing: Vec<_> = known.difference(&documented).collect();
+        let invented: Vec<_> = documented.difference(&known).collect();
         assert!(missing.is_empty(), "{} does not know {missing:?}", self.name);
         assert!(invented.is_empty(), "{} knows {invented:?}, which the code does not", self.name);
     }
@@ -186,10 +193,6 @@ pub fn expected(complaint: &str) -> BTreeSet<String> {
 /// What is between backticks in a line.
 fn quoted(line: &str) -> impl Iterator<Item = String> + use<> {
     line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>().into_iter()
-}
-
-fn cell(text: &str) -> String {
-    text.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! One upgrade of the gate, by the procedure that the matrix has, too.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -11,9 +10,9 @@ use crate::machines::image::Debian;
 use crate::machines::transcript::Transcript;
 use crate::matrix::answer::Answer;
 use crate::matrix::baseline::DataUnit;
-use crate::matrix::check::Check;
+use crate::matrix::check::{Check, Target};
 use crate::matrix::record::{NONE, Place, Record};
-use crate::matrix::upgrade::{Run, Subject, Target, TestMachine, check_upgraded, perform, recorded};
+use crate::matrix::upgrade::{Run, Subject, TestMachine, check_upgraded, perform, recorded};
 use crate::observe::expectation::{End, Expectation};
 
 /// What its cells belong to, in reports.
@@ -75,6 +74,7 @@ impl Machines<'_> {
                 state: &named.state,
                 expected: expected.or(&named.state.expect),
                 loses_power: false,
+                data: DataUnit::Directory,
             };
             let installed = installed.as_ref().ok();
             perform(&mut Candidate { machines: self, machine, installed }, None, record, &directory)
@@ -120,11 +120,10 @@ impl Subject for Candidate<'_> {
         let Installed { packages, inventory, own, .. } = self.installed.context("the candidate cannot be installed")?;
         Ok(Target {
             packages: packages.clone(),
-            versions: BTreeMap::new(),
+            reports_versions: false,
             installed: inventory.clone(),
             own: own.clone(),
             next_debian: None,
-            data: DataUnit::Directory,
         })
     }
 

@@ -57,32 +57,37 @@ flock --nonblock /run/@NAME@.lock true || echo 'the lock is held'
 find /etc /usr -name '*.dpkg-new' -o -name '*.dpkg-tmp' -o -name '*.ucf-new'
 find /var/lib/@NAME@ -name '*.new' -o -name '*.tmp' 2>/dev/null || :"#;
 
-/// What is looked at on a machine that has the new release.
-pub struct Upgraded<'a> {
-    /// The machine.
-    pub machine: &'a Machine,
-    /// What the upgrader's package and command are called: `xivo-upgrade`.
-    pub upgrader: &'a str,
+/// What an upgraded machine is compared with.
+pub(crate) struct Target {
     /// The packages of the release and their versions.
-    pub packages: &'a BTreeMap<String, String>,
-    /// The product's services, each with the version that it has to say it is, if it says one.
-    pub services: &'a [(&'a str, Option<&'a str>)],
-    /// What is expected.
-    pub expect: &'a Expectation,
-    /// A machine on which the release was installed.
-    pub installed: &'a Inventory,
-    /// What of it is each machine's own: beginnings of the lines that name it.
-    pub own: &'a [String],
-    /// The Debian that it went to with the same run, if it did.
-    pub next_debian: Option<Debian>,
-    /// Units that had failed before.
-    pub failed_before: &'a [String],
-    /// When the first run began.
-    pub since: &'a Mark,
+    pub(crate) packages: BTreeMap<String, String>,
+    /// Whether each service reports its version, which has to be that of the package of its name.
+    pub(crate) reports_versions: bool,
+    /// The inventory of a machine on which the release was installed.
+    pub(crate) installed: Inventory,
+    /// Facts of it that differ from machine to machine: their beginnings.
+    pub(crate) own: Vec<String>,
+    /// The Debian to which the same run upgrades the machine.
+    pub(crate) next_debian: Option<Debian>,
 }
 
-/// Something that was looked at: what it is in a few words, and what is wrong with it.
-pub type Check = (&'static str, Vec<String>);
+/// A machine that has the new release, and what it is checked against.
+pub(super) struct Upgraded<'a> {
+    pub(super) machine: &'a Machine,
+    /// The name of the upgrader's package and command.
+    pub(super) upgrader: &'a str,
+    /// The services that have to run.
+    pub(super) services: &'a [&'a str],
+    pub(super) target: &'a Target,
+    pub(super) expect: &'a Expectation,
+    /// Units that had failed before.
+    pub(super) failed_before: &'a [String],
+    /// When the first run began.
+    pub(super) since: &'a Mark,
+}
+
+/// A check: what has to be true in a few words, and what contradicts it.
+pub(crate) type Check = (&'static str, Vec<String>);
 
 /// What was collected with one command: the output of each part's script.
 struct Seen {
@@ -113,9 +118,9 @@ impl Seen {
 }
 
 impl Upgraded<'_> {
-    /// Looks at everything.
-    pub fn checks(&self) -> Result<Vec<Check>> {
-        let seen = self.look()?;
+    /// Checks everything.
+    pub(super) fn checks(&self) -> Result<Vec<Check>> {
+        let seen = self.collect()?;
         let mut checks = vec![
             (
                 "dpkg has no unfinished package",
@@ -132,20 +137,19 @@ impl Upgraded<'_> {
             ("the conffile report is correct", self.ledger(&seen)?),
             ("it is the same as a machine on which the release was installed", self.drift(&seen)),
         ];
-        if let Some(next) = self.next_debian {
+        if let Some(next) = self.target.next_debian {
             let other = lines(&seen.debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
             checks.push(("the machine has the next Debian", other.collect()));
         }
         Ok(checks)
     }
 
-    /// All that is looked at, with two commands at once: one walks over all files, and waits for the disk.
-    fn look(&self) -> Result<Seen> {
-        let services: Vec<&str> = self.services.iter().map(|(name, _)| *name).collect();
+    /// Collects all that is checked, with two commands at once: one walks over all files, and waits for the disk.
+    fn collect(&self) -> Result<Seen> {
         let inventory = || Inventory::collect(self.machine, &[Section::Release]);
         let others = || {
             self.machine.ask([
-                &SystemState::script(&services),
+                &SystemState::script(self.services),
                 "dpkg --audit; ls /var/lib/dpkg/updates",
                 FAILED_UNITS,
                 UNITS,
@@ -161,7 +165,7 @@ impl Upgraded<'_> {
         let (inventory, others) = both(inventory, others);
         let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian] = others?;
         Ok(Seen {
-            state: SystemState::read(&state, &services)?,
+            state: SystemState::read(&state, self.services)?,
             audit,
             failed,
             units,
@@ -182,7 +186,7 @@ impl Upgraded<'_> {
 
     fn packages(&self, state: &SystemState) -> Vec<String> {
         let mut findings = Vec::new();
-        for (name, version) in self.packages {
+        for (name, version) in &self.target.packages {
             let installed = state.packages.get(name);
             if (installed == Some(version)) == self.keeps(name) {
                 findings.push(format!("{name} is {}", installed.map_or("not installed", String::as_str)));
@@ -193,12 +197,13 @@ impl Upgraded<'_> {
 
     fn services(&self, state: &SystemState) -> Vec<String> {
         let mut findings = Vec::new();
-        for (name, version) in self.services {
+        for name in self.services {
             let Some(service) = state.services.get(*name) else { continue };
+            let version = self.target.packages.get(*name).filter(|_| self.target.reports_versions);
             let down = self.expect.down.iter().any(|down| down == name);
             if down == (service.state == "active") {
                 findings.push(format!("{name} is {}", service.state));
-            } else if !down && !self.keeps(name) && version.is_some_and(|version| version != service.version) {
+            } else if !down && !self.keeps(name) && version.is_some_and(|version| *version != service.version) {
                 findings.push(format!("{name} runs version {:?}", service.version));
             }
         }
@@ -267,14 +272,14 @@ impl Upgraded<'_> {
     }
 
     fn drift(&self, seen: &Seen) -> Vec<String> {
-        let mut differences = seen.inventory.differences(self.installed);
+        let mut differences = seen.inventory.differences(&self.target.installed);
         // No service of a machine on which it was just installed has such a process.
         let old = outlived(&stops(&seen.units), &seen.processes);
         differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));
-        differences.retain(|line| !self.own.iter().any(|own| line[2..].starts_with(own.as_str())));
-        if self.next_debian.is_some() {
+        differences.retain(|line| !self.target.own.iter().any(|own| line[2..].starts_with(own.as_str())));
+        if self.target.next_debian.is_some() {
             // What Debian's own packages leave behind on their way to the next release is not ours to judge.
-            differences.retain(|line| self.packages.keys().any(|name| line.contains(name.as_str())));
+            differences.retain(|line| self.target.packages.keys().any(|name| line.contains(name.as_str())));
         }
         let mut findings = Vec::new();
         let excepted =

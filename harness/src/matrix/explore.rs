@@ -13,14 +13,10 @@ use crate::machines::machine::Machine;
 /// Lists the cells that have a text in their names.
 pub fn list(part: &str, chosen: bool, out: &mut dyn Write) -> Result<()> {
     let cells = matrix()?;
-    let listed = cells.iter().filter(|cell| cell.name().contains(part) && (cell.chosen || !chosen));
-    let mut count = 0;
-    for cell in listed {
-        writeln!(out, "{}", cell.name())?;
-        count += 1;
-    }
-    ensure!(count > 0, "no cell of {} has {part:?} in its name", cells.len());
-    Ok(())
+    let mut names: Vec<String> = cells.iter().filter(|cell| cell.chosen || !chosen).map(Cell::name).collect();
+    names.retain(|name| name.contains(part));
+    ensure!(!names.is_empty(), "no cell of {} has {part:?} in its name", cells.len());
+    names.iter().try_for_each(|name| Ok(writeln!(out, "{name}")?))
 }
 
 /// Says in words what a cell does.

@@ -12,12 +12,13 @@ use upgrader::model::step::Step;
 use super::answer::QUESTION;
 use super::baseline::DataUnit;
 use super::cell::Cell;
+use super::check::Target;
 use super::database::{migrated, unchanged};
 use super::installed;
 use super::record::Record;
 use super::run_trace::undeclared_services;
 use super::shown::{without_debians_packages, without_exit};
-use super::upgrade::{Run, Subject, Target, TestMachine, check_upgraded, perform, recorded};
+use super::upgrade::{Run, Subject, TestMachine, check_upgraded, perform, recorded};
 use crate::faults::fault::FaultAtStep;
 use crate::faults::trigger::Trigger;
 use crate::machines::database;
@@ -176,6 +177,7 @@ impl<'a> Prepared<'a> {
             state: &cell.state,
             expected: cell.expectation(),
             loses_power: cell.fault.as_ref().is_some_and(|fault| fault.fault.power_cut),
+            data: DataUnit::File,
         };
         Ok((Self { cell, machine, database, release, upgrader, document: String::new() }, local))
     }
@@ -337,18 +339,17 @@ impl Subject for Prepared<'_> {
 
     fn target(&self) -> Result<Target> {
         let debian = self.cell.next_debian.unwrap_or(self.cell.debian);
-        let installed = match &self.cell.defect {
-            Some(defect) => defect.installed(debian, &self.upgrader),
-            None => {
-                let release = self.cell.release(&self.cell.to)?;
-                installed::inventory(debian, &release, &self.upgrader, self.cell.has_database)
-            }
-        }?;
+        let installed = if let Some(defect) = &self.cell.defect {
+            defect.installed(debian, &self.upgrader)?
+        } else {
+            let release = self.cell.release(&self.cell.to)?;
+            installed::inventory(debian, &release, &self.upgrader, self.cell.has_database)?
+        };
         let published = self.release.packages.iter().chain([&self.upgrader]);
         let packages: BTreeMap<_, _> =
             published.map(|package| (package.name.clone(), package.version.clone())).collect();
-        let (versions, next_debian) = (packages.clone(), self.cell.next_debian);
-        Ok(Target { packages, versions, installed, own: Vec::new(), next_debian, data: DataUnit::File })
+        let next_debian = self.cell.next_debian;
+        Ok(Target { packages, reports_versions: true, installed, own: Vec::new(), next_debian })
     }
 
     fn ended(&mut self, run: &Run, record: &mut Record) -> Result<Option<End>> {

@@ -1,7 +1,6 @@
 //! The one procedure of an upgrade under test: baseline, run, comparison. The cells of the matrix, the defects and the gate differ in how a
 //! machine is made and how the upgrader is started, and in nothing else.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,32 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::baseline::{Baseline, DataUnit};
-use super::check::Upgraded;
+use super::check::{Target, Upgraded};
 use super::record::Record;
 use super::run_trace::RunTrace;
 use super::state::State;
 use crate::at_once::both;
-use crate::machines::image::Debian;
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::observe::expectation::{End, Expectation};
 use crate::observe::inventory::Inventory;
-
-/// What an upgraded machine is compared with.
-pub(crate) struct Target {
-    /// The packages of the release and their versions.
-    pub(crate) packages: BTreeMap<String, String>,
-    /// The version that each service has to report, if it reports one.
-    pub(crate) versions: BTreeMap<String, String>,
-    /// The inventory of a machine on which the release was installed.
-    pub(crate) installed: Inventory,
-    /// Facts of it that each machine has for itself: their beginnings.
-    pub(crate) own: Vec<String>,
-    /// The Debian that the machine goes to with the same run.
-    pub(crate) next_debian: Option<Debian>,
-    /// What of the machine's data is compared.
-    pub(crate) data: DataUnit,
-}
 
 /// A machine that is ready for its upgrade.
 pub(crate) struct TestMachine<'a> {
@@ -48,6 +30,8 @@ pub(crate) struct TestMachine<'a> {
     pub(crate) expected: Expectation,
     /// Whether it loses its power during the run.
     pub(crate) loses_power: bool,
+    /// What of its data has to be there afterwards.
+    pub(crate) data: DataUnit,
 }
 
 /// What is particular about the upgrade of a machine.
@@ -105,7 +89,7 @@ pub(crate) fn perform(
 }
 
 fn compare(subject: &mut impl Subject, local: Option<Inventory>, record: &mut Record) -> Result<()> {
-    let TestMachine { world, upgrader, services, state, expected, loses_power } = subject.test_machine();
+    let TestMachine { world, upgrader, services, state, expected, loses_power, .. } = subject.test_machine();
     let (machine, loses_power) = (&world.machine, *loses_power);
     let baseline = Baseline::collect(machine, services, expected, local)?;
     let begin = Instant::now();
@@ -137,23 +121,11 @@ pub(crate) fn check_upgraded(
     expected: &Expectation,
     record: &mut Record,
 ) -> Result<()> {
-    let TestMachine { world, upgrader, services, .. } = subject.test_machine();
-    let (machine, target) = (&world.machine, subject.target()?);
-    let version = |name: &str| target.versions.get(name).map(String::as_str);
-    let services: Vec<_> = services.iter().map(|&name| (name, version(name))).collect();
-    let upgraded = Upgraded {
-        machine,
-        upgrader,
-        packages: &target.packages,
-        services: &services,
-        expect: expected,
-        installed: &target.installed,
-        own: &target.own,
-        next_debian: target.next_debian,
-        failed_before: &baseline.failed,
-        since: &baseline.mark,
-    };
-    let (upgraded, local) = both(|| upgraded.checks(), || baseline.local_checks(machine, target.data));
+    let TestMachine { world, upgrader, services, data, .. } = subject.test_machine();
+    let (machine, target) = (&world.machine, &subject.target()?);
+    let (failed_before, since) = (&baseline.failed, &baseline.mark);
+    let upgraded = Upgraded { machine, upgrader, services, target, expect: expected, failed_before, since };
+    let (upgraded, local) = both(|| upgraded.checks(), || baseline.local_checks(machine, *data));
     upgraded?.into_iter().chain(local?).for_each(|check| record.note(check));
     Ok(())
 }

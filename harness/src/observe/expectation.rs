@@ -43,6 +43,7 @@ pub enum End {
 
 impl Expectation {
     /// This, as far as it says something, and else what `other` says. Exceptions of both count.
+    #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let both = |ours: &[String], theirs: &[String]| ours.iter().chain(theirs).cloned().collect();
         Self {

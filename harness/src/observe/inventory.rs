@@ -65,8 +65,8 @@ impl Inventory {
     }
 
     /// The facts, as [`Inventory::parse`] reads them.
-    pub fn text(&self) -> String {
-        self.0.iter().map(|fact| format!("{fact}\n")).collect()
+    fn text(&self) -> String {
+        self.0.iter().map(String::as_str).collect::<Vec<_>>().join("\n")
     }
 
     /// The facts of a kind, without it.
@@ -107,45 +107,22 @@ const TRANSIENT: [&str; 9] = [
     "trigger syslog.socket",
 ];
 
-/// Paths that [`Section::Files`] leaves out, each with all below it: what belongs to a machine's life and not to what is installed on it.
-const VOLATILE: [&str; 29] = [
+/// Paths that [`Section::Files`] leaves out, each with all below it: they belong to a machine's life and not to what is installed on it.
+const VOLATILE: [&str; 7] = [
     // The kernel's, the engine's, and what is in memory.
-    "/proc",
-    "/sys",
-    "/dev",
-    "/run",
-    "/tmp",
-    "/var/tmp",
-    "/.dockerenv",
-    "/etc/hosts",
-    "/etc/hostname",
-    "/etc/resolv.conf",
-    "/etc/mtab",
-    // Logs, systemd's journal among them, and caches.
-    "/var/log",
-    "/var/cache",
-    "/var/lib/apt/lists",
-    "/var/backups",
+    "/proc /sys /dev /run /tmp /var/tmp /.dockerenv /etc/hosts /etc/hostname /etc/resolv.conf /etc/mtab",
+    // Logs, with systemd's journal, and caches.
+    "/var/log /var/cache /var/lib/apt/lists /var/backups",
     // Identities, seeds, and what systemd remembers of them.
-    "/etc/machine-id",
-    "/var/lib/systemd/random-seed",
-    "/var/lib/systemd/credential.secret",
-    "/var/lib/systemd/catalog",
-    "/var/lib/systemd/timers",
-    // When /usr was changed last (systemd-update-done(8)), which each machine that has it on a filesystem of its own says otherwise.
-    "/etc/.updated",
-    "/var/.updated",
+    "/etc/machine-id /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /var/lib/systemd/catalog /var/lib/systemd/timers",
+    // When /usr was changed last (systemd-update-done(8)): it differs where /usr is a filesystem of its own.
+    "/etc/.updated /var/.updated",
     // What dpkg had before its last change.
-    "/var/lib/dpkg/status-old",
-    "/var/lib/dpkg/diversions-old",
-    "/var/lib/dpkg/statoverride-old",
-    // The upgrader's own journal, history and store.
-    "/var/lib/xivo-upgrade",
-    // The files of a database, of which the content is compared.
-    "/var/lib/postgresql",
-    // Each world's own: its repository, and whether anybody takes up a run at boot.
-    "/etc/apt/sources.list.d/xivo.sources",
-    "/var/lib/crash",
+    "/var/lib/dpkg/status-old /var/lib/dpkg/diversions-old /var/lib/dpkg/statoverride-old",
+    // The upgrader's own journal, history and rollback data, and the files of a database, of which the content is compared.
+    "/var/lib/xivo-upgrade /var/lib/postgresql",
+    // Each world's own: its repository, and whether the unit at boot resumes a run.
+    "/etc/apt/sources.list.d/xivo.sources /var/lib/crash",
 ];
 
 /// The key with which a world's repository signs: another each time.
@@ -206,7 +183,7 @@ find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
 
 /// Prints [`Section::Files`].
 fn files() -> String {
-    let paths = VOLATILE.iter().map(|path| format!("-path {path}"));
+    let paths = VOLATILE.iter().flat_map(|paths| paths.split(' ')).map(|path| format!("-path {path}"));
     let volatile: Vec<String> = paths.chain([format!("-name {ROLLBACK_DATA}")]).collect();
     format!(
         r#"

@@ -48,7 +48,7 @@ pub struct Transition {
     /// Whether it was started.
     pub up: bool,
     /// When, in milliseconds since 1970.
-    pub time: i64,
+    pub time: u64,
     /// When, in microseconds of the machine's monotonic clock.
     pub monotonic: u64,
 }
@@ -130,7 +130,7 @@ fn transitions(journal: &str, services: &[&str]) -> Result<Vec<Transition>> {
             transitions.push(Transition {
                 service: service.to_owned(),
                 up: message == STARTED,
-                time: entry.time.parse::<i64>()? / 1000,
+                time: entry.time.parse::<u64>()? / 1000,
                 monotonic: entry.monotonic.parse()?,
             });
         }
@@ -181,18 +181,10 @@ impl Events {
 
     /// The order in which the services were started for the last time.
     pub fn restart_order(&self) -> Vec<&str> {
-        let last = |service: &&String| self.starts.iter().rposition(|start| start == *service);
-        let mut order: Vec<(usize, &str)> = Vec::new();
-        for (index, service) in self.starts.iter().enumerate() {
-            if last(&service) == Some(index) {
-                order.push((index, service));
-            }
-        }
-        order.into_iter().map(|(_, service)| service).collect()
+        let is_last = |(index, start): &(usize, &String)| !self.starts[index + 1..].contains(start);
+        self.starts.iter().enumerate().filter(is_last).map(|(_, start)| start.as_str()).collect()
     }
-}
 
-impl Events {
     /// Writes down which hooks ran.
     pub fn hooks_in(&self, f: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(f, "Hooks, in the order they ran:")?;
@@ -205,64 +197,64 @@ impl fmt::Display for Events {
         self.hooks_in(f)?;
         writeln!(f, "Services, in the order systemd started them last:")?;
         for service in self.restart_order() {
-            let starts = self.starts.iter().filter(|start| *start == service).count();
-            writeln!(
-                f,
-                "  {service:<16} started {}",
-                if starts == 1 { "once".to_owned() } else { format!("{starts} times") }
-            )?;
+            let times = match self.starts.iter().filter(|start| *start == service).count() {
+                1 => "once".to_owned(),
+                starts => format!("{starts} times"),
+            };
+            writeln!(f, "  {service:<16} started {times}")?;
         }
         Ok(())
     }
 }
 
-/// Spans that have begun, each with the moment in milliseconds since 1970.
+/// Spans with times in milliseconds since 1970: those that have only begun, and those that have ended, too.
 #[derive(Default)]
 struct Spans {
-    begun: BTreeMap<(SpanKind, String), i64>,
-    spans: Vec<(SpanKind, String, i64, Option<i64>, bool)>,
+    begun: BTreeMap<(SpanKind, String), u64>,
+    ended: Vec<Span>,
 }
 
 impl Spans {
-    fn begin(&mut self, kind: SpanKind, name: &str, time: i64) {
+    fn begin(&mut self, kind: SpanKind, name: &str, time: u64) {
         self.begun.entry((kind, name.to_owned())).or_insert(time);
     }
 
-    fn end(&mut self, kind: SpanKind, name: &str, time: i64, good: bool) {
+    fn end(&mut self, kind: SpanKind, name: &str, time: u64, good: bool) {
         if let Some(begin) = self.begun.remove(&(kind, name.to_owned())) {
-            self.spans.push((kind, name.to_owned(), begin, Some(time), good));
+            self.ended.push(Span { kind, name: name.to_owned(), begin, end: Some(time), good });
         }
     }
 
-    /// Ends what is under way of a kind.
-    fn end_all(&mut self, kind: SpanKind, time: i64, good: bool) {
-        let names: Vec<String> =
-            self.begun.keys().filter(|(begun, _)| *begun == kind).map(|(_, name)| name.clone()).collect();
-        for name in names {
-            self.end(kind, &name, time, good);
-        }
+    /// Ends all spans of a kind.
+    fn end_all(&mut self, kind: SpanKind, time: u64, good: bool) {
+        let names = self.begun.keys().filter(|(begun, _)| *begun == kind).map(|(_, name)| name.clone());
+        names.collect::<Vec<_>>().iter().for_each(|name| self.end(kind, name, time, good));
     }
 
-    fn relative(mut self) -> Vec<Span> {
-        self.spans.extend(self.begun.into_iter().map(|((kind, name), begin)| (kind, name, begin, None, false)));
-        let start = self.spans.iter().map(|(_, _, begin, ..)| *begin).min().unwrap_or_default();
-        let since = |time: i64| u64::try_from(time - start).unwrap_or_default();
-        let mut spans: Vec<Span> = self
-            .spans
-            .into_iter()
-            .map(|(kind, name, begin, end, good)| Span { kind, name, begin: since(begin), end: end.map(since), good })
-            .collect();
+    /// All spans, with times since the first began.
+    fn relative(self) -> Vec<Span> {
+        let begun = self.begun.into_iter();
+        let begun = begun.map(|((kind, name), begin)| Span { kind, name, begin, end: None, good: false });
+        let mut spans: Vec<Span> = self.ended.into_iter().chain(begun).collect();
+        let start = spans.iter().map(|span| span.begin).min().unwrap_or_default();
+        for span in &mut spans {
+            span.begin -= start;
+            span.end = span.end.map(|end| end.saturating_sub(start));
+        }
         spans.sort_by(|one, other| (one.begin, one.kind, &one.name).cmp(&(other.begin, other.kind, &other.name)));
         spans
     }
 }
 
-/// What happened when: steps, hooks and packages as the upgrader's log tells it, outages as systemd does.
+/// The spans of a run: steps, hooks and packages from the upgrader's log, outages from systemd's journal.
 pub(crate) fn of(log: &str, transitions: &[Transition]) -> Vec<Span> {
     let mut spans = Spans::default();
     for line in log.lines() {
         let Some((time, what)) = line.split_once(' ') else { continue };
-        let Ok(time) = time.parse::<Timestamp>().map(Timestamp::as_millisecond) else { continue };
+        let Some(time) = time.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_millisecond()).ok())
+        else {
+            continue;
+        };
         if let Some(step) = what.strip_prefix("step ") {
             if let Some(step) = step.strip_suffix(" began") {
                 // One that did not end has failed.
@@ -343,7 +335,7 @@ mod tests {
 2026-11-22T10:00:00.600Z post-upgrade hook 10-x failed with exit code 1 after 100 ms
 2026-11-22T10:00:00.700Z step restart began
 ";
-        let start = "2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_millisecond();
+        let start = "2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_millisecond().unsigned_abs();
         let transition = |up, at| Transition { service: "s".to_owned(), up, time: start + at, ..Transition::default() };
         let spans = of(log, &[transition(false, 720), transition(true, 750)]);
         let spans: Vec<_> =

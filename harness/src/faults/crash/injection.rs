@@ -250,7 +250,7 @@ pub(super) fn instruments() -> Package {
         .file("/etc/apt/apt.conf.d/99crash", "Dir::Bin::dpkg \"/opt/crash/dpkg\";\n", 0o644)
         .file(
             "/etc/systemd/system/xivo-upgrade-resume.service.d/crash.conf",
-            format!("[Unit]\nConditionPathExists=!{}\n", NO_RESUME_AT_BOOT),
+            format!("[Unit]\nConditionPathExists=!{NO_RESUME_AT_BOOT}\n"),
             0o644,
         );
     for phase in ["pre-upgrade", "post-upgrade"] {

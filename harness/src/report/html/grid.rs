@@ -7,17 +7,11 @@ use maud::{Markup, html};
 use super::{address, seconds, verdict};
 use crate::matrix::answer::Answer;
 use crate::matrix::record::NONE;
+use crate::matrix::state::FRESH;
 use crate::report::{Cell, Report};
 
-/// A row of the table: all that the cells in it have in common.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Row<'a> {
-    from: &'a str,
-    to: &'a str,
-    state: &'a str,
-    fault: &'a str,
-    answer: &'a str,
-}
+/// What the cells in a row of the table have in common: from, to, state, fault, answer.
+type Row<'a> = [&'a str; 5];
 
 /// The cells of a scenario, by row and Debian release. Usually one each.
 type Rows<'a> = BTreeMap<Row<'a>, BTreeMap<&'a str, Vec<&'a Cell>>>;
@@ -28,8 +22,7 @@ pub(super) fn table(report: &Report) -> Markup {
     let mut scenarios: BTreeMap<&str, Rows> = BTreeMap::new();
     for cell in &report.cells {
         let place = &cell.record.place;
-        let row =
-            Row { from: &place.from, to: &place.to, state: &place.state, fault: &place.fault, answer: &place.answer };
+        let row = [&place.from, &place.to, &place.state, &place.fault, &place.answer].map(String::as_str);
         let rows = scenarios.entry(&place.scenario).or_default();
         rows.entry(row).or_default().entry(&place.debian).or_default().push(cell);
     }
@@ -63,12 +56,12 @@ fn group(scenario: &str, rows: &Rows, debians: &BTreeSet<&str>) -> Markup {
                     @if failed > 0 { ", " b { (failed) " failed" } }
                 }
             }
-            @for (row, fields) in rows {
-                tr data-state=(row.state) data-fault=(row.fault) {
-                    th scope="row" { (row.from) " → " (row.to) }
-                    td.usual[row.state == "fresh"] { (row.state) }
-                    td.usual[row.fault == NONE] { (row.fault) }
-                    td.usual[row.answer == Answer::default().key()] { (row.answer) }
+            @for ([from, to, state, fault, answer], fields) in rows {
+                tr data-state=(state) data-fault=(fault) {
+                    th scope="row" { (from) " → " (to) }
+                    td.usual[*state == FRESH] { (state) }
+                    td.usual[*fault == NONE] { (fault) }
+                    td.usual[*answer == Answer::default().key()] { (answer) }
                     @for debian in debians {
                         td.field data-debian=(debian) {
                             @for cell in fields.get(debian).into_iter().flatten() { (link(cell)) }
