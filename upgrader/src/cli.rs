@@ -20,10 +20,10 @@ Exit codes:
   1  failed; nothing was changed
   2  wrong command line
   3  the question was not answered with yes; nothing was changed
-  4  failed, and everything was put back as it was
-  5  failed in the middle and needs a human; what to do is printed
-  6  done, but something wants attention
-  7  another run is under way, or this one was left to itself with Ctrl-C";
+  4  failed, and rolled back
+  5  failed, and needs a human; the remedy is printed
+  6  done, but something needs attention
+  7  another run is under way, or Ctrl-C detached this one";
 
 /// The command line of the program with this name, for parsing it and for its man page.
 #[must_use]
@@ -31,7 +31,7 @@ pub fn command(program: String) -> clap::Command {
     Options::command().after_long_help(EXIT_CODES).name(program.clone()).bin_name(program)
 }
 
-/// The frame of both programs: command line, root; then `work`; then the exit code.
+/// Runs either program: parses the command line, requires root, calls `work`, and turns its result into the exit code.
 pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> ExitCode {
     let paths = match Paths::of_this_program() {
         Ok(paths) => paths,
@@ -47,7 +47,7 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
         };
     if !rustix::process::geteuid().is_root() && !matches!(options.verb, Some(Verb::Status { .. })) {
         let what = match options.verb {
-            Some(Verb::History) => "only root can see what was done to this machine",
+            Some(Verb::History) => "only root can read the history of this machine",
             _ => "only root can upgrade this machine",
         };
         let failure = Failure::new(what).remedy(format!("Run it as root: sudo {}", paths.package()));
@@ -71,7 +71,7 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
             exit
         }
     };
-    // Nobody saw a run fail that asks no questions.
+    // A run without questions may have failed without an admin at the terminal.
     let unseen = options.yes && matches!(exit, Exit::Unchanged | Exit::RolledBack | Exit::NeedsHuman);
     if events.are_recorded() && (events.report().detached || unseen) {
         session::end(context, &mut events);
@@ -82,7 +82,7 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
     exit
 }
 
-/// Says an error on stderr and gives its exit code.
+/// Prints an error to stderr and returns its exit code.
 fn complain(error: &anyhow::Error, otherwise: Exit) -> Exit {
     complain_of(&describe(error));
     code_of(error, otherwise)
@@ -104,11 +104,11 @@ mod tests {
         assert_eq!(parsed(&["-d"]).expect("good").mode(), Mode::DownloadOnly);
         assert_eq!(parsed(&["--dry-run", "-f"]).expect("good").mode(), Mode::DryRun);
         assert!(parsed(&["-d", "--dry-run"]).is_err(), "these contradict each other");
-        assert!(parsed(&["rollback", "--yes"]).expect("good").yes, "whoever goes back need not be asked either");
+        assert!(parsed(&["rollback", "--yes"]).expect("good").yes, "a rollback can be confirmed in advance, too");
     }
 
     #[test]
-    fn the_admin_guide_says_what_each_exit_code_asks() {
+    fn the_admin_guide_has_a_section_for_each_exit_code() {
         let known: Vec<String> = EXIT_CODES.lines().skip(1).map(|line| line.trim().replacen("  ", ": ", 1)).collect();
         let codes: Vec<u8> = (0..=u8::MAX).filter(|code| Exit::try_from(*code).is_ok()).collect();
         assert_eq!(known.len(), codes.len());
@@ -119,39 +119,39 @@ mod tests {
     }
 
     #[test]
-    fn the_help_is_in_the_name_of_the_product() {
+    fn the_help_names_the_program_of_the_product() {
         insta::assert_snapshot!(command("acme-upgrade".to_owned()).render_long_help(), @r#"
         Upgrade the product on this machine, and restart its services in the right order.
 
-        Refreshes the package lists and brings itself up to date first. Then looks whether the machine is fit for an upgrade, shows the installed and the candidate version and everything that would change, and asks once. After that it goes on by itself, whatever becomes of the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the services one after the other.
+        Refreshes the package lists and updates itself first. Then checks the machine, shows the installed version, the candidate version and all changes, and asks once. After that it continues in the background, even without the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the services in order.
 
         Usage: acme-upgrade [OPTIONS]
                acme-upgrade <COMMAND>
 
         Commands:
-          attach    Show the upgrade that is under way; Ctrl-C leaves it alone
-          status    Show what is installed, how the last run ended, and whether something needs a restart
-          history   Show the past runs, the last one first
-          rollback  Go back to how the machine was before the last upgrade, or before the one that was cut short
+          attach    Follow the upgrade that is under way; Ctrl-C only detaches
+          status    Show the installed version, the result of the last run, and what needs a restart
+          history   List the past runs, the newest first
+          rollback  Undo the last upgrade, or the interrupted one
 
         Options:
           -d, --download-only
-                  Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
+                  Download the packages of the upgrade and stop, without a question; only this program is upgraded
 
           -f, --yes
                   Upgrade without asking
 
               --dry-run
-                  Show what would change and stop; not even this program is upgraded
+                  Show what would change and stop; this program is not upgraded either
 
               --ignore-peer
-                  Upgrade this node of a pair whatever the other one runs, and whichever should go first
+                  Upgrade this node of a pair regardless of the version and the role of the other node
 
           -v, --verbose
                   Show each line that apt and the hooks print
 
           -q, --quiet
-                  Show only the question, and what wants attention
+                  Show only the question, and what needs attention
 
               --json
                   Print the report as one JSON document at the end; everything else goes to stderr
@@ -167,10 +167,10 @@ mod tests {
           1  failed; nothing was changed
           2  wrong command line
           3  the question was not answered with yes; nothing was changed
-          4  failed, and everything was put back as it was
-          5  failed in the middle and needs a human; what to do is printed
-          6  done, but something wants attention
-          7  another run is under way, or this one was left to itself with Ctrl-C
+          4  failed, and rolled back
+          5  failed, and needs a human; the remedy is printed
+          6  done, but something needs attention
+          7  another run is under way, or Ctrl-C detached this one
         "#);
     }
 }

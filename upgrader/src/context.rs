@@ -1,4 +1,4 @@
-//! What every part of a run is given: the paths, the admin's settings and the options. Parsing the command line is `cli`.
+//! The paths, the settings and the options of a run, which every part of it gets. `cli` parses the command line.
 
 use std::io::{Write, stderr, stdout};
 
@@ -16,19 +16,18 @@ pub const WORK: &str = "work";
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
-/// Refreshes the package lists and brings itself up to date first. Then looks whether the machine is fit for an upgrade, shows
-/// the installed and the candidate version and everything that would change, and asks once. After that it goes on by itself,
-/// whatever becomes of the terminal: runs the pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts
-/// the services one after the other.
+/// Refreshes the package lists and updates itself first. Then checks the machine, shows the installed version, the candidate
+/// version and all changes, and asks once. After that it continues in the background, even without the terminal: runs the
+/// pre-upgrade hooks, upgrades the packages, runs the post-upgrade hooks and restarts the services in order.
 #[derive(Debug, Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 #[command(version, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Options {
-    /// Something else than an upgrade.
+    /// None for an upgrade.
     #[command(subcommand)]
     pub verb: Option<Verb>,
 
-    /// Fetch the packages of the upgrade and stop; nothing is asked, and nothing but this program is upgraded
+    /// Download the packages of the upgrade and stop, without a question; only this program is upgraded
     #[arg(short, long, conflicts_with = "dry_run")]
     pub download_only: bool,
 
@@ -36,11 +35,11 @@ pub struct Options {
     #[arg(short = 'f', long, global = true)]
     pub yes: bool,
 
-    /// Show what would change and stop; not even this program is upgraded
+    /// Show what would change and stop; this program is not upgraded either
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Upgrade this node of a pair whatever the other one runs, and whichever should go first
+    /// Upgrade this node of a pair regardless of the version and the role of the other node
     #[arg(long)]
     pub ignore_peer: bool,
 
@@ -48,7 +47,7 @@ pub struct Options {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Show only the question, and what wants attention
+    /// Show only the question, and what needs attention
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -60,30 +59,28 @@ pub struct Options {
 /// Something else than an upgrade.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Verb {
-    /// Show the upgrade that is under way; Ctrl-C leaves it alone
+    /// Follow the upgrade that is under way; Ctrl-C only detaches
     Attach,
-    /// Show what is installed, how the last run ended, and whether something needs a restart
+    /// Show the installed version, the result of the last run, and what needs a restart
     Status {
-        /// Compare the machine with what the vendor has validated, package by package and file by file
+        /// Compare the packages and files of the machine with those that the vendor has validated
         #[arg(long)]
         drift: bool,
     },
-    /// Show the past runs, the last one first
+    /// List the past runs, the newest first
     History,
-    /// Go back to how the machine was before the last upgrade, or before the one that was cut short
+    /// Undo the last upgrade, or the interrupted one
     Rollback,
-    /// Complete a run that was cut short, or undo it; started when the machine boots
+    /// Complete an interrupted run, or roll it back; started at boot
     #[command(name = RESUME, hide = true)]
     Resume,
-    /// Do the work of a run whose question was answered; started by the run itself
+    /// Do the work of a run after its question; started by the run itself
     #[command(name = WORK, hide = true)]
     Work,
 }
 
 impl Options {
-    /// How far the run is meant to go.
-    #[must_use]
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         match (self.dry_run, self.download_only) {
             (true, _) => Mode::DryRun,
             (false, true) => Mode::DownloadOnly,
@@ -91,38 +88,30 @@ impl Options {
         }
     }
 
-    /// True if this process does the work of a run that another has begun: nobody sees what it prints.
-    #[must_use]
-    pub fn works(&self) -> bool {
+    /// True if this process is the worker of a run that another process has begun. What the worker prints is not shown.
+    pub(crate) fn works(&self) -> bool {
         matches!(self.verb, Some(Verb::Work))
     }
 
-    /// True for a verb that only reads the state of the machine.
-    #[must_use]
-    pub fn only_reads(&self) -> bool {
+    pub(crate) fn only_reads(&self) -> bool {
         matches!(self.verb, Some(Verb::Status { .. } | Verb::History))
     }
 
-    /// Where people read what happens.
-    #[must_use]
-    pub fn screen(&self) -> Box<dyn Write> {
+    /// Where messages for people go: with `--json`, stdout is for the document.
+    pub(crate) fn screen(&self) -> Box<dyn Write> {
         if self.json { Box::new(stderr()) } else { Box::new(stdout()) }
     }
 }
 
-/// What both programs work with.
+/// The paths, options and settings of a run.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// Whose upgrader this is.
-    pub paths: &'a Paths,
-    /// What the person asked for.
-    pub options: &'a Options,
-    /// The admin's settings.
-    pub config: &'a Config,
+    pub(crate) paths: &'a Paths,
+    pub(crate) options: &'a Options,
+    pub(crate) config: &'a Config,
 }
 
-/// Prints a document for programs.
-pub fn print_json(document: &impl serde::Serialize) {
+pub(crate) fn print_json(document: &impl serde::Serialize) {
     if let Ok(text) = serde_json::to_string_pretty(document) {
         let _ = writeln!(stdout(), "{text}");
     }

@@ -39,15 +39,15 @@ const VARYING: [(&str, &str); 17] = [
     ("(invalid for another ", ")"),
     ("(it shows ", ")"),
     // When an upgrade was there last.
-    ("was cut short on ", "."),
+    ("was interrupted on ", "."),
     ("the upgrade ended on ", " ("),
     // When a database was saved, and how big it is: each PostgreSQL has its own size.
     ("/dumps/xivo-asterisk-", ".dump"),
-    ("it is kept as asterisk_", "\n"),
+    (" is kept as asterisk_", "\n"),
     ("before it is migrated may take ", "\n"),
     // How many paths Debian's own programs have changed beside the packages'.
-    ("  ", " paths put back, "),
-    (" paths put back, ", " removed that had come"),
+    ("  ", " paths restored, "),
+    (" paths restored, ", " paths of the upgrade removed"),
 ];
 
 /// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that

@@ -73,7 +73,7 @@ fn cut_short(debian: Debian) -> Result<World> {
     world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", KILL.as_bytes(), 0o755)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(
-        transcript.exit == 5 && transcript.screen.contains("it completes what was begun, or goes back"),
+        transcript.exit == 5 && transcript.screen.contains("it completes the upgrade or rolls it back"),
         "{transcript}"
     );
     Ok(world)
@@ -153,7 +153,7 @@ fn interrupted_and_resumed(debian: Debian) -> Result<String> {
     let dry = world.upgrade(&["--dry-run"]).run()?;
     ensure!(dry.exit == 0 && dry.screen.contains("was cut short on"), "{dry}");
     let status = world.upgrade(&["status"]).exits(6)?;
-    let completed = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "y\n").exits(0)?;
+    let completed = world.upgrade(&[]).answer("[Y/n/r, r rolls back to 1.2.1] ", "y\n").exits(0)?;
     is_at(&world, "1.2.2")?;
     ensure!(world.machine.sh("cat /root/resumed")? == "resumed: 0\nresumed: 1\n");
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
@@ -172,7 +172,7 @@ fn time(status: &Transcript) -> String {
 fn interrupted_and_rolled_back(debian: Debian) -> Result<String> {
     let world = cut_short(debian)?;
     let nobody = world.upgrade(&[]).in_shell("exec <&-").exits(3)?;
-    let undone = world.upgrade(&[]).answer("[Y/n/r, r goes back to 1.2.1] ", "r\n").exits(0)?;
+    let undone = world.upgrade(&[]).answer("[Y/n/r, r rolls back to 1.2.1] ", "r\n").exits(0)?;
     is_at(&world, "1.2.1")?;
     world.upgrade(&["--yes"]).exits(0)?;
     is_at(&world, "1.2.2")?;
@@ -283,7 +283,7 @@ fn rollback_settings(debian: Debian) -> Result<String> {
     let asked = world
         .upgrade(&[])
         .answer("upgrade XiVO 1.2.1 to 1.2.2 now? [Y/n] ", "y\n")
-        .answer("go back to XiVO 1.2.1 now? [Y/n] ", "y\n")
+        .answer("roll back to XiVO 1.2.1 now? [Y/n] ", "y\n")
         .exits(0)?;
     is_at(&world, "1.2.1")?;
     set("never")?;

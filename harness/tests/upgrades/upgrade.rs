@@ -113,7 +113,7 @@ fn killed_while_packages_change(debian: Debian) -> Result<()> {
     world.publish(&release.packages)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == 5 && transcript.screen.contains("cut short"), "it was not killed: {transcript}");
+    ensure!(transcript.exit == 5 && transcript.screen.contains("interrupted"), "it was not killed: {transcript}");
     // dpkg goes on for as long as nobody has to read what it says.
     world.machine.sh("while pgrep -x 'apt-get|dpkg' >/dev/null; do sleep 0.05; done")?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
@@ -124,7 +124,7 @@ fn killed_while_packages_change(debian: Debian) -> Result<()> {
     ensure!(restarted.services["postgresql"].started > before.services["postgresql"].started, "it was held back");
 
     let fetching = world.upgrade(&["--download-only"]).run()?;
-    ensure!(fetching.exit == 1 && fetching.screen.contains("completes it or goes back"), "{fetching}");
+    ensure!(fetching.exit == 1 && fetching.screen.contains("completes it or rolls it back"), "{fetching}");
     let again = world.upgrade(&["--yes"]).run()?;
     ensure!(again.screen.contains("Finishing what dpkg was interrupted in\n"), "{again}");
     let state = SystemState::of(&world.machine, &SERVICES)?;

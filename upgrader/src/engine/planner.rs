@@ -1,4 +1,4 @@
-//! Computes the plan: asks dpkg, apt, the database and the other node, and changes nothing.
+//! Computes the plan from dpkg, apt, the database and the other node; changes nothing.
 
 use std::thread::{self, ScopedJoinHandle};
 
@@ -19,25 +19,17 @@ use crate::paths::Paths;
 use crate::system::apt::{self, Simulation};
 use crate::system::{conffiles, dpkg, systemd};
 
-/// What a plan depends on beside the machine.
-pub(super) struct Inputs<'a> {
-    pub(super) paths: &'a Paths,
-    pub(super) product: &'a Product,
-    /// The installed version of the version package.
-    pub(super) installed: String,
-    pub(super) conffiles: ConffilePolicy,
-    pub(super) validation: ValidationPolicy,
-    /// The interrupted run that this one resumes.
-    pub(super) past: Option<&'a PastRun>,
-}
-
-/// Computes the plan from what dpkg, apt, the database and the other node say.
+/// Computes the plan. `installed` is the version of the version package; `past` is the interrupted run that this one resumes.
 ///
 /// # Errors
-/// If one of them gives no answer, or if the plan would remove what the product cannot do without.
-pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
-    let Inputs { paths, product, past, .. } = *inputs;
-    let installed = inputs.installed.clone();
+/// Also if the plan would remove a package that the product needs.
+pub(super) fn compute(
+    paths: &Paths,
+    product: &Product,
+    installed: String,
+    policies: (ConffilePolicy, ValidationPolicy),
+    past: Option<&PastRun>,
+) -> Result<Plan> {
     let (candidate, simulation, download, node) = thread::scope(|scope| {
         let node = scope.spawn(|| product.pair.as_ref().map(pair::inspect).transpose());
         let candidate = scope.spawn(|| apt::candidate(&product.version_package));
@@ -61,7 +53,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
         unfinished_from: past.as_ref().map(|past| past.plan.comes_from().to_owned()),
         restart: if systemd::is_running() { restart::wanted(&product.services)? } else { Vec::new() },
         node: match (node, past) {
-            // What is half-way has to be completed whoever gives no answer; what hooks were told until then holds.
+            // An interrupted run must be completed even if the other node does not answer.
             (Err(_), Some(past)) => past.plan.node.clone(),
             (node, _) => node?,
         },
@@ -79,7 +71,7 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
             .into());
     }
     let replaced: Vec<&str> = plan.upgraded().collect();
-    plan.conffiles = conffiles::edited(&replaced, inputs.conffiles)?;
+    plan.conffiles = conffiles::edited(&replaced, policies.0)?;
     if let Some(database) = &product.database {
         plan.migrations = database::survey(database, paths, plan.changes_packages())?.pending;
     }
@@ -87,14 +79,14 @@ pub(super) fn compute(inputs: &Inputs<'_>) -> Result<Plan> {
     measure(&mut plan, &packages, &offered);
     if let Some(past) = past {
         plan.validated.clone_from(&past.plan.validated);
-    } else if inputs.validation != ValidationPolicy::Ignore && !plan.is_empty() {
+    } else if policies.1 != ValidationPolicy::Ignore && !plan.is_empty() {
         let sets = Set::all(paths)?;
         plan.validated = validated::judge(&sets, &plan.candidate, &upgrader, &packages, &plan.changes, &offered);
     }
     Ok(plan)
 }
 
-/// Adds up the space that the changes need, from what dpkg says of the installed packages and apt of the new ones.
+/// Adds up the space that the changes need.
 fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
     let native = native_architecture(installed);
     let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
@@ -114,14 +106,13 @@ fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
     }
 }
 
-/// True if a package comes from where the product comes from. Nobody can tell when the product itself does not change.
+/// True if a package comes from the source of the product. The plan has no source if the product itself does not change.
 pub(super) fn is_of_product(plan: &Plan, change: &Change, product: &Product) -> bool {
     let product = plan.changes.iter().find(|change| change.package == *product.version_package);
     product.is_some_and(|product| change.origins.iter().any(|origin| product.origins.contains(origin)))
 }
 
-/// The packages among those that would be removed which the product, or the upgrader in the middle of its work, cannot do
-/// without.
+/// The packages that would be removed although the product or the upgrader needs them.
 fn lost<'a>(plan: &'a Plan, product: &Product, upgrader: &str) -> Vec<&'a str> {
     let needed = |package: &str| {
         package == product.version_package
@@ -136,7 +127,6 @@ fn lost<'a>(plan: &'a Plan, product: &Product, upgrader: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// The result of a thread.
 pub(super) fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread ended before its time")))
+    thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
 }

@@ -1,4 +1,4 @@
-//! How the machine and its upgrader are.
+//! The verbs `status`, `status --drift` and `history`.
 
 use std::io::{self, Write, stdout};
 
@@ -17,93 +17,80 @@ use crate::output::{follow, history};
 use crate::system::processes::Processes;
 use crate::system::{apt, dpkg, lock, reboot, systemd};
 
-/// The version of the form of [`Status`].
+/// The version of the JSON form of [`Status`].
 const SCHEMA: u32 = 1;
 
-/// How the machine and its upgrader are: what `status` shows.
+/// What `status` shows.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Status {
-    /// [`SCHEMA`].
     schema: u32,
-    /// The product's name, as people write it.
     product: String,
-    /// Its installed version; none if it is not installed.
     installed: Option<String>,
-    /// The version that its sources offered when their lists were read last.
     candidate: Option<String>,
-    /// What this machine is, of a product that comes in pairs; none if it does not, if the product cannot say, or if another than root asked.
+    /// The role of this machine in a pair; only for root.
     node: Option<Node>,
-    /// True if root asked: for others, past runs and the files that processes run stay hidden.
+    /// Other users cannot read past runs and the files that processes run.
     seen_by_root: bool,
-    /// True while a run works.
     under_way: bool,
-    /// True if the last run was cut short.
     interrupted: bool,
-    /// The version that `rollback` goes back to; none if there is no way back, or if another than root asked.
+    /// The version that `rollback` restores; only for root.
     rollback_to: Option<String>,
-    /// The last run.
     last_run: Option<Report>,
-    /// The product's services that are wanted and not running, and systemd's word for their state.
+    /// The product's enabled services that do not run, and their state.
     services_down: Vec<(String, String)>,
-    /// The services that still run files which were replaced; empty for whoever is not root.
+    /// The services that still run replaced files; only for root.
     replaced_files: Vec<String>,
-    /// Why the machine should be rebooted.
     reboot_recommended: Vec<String>,
 }
 
-/// `NAME-upgrade status`: exit code 0, or 6 if something wants attention.
+/// `NAME-upgrade status`: exit code 0, or 6 if something needs attention.
 pub(crate) fn show(context: &Context<'_>) -> Result<Exit, Stopped> {
-    let status = look(context)?;
-    if context.options.json {
-        print_json(&status);
-    } else {
-        // A reader that goes away has read enough.
-        let _ = render(&status, &context.paths.package(), &mut stdout());
-    }
+    let status = collect(context)?;
+    print(context, &status, |out| render(&status, &context.paths.package(), out));
     Ok(if status.wants_attention() { Exit::Attention } else { Exit::Done })
 }
 
-/// `NAME-upgrade status --drift`: exit code 0, or 6 if the machine is not what was validated.
+/// `NAME-upgrade status --drift`: exit code 0, or 6 if the machine differs from the validated set.
 pub(crate) fn show_drift(context: &Context<'_>) -> Result<Exit, Stopped> {
     let product = Product::read(&context.paths.product())?;
     let version = dpkg::installed_version(&product.version_package)?
         .ok_or_else(|| anyhow!(Failure::new(format!("{} is not installed on this machine", product.name))))?;
     let drift = Drift::of_machine(&Set::all(context.paths)?, &version, &context.paths.package())?;
-    if context.options.json {
-        print_json(&drift);
-    } else {
-        let _ = drift.show(&product.name, &version, &mut stdout());
-    }
+    print(context, &drift, |mut out| drift.show(&product.name, &version, &mut out));
     Ok(if drift.is_one() { Exit::Attention } else { Exit::Done })
 }
 
 /// `NAME-upgrade history`.
 pub(crate) fn show_history(context: &Context<'_>) -> Result<Exit, Stopped> {
     let mut reports = history::read(&context.paths.history())?;
-    // The report of a run that was cut short was written when it began; the journal knows how far it came.
+    // The report of an interrupted run was written when it began; the journal has its last step.
     if let (Some(last), Ok(Some(past))) = (reports.first_mut(), Journal::read(context.paths)) {
         last.step = past.step();
     }
-    if context.options.json {
-        print_json(&reports);
-    } else {
-        let under_way = lock::is_taken(&context.paths.lock());
-        // A reader that goes away has read enough.
-        let _ = history::render(&reports, under_way, &mut stdout());
-    }
+    let under_way = lock::is_taken(&context.paths.lock());
+    print(context, &reports, |out| history::render(&reports, under_way, out));
     Ok(Exit::Done)
 }
 
-fn look(context: &Context<'_>) -> Result<Status> {
+/// Prints a document as JSON, or by `render` for people.
+fn print(context: &Context<'_>, document: &impl Serialize, render: impl FnOnce(&mut dyn Write) -> io::Result<()>) {
+    if context.options.json {
+        print_json(document);
+    } else {
+        // A closed pipe (`| head`) is no error.
+        let _ = render(&mut stdout());
+    }
+}
+
+fn collect(context: &Context<'_>) -> Result<Status> {
     let paths = context.paths;
     let product = Product::read(&paths.product())?;
     let is_taken = lock::is_taken(&paths.lock());
     let under_way = is_taken && follow::is_possible(context);
     let mut last_run = history::read(&paths.history())?.into_iter().next();
     let past = Journal::read(paths).ok().flatten();
-    let cut_short = past.as_ref().is_some_and(PastRun::was_interrupted)
+    let was_interrupted = past.as_ref().is_some_and(PastRun::was_interrupted)
         || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
-    // The report was written when the work began.
     if let (Some(report), Some(past)) = (&mut last_run, &past) {
         report.step = past.step();
     }
@@ -114,7 +101,7 @@ fn look(context: &Context<'_>) -> Result<Status> {
         installed: dpkg::installed_version(&product.version_package)?,
         candidate: apt::candidate(&product.version_package)?,
         under_way,
-        interrupted: cut_short && !is_taken,
+        interrupted: was_interrupted && !is_taken,
         rollback_to: rollback_to.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),
         last_run,
         reboot_recommended: reboot::reasons(paths.root(), None),
@@ -168,15 +155,15 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
     } else if let Some(report) = &status.last_run {
         writeln!(out, "Last upgrade: {}", history::line(report, false))?;
         if status.interrupted {
-            writeln!(out, "  What to do: `{command}` completes it, or goes back.")?;
+            writeln!(out, "  What to do: `{command}` completes it or rolls it back.")?;
         }
     } else if status.seen_by_root {
         writeln!(out, "No upgrade yet")?;
     } else {
-        writeln!(out, "PastRun upgrades and replaced files are for root to see")?;
+        writeln!(out, "Past upgrades and replaced files are visible to root only")?;
     }
     if let Some(version) = &status.rollback_to {
-        writeln!(out, "`{command} rollback` goes back to {version}")?;
+        writeln!(out, "`{command} rollback` rolls back to {version}")?;
     }
     if status.services_down.is_empty() {
         writeln!(out, "All services that are wanted are running")?;
@@ -209,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_that_is_well_needs_three_lines() {
+    fn a_machine_without_problems_needs_three_lines() {
         let status = Status {
             product: "Acme".to_owned(),
             installed: Some("2".to_owned()),
@@ -226,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_well_is_said_with_what_to_do() {
+    fn each_problem_is_shown_with_its_remedy() {
         let status = Status {
             product: "Acme".to_owned(),
             installed: Some("2".to_owned()),
@@ -242,9 +229,9 @@ mod tests {
         assert!(status.wants_attention());
         insta::assert_snapshot!(shown(&status), @r#"
         Acme 2 is installed; 3 is available
-        Last upgrade: ?                    cut short at the step packages
-          What to do: `acme-upgrade` completes it, or goes back.
-        `acme-upgrade rollback` goes back to 1
+        Last upgrade: ?                    interrupted at the step packages
+          What to do: `acme-upgrade` completes it or rolls it back.
+        `acme-upgrade rollback` rolls back to 1
         asterisk is failed
           What to do: `systemctl status asterisk` shows why.
         Still running files that were replaced: dbus.service ssh.service

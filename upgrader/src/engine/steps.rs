@@ -7,16 +7,16 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
 
-/// How far the steps came.
+/// Why the loop ended.
 #[derive(Debug)]
 pub(crate) enum Reached {
-    /// This was the last one, and the exit code that [`Step::next`] has for it.
+    /// The last step ended; the exit code is that of [`Step::next`].
     End(Step, Exit),
-    /// The next one is not for this process.
+    /// This step is for another process.
     Before(Step),
 }
 
-/// Performs one step after the other, beginning with `first`, until there is none, one fails, or one is not `ours`.
+/// Performs the steps from `first` on, until the last one, a failure, or one that is not `ours`.
 pub(crate) fn drive(
     first: Step,
     ours: impl Fn(Step) -> bool,

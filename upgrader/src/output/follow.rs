@@ -78,8 +78,8 @@ fn wait_until_gone(lock: &Path, follower: &Follower) {
 }
 
 fn cut_short(command: &str, log: &Path) -> Stopped {
-    let failure = Failure::new("the upgrade was cut short: the process that did it is gone").remedy(format!(
-        "See {}, then start {command} again: it completes what was begun, or goes back.",
+    let failure = Failure::new("the upgrade was interrupted: its process is gone").remedy(format!(
+        "See {}, then start {command} again: it completes the upgrade or rolls it back.",
         log.display()
     ));
     Stopped { error: failure.into(), exit: Exit::NeedsHuman }

@@ -120,7 +120,7 @@ pub(crate) fn line(report: &Report, under_way: bool) -> String {
         RunResult::Unfinished if under_way => "under way".to_owned(),
         RunResult::Unfinished => {
             let step = report.step.map_or_else(String::new, |step| format!(" at the step {step}"));
-            format!("cut short{step}")
+            format!("interrupted{step}")
         }
         result => result.to_string(),
     };
@@ -159,14 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn each_run_is_a_line_and_one_without_an_end_was_cut_short() {
+    fn each_run_is_a_line_and_one_without_an_end_was_interrupted() {
         let reports =
             [report(14, RunResult::Unfinished), report(13, RunResult::Unfinished), report(12, RunResult::Done)];
         let mut out = Vec::new();
         render(&reports, true, &mut out).expect("written");
         insta::assert_snapshot!(String::from_utf8(out).expect("text"), @r#"
         2026-11-22 14:10  1.2.1 -> 1.2.2    under way, out of service for 0.41 s
-        2026-11-22 13:10  1.2.1 -> 1.2.2    cut short at the step packages, out of service for 0.41 s
+        2026-11-22 13:10  1.2.1 -> 1.2.2    interrupted at the step packages, out of service for 0.41 s
         2026-11-22 12:10  1.2.1 -> 1.2.2    done, 120 s, out of service for 0.41 s
         "#);
     }

@@ -1,53 +1,46 @@
-//! The question.
+//! The question before the machine is changed.
 
 use std::io::{BufRead, IsTerminal as _, Write, stdin};
 
 use rustix::termios::{QueueSelector, tcflush};
 
-/// Forgets what was typed before there was a question: an Enter meant for something else agrees to nothing.
-pub(crate) fn discard_typed_ahead() {
+use crate::context::Options;
+
+/// The answer to a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Yes,
+    RollBack,
+    No,
+}
+
+/// Asks a question on the terminal. Enter means yes; `r` means a rollback if `rollback` says what that does.
+pub(crate) fn prompt(question: &str, rollback: Option<&str>, options: &Options) -> Choice {
+    // An Enter that was typed before the question is not an answer to it.
     if stdin().is_terminal() {
         let _ = tcflush(stdin(), QueueSelector::IFlush);
     }
+    choose(question, rollback, &mut stdin().lock(), &mut options.screen())
 }
 
-/// Asks a question that Enter answers with yes.
-///
-/// Yes is an empty line, `y` or `yes`. Anything else is no, and so are the end of the input and an input that is closed:
-/// nobody who is not there agrees to anything.
-pub(crate) fn ask(question: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> bool {
-    matches!(answer(&format!("{question} [Y/n] "), input, screen).as_deref(), Some("" | "y" | "yes"))
-}
-
-/// What becomes of something that was cut short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// It goes on.
-    Yes,
-    /// It is undone.
-    RollBack,
-    /// Nothing happens now.
-    Leave,
-}
-
-/// Asks a question as [`ask`] does, that `r` answers with going back, if there is a way `back`: what that means.
-pub(crate) fn choose(question: &str, back: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
-    let answers = back.map_or_else(|| "[Y/n]".to_owned(), |back| format!("[Y/n/r, {back}]"));
+/// Yes is an empty line, `y` or `yes`. Everything else is no, also the end of the input and a closed input.
+fn choose(question: &str, rollback: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
+    let answers = rollback.map_or_else(|| "[Y/n]".to_owned(), |rollback| format!("[Y/n/r, {rollback}]"));
     match answer(&format!("{question} {answers} "), input, screen).as_deref() {
         Some("" | "y" | "yes") => Choice::Yes,
-        Some("r") if back.is_some() => Choice::RollBack,
-        _ => Choice::Leave,
+        Some("r") if rollback.is_some() => Choice::RollBack,
+        _ => Choice::No,
     }
 }
 
-/// What was answered, in lower case; an empty line only if it ended. None at the end of the input, and of one that is closed.
+/// The answer in lower case. None at the end of the input, and if it is closed.
 fn answer(prompt: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> Option<String> {
     let _ = write!(screen, "{prompt}").and_then(|()| screen.flush());
     let mut answer = Vec::new();
     let read = input.read_until(b'\n', &mut answer);
     let ended = answer.last() != Some(&b'\n');
     if ended {
-        // The person's own Enter is missing on the screen.
+        // There was no Enter: the cursor is still behind the question.
         let _ = writeln!(screen);
     }
     let count = read.ok()?;
@@ -62,7 +55,7 @@ mod tests {
     use super::*;
 
     fn answered(input: &[u8]) -> bool {
-        ask("Go?", &mut &input[..], &mut Vec::new())
+        choose("Go?", None, &mut &input[..], &mut Vec::new()) == Choice::Yes
     }
 
     #[test]
@@ -73,24 +66,24 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_no_and_so_is_silence() {
+    fn everything_else_is_no() {
         for answer in [&b""[..], b"n\n", b"no\n", b"yep\n", b"nyes\n", b"\xff\n", b"  ", b"\0\n"] {
             assert!(!answered(answer), "{answer:?}");
         }
     }
 
     #[test]
-    fn going_back_is_an_answer_only_where_there_is_a_way_back() {
+    fn a_rollback_is_an_answer_only_if_it_is_possible() {
         let chosen = |input: &str, back| choose("Go?", back, &mut input.as_bytes(), &mut Vec::new());
         for (input, with, without) in [
             ("\n", Choice::Yes, Choice::Yes),
             ("YES\n", Choice::Yes, Choice::Yes),
-            ("r\n", Choice::RollBack, Choice::Leave),
-            ("R", Choice::RollBack, Choice::Leave),
-            ("n\n", Choice::Leave, Choice::Leave),
-            ("", Choice::Leave, Choice::Leave),
+            ("r\n", Choice::RollBack, Choice::No),
+            ("R", Choice::RollBack, Choice::No),
+            ("n\n", Choice::No, Choice::No),
+            ("", Choice::No, Choice::No),
         ] {
-            assert_eq!((chosen(input, Some("r goes back to 1")), chosen(input, None)), (with, without), "{input:?}");
+            assert_eq!((chosen(input, Some("r rolls back to 1")), chosen(input, None)), (with, without), "{input:?}");
         }
     }
 
@@ -102,7 +95,8 @@ mod tests {
                 Err(std::io::Error::from_raw_os_error(9))
             }
         }
-        assert!(!ask("Go?", &mut std::io::BufReader::new(Closed), &mut Vec::new()));
+        let answer = choose("Go?", None, &mut std::io::BufReader::new(Closed), &mut Vec::new());
+        assert_eq!(answer, Choice::No);
     }
 
     proptest! {
@@ -117,7 +111,7 @@ mod tests {
         }
 
         #[test]
-        fn whoever_types_something_else_says_no(answer in "[^\n]{0,6}[^\\syYeEsS][^\n]{0,6}") {
+        fn any_other_text_is_no(answer in "[^\n]{0,6}[^\\syYeEsS][^\n]{0,6}") {
             let entered = format!("{answer}\n");
             prop_assert!(!answered(entered.as_bytes()));
         }

@@ -157,7 +157,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// A file that a new diversion has put aside is of a package that the upgrade left alone: nobody else has it.
+    /// A file that a new diversion has put aside is of a package that the upgrade skipped: nobody else has it.
     fn undo_diversions(&mut self) -> Result<()> {
         let (saved, now) = (self.store.saved_lists()?, Lists::now(self.root)?);
         let mut resolver = PathResolver::new(self.root);

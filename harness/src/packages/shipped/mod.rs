@@ -224,7 +224,7 @@ fn logrotate(name: &str) -> String {
 fn resume_unit(name: &str) -> String {
     format!(
         "[Unit]\n\
-         Description=Complete or undo an upgrade that was cut short\n\
+         Description=Complete or roll back an interrupted upgrade\n\
          Documentation=man:{name}(8)\n\
          After=multi-user.target\n\
          ConditionPathExists=|/var/lib/{name}/journal\n\

@@ -1,51 +1,27 @@
-//! What must not be restarted on a machine that is in use.
+//! Which services must not be restarted on a machine that is in use.
 
 use crate::system::systemd::Unit;
 
-/// Services that a restart would harm, by how the names of their units begin, and why. After the `override_rc` of
+/// Services that a restart would harm, by the beginnings of the names of their units, and why. After the `override_rc` of
 /// needrestart 3.6's configuration as Debian ships it, which collects years of reports of such harm.
-const NOT_LIVE: [(&[&str], &str); 7] = [
-    (&["dbus.", "dbus-broker.", "dbus-daemon."], "all services talk through it"),
-    (&["systemd-logind.", "elogind."], "persons are logged in through it"),
+const NOT_LIVE: [(&str, &str); 7] = [
+    ("dbus. dbus-broker. dbus-daemon.", "all services talk through it"),
+    ("systemd-logind. elogind.", "persons are logged in through it"),
+    ("getty@ serial-getty@ console-getty. container-getty@ autovt@ ssh@ sshd@", "a person may be logged in through it"),
+    ("gdm kdm. nodm. sddm. wdm. xdm. lightdm. slim. lxdm. display-manager.", "it ends a person's desktop"),
     (
-        &["getty@", "serial-getty@", "console-getty.", "container-getty@", "autovt@", "ssh@", "sshd@"],
-        "a person may be logged in through it",
-    ),
-    (
-        &["gdm", "kdm.", "nodm.", "sddm.", "wdm.", "xdm.", "lightdm.", "slim.", "lxdm.", "display-manager."],
-        "it ends a person's desktop",
-    ),
-    (
-        &[
-            "networking.",
-            "systemd-networkd.",
-            "NetworkManager.",
-            "network-manager.",
-            "ModemManager.",
-            "wpa_supplicant",
-            "ifup@",
-            "openvpn",
-            "tinc",
-            "quagga.",
-            "frr.",
-            "bird",
-            "strongswan",
-            "libreswan.",
-            "openswan.",
-            "freeswan.",
-            "wg-quick@",
-        ],
+        "networking. systemd-networkd. NetworkManager. network-manager. ModemManager. wpa_supplicant ifup@ openvpn tinc quagga. \
+         frr. bird strongswan libreswan. openswan. freeswan. wg-quick@",
         "it interrupts the network",
     ),
     (
-        &["docker.", "containerd.", "lxc", "libvirt", "virtlogd.", "virtlockd.", "xendomains.", "systemd-nspawn@"],
+        "docker. containerd. lxc libvirt virtlogd. virtlockd. xendomains. systemd-nspawn@",
         "what it runs for others would stop",
     ),
-    (&["zfs-fuse.", "emergency.", "rescue.", "rc-local.", "rc.local."], "it belongs to the start of the machine"),
+    ("zfs-fuse. emergency. rescue. rc-local. rc.local.", "it belongs to the start of the machine"),
 ];
 
-/// Why a service that runs replaced files cannot be restarted on a machine that is in use, if it cannot. `own` is the unit
-/// that the upgrader itself runs in.
+/// Why a service cannot be restarted on a machine that is in use. `own` is the unit that the upgrader itself runs in.
 pub(crate) fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
     if own == Some(unit.id.as_str()) {
         return Some("this upgrade runs in it");
@@ -59,12 +35,12 @@ pub(crate) fn why_not(unit: &Unit, own: Option<&str>) -> Option<&'static str> {
         return Some("it is stopped; something that it started still runs");
     }
     if unit.refuses_stop {
-        return Some("systemd lets nobody stop it");
+        return Some("its unit refuses a manual stop");
     }
     if unit.transient || unit.kind == "oneshot" {
-        return Some("its work would begin anew; it ends by itself");
+        return Some("its work would start again; it ends by itself");
     }
-    NOT_LIVE.iter().find(|(names, _)| names.iter().any(|name| unit.id.starts_with(name))).map(|(_, why)| *why)
+    NOT_LIVE.iter().find(|(names, _)| names.split(' ').any(|name| unit.id.starts_with(name))).map(|(_, why)| *why)
 }
 
 #[cfg(test)]
@@ -77,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_person_or_a_service_depends_on_is_not_restarted_under_them() {
+    fn services_that_sessions_or_other_services_depend_on_are_not_restarted() {
         for id in [
             "dbus.service",
             "systemd-logind.service",
@@ -93,14 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_come_back_or_begin_anew_is_left_alone() {
+    fn units_that_would_not_start_or_would_repeat_their_work_are_not_restarted() {
         let cron = || unit("cron.service");
         assert_eq!(why_not(&cron(), Some("cron.service")), Some("this upgrade runs in it"));
         for refused in [
             Unit { load: "masked".to_owned(), ..cron() },
             Unit { load: "not-found".to_owned(), ..cron() },
             Unit { refuses_stop: true, ..cron() },
-            // What a stopped service left running is no reason to start it.
+            // A stopped service is not started because a process of it is left.
             Unit { active: "inactive".to_owned(), ..cron() },
             Unit { transient: true, ..cron() },
             Unit { kind: "oneshot".to_owned(), ..cron() },

@@ -1,63 +1,58 @@
-//! The services' turn: the product's in order, then all others that run replaced files; and whether they stay up.
+//! Restarts the services: the product's in order, then all others that run replaced files. Then checks that they stay up.
 
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use self::settle::{Watched, how_it_ended, watch};
 use crate::config::product::{Ready, RestartPolicy, Services};
 use crate::exit::Failure;
-use crate::model::event::{Attention, Event};
+use crate::model::event::Event;
 use crate::model::events::Events;
+use crate::system::command::Program;
 use crate::system::journalctl;
 use crate::system::processes::{Obsolete, Old, Processes};
 use crate::system::systemd::{self, Unit};
 
-pub(crate) mod live;
-mod ready;
+mod live;
 mod settle;
 
-/// What is said of a service of which a process with replaced files outlived the restart.
+/// How long to wait between two runs of a readiness command.
+const READY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The reason for a recommended restart if a process with replaced files survived the restart of its service.
 const OUTLIVED: &str = "an old process still runs (KillMode=process); stop it or reboot";
 
-/// What came of the services' turn.
+/// The result of the restarts.
 #[derive(Debug, Default)]
 pub(crate) struct Restarted {
-    /// The services that came up, and how they were then.
+    /// The services that came up, and their state just after that.
     watched: Vec<Watched>,
     /// The product's services that are not up.
     down: Vec<String>,
-    /// The product's services that are not restarted because the admin does not want them.
+    /// The product's services that the admin has disabled or masked.
     skipped: Vec<String>,
-    /// What wants the admin's attention.
-    attention: Vec<Attention>,
-    /// When the last service came up, or did not.
+    /// When the last restart ended.
     last: Option<Instant>,
 }
 
-/// Restarts the product's services as declared, then every other service that runs files which were replaced on disk; each of
-/// them once. One that does not come up keeps no other down: it is for [`Restarted::verify`] to judge, once all have had their
-/// turn.
-///
-/// # Errors
-/// If systemd does not answer.
+/// Restarts the product's services as declared, then every other service that runs replaced files; each of them once. If one does
+/// not come up, the others are still restarted; [`Restarted::verify`] fails after that.
 pub(crate) fn restart_all(services: &Services, processes: &Processes, events: &mut Events<'_>) -> Result<Restarted> {
     let mut restarted = Restarted::default();
     let before = processes.obsolete().unwrap_or_default();
     let product = restarted.product(services, events)?;
-    // The product is up: nothing that comes after is a reason to call the upgrade failed.
+    // The product is restarted: an error with other services does not fail the upgrade.
     if let Err(error) = restarted.others(processes, &before, &product, events) {
         let message = format!("Other services that still run replaced files could not be found: {error:#}");
-        restarted.attention.push(Attention::new(message, "Reboot the machine."));
+        events.attention(message, "Reboot the machine.");
     }
     Ok(restarted)
 }
 
-/// The same on the way back: a service that only the newer version has is not missed, and what was active before the upgrade (units,
-/// by name) is started again.
-///
-/// # Errors
-/// If systemd does not answer.
+/// Restarts the services after a rollback: skips services that only the newer version has, and starts the units that were active
+/// before the upgrade.
 pub(crate) fn restart_old(
     services: &Services,
     were_active: &[String],
@@ -73,25 +68,19 @@ pub(crate) fn restart_old(
         if unit.id.ends_with(".service") {
             restarted.restart_one(&short(&unit.id), false, None, None, events);
         } else if let Err(error) = systemd::start(&unit.id) {
-            let (message, remedy) = (
-                format!("{} does not start: {error:#}", unit.id),
-                format!("`systemctl status {}` shows why.", unit.id),
-            );
-            restarted.attention.push(Attention::new(message, remedy));
+            let message = format!("{} does not start: {error:#}", unit.id);
+            events.attention(message, format!("`systemctl status {}` shows why.", unit.id));
         }
     }
     Ok(restarted)
 }
 
-/// True for a unit, once active, that nobody but the upgrade has stopped: it is not what comes and goes with people.
+/// True for a unit that the upgrade has stopped. Units of user sessions come and go without it.
 fn was_stopped(unit: &Unit) -> bool {
     unit.load == "loaded" && !unit.is_active() && !unit.is_done() && !unit.transient && !unit.id.starts_with("user")
 }
 
-/// The services as they are now, for [`Restarted::verify`] to watch: they had their turn in a run that was cut short.
-///
-/// # Errors
-/// If systemd does not answer.
+/// The services as they are now, for [`Restarted::verify`] to watch: the interrupted run has restarted them already.
 pub(crate) fn as_they_are(services: &Services) -> Result<Restarted> {
     let mut restarted = Restarted::default();
     for (service, unit) in services.order.iter().zip(systemd::show(&services.order)?) {
@@ -104,17 +93,14 @@ pub(crate) fn as_they_are(services: &Services) -> Result<Restarted> {
     Ok(restarted)
 }
 
-/// The services that will have their turn, as systemd knows them now; one that it does not know may come with the upgrade.
-///
-/// # Errors
-/// If systemd does not answer.
+/// The services that will be restarted. One without a unit counts: the upgrade may install it.
 pub(crate) fn wanted(services: &Services) -> Result<Vec<String>> {
     let units = systemd::show(&services.order)?;
     let wanted = services.order.iter().zip(&units).filter(|(_, unit)| !matches!(verdict(unit), Verdict::Skip(_)));
     Ok(wanted.map(|(service, _)| service.clone()).collect())
 }
 
-/// What an admin's setting of a unit means for its restart.
+/// Whether a service of the product is restarted.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Restart,
@@ -123,37 +109,27 @@ enum Verdict {
 }
 
 impl Restarted {
-    /// True if every service that had its turn came up.
-    pub(crate) fn is_well(&self) -> bool {
-        self.down.is_empty() && self.attention.is_empty()
-    }
-
-    /// What wants the admin's attention since the last call.
-    pub(crate) fn take_attention(&mut self) -> Vec<Attention> {
-        std::mem::take(&mut self.attention)
-    }
-
-    /// How many of the product's services run, in words: `all 8 services are running`.
+    /// `all 8 services are running`.
     pub(crate) fn summary(&self, services: &Services) -> String {
         let all = services.order.len();
         match self.skipped.len() {
             0 if all == 1 => "its service is running".to_owned(),
             0 => format!("all {all} services are running"),
             left => format!(
-                "{} of {all} services are running (not wanted by the admin: {})",
+                "{} of {all} services are running (disabled by the admin: {})",
                 all - left.min(all),
                 self.skipped.join(" ")
             ),
         }
     }
 
-    /// Watches the services until they have been up for the product's settling time, and tells which did not stay up. What was `done`
-    /// says what to complain of: `upgraded`.
+    /// Watches the services until they have been up for the product's settling time, and emits which did not stay up. The error
+    /// begins with what was `done`: `upgraded`.
     ///
     /// # Errors
-    /// If one of the product's services is not up: a human is needed. If systemd does not answer.
+    /// If one of the product's services is not up.
     pub(crate) fn verify(&mut self, done: &str, settle: Duration, events: &mut Events<'_>) -> Result<()> {
-        // When it is known that a human is needed, nobody has to wait for more.
+        // The run has failed already: no need to wait.
         let settle = if self.down.is_empty() { settle } else { Duration::ZERO };
         let end = self.last.unwrap_or_else(Instant::now) + settle;
         for gone in watch(self.watched.clone(), end)? {
@@ -168,7 +144,7 @@ impl Restarted {
             .into())
     }
 
-    /// Restarts the product's services. Gives the names that systemd has for their units.
+    /// Restarts the product's services. Returns the names of their units.
     fn product(&mut self, services: &Services, events: &mut Events<'_>) -> Result<Vec<String>> {
         let units = systemd::show(&services.order)?;
         let mut wanted = Vec::new();
@@ -187,7 +163,7 @@ impl Restarted {
         if services.restart == RestartPolicy::StopThenStart {
             for (service, stopped) in wanted.iter_mut().rev() {
                 *stopped = Some(Instant::now());
-                // What could not be stopped is restarted below, and shows then.
+                // An error shows when the service is restarted below.
                 let _ = systemd::stop(service);
             }
         }
@@ -197,7 +173,7 @@ impl Restarted {
         Ok(units.into_iter().map(|unit| unit.id).collect())
     }
 
-    /// Restarts what else runs replaced files, or says why it cannot be. What ran them before the product was restarted is `before`.
+    /// Restarts other services that run replaced files, or emits why not. `before` ran them before the product was restarted.
     fn others(
         &mut self,
         processes: &Processes,
@@ -233,7 +209,7 @@ impl Restarted {
                 recommended.push(("systemd".to_owned(), format!("it still runs {file}: reboot when it suits")));
             }
         }
-        // Some units have only their main process ended (KillMode=process).
+        // With KillMode=process, systemd stops only the main process.
         let was_restarted = |unit: &&String| self.watched.iter().any(|service| service.unit.id == **unit);
         let now = processes.obsolete().unwrap_or_default();
         for unit in outlived(before, &now).into_iter().filter(was_restarted) {
@@ -247,7 +223,7 @@ impl Restarted {
         Ok(())
     }
 
-    /// One service's turn. `stopped` is when its outage began, if it is down already.
+    /// Restarts one service. `stopped` is when its outage began, if it is stopped already.
     fn restart_one(
         &mut self,
         service: &str,
@@ -281,16 +257,16 @@ impl Restarted {
         if of_product {
             self.down.push(service.to_owned());
         } else {
-            self.attention.push(Attention::new(
+            events.attention(
                 format!("{service} ran replaced files, was restarted and is not up"),
                 format!("`systemctl status {service}` shows why; fix it, then `systemctl restart {service}`."),
-            ));
+            );
         }
         events.emit(Event::ServiceDown { service: service.to_owned(), reason, log });
     }
 }
 
-/// Restarts a service and waits until it is up and ready. If it is not: why, and the last lines of its log.
+/// Restarts a service and waits until it is ready. On failure returns the reason and the last lines of its log.
 fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<String>)> {
     let result = systemd::restart(service);
     let shown = match result {
@@ -301,18 +277,31 @@ fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<S
     let is_up = unit.is_active() || unit.is_done();
     let reason = match result {
         Ok(()) if !is_up => how_it_ended(&unit),
-        Ok(()) => match ready.map_or(Ok(()), ready::wait) {
+        Ok(()) => match ready.map_or(Ok(()), wait_until_ready) {
             Ok(()) => return Ok(unit),
             Err(error) => format!("{error:#}"),
         },
-        // systemctl only says where to read on; systemd knows the reason in a word.
+        // The message of systemctl has no reason; the unit's result has.
         Err(_) if !matches!(unit.result.as_str(), "" | "success") => how_it_ended(&unit),
         Err(error) => format!("{error:#}"),
     };
     Err((reason, journalctl::last_lines(&unit)))
 }
 
-/// The services of which a process that ran replaced files `before` still does.
+/// Runs the readiness command of a service until it succeeds.
+fn wait_until_ready(ready: &Ready) -> Result<()> {
+    let deadline = Instant::now() + ready.timeout;
+    let Some((program, arguments)) = ready.command.split_first() else { return Ok(()) };
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        if Program::new(program).args(arguments).time_limit(left).succeeds()? {
+            return Ok(());
+        }
+        sleep(READY_INTERVAL);
+    }
+    bail!("not ready after {:?}: {}", ready.timeout, ready.command.join(" "))
+}
+
+/// The services of which a process runs replaced files `before` and after the restart.
 fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
     let is_left = |(unit, old): &(&String, &Old)| {
         let then = before.services.get(*unit);
@@ -321,7 +310,6 @@ fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
     now.services.iter().filter(is_left).map(|(unit, _)| unit).collect()
 }
 
-/// What an admin's setting of a unit of the product means for its restart.
 fn verdict(unit: &Unit) -> Verdict {
     match (unit.load.as_str(), unit.file.as_str(), unit.active.as_str()) {
         ("not-found", _, _) => Verdict::Missing,
@@ -331,7 +319,7 @@ fn verdict(unit: &Unit) -> Verdict {
     }
 }
 
-/// A unit's name as people write it: `cron` for `cron.service`.
+/// `cron` for `cron.service`.
 fn short(unit: &str) -> String {
     unit.strip_suffix(".service").unwrap_or(unit).to_owned()
 }
@@ -341,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_replaced_files_since_it_was_restarted_has_outlived_nothing() {
+    fn a_process_with_replaced_files_that_is_as_old_as_the_upgrade_has_outlived_the_restart() {
         let services = |services: &[(&str, &[u32])]| Obsolete {
             services: services
                 .iter()
@@ -352,13 +340,13 @@ mod tests {
             ..Obsolete::default()
         };
         let before = services(&[("a.service", &[1, 2]), ("b.service", &[3])]);
-        // One process of a is still there. b deletes what it maps, at every start; so does c, which is new.
+        // One process of a is still there. b deletes files that it maps at every start; so does c, which is new.
         let now = services(&[("a.service", &[2, 7]), ("b.service", &[8]), ("c.service", &[9])]);
         assert_eq!(outlived(&before, &now), ["a.service"]);
     }
 
     #[test]
-    fn what_the_admin_switched_off_stays_off_and_what_runs_is_restarted() {
+    fn disabled_and_masked_services_are_skipped_and_running_ones_are_restarted() {
         let unit = |load: &str, file: &str, active: &str| Unit {
             load: load.to_owned(),
             file: file.to_owned(),
@@ -375,7 +363,7 @@ mod tests {
             (unit("loaded", "disabled", "failed"), Verdict::Skip("disabled and not running")),
             (unit("masked", "masked", "active"), Verdict::Skip("masked")),
             (unit("not-found", "", "inactive"), Verdict::Missing),
-            // systemd has words of its own for what is wrong with these.
+            // The restart fails, and shows the reason.
             (unit("bad-setting", "enabled", "inactive"), Verdict::Restart),
         ] {
             assert_eq!(verdict(&unit), expected, "{unit:?}");

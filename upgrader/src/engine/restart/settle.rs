@@ -1,4 +1,4 @@
-//! Watching restarted services until their settling time is over.
+//! Watches restarted services until their settling time is over.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,17 +8,15 @@ use anyhow::Result;
 use crate::system::journalctl;
 use crate::system::systemd::{self, Unit};
 
-/// How often systemd is asked meanwhile.
+/// How long to wait between two queries.
 const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A service that came up and is expected to stay up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Watched {
-    /// Its name.
     pub(super) name: String,
-    /// True for a service of the product.
     pub(super) of_product: bool,
-    /// How it was just after its restart.
+    /// Its state just after the restart.
     pub(super) unit: Unit,
 }
 
@@ -31,7 +29,7 @@ pub(super) struct Gone {
     pub(super) log: Vec<String>,
 }
 
-/// Watches services until `end`, and once more then. Ends as soon as one of the product is gone.
+/// Watches services until `end`, or until one of the product is gone.
 pub(super) fn watch(mut services: Vec<Watched>, end: Instant) -> Result<Vec<Gone>> {
     let mut gone: Vec<Gone> = Vec::new();
     loop {
@@ -53,7 +51,7 @@ pub(super) fn watch(mut services: Vec<Watched>, end: Instant) -> Result<Vec<Gone
     }
 }
 
-/// Why a unit that was `before` is not what it should be `now`, if it is not.
+/// Why a unit is not well `now`, compared with its state `before`.
 fn what_is_wrong(before: &Unit, now: &Unit) -> Option<String> {
     // Between the end of a service and its restart systemd calls it activating.
     if now.restarts > before.restarts || now.active == "activating" {
@@ -62,7 +60,7 @@ fn what_is_wrong(before: &Unit, now: &Unit) -> Option<String> {
     (!now.is_active() && !now.is_done()).then(|| how_it_ended(now))
 }
 
-/// How a unit that is not up ended: systemd's words for it.
+/// How a unit ended, in the terms of systemd.
 pub(super) fn how_it_ended(unit: &Unit) -> String {
     match unit.result.as_str() {
         "" | "success" => unit.active.clone(),
@@ -84,7 +82,7 @@ mod tests {
         for (now, wrong) in [
             (unit("active", "success", 1), None),
             (unit("reloading", "success", 1), None),
-            // A person restarted it meanwhile: systemd counts anew.
+            // The admin has restarted it: systemd counts from 0 again.
             (unit("active", "success", 0), None),
             (unit("inactive", "success", 1), Some("inactive")),
             (unit("failed", "exit-code", 1), Some("failed (exit-code)")),
@@ -96,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_watch_is_no_reason_to_wait() {
-        assert_eq!(watch(Vec::new(), Instant::now() + Duration::from_secs(3600)).expect("nobody is asked"), []);
+    fn without_services_there_is_no_wait() {
+        assert_eq!(watch(Vec::new(), Instant::now() + Duration::from_secs(3600)).expect("no unit to query"), []);
     }
 }

@@ -1,7 +1,9 @@
-//! `real-NAME-upgrade`: its verbs, and the run that the steps share. The order of the steps is [`crate::model::step`].
+//! `real-NAME-upgrade`: its verbs, and the run that the steps share. [`crate::model::step`] decides the order of the steps, and whether
+//! a failed one is rolled back; `prepare` has the steps up to the question.
 
 mod boot;
 mod finish;
+mod hooks;
 mod prepare;
 mod resume;
 mod rollback;
@@ -29,7 +31,7 @@ use crate::output::{follow, session};
 use crate::system::lock::Lock;
 use crate::system::{dpkg, filesystems, signals, systemd};
 
-/// `real-NAME-upgrade`: everything that comes after the upgrader is up to date.
+/// `real-NAME-upgrade`, which `NAME-upgrade` becomes once its package is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     match &context.options.verb {
         None => attended(context, events, upgrade),
@@ -43,7 +45,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     }
 }
 
-/// Begins a run that an admin started. A run that is under way already is shown instead.
+/// Begins a run at the admin's terminal, or shows the run that is under way.
 fn attended(
     context: &Context<'_>,
     events: &mut Events<'_>,
@@ -61,7 +63,7 @@ fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stoppe
     follow::attach(context, events)
 }
 
-/// Plans, asks, and lets a worker do the rest.
+/// Plans and asks; a worker does the rest.
 fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     match run.find_interrupted_run(events)? {
         resume::ResumeChoice::Continue => {}
@@ -80,12 +82,12 @@ fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit
     }
 }
 
-/// Does the work that [`Run::hand_over`] left to this process.
+/// The worker that [`Run::hand_over`] starts.
 fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let _lock = Lock::inherited(&context.paths.lock())?;
-    // Whoever lost patience with us works already, and has the lock as well.
+    // The process that started this worker shares the lock. It works itself if the worker was too slow.
     if follow::is_possible(context) {
-        return Err(anyhow!("another process has gone on with this run").into());
+        return Err(anyhow!("another process already continues this run").into());
     }
     signals::shield()?;
     session::resume(context, events)?;
@@ -102,18 +104,17 @@ fn work(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped>
     }
 }
 
-/// A run under way, and what its steps have found.
+/// A run under way, and what its steps have found so far.
 struct Run<'a> {
     context: &'a Context<'a>,
     product: &'a Product,
     plan: Option<Plan>,
-    /// What came of the services' turn.
     restarted: Restarted,
-    /// What is written down before it is done; none before anything is.
+    /// None before the first step that changes the machine.
     journal: Option<Journal>,
-    /// How far an earlier run came that this one goes on with.
+    /// The interrupted run that this one completes or rolls back.
     past: Option<PastRun>,
-    /// True if somebody agreed to complete that one.
+    /// True if the admin agreed to complete that one.
     agreed: bool,
 }
 
@@ -122,7 +123,7 @@ impl<'a> Run<'a> {
         Self { context, product, plan: None, restarted: Restarted::default(), journal: None, past: None, agreed: false }
     }
 
-    /// Hands the steps from this one on to a systemd unit, and shows what it does. Without systemd this process goes on, and ignores
+    /// Lets a worker in a systemd unit continue with this step, and follows it. Without systemd this process continues, and ignores
     /// the signals of its terminal.
     fn hand_over(&mut self, lock: Lock, step: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let context = self.context;
@@ -144,7 +145,7 @@ impl<'a> Run<'a> {
         self.continue_from(step, None, events)
     }
 
-    /// The rest of the run, from the first step that changes the machine, in this process.
+    /// Continues in this process with the first step that changes the machine.
     fn continue_from(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
         events.emit(Event::Detached { unit, command: self.context.paths.package() });
@@ -155,12 +156,12 @@ impl<'a> Run<'a> {
         self.forward(first, events)
     }
 
-    /// The steps from this one on, and what becomes of them if one fails.
+    /// Performs the steps from this one on; if one fails, rolls back or stops.
     fn forward(&mut self, first: Step, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         match drive(first, |_| true, Mode::Upgrade, events, |step, events| self.journaled(step, events)) {
             Ok(Reached::End(last, exit)) => {
                 self.close_journal(events);
-                // By now the machine has changed, whatever the last words are.
+                // An error here does not mean that nothing was changed.
                 self.finish(last, exit, events).map_err(|error| Stopped { error, exit: Exit::NeedsHuman })
             }
             Ok(Reached::Before(step)) => Err(anyhow!("{step} was left out").into()),
@@ -168,9 +169,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Performs a step between two entries of the journal, unless an earlier run came to its end with it.
+    /// Performs a step between two entries of the journal, unless the interrupted run has completed it.
     fn journaled(&mut self, step: Step, events: &mut Events<'_>) -> Result<Outcome> {
-        // What is not done is not written down either.
+        // Without work there is no entry.
         if step == Step::Repair && !dpkg::was_interrupted(self.context.paths)? {
             return Ok(Outcome::Done);
         }

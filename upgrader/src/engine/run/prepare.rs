@@ -1,7 +1,7 @@
-//! The steps that only look.
+//! The steps before the machine is changed: preflight, plan and question. Preflight collects the findings of all checks; those of the
+//! machine alone are in [`crate::checks::preflight`].
 
-use std::io::stdin;
-use std::thread::{self};
+use std::thread;
 
 use anyhow::Result;
 
@@ -11,7 +11,7 @@ use crate::checks::preflight;
 use crate::checks::validated;
 use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
-use crate::engine::planner::{self, Inputs};
+use crate::engine::planner;
 use crate::exit::Failure;
 use crate::model::event::Event;
 use crate::model::events::Events;
@@ -19,27 +19,26 @@ use crate::model::finding::Finding;
 use crate::model::plan::Plan;
 use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::question::{ask, discard_typed_ahead};
+use crate::output::question::{self, Choice};
 use crate::rollback;
 use crate::system::policy_rc_d::Policy;
 use crate::system::{package_locks, systemd};
 
-/// The steps that only look: as long as they run, nothing has changed, and the person is there.
 impl Run<'_> {
-    /// What can be known to go wrong is known, all of it, before anything is touched.
+    /// Runs all checks, and emits all findings: add a check here, or in [`preflight`].
     pub(super) fn preflight(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let Context { paths, config, .. } = self.context;
         Policy::remove_left_over(paths)?;
         package_locks::wait(paths.root(), config.time_limits.lock, events)?;
-        // What is looked at and what is computed do not wait for each other.
+        // The checks and the plan are computed at the same time.
         let (mut findings, draft) = thread::scope(|scope| {
             let draft = scope.spawn(|| self.compute_plan());
             (preflight::check(paths, self.product, systemd::is_running()), planner::join(draft))
         });
         let broken = draft.map(|plan| self.plan = Some(plan)).err();
         findings.extend(preflight::check_plan(paths, self.plan.as_ref(), self.rollback_space()));
-        findings.extend(self.look_at_pair());
-        findings.extend(self.look_at_validated());
+        findings.extend(self.check_pair());
+        findings.extend(self.check_validated());
         findings.extend(broken.as_ref().map(Finding::from));
         let is_ready = !findings.iter().any(|finding| finding.fatal);
         for finding in findings {
@@ -49,19 +48,19 @@ impl Run<'_> {
             return Ok(Outcome::Done);
         }
         Err(Failure::new("preflight failed; nothing was changed")
-            .remedy("Do what is said above, then start again.")
+            .remedy("Fix the problems above, then start again.")
             .into())
     }
 
-    /// What the other node of a pair has to say. What only looks at a plan, or goes on with one, is held up by nobody.
-    fn look_at_pair(&self) -> Vec<Finding> {
+    /// Checks the order of a pair's nodes. It does not matter for a dry run, a download and an interrupted run.
+    fn check_pair(&self) -> Vec<Finding> {
         let Context { paths, options, .. } = self.context;
         let is_free = options.ignore_peer || options.mode() != Mode::Upgrade || self.past.is_some();
-        let look = |plan| pair::check_plan(plan, is_free, &paths.package());
-        self.plan.as_ref().map_or(Ok(Vec::new()), look).unwrap_or_else(|error| vec![Finding::from(&error)])
+        let check = |plan| pair::check_plan(plan, is_free, &paths.package());
+        self.plan.as_ref().map_or(Ok(Vec::new()), check).unwrap_or_else(|error| vec![Finding::from(&error)])
     }
 
-    /// What going back takes on each filesystem.
+    /// The space that the rollback data needs on each filesystem.
     fn rollback_space(&self) -> Result<Vec<rollback::SpaceRequirement>> {
         let is_kept = self.past.as_ref().is_some_and(|past| past.has_ended(Step::SaveRollbackData));
         let changes_something = self.plan.as_ref().is_some_and(|plan| !plan.is_empty());
@@ -72,30 +71,24 @@ impl Run<'_> {
     }
 
     fn compute_plan(&self) -> Result<Plan> {
-        planner::compute(&Inputs {
-            paths: self.context.paths,
-            product: self.product,
-            installed: self.installed_version()?,
-            conffiles: self.conffile_policy(),
-            validation: self.validated_rule(),
-            past: self.past.as_ref(),
-        })
+        let policies = (self.conffile_policy(), self.validated_rule());
+        planner::compute(self.context.paths, self.product, self.installed_version()?, policies, self.past.as_ref())
     }
 
-    /// What is done about packages that nobody has validated: the admin's word, or else the product's.
+    /// The admin's setting, or else the product's.
     pub(super) fn validated_rule(&self) -> ValidationPolicy {
         self.context.config.validated.unwrap_or(self.product.packages.validated)
     }
 
-    /// What stands against packages that nobody has validated. A run that is half-way needs its rest.
-    fn look_at_validated(&self) -> Vec<Finding> {
+    /// Checks for packages that the vendor has not validated. An interrupted run must be completed in any case.
+    fn check_validated(&self) -> Vec<Finding> {
         let Some(plan) = self.plan.as_ref().filter(|plan| self.past.is_none() && !plan.is_empty()) else {
             return Vec::new();
         };
         validated::findings(self.validated_rule(), &self.product.name, &plan.candidate, plan.validated.as_ref())
     }
 
-    /// What becomes of edited conffiles: the admin's word, or else the product's.
+    /// The admin's setting, or else the product's.
     pub(super) fn conffile_policy(&self) -> ConffilePolicy {
         self.context.config.conffiles.unwrap_or(self.product.packages.conffiles)
     }
@@ -116,7 +109,7 @@ impl Run<'_> {
 
     pub(super) fn confirm(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let (plan, product) = (self.plan()?, self.product);
-        // Whoever agreed to an upgrade agreed to what is left of it, and to nothing else.
+        // The admin's yes to an upgrade holds for the rest of it, and for no other change.
         let agreed_to = self.past.as_ref().map(|past| &past.latest_plan().changes).filter(|_| self.agreed);
         let is_agreed = agreed_to.is_some_and(|changes| {
             plan.changes.iter().all(|change| changes.iter().any(|agreed| change.ends_as(agreed)))
@@ -133,8 +126,7 @@ impl Run<'_> {
         } else {
             format!("Would you like to upgrade the packages of this {} {} now?", product.name, plan.installed)
         };
-        discard_typed_ahead();
-        let yes = ask(&question, &mut stdin().lock(), &mut self.context.options.screen());
+        let yes = question::prompt(&question, None, self.context.options) == Choice::Yes;
         events.emit(Event::Answered(yes));
         Ok(if yes { Outcome::Done } else { Outcome::Declined })
     }

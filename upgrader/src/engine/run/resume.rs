@@ -1,7 +1,5 @@
 //! A run that was cut short: completing it, or undoing it.
 
-use std::io::stdin;
-
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
@@ -13,7 +11,7 @@ use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
 use crate::model::event::{Attention, Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
-use crate::output::question::{Choice, choose, discard_typed_ahead};
+use crate::output::question::{self, Choice};
 use crate::rollback;
 use crate::system::{filesystems, hooks, reboot, systemd};
 
@@ -48,12 +46,12 @@ impl Run<'_> {
         if mode == Mode::DownloadOnly {
             let command = self.context.paths.package();
             return Err(Failure::new("an upgrade that was cut short comes before any other")
-                .remedy(format!("`{command}` completes it or goes back."))
+                .remedy(format!("`{command}` completes it or rolls it back."))
                 .into());
         }
         let choice = if self.context.options.yes { Choice::Yes } else { self.prompt(&found) };
         let way = match choice {
-            Choice::Leave => {
+            Choice::No => {
                 let message = format!("{} stays as it is, between two versions.", found.product);
                 events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
                 return Ok(ResumeChoice::Leave(Exit::Declined));
@@ -112,13 +110,12 @@ impl Run<'_> {
 
     fn prompt(&self, found: &InterruptedRun) -> Choice {
         let question = if found.rolling_back {
-            format!("Would you like to go on going back to {} {} now?", found.product, found.from)
+            format!("Would you like to complete the rollback to {} {} now?", found.product, found.from)
         } else {
             format!("Would you like to complete the upgrade of {} to {} now?", found.product, found.to)
         };
-        let back = (found.can_roll_back && !found.rolling_back).then(|| format!("r goes back to {}", found.from));
-        discard_typed_ahead();
-        choose(&question, back.as_deref(), &mut stdin().lock(), &mut self.context.options.screen())
+        let back = (found.can_roll_back && !found.rolling_back).then(|| format!("r rolls back to {}", found.from));
+        question::prompt(&question, back.as_deref(), self.context.options)
     }
 
     /// Forgets a run that was cut short before it changed anything.
@@ -175,7 +172,7 @@ impl Run<'_> {
         if let Err(error) = finalized {
             // A rollback would also undo what comes after this upgrade.
             let _ = rollback::discard(paths);
-            let message = format!("This upgrade cannot be undone with `{command} rollback`: {error:#}");
+            let message = format!("This upgrade cannot be rolled back with `{command} rollback`: {error:#}");
             events.attention(message, format!("{remedy}."));
         }
         if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {

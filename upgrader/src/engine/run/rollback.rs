@@ -248,11 +248,8 @@ impl Run<'_> {
                 ))
                 .into());
         }
-        let result = self.restarted.verify("rolled back", self.product.services.settle, events);
-        for attention in self.restarted.take_attention() {
-            events.emit(Event::Attention(attention));
-        }
-        result.map(|()| Outcome::Done)
+        self.restarted.verify("rolled back", self.product.services.settle, events)?;
+        Ok(Outcome::Done)
     }
 
     /// True if nothing is left but to see to services.

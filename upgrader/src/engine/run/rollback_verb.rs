@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::{Event, RollbackPreview};
 use crate::model::events::Events;
 use crate::model::step::Step;
-use crate::output::question::{ask, discard_typed_ahead};
+use crate::output::question::{self, Choice};
 use crate::rollback::{self, Store};
 use crate::system::command::Program;
 use crate::system::lock::Lock;
@@ -45,9 +45,8 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
     };
     events.emit(Event::RollbackPreview(back.clone()));
     if !context.options.yes {
-        discard_typed_ahead();
-        let question = format!("Would you like to go back to {} {} now?", back.product, back.to);
-        let yes = ask(&question, &mut stdin().lock(), &mut context.options.screen());
+        let question = format!("Would you like to roll back to {} {} now?", back.product, back.to);
+        let yes = question::prompt(&question, None, context.options) == Choice::Yes;
         events.emit(Event::Answered(yes));
         if !yes {
             let message = format!("{} was not changed.", back.product);

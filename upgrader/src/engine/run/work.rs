@@ -1,7 +1,6 @@
-//! The steps that change the machine.
+//! The steps that change the machine; `hooks` has those that run hooks.
 
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::Result;
 
@@ -13,23 +12,21 @@ use crate::engine::restart::restart_all;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
-use crate::model::hook::{HookOutcome, Phase};
 use crate::model::package::PackageName;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::conffiles::{self, ConffileReport};
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
-use crate::system::{apt, dpkg, filesystems, hooks, package_locks, reboot, systemd};
+use crate::system::{apt, dpkg, package_locks, reboot, systemd};
 
-/// The steps that change the machine: nobody needs to be there.
 impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
         events.emit(Event::Repairing);
         let _policy = self.hold_services_back()?;
         let conffiles = self.conffile_policy();
         let result = dpkg::configure_pending(conffiles, &mut events.output_of("dpkg"));
-        // What cannot be configured now may need packages that this run has yet to unpack: once dpkg's own notes are in order, apt sees to it.
+        // A package may need others that this run has yet to unpack. apt can finish it unless dpkg still has updates to process.
         if self.past.is_none() || dpkg::was_interrupted(self.context.paths)? {
             result.explain(|| self.unfinished_packages())?;
         }
@@ -37,41 +34,40 @@ impl Run<'_> {
     }
 
     pub(super) fn hold_services_back(&self) -> Result<Policy> {
-        Policy::hold_back(self.context.paths, &self.product.services.order)
-            .explain(|| Failure::new("no package was changed: the services cannot be held").exit(Exit::Unchanged))
+        Policy::hold_back(self.context.paths, &self.product.services.order).explain(|| {
+            Failure::new("no package was changed: cannot keep packages from restarting services").exit(Exit::Unchanged)
+        })
     }
 
     pub(super) fn unfinished_packages(&self) -> Failure {
         let (log, command) = (self.context.paths.log(), self.context.paths.package());
-        Failure::new("the packages were not upgraded to the end").remedy(format!(
-            "See {}, mend what it names, then start {command} again: it finishes the packages, runs the post-upgrade hooks and \
+        Failure::new("not all packages were upgraded").remedy(format!(
+            "See {}, fix the error, then start {command} again: it finishes the packages, runs the post-upgrade hooks and \
              restarts the services.",
             log.display()
         ))
     }
 
-    /// Keeps what would be needed to go back. What an earlier run has kept is of the version that the machine comes from: it
-    /// stays, and what this plan changes beside is added.
+    /// Saves the rollback data. If the interrupted run has saved some, only paths that this plan changes in addition are added.
     pub(super) fn save_rollback_data(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if self.context.config.rollback == RollbackPolicy::Never {
             rollback::discard(self.context.paths)?;
             return Ok(Outcome::Done);
         }
         let (paths, scope) = (self.context.paths, self.scope()?);
-        // A store that lies there while this run has none of its own is of an upgrade before it.
         let has_changed = |past: &PastRun| past.has_begun(Step::PreUpgradeHooks) || past.has_begun(Step::Packages);
         let saved = match &self.past {
             Some(past) if past.has_ended(Step::SaveRollbackData) => match rollback::open(paths) {
                 Ok(Some(_)) => rollback::extend(paths, &scope, &mut |_| {}),
                 Ok(None) => return Ok(Outcome::Done),
-                // That is no reason to leave the machine partially upgraded.
+                // The run still has to be completed.
                 Err(error) => {
-                    let message = format!("This upgrade cannot be undone: {error:#}");
+                    let message = format!("This upgrade cannot be rolled back: {error:#}");
                     events.attention(message, "Check that filesystem before the next upgrade.");
                     return Ok(Outcome::Attention);
                 }
             },
-            // The machine is half-way already: what is kept now would not be the version that it comes from.
+            // Data saved now would be of a partially upgraded machine; what is there is of an earlier upgrade.
             Some(past) if has_changed(past) => {
                 rollback::discard(paths)?;
                 return Ok(Outcome::Done);
@@ -79,8 +75,9 @@ impl Run<'_> {
             _ => rollback::save(paths, &scope, &mut |_| {}),
         };
         let saved = saved.explain(|| {
-            Failure::new("nothing was changed: what would be needed to go back cannot be kept")
-                .remedy("See to what it names, then start again; `rollback = \"never\"` in the settings does without a way back.")
+            Failure::new("nothing was changed: the rollback data cannot be saved").remedy(
+                "Fix the error, then start again; or set `rollback = \"never\"` to upgrade without rollback data.",
+            )
         })?;
         events.emit(Event::RollbackDataSaved { paths: saved.paths, bytes: saved.bytes });
         if systemd::is_running() {
@@ -89,7 +86,7 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// What the way back has to cover.
+    /// What the rollback data has to cover.
     pub(super) fn scope(&self) -> Result<Scope> {
         let plan = self.plan()?;
         let changes = plan.changes.iter().map(|change| change.package.clone());
@@ -99,77 +96,18 @@ impl Run<'_> {
         })
     }
 
-    /// Runs the hooks of a phase. The first that fails before the upgrade stops the run; after it, the others still run.
-    pub(super) fn hooks(&mut self, phase: Phase, events: &mut Events<'_>) -> Result<Outcome> {
-        let found = match (hooks::find(&self.context.paths.hooks(phase)), phase) {
-            (Ok(found), _) => found,
-            (Err(error), Phase::PreUpgrade) => return Err(error),
-            // The services must have their turn all the same.
-            (Err(error), Phase::PostUpgrade) => {
-                let message = format!("No post-upgrade hook was run: {error:#}");
-                events.attention(message, "Make that directory readable, then run its hooks.");
-                return Ok(Outcome::Attention);
-            }
-        };
-        for (path, reason) in found.skipped {
-            events.emit(Event::HookSkipped(phase, hooks::name(&path), reason.to_owned()));
-        }
-        let mut outcome = Outcome::Done;
-        for path in found.hooks {
-            let hook = hooks::name(&path);
-            if self.past.as_ref().is_some_and(|past| past.has_run(phase, &path)) {
-                events.emit(Event::HookAlreadyDone(phase, hook));
-                continue;
-            }
-            self.note(JournalEntry::HookBegan(phase, path.clone()))?;
-            events.emit(Event::HookBegan(phase, hook.clone()));
-            let started = Instant::now();
-            let ended = hooks::run(
-                &path,
-                phase,
-                self.plan()?,
-                self.context.config.time_limits.hook,
-                &mut events.output_of(&hook),
-            );
-            let milliseconds = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-            if !matches!(ended, HookOutcome::Failed(_)) {
-                filesystems::sync()?;
-                self.note(JournalEntry::HookEnded(phase, path.clone(), ended.clone()))?;
-            }
-            events.emit(Event::HookEnded { phase, hook: hook.clone(), ended: ended.clone(), milliseconds });
-            match (phase, ended) {
-                (_, HookOutcome::Done | HookOutcome::NotApplicable) => {}
-                (Phase::PreUpgrade, HookOutcome::Failed(how)) => {
-                    return Err(Failure::new(format!(
-                        "no package was changed: the pre-upgrade hook {hook} failed {how}"
-                    ))
-                    .remedy("Do what the hook asks for, then start again.")
-                    .into());
-                }
-                (Phase::PostUpgrade, HookOutcome::Failed(_)) => {
-                    let (log, path) = (self.context.paths.log(), path.display());
-                    let remedy = format!("See {}, then run {path} again.", log.display());
-                    events.attention(format!("The post-upgrade hook {hook} failed"), remedy);
-                    outcome = Outcome::Attention;
-                }
-            }
-        }
-        Ok(outcome)
-    }
-
-    /// Fetches and verifies every package that is needed.
     pub(super) fn download(&self, events: &mut Events<'_>) -> Result<Outcome> {
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
         apt::download(self.context.config.time_limits.source, &mut events.apt_status())?;
         Ok(Outcome::Done)
     }
 
-    /// Upgrades the packages, and keeps the conffile_report of their conffiles.
+    /// Upgrades the packages, and reports what became of their conffiles.
     pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let plan = self.plan()?;
-        let changed = "what there is to upgrade changed since it was shown";
+        let changed = "the available upgrades have changed since the plan was shown";
         let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
-        // What dpkg was interrupted in may have been finished since: of a run that was cut short, less may be left.
+        // Of an interrupted run, dpkg may have finished packages since.
         let as_shown = self.past.as_ref().map_or(now.changes == plan.changes, |past| {
             let shown = || plan.changes.iter().chain(&past.plan.changes);
             now.changes.iter().all(|change| shown().any(|shown| change.ends_as(shown)))
@@ -182,7 +120,7 @@ impl Run<'_> {
         }
         package_locks::wait(self.context.paths.root(), self.context.config.time_limits.lock, events)?;
         let not_begun =
-            || Failure::new("no package was changed: what is needed before cannot be noted").exit(Exit::Unchanged);
+            || Failure::new("no package was changed: cannot prepare the upgrade of the packages").exit(Exit::Unchanged);
         let conffile_report =
             ConffileReport::begin(plan.changes.iter().map(|change| change.package.as_str())).explain(not_begun)?;
         if let Some(database) = &self.product.database {
@@ -194,12 +132,12 @@ impl Run<'_> {
             && code_of(error, Exit::NeedsHuman) != Exit::Unchanged
         {
             events.emit(Event::Retrying(describe(error)));
-            // What it cannot configure, apt complains of.
+            // An error shows again in apt's second try.
             let _ = dpkg::configure_pending(self.conffile_policy(), &mut events.output_of("dpkg"));
             result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
         }
         drop(policy);
-        // Also of an upgrade that went wrong: some of its packages are there.
+        // Also after a failure: some packages are upgraded.
         match conffile_report.finish() {
             Ok(entries) => {
                 for entry in entries {
@@ -207,7 +145,7 @@ impl Run<'_> {
                     events.emit(Event::Conffile(entry));
                 }
             }
-            // The hooks and the restarts must follow all the same.
+            // The hooks and the restarts still have to follow.
             Err(error) => events.attention(
                 format!("The changes of configuration files are not fully known: {error:#}"),
                 "Look for files that end in .dpkg-old and .dpkg-dist below /etc.",
@@ -216,7 +154,6 @@ impl Run<'_> {
         result.explain(|| self.unfinished_packages()).map(|()| Outcome::Done)
     }
 
-    /// Brings the database to the schema of the new packages.
     pub(super) fn migrate(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if let Some(database) = &self.product.database {
             let (paths, days) = (self.context.paths, u32::from(self.context.config.keep.dump_days));
@@ -226,7 +163,6 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Restarts the services.
     pub(super) fn restart(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if !systemd::is_running() {
             let message = "systemd does not run this machine: no service was restarted";
@@ -234,15 +170,11 @@ impl Run<'_> {
             return Ok(Outcome::Attention);
         }
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
-        Ok(if self.restarted.is_well() { Outcome::Done } else { Outcome::Attention })
+        Ok(Outcome::Done)
     }
 
-    /// A service that did not come up, or did not stay up, needs a human.
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let result = self.restarted.verify("upgraded", self.product.services.settle, events);
-        for attention in self.restarted.take_attention() {
-            events.emit(Event::Attention(attention));
-        }
         let reasons = reboot::reasons(self.context.paths.root(), self.plan.as_ref());
         if !reasons.is_empty() {
             events.emit(Event::RebootRecommended(reasons));

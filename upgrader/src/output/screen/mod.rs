@@ -1,9 +1,9 @@
-//! The screen, a reader of events.
+//! The screen: a subscriber that shows the events of a run. An event without a line here is in the log only.
 
 mod plan;
+mod rollback;
 mod services;
 mod style;
-mod way_back;
 
 use std::io::{self, Write};
 
@@ -13,30 +13,29 @@ use crate::model::hook::HookOutcome;
 use crate::model::step::Step;
 pub(crate) use style::Style;
 
-/// How often a wait is told of on a screen whose lines stay, in seconds.
+/// Seconds between two lines about a wait, where there is no bar.
 const WAIT_STEP: u64 = 10;
 
-/// The screen: what the person sees of a run. On a terminal a bar moves at its end; elsewhere there are plain lines.
+/// The screen. A terminal has a progress bar as its last line; elsewhere there are plain lines.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "what is wanted, and what is on it now")]
+#[expect(clippy::struct_excessive_bools, reason = "options, and what the last line is")]
 pub(crate) struct Screen<W> {
     writer: W,
     /// Also shows every line that apt and the hooks print.
     verbose: bool,
-    /// Shows only what wants attention, and the plan if there is a question about it.
+    /// Shows only problems, and the plan if there is a question about it.
     quiet: bool,
     asks: bool,
     style: Style,
-    /// True if the last line on it is a bar, which the next line replaces.
+    /// The next line replaces the bar.
     ends_with_bar: bool,
-    /// True if the last line on it is an empty one.
     ends_empty: bool,
-    /// True while somebody else is waited for.
+    /// True while the upgrader waits for another process.
     waiting: bool,
 }
 
 impl Screen<Box<dyn Write>> {
-    /// The screen that was asked for.
+    /// The screen for these options.
     pub(crate) fn of(options: &Options) -> Self {
         let style = Style::of_this_process(options.json);
         Self {
@@ -49,7 +48,6 @@ impl Screen<Box<dyn Write>> {
 }
 
 impl<W: Write> Screen<W> {
-    /// A screen that shows what most people want to know.
     pub(crate) fn new(writer: W, style: Style) -> Self {
         Self {
             writer,
@@ -58,18 +56,18 @@ impl<W: Write> Screen<W> {
             asks: true,
             style,
             ends_with_bar: false,
-            // There is nothing above the first line that it should keep away from.
+            // The first line needs no empty line before it.
             ends_empty: true,
             waiting: false,
         }
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
-        if self.quiet && !self.is_worth_breaking_the_silence(event) {
+        if self.quiet && !self.is_shown_when_quiet(event) {
             return Ok(());
         }
         if matches!(event, Event::Ended(_)) {
-            // Whoever writes here next, another program perhaps, knows of no bar.
+            // Another program may write the next line.
             return self.remove_bar();
         }
         if let Event::Progress { percent, what } = event {
@@ -89,7 +87,7 @@ impl<W: Write> Screen<W> {
         self.writer.flush()
     }
 
-    fn is_worth_breaking_the_silence(&self, event: &Event) -> bool {
+    fn is_shown_when_quiet(&self, event: &Event) -> bool {
         match event {
             Event::Planned { .. } | Event::RollbackPreview(_) => self.asks,
             Event::Found(_)
@@ -113,7 +111,7 @@ impl<W: Write> Screen<W> {
         self.writer.flush()
     }
 
-    /// Removes the bar at once: what comes next may be written by somebody else, to stderr.
+    /// Removes the bar now, because an error may follow on stderr.
     fn remove_bar(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.ends_with_bar) {
             write!(self.writer, "\r\x1b[K")?;
@@ -152,12 +150,8 @@ impl<W: Write> Screen<W> {
                 }
             }
             Event::Found(finding) => {
-                let (word, colour) = if finding.fatal {
-                    ("Problem", Style::bad as fn(Style, &str) -> String)
-                } else {
-                    ("Note", Style::plain as _)
-                };
-                writeln!(out, "{}: {}", colour(style, word), finding.what)?;
+                let word = if finding.fatal { style.bad("Problem") } else { "Note".to_owned() };
+                writeln!(out, "{word}: {}", finding.what)?;
                 writeln!(out, "  What to do: {}", finding.remedy)?;
             }
             Event::Planned { product, own, plan } => plan::show(out, product, own, plan)?,
@@ -168,14 +162,6 @@ impl<W: Write> Screen<W> {
                 )?;
             }
             Event::Detached { unit: None, .. } => writeln!(out, "From here on Ctrl-C is ignored")?,
-            Event::Interrupted(_)
-            | Event::StepAlreadyDone(_)
-            | Event::HookAlreadyDone(..)
-            | Event::RollbackPreview(_)
-            | Event::RollingBack { .. }
-            | Event::Retrying(_)
-            | Event::Restored { .. }
-            | Event::DatabaseRestored { .. } => way_back::show(out, event)?,
             Event::Repairing => writeln!(out, "Finishing what dpkg was interrupted in")?,
             Event::HookSkipped(_, hook, reason) => writeln!(out, "  {hook}: skipped, {reason}")?,
             Event::HookEnded { hook, ended, milliseconds, .. } => {
@@ -194,13 +180,6 @@ impl<W: Write> Screen<W> {
             Event::Migrated(name, Ok(())) => writeln!(out, "  {name}: {}", style.good("ok"))?,
             // The error follows, and ends the run.
             Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: {}", style.bad("FAILED"))?,
-            Event::ServiceUp { .. }
-            | Event::ServiceDown { .. }
-            | Event::ServiceSkipped(..)
-            | Event::OthersRestarting(_)
-            | Event::ManagerReexecuted(_)
-            | Event::RestartRecommended(_)
-            | Event::RebootRecommended(_) => services::show(out, style, event)?,
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
             Event::Finished { message, .. } if !message.is_empty() => {
                 if !self.ends_empty {
@@ -208,20 +187,12 @@ impl<W: Write> Screen<W> {
                 }
                 writeln!(out, "{message}")?;
             }
-            // A bar that was left half-way is none of what follows: what failed is said on stderr by the program, once, however
-            // early it fails.
+            // The error follows on stderr.
             Event::Failed(_) | Event::Finished { .. } => self.remove_bar()?,
-            Event::Attention(_)
-            | Event::Started { .. }
-            | Event::Answered(_)
-            | Event::Output { .. }
-            | Event::Progress { .. }
-            | Event::Conffile(_)
-            | Event::DatabaseSaved { .. }
-            | Event::RollbackDataSaved { .. }
-            | Event::Ended(_)
-            | Event::HookBegan(..)
-            | Event::ServiceRestarting(_) => {}
+            _ => {
+                services::show(out, style, event)?;
+                rollback::show(out, event)?;
+            }
         }
         Ok(())
     }
@@ -229,12 +200,12 @@ impl<W: Write> Screen<W> {
 
 impl<W: Write> Subscriber for Screen<W> {
     fn receive(&mut self, event: &Event) {
-        // A terminal that went away must not end an upgrade.
+        // A closed terminal must not end an upgrade.
         let _ = self.show(event);
     }
 }
 
-/// The line that a step begins with; steps that are quick or speak for themselves have none.
+/// The line that a step begins with, if it has one.
 fn title(step: Step) -> Option<&'static str> {
     match step {
         Step::Refresh => Some("Reading package lists"),
@@ -243,22 +214,12 @@ fn title(step: Step) -> Option<&'static str> {
         Step::Packages => Some("Upgrading packages"),
         Step::PostUpgradeHooks => Some("Running post-upgrade hooks"),
         Step::Restart | Step::RestartOld => Some("Restarting services"),
-        // A database with nothing to migrate is not worth a line; one with something says so by events of its own.
-        Step::Migrate
-        | Step::SelfUpdate
-        | Step::Preflight
-        | Step::Plan
-        | Step::Confirm
-        | Step::Repair
-        | Step::SaveRollbackData
-        | Step::Verify
-        | Step::RollBack
-        | Step::RollBackDatabase
-        | Step::VerifyOld => None,
+        // Migrations have events of their own; without any, the step needs no line.
+        _ => None,
     }
 }
 
-/// How long something took, if that is worth a word.
+/// ` (62 s)` for 10 seconds or more.
 fn duration(milliseconds: u64) -> String {
     if milliseconds < 10_000 { String::new() } else { format!(" ({} s)", milliseconds.saturating_add(500) / 1000) }
 }

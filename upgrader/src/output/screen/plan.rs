@@ -1,4 +1,4 @@
-//! The plan, as people read it.
+//! The plan.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::model::report::seconds;
 use crate::model::size::size;
 use crate::model::validation::Validation;
 
-/// Shows a plan; `own` are those of its packages that are the product's.
+/// `own` are the packages of the product.
 pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Plan) -> io::Result<()> {
     writeln!(out, "\n{product} installed version: {}", plan.installed)?;
     writeln!(out, "{product} candidate version: {}", plan.candidate)?;
@@ -31,7 +31,7 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     if let Some(version) = &plan.unfinished_from {
         writeln!(
             out,
-            "\nAn earlier upgrade, from {version}, was not finished: its hooks and services get their turn now"
+            "\nAn earlier upgrade, from {version}, was not finished: its hooks are run and its services restarted now"
         )?;
     }
     list(out, "Not upgraded, held or kept back", &plan.kept_back)?;
@@ -52,7 +52,6 @@ pub(super) fn show(out: &mut dyn Write, product: &str, own: &[String], plan: &Pl
     writeln!(out)
 }
 
-/// Changes below their title, if there are any.
 fn group<'a>(out: &mut dyn Write, title: &str, changes: impl Iterator<Item = &'a Change>) -> io::Result<()> {
     let changes: Vec<&Change> = changes.collect();
     if changes.is_empty() {
@@ -70,7 +69,6 @@ fn group<'a>(out: &mut dyn Write, title: &str, changes: impl Iterator<Item = &'a
     Ok(())
 }
 
-/// Names on one line, if there are any.
 fn list(out: &mut dyn Write, title: &str, names: &[String]) -> io::Result<()> {
     if names.is_empty() {
         return Ok(());
@@ -107,7 +105,6 @@ fn validated(out: &mut dyn Write, product: &str, candidate: &str, verdict: &Vali
     verdict.differing.iter().try_for_each(|difference| writeln!(out, "  {difference}"))
 }
 
-/// What becomes of the space on disk, if anything does.
 fn growth(bytes: i64) -> String {
     match bytes {
         0 => String::new(),

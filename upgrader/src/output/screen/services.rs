@@ -1,11 +1,11 @@
-//! What becomes of services.
+//! Lines about services and reboots.
 
 use std::io::{self, Write};
 
 use super::Style;
 use crate::model::event::Event;
 
-/// Shows what becomes of services, and nothing of other events.
+/// Shows nothing for other events.
 pub(super) fn show(out: &mut dyn Write, style: Style, event: &Event) -> io::Result<()> {
     match event {
         Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
@@ -15,10 +15,10 @@ pub(super) fn show(out: &mut dyn Write, style: Style, event: &Event) -> io::Resu
                 writeln!(out, "      {line}")?;
             }
         }
-        Event::ServiceSkipped(service, reason) => writeln!(out, "  {service:<24} left alone: {reason}")?,
+        Event::ServiceSkipped(service, reason) => writeln!(out, "  {service:<24} skipped: {reason}")?,
         Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
         Event::ManagerReexecuted(Ok(())) => {
-            writeln!(out, "  {:<24} {}, executed anew", "systemd", style.good("OK"))?;
+            writeln!(out, "  {:<24} {}, re-executed", "systemd", style.good("OK"))?;
         }
         Event::ManagerReexecuted(Err(error)) => {
             writeln!(out, "  {:<24} {}  {error}", "systemd", style.bad("NOK"))?;

@@ -1,23 +1,22 @@
-//! Colours, and a bar that moves.
+//! Colours, and the progress bar.
 
 use std::io::{IsTerminal as _, stderr, stdout};
 
 use rustix::termios::tcgetwinsize;
 
-/// How wide a bar is, in characters.
+/// In characters.
 const BAR: usize = 20;
 
-/// How wide a terminal is that does not say.
+/// The width of a terminal that does not report one.
 const USUAL_WIDTH: usize = 80;
 
-/// What a screen can do.
+/// What the screen supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
-    /// Nothing but lines.
     Plain,
-    /// A terminal of this many columns, on which a line can be written over.
+    /// A terminal, on which a line can be overwritten.
     Terminal {
-        /// Its width, in characters.
+        /// In characters.
         width: usize,
         /// Whether to use colours (<https://no-color.org>).
         colour: bool,
@@ -25,7 +24,6 @@ pub(crate) enum Style {
 }
 
 impl Style {
-    /// What the screen of this process can do: stderr, if stdout is for a program, or stdout.
     pub(crate) fn of_this_process(on_stderr: bool) -> Self {
         let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb" || terminal.is_empty());
@@ -41,7 +39,7 @@ impl Style {
         Self::Terminal { width: if width == 0 { USUAL_WIDTH } else { width }, colour: !is_set("NO_COLOR") }
     }
 
-    /// How wide a line can be that is written over.
+    /// The width of the terminal; none if lines cannot be overwritten.
     pub(crate) fn width(self) -> Option<usize> {
         match self {
             Self::Plain => None,
@@ -49,19 +47,12 @@ impl Style {
         }
     }
 
-    /// What went well.
     pub(crate) fn good(self, text: &str) -> String {
         self.coloured("32", text)
     }
 
-    /// What went wrong.
     pub(crate) fn bad(self, text: &str) -> String {
         self.coloured("1;31", text)
-    }
-
-    /// What is neither.
-    pub(crate) fn plain(self, text: &str) -> String {
-        text.to_owned()
     }
 
     /// Text between SGR sequences (ECMA-48).

@@ -93,7 +93,7 @@ fn a_plan_is_shown_in_groups() {
 }
 
 #[test]
-fn what_fails_is_seen_between_what_went_well() {
+fn failures_are_shown_among_successes() {
     let ended = |hook: &str, ended, milliseconds| Event::HookEnded {
         phase: Phase::PostUpgrade,
         hook: hook.to_owned(),
@@ -130,10 +130,10 @@ fn what_fails_is_seen_between_what_went_well() {
           postgresql               OK
           asterisk                 NOK  failed (exit-code)
               no such module
-          nginx                    left alone: masked
+          nginx                    skipped: masked
         Restarting other services that still run replaced files
           cron.service             OK
-          systemd                  OK, executed anew
+          systemd                  OK, re-executed
         Restart recommended; these still run replaced files
           dbus.service             all services talk through it
         Reboot recommended
@@ -163,7 +163,7 @@ fn a_migration_is_shown_from_the_dump_to_the_one_that_fails() {
         "#);
 }
 
-fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
+fn interrupted(rolling_back: bool, can_roll_back: bool) -> Event {
     Event::Interrupted(InterruptedRun {
         product: "XiVO".to_owned(),
         from: "1.2.1".to_owned(),
@@ -177,18 +177,18 @@ fn cut_short(rolling_back: bool, can_roll_back: bool) -> Event {
 }
 
 #[test]
-fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() {
+fn an_interrupted_run_is_shown_with_its_last_step_and_completed_steps_are_not_repeated() {
     insta::assert_snapshot!(shown(false, &[
-            cut_short(false, true),
+            interrupted(false, true),
             Event::Began(Step::SaveRollbackData),
             Event::StepAlreadyDone(Step::SaveRollbackData),
             Event::Began(Step::PreUpgradeHooks),
             Event::HookAlreadyDone(Phase::PreUpgrade, "10-first".to_owned()),
             Event::Began(Step::Packages),
             Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
-            cut_short(false, false),
+            interrupted(false, false),
         ]), @r#"
-        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        The upgrade of XiVO 1.2.1 to 1.2.2 was interrupted on 2026-11-22 at 15:48:53 UTC.
         It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
         Running pre-upgrade hooks
           10-first: done already
@@ -196,14 +196,14 @@ fn what_was_cut_short_is_said_with_how_far_it_came_and_what_is_not_done_again() 
           dpkg: no
         Trying once more
 
-        The upgrade of XiVO 1.2.1 to 1.2.2 was cut short on 2026-11-22 at 15:48:53 UTC.
+        The upgrade of XiVO 1.2.1 to 1.2.2 was interrupted on 2026-11-22 at 15:48:53 UTC.
         It was at the step pre-upgrade hooks, in the hook 20-stop-monit.
-        There is no way back: nothing of 1.2.1 was kept.
+        It cannot be rolled back: there is no rollback data of 1.2.1.
         "#);
 }
 
 #[test]
-fn the_way_back_is_shown_from_the_question_to_the_end() {
+fn a_rollback_is_shown_from_the_question_to_the_end() {
     let back = |changed: usize, database: Option<&str>| {
         Event::RollbackPreview(RollbackPreview {
             product: "XiVO".to_owned(),
@@ -223,35 +223,35 @@ fn the_way_back_is_shown_from_the_question_to_the_end() {
             Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
             Event::Began(Step::RestartOld),
             Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
-            cut_short(true, true),
+            interrupted(true, true),
         ]), @r#"
         XiVO installed version: 1.2.2
-        XiVO version to go back to: 1.2.1
+        XiVO version after the rollback: 1.2.1
 
-        Packages, files and settings become again what they were before the upgrade.
-        What was written to databases and other data since stays.
+        A rollback restores the packages, files and settings of before the upgrade.
+        Databases and other data keep what was written since.
 
         Changed since the upgrade ended on 2026-11-22 at 15:48:53 UTC (2):
           /etc/1: content
           /etc/2: content
 
-        Packages that others have changed since (1): curl
-        Their files stay, but dpkg will have them as they were before the upgrade: install them once more then.
+        Packages changed since, but not by the upgrade (1): curl
+        Their files stay, but dpkg will record their state of before the upgrade: reinstall them after the rollback.
 
 
         XiVO installed version: 1.2.2
-        XiVO version to go back to: 1.2.1
+        XiVO version after the rollback: 1.2.1
 
-        Packages, files and settings become again what they were before the upgrade.
-        So does the database asterisk: what was written to it since is in a copy beside it.
+        A rollback restores the packages, files and settings of before the upgrade.
+        It also restores the database asterisk; its present state is kept as a copy.
 
-        Going back to XiVO 1.2.1
-          312 paths put back, 4 removed that had come with the upgrade
-          database asterisk put back; as it was last, it is kept as asterisk_20261122T154853Z
+        Rolling back to XiVO 1.2.1
+          312 paths restored, 4 paths of the upgrade removed
+          database asterisk restored; its state before that is kept as asterisk_20261122T154853Z
         Restarting services
           postgresql               OK
 
-        Going back from XiVO 1.2.2 to 1.2.1 was cut short on 2026-11-22 at 15:48:53 UTC.
+        The rollback of XiVO 1.2.2 to 1.2.1 was interrupted on 2026-11-22 at 15:48:53 UTC.
         It was at the step roll back.
         "#);
     let long = shown(false, &[back(30, None)]);
@@ -262,7 +262,7 @@ fn the_way_back_is_shown_from_the_question_to_the_end() {
 }
 
 #[test]
-fn what_is_not_as_it_should_be_is_said_with_what_to_do() {
+fn findings_are_shown_with_their_remedies() {
     let finding =
         |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Mend it.".to_owned() });
     insta::assert_snapshot!(shown(false, &[finding(true, "the clock is wrong"), finding(false, "monit runs")]), @r#"
@@ -274,7 +274,7 @@ fn what_is_not_as_it_should_be_is_said_with_what_to_do() {
 }
 
 #[test]
-fn somebody_who_is_waited_for_is_named_and_the_time_counted_down() {
+fn a_wait_names_the_process_and_counts_down() {
     let waiting = |seconds| Event::Waiting { who: "apt-get (pid 7)".to_owned(), seconds };
     insta::assert_snapshot!(shown(false, &[waiting(23), waiting(22), waiting(20), waiting(11), waiting(10)]), @r#"
         Waiting up to 23 s for apt-get (pid 7) to release the dpkg lock
@@ -302,7 +302,7 @@ fn on_a_terminal_a_bar_moves_and_the_next_line_takes_its_place() {
 }
 
 #[test]
-fn the_bar_is_gone_before_an_error_is_written_by_somebody_else() {
+fn the_bar_is_removed_before_an_error_follows_on_stderr() {
     let narrow = Style::Terminal { width: 40, colour: false };
     let mut screen = Screen::new(std::io::LineWriter::new(Vec::new()), narrow);
     screen.receive(&Event::Waiting { who: "apt".to_owned(), seconds: 1 });
@@ -311,14 +311,14 @@ fn the_bar_is_gone_before_an_error_is_written_by_somebody_else() {
 }
 
 #[test]
-fn quiet_means_that_only_trouble_and_the_question_are_shown() {
+fn quiet_shows_only_problems_and_the_question() {
     let screen = |asks| Screen { quiet: true, asks, ..plain() };
     let events = [
         Event::Began(Step::Restart),
         Event::ServiceDown { service: "a".to_owned(), reason: "dead".to_owned(), log: Vec::new() },
     ];
     assert_eq!(seen(screen(true), &events), "  a                        NOK  dead\n");
-    assert!(!seen(screen(true), &[planned()]).is_empty(), "nobody answers what was not shown");
+    assert!(!seen(screen(true), &[planned()]).is_empty(), "a question needs its plan");
     assert_eq!(seen(screen(false), &[planned()]), "");
 }
 
