@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Does two pieces of work at once, the first on a thread of its own.
-pub(crate) fn both<A: Send, B>(
+pub fn both<A: Send, B>(
     one: impl FnOnce() -> Result<A> + Send,
     other: impl FnOnce() -> Result<B>,
 ) -> (Result<A>, Result<B>) {

@@ -4,7 +4,7 @@
 //! own. Packages and releases are data, built and signed here. The upgrader under test is installed from its .deb, and every
 //! claim about a run is observed from outside it.
 
-mod at_once;
+pub mod at_once;
 pub mod bench;
 pub mod command;
 pub mod data;

@@ -1,17 +1,18 @@
 //! How much memory a run needs.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::RUNS;
 use super::exchange::Exchange;
 use super::sheet::{Sheet, median};
+use crate::at_once::both;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 
 /// The limit for the program that does the work, in megabytes.
 const LIMIT: f64 = 15.0;
 
-/// Looks at every process of a program for as long as there is any, and prints the largest peak in kB. The kernel keeps the peak
+/// Watches every process of a program for as long as there is any, and prints the largest peak in kB. The kernel keeps the peak
 /// itself (`VmHWM` of proc(5)), so that only one in the last two milliseconds could be missed. What the program starts runs
 /// another program and is not counted.
 const WATCH: &str = r#"
@@ -39,14 +40,11 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     let mut peaks = Vec::new();
     for _ in 0..RUNS {
         exchange.publish_next(0)?;
-        let peak = std::thread::scope(|scope| {
-            let machine = &exchange.world.machine;
-            let watch = ["timeout", "120", "perl", "-e", WATCH, "/usr/bin/real-xivo-upgrade"];
-            let watcher = scope.spawn(move || machine.command(&watch).run());
-            let transcript = exchange.world.upgrade(&["--yes"]).run()?;
-            ensure!(transcript.exit == 0, "{transcript}");
-            watcher.join().map_err(|_| anyhow!("a thread panicked"))?
-        })?;
+        let watch = ["timeout", "120", "perl", "-e", WATCH, "/usr/bin/real-xivo-upgrade"];
+        let world = &exchange.world;
+        let (peak, upgrade) = both(|| world.machine.command(&watch).run(), || world.upgrade(&["--yes"]).exits(0));
+        upgrade?;
+        let peak = peak?;
         let kilo: f64 = peak.screen.parse().with_context(|| format!("the watcher said {peak}"))?;
         ensure!(kilo > 0.0, "the watcher saw nothing");
         peaks.push(kilo * 1024.0 / 1e6);

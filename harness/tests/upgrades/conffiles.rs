@@ -10,22 +10,16 @@ use harness::packages::package::Package;
 use harness::packages::release::Release;
 use serde_json::Value;
 
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        conffiles_replaced,
-        "By default the upgrade replaces edited conffiles without a question, keeps the admin's version, and reports each of them before and after."
-    ),
-    compared!(
-        conffiles_kept,
-        "With the setting for it the upgrade keeps edited conffiles and saves the package's version beside them."
-    ),
-    checked!(
-        packages_cannot_ask,
-        "A package that asks through debconf, stdin or the terminal gets no answer and does not block the upgrade."
-    ),
-];
+scenarios! {
+    /// By default the upgrade replaces edited conffiles without a question, keeps the admin's version, and reports each of them before and after.
+    Compared conffiles_replaced;
+    /// With the setting for it the upgrade keeps edited conffiles and saves the package's version beside them.
+    Compared conffiles_kept;
+    /// A package that asks through debconf, stdin or the terminal gets no answer and does not block the upgrade.
+    Checked packages_cannot_ask;
+}
 
 /// The files of a package with a conffile of every kind, by what the admin does to them. `dropped` ones are not in the new
 /// version, and its scripts remove them; `added` is only in that one.

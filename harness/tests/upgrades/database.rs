@@ -12,31 +12,22 @@ use harness::packages::package::Package;
 use harness::packages::shipped::definition::{PRODUCT, with_definition};
 
 use crate::rollback::undo_nothing;
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        database,
-        "An upgrade migrates the database to the schema of its release, with data and ownership intact, and the dump from before can be restored."
-    ),
-    compared!(
-        failing_migration,
-        "A migration that fails leaves nothing behind, earlier ones stay applied, and the next run continues from there."
-    ),
-    compared!(
-        rolled_back_migration,
-        "When a migration fails, packages and services are rolled back, and the database has its old content, owner, privileges and settings."
-    ),
-    compared!(locked_migration, "A migration that waits for a table lock of another session ends after its timeout."),
-    compared!(
-        unfit_database,
-        "Preflight reports a database that cannot be migrated, with the reason, before anything is changed."
-    ),
-    compared!(
-        own_migration_command,
-        "A product's own migration command runs after the packages that bring it, and again in the next run if it failed."
-    ),
-];
+scenarios! {
+    /// An upgrade migrates the database to the schema of its release, with data and ownership intact, and the dump from before can be restored.
+    Compared database;
+    /// A migration that fails leaves nothing behind, earlier ones stay applied, and the next run continues from there.
+    Compared failing_migration;
+    /// When a migration fails, packages and services are rolled back, and the database has its old content, owner, privileges and settings.
+    Compared rolled_back_migration;
+    /// A migration that waits for a table lock of another session ends after its timeout.
+    Compared locked_migration;
+    /// Preflight reports a database that cannot be migrated, with the reason, before anything is changed.
+    Compared unfit_database;
+    /// A product's own migration command runs after the packages that bring it, and again in the next run if it failed.
+    Compared own_migration_command;
+}
 
 /// A product that is nothing but its database, of which there is more to say.
 fn definition(more: &str) -> String {

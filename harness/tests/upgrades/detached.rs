@@ -1,8 +1,7 @@
 //! Upgrades that continue in the background: Ctrl-C, lost terminals, attach.
 
-use std::thread;
-
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
+use harness::at_once::both;
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::{HUNG_UP, Transcript};
@@ -13,32 +12,26 @@ use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault
 use harness::packages::shipped::SERVICES;
 
 use crate::nothing_changed::portrait;
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        ctrl_c_detaches,
-        "Ctrl-C while packages change only detaches: the upgrade completes, and `attach` or a second start shows it again."
-    ),
-    checked!(
-        terminal_lost,
-        "An upgrade completes after its terminal or the whole session is lost, can be followed from another terminal, and its log is complete."
-    ),
-    checked!(foreground_killed, "Killing the process that displays an upgrade does not interrupt the upgrade."),
-    checked!(
-        ctrl_c_before_the_work,
-        "Ctrl-C before or at the question, or during --download-only, ends the run at once: nothing is changed, no process is left, and the next start finds no lock."
-    ),
-    checked!(
-        without_systemd_run,
-        "Where systemd-run fails, the started program does the work itself and ignores Ctrl-C and a lost terminal."
-    ),
-];
+scenarios! {
+    /// Ctrl-C while packages change only detaches: the upgrade completes, and `attach` or a second start shows it again.
+    Compared ctrl_c_detaches;
+    /// An upgrade completes after its terminal or the whole session is lost, can be followed from another terminal, and its log is complete.
+    Checked terminal_lost;
+    /// Killing the process that displays an upgrade does not interrupt the upgrade.
+    Checked foreground_killed;
+    /// Ctrl-C before or at the question, or during --download-only, ends the run at once: nothing
+    /// is changed, no process is left, and the next start finds no lock.
+    Checked ctrl_c_before_the_work;
+    /// Where systemd-run fails, the started program does the work itself and ignores Ctrl-C and a lost terminal.
+    Checked without_systemd_run;
+}
 
-/// A post-upgrade hook in which an upgrade waits until somebody has seen what he came for.
+/// A post-upgrade hook in which an upgrade waits until the test lets it continue.
 const WAITING: &str = "#!/bin/sh\ntouch /root/waiting\nuntil test -e /root/go; do sleep 0.1; done\n";
 
-/// How long a machine is waited for, in seconds.
+/// How long to wait for a condition, in seconds.
 const PATIENCE: u32 = 60;
 
 /// Waits until a condition of the shell holds on the machine.
@@ -52,12 +45,8 @@ pub(crate) fn while_running<T>(
     command: impl FnOnce() -> Result<Transcript> + Send,
     act: impl FnOnce() -> Result<T>,
 ) -> Result<(Transcript, T)> {
-    thread::scope(|scope| {
-        let running = scope.spawn(command);
-        let acted = act();
-        let transcript = running.join().map_err(|_| anyhow!("a thread panicked"))?;
-        Ok((transcript?, acted?))
-    })
+    let (transcript, acted) = both(command, act);
+    Ok((transcript?, acted?))
 }
 
 fn upgradable_and_waiting(debian: Debian) -> Result<World> {
@@ -66,7 +55,7 @@ fn upgradable_and_waiting(debian: Debian) -> Result<World> {
     Ok(world)
 }
 
-/// Lets an upgrade go on that waits, follows it to its end, and sees whether it did everything once.
+/// Lets a waiting upgrade continue, follows it to its end, and checks that it did everything once.
 fn follow_to_the_end(world: &World) -> Result<Transcript> {
     world.machine.sh("touch /root/go")?;
     let attached = world.upgrade(&["attach"]).exits(0)?;
@@ -74,13 +63,13 @@ fn follow_to_the_end(world: &World) -> Result<Transcript> {
     upgraded(world)?;
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
     for step in ["refresh", "confirm", "download", "packages", "post-upgrade hooks", "restart", "verify"] {
-        for turn in ["began", "ended"] {
-            let line = format!(" step {step} {turn}\n");
+        for event in ["began", "ended"] {
+            let line = format!(" step {step} {event}\n");
             ensure!(log.matches(&line).count() == 1, "{line:?} is not there once:\n{log}");
         }
     }
     ensure!(log.contains(" finished with exit code 0: ") && !log.contains("interrupted"), "{log}");
-    ensure!(log.contains("apt-get: Setting up xivo (1.2.2)"), "apt's words are missing:\n{log}");
+    ensure!(log.contains("apt-get: Setting up xivo (1.2.2)"), "the output of apt is missing:\n{log}");
     Ok(attached)
 }
 
@@ -116,7 +105,7 @@ fn terminal_lost(debian: Debian) -> Result<()> {
     let world = upgradable_and_waiting(debian)?;
     let lost = world.upgrade(&[]).answer("[Y/n] ", "y\n").hang_up_after("Upgrading packages\n").run()?;
     ensure!(lost.exit == HUNG_UP, "{lost}");
-    // A restart of ssh that takes its sessions with it: everything in the control group is ended.
+    // A restart of ssh that ends its sessions: systemd ends every process of the control group.
     let ssh = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", "attach"];
     let (session, ()) = while_running(
         || world.machine.command(&ssh).run(),
@@ -145,8 +134,8 @@ fn foreground_killed(debian: Debian) -> Result<()> {
     Ok(())
 }
 
-/// Sees that no program of an upgrade is left, nor its lock. apt's helpers take a moment to see that it is gone.
-fn nothing_goes_on(world: &World) -> Result<()> {
+/// Checks that no program of an upgrade runs and that its lock is free. apt's helpers need a moment to notice that apt is gone.
+fn nothing_runs(world: &World) -> Result<()> {
     let programs = "apt-get|dpkg|http|store|xivo-upgrade|real-xivo-upgra";
     world
         .machine
@@ -163,7 +152,7 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     let before = portrait(&world)?;
     let unharmed = |transcript: &Transcript| {
         ensure!(transcript.exit == 130, "{transcript}");
-        nothing_goes_on(&world)?;
+        nothing_runs(&world)?;
         ensure!(portrait(&world)? == before, "the machine changed: {transcript}");
         Ok(())
     };
@@ -173,7 +162,7 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     unharmed(&world.upgrade(&["--download-only"]).answer("Downloading packages\n", "\u{3}").run()?)?;
     world.clear_fault()?;
 
-    // A source that accepts connections and never says a word.
+    // A source that accepts connections and never answers.
     world.machine.sh("systemd-run --quiet --unit=mute perl -MIO::Socket::INET -e '
             $s = IO::Socket::INET->new(LocalPort => 8099, Listen => 5) or die; push @c, $s->accept while 1'
          until grep -q ':1FA3 ' /proc/net/tcp; do sleep 0.02; done")?;
@@ -181,7 +170,7 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     world.machine.write("/etc/apt/sources.list.d/mute.sources", source, 0o644)?;
     let before = portrait(&world)?;
     let refreshing = world.upgrade(&[]).answer("Reading package lists\n", "\u{3}").exits(130)?;
-    nothing_goes_on(&world)?;
+    nothing_runs(&world)?;
     ensure!(portrait(&world)? == before, "the machine changed: {refreshing}");
     world.machine.sh("systemctl stop mute; rm /etc/apt/sources.list.d/mute.sources")?;
 
@@ -192,11 +181,11 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
 
 fn without_systemd_run(debian: Debian) -> Result<()> {
     let mut world = upgradable_and_waiting(debian)?;
-    // systemctl can do without the bus; systemd-run cannot.
+    // systemctl works without D-Bus; systemd-run does not.
     world.machine.sh("systemctl stop dbus.socket dbus.service 2>&1; ! systemd-run --quiet --pipe true 2>/dev/null")?;
     world.machine.sh("touch /root/go")?;
-    let deaf = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Upgrading packages\n", "\u{3}").run()?;
-    ensure!(deaf.exit == 0 && deaf.screen.contains("From here on Ctrl-C is ignored\n"), "{deaf}");
+    let ignoring = world.upgrade(&[]).answer("[Y/n] ", "y\n").answer("Upgrading packages\n", "\u{3}").run()?;
+    ensure!(ignoring.exit == 0 && ignoring.screen.contains("From here on Ctrl-C is ignored\n"), "{ignoring}");
     upgraded(&world)?;
 
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;

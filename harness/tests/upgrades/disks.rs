@@ -6,12 +6,12 @@ use harness::machines::engine::Engine;
 use harness::machines::image::Debian;
 use harness::machines::machine::{Machine, Storage};
 
-use crate::scenario::{Scenario, checked};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[checked!(
-    boots_from_each_filesystem,
-    "A machine boots from ext4, XFS and btrfs, and from what was captured of its disk."
-)];
+scenarios! {
+    /// A machine boots from ext4, XFS and btrfs, and from what was captured of its disk.
+    Checked boots_from_each_filesystem;
+}
 
 fn boots_from_each_filesystem(debian: Debian) -> Result<()> {
     let engine = Engine::connect()?;

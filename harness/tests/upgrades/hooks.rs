@@ -10,18 +10,15 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        hooks_of_all_kinds,
-        "Hooks run in order in a fixed environment; files that are no hooks are skipped and named; no hook can ask a question or block the run with a background process."
-    ),
-    compared!(
-        faulty_hooks,
-        "A hook that hangs is killed with all its processes, binary output corrupts neither screen nor log, and the other hooks and the restarts follow."
-    ),
-];
+scenarios! {
+    /// Hooks run in order in a fixed environment; files that are no hooks are skipped and named; no
+    /// hook can ask a question or block the run with a background process.
+    Compared hooks_of_all_kinds;
+    /// A hook that hangs is killed with all its processes, binary output corrupts neither screen nor log, and the other hooks and the restarts follow.
+    Compared faulty_hooks;
+}
 
 /// Where the shipped hooks are, and the admin's own.
 const SHIPPED: &str = "/usr/share/xivo-upgrade";

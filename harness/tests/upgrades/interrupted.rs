@@ -9,13 +9,14 @@ use harness::observe::inventory::SystemState;
 use harness::observe::timeline::{Events, Mark};
 use harness::packages::shipped::SERVICES;
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-/// Every story of this file. The one in which packages change is `killed_in_the_middle`; the other steps are cells of the matrix.
-pub(crate) const SCENARIOS: &[Scenario] = &[compared!(
-    killed_in_a_post_upgrade_hook,
-    "An upgrade that is killed in a post-upgrade hook is reported as interrupted; the next start runs the remaining hooks and restarts, though all packages are upgraded."
-)];
+// A kill while packages change is in `killed_while_packages_change`; kills in the other steps are cells of the matrix.
+scenarios! {
+    /// An upgrade that is killed in a post-upgrade hook is reported as interrupted; the next start
+    /// runs the remaining hooks and restarts, though all packages are upgraded.
+    Compared killed_in_a_post_upgrade_hook;
+}
 
 /// Sees that the foreground has said what happened, and that nothing of the run holds services back.
 fn is_cut_short(world: &World, transcript: &Transcript) -> Result<()> {

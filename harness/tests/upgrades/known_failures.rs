@@ -1,7 +1,5 @@
 //! Known failures of upgraders in the field, and the scenarios and cells that test for them.
 
-use std::collections::BTreeSet;
-
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{HOOK_MARKS, upgradable};
@@ -14,17 +12,17 @@ use libtest_mimic::Failed;
 use crate::detached::{wait_until, while_running};
 use crate::nothing_changed::portrait;
 use crate::rollback::undo_nothing;
-use crate::scenario::{Scenario, checked};
+use crate::scenario::{Scenario, scenarios};
 
-/// Stories that are told for the sake of one line alone.
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    checked!(slow_mirror_is_no_outage, "While packages come from a slow mirror, all services run and no hook has run."),
-    checked!(closed_stdin, "A closed stdin declines the question and causes no loop; Enter alone accepts."),
-    checked!(
-        nothing_stays_disabled,
-        "After an upgrade with a service that did not start, nothing prevents a later start of it."
-    ),
-];
+// Scenarios for known failures that no other scenario tests.
+scenarios! {
+    /// While packages come from a slow mirror, all services run and no hook has run.
+    Checked slow_mirror_is_no_outage;
+    /// A closed stdin declines the question and causes no loop; Enter alone accepts.
+    Checked closed_stdin;
+    /// After an upgrade with a service that did not start, nothing prevents a later start of it.
+    Checked nothing_stays_disabled;
+}
 
 fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
@@ -78,125 +76,51 @@ fn nothing_stays_disabled(debian: Debian) -> Result<()> {
     Ok(())
 }
 
-/// How many lines the list of what goes wrong with upgraders in the field has.
-const LINES: u32 = 25;
+/// Known failures of upgraders in the field, one per line, each with the scenarios and the cells of the matrix (`FAULT@STEP`) that
+/// show that this upgrader does not fail like that.
+const FIELD_NOTES: &str = "\
+the exit code was that of the logger: source_not_found failing_maintainer_script hook-fails@post-upgrade-hooks json
+lists that could not be read were ignored: source_not_found
+a slow mirror was an outage: slow_mirror_is_no_outage
+dpkg or a package asked a question, and no admin was there: packages_cannot_ask conffiles_replaced arguments_survive_the_self_update
+--download-only upgraded, its argument lost: arguments_survive_the_self_update
+the version shown was blank: versions_are_opaque
+an empty answer or a closed stdin broke the question: closed_stdin declined
+things were changed before the confirmation: declined ctrl_c_before_the_work dry_run
+post-upgrade hooks ran though the packages had failed: failing_maintainer_script
+hooks were skipped or failed without a message: faulty_hooks bad_input failing_pre_upgrade_hook
+hooks marked themselves as done, or lost that mark: killed_in_a_post_upgrade_hook faulty_hooks
+what was disabled for the upgrade stayed disabled after a failed start: nothing_stays_disabled killed_while_packages_change own_policy
+a unit that failed kept those after it down: service-does-not-start@restart
+a service was reported as up before it was ready: stop_then_start
+another process held the dpkg lock: dpkg_lock_held
+the disk check measured the wrong filesystem: all_preflight_findings
+the solver removed the product: protected_package
+--download-only left the sources changed: download_only
+an interrupted run could not be resumed: killed@download killed@pre-upgrade-hooks killed_while_packages_change killed_in_a_post_upgrade_hook killed@restart failing_migration
+the terminal was lost during the upgrade: terminal_lost foreground_killed without_systemd_run ctrl_c_detaches
+monitoring restarted services during the upgrade: all_preflight_findings
+the old library stayed in use, or ssh hit the start limit: replaced_library
+held packages made the run look complete: held_product held_upgrader
+a mail said failure in its subject and success in its body: status_and_history report_of_a_failure
+hooks failed on the passive node of a pair: hooks_of_other_nodes
+";
 
-/// What goes wrong with upgraders in the field, a line each, and the stories or cells of the matrix that show that it does not here.
-struct Line {
-    number: u32,
-    what: &'static str,
-    answer: &'static [&'static str],
-}
-
-const FIELD_NOTES: [Line; LINES as usize] = [
-    Line {
-        number: 1,
-        what: "the exit code was that of the logger",
-        answer: &["source_not_found", "failing_maintainer_script", "hook-fails@post-upgrade-hooks", "json"],
-    },
-    Line { number: 2, what: "lists that could not be read were ignored", answer: &["source_not_found"] },
-    Line { number: 3, what: "a slow mirror was an outage", answer: &["slow_mirror_is_no_outage"] },
-    Line {
-        number: 4,
-        what: "dpkg or a package asked, and nobody was there",
-        answer: &["packages_cannot_ask", "conffiles_replaced", "arguments_survive_the_self_update"],
-    },
-    Line {
-        number: 5,
-        what: "--download-only upgraded, its argument lost",
-        answer: &["arguments_survive_the_self_update"],
-    },
-    Line { number: 6, what: "the version shown was blank", answer: &["versions_are_opaque"] },
-    Line {
-        number: 7,
-        what: "an empty answer or a closed stdin broke the question",
-        answer: &["closed_stdin", "declined"],
-    },
-    Line {
-        number: 8,
-        what: "things were changed before the confirmation",
-        answer: &["declined", "ctrl_c_before_the_work", "dry_run"],
-    },
-    Line {
-        number: 9,
-        what: "post-upgrade hooks ran though the packages had failed",
-        answer: &["failing_maintainer_script"],
-    },
-    Line {
-        number: 10,
-        what: "hooks were skipped or failed unseen",
-        answer: &["faulty_hooks", "bad_input", "failing_pre_upgrade_hook"],
-    },
-    Line {
-        number: 11,
-        what: "hooks marked themselves as done, or lost that mark",
-        answer: &["killed_in_a_post_upgrade_hook", "faulty_hooks"],
-    },
-    Line {
-        number: 12,
-        what: "what was switched off for the upgrade stayed so after a failed start",
-        answer: &["nothing_stays_disabled", "killed_while_packages_change", "own_policy"],
-    },
-    Line {
-        number: 13,
-        what: "a unit that failed kept those after it down",
-        answer: &["service-does-not-start@restart"],
-    },
-    Line { number: 14, what: "a service was called up before it was ready", answer: &["stop_then_start"] },
-    Line { number: 15, what: "somebody else held dpkg's lock", answer: &["dpkg_lock_held"] },
-    Line { number: 16, what: "the disk check looked at the wrong thing", answer: &["all_preflight_findings"] },
-    Line { number: 17, what: "the solver removed the product", answer: &["protected_package"] },
-    Line { number: 18, what: "--download-only left sources changed", answer: &["download_only"] },
-    Line {
-        number: 19,
-        what: "an interrupted run could not be taken up again",
-        answer: &[
-            "killed@download",
-            "killed@pre-upgrade-hooks",
-            "killed_while_packages_change",
-            "killed_in_a_post_upgrade_hook",
-            "killed@restart",
-            "failing_migration",
-        ],
-    },
-    Line {
-        number: 20,
-        what: "the terminal was lost in the middle",
-        answer: &["terminal_lost", "foreground_killed", "without_systemd_run", "ctrl_c_detaches"],
-    },
-    Line { number: 21, what: "monitoring restarted services in the middle", answer: &["all_preflight_findings"] },
-    Line {
-        number: 22,
-        what: "the old library went on running, or ssh hit the start limit",
-        answer: &["replaced_library"],
-    },
-    Line { number: 23, what: "held packages made the run look done", answer: &["held_product", "held_upgrader"] },
-    Line {
-        number: 24,
-        what: "a mail said failure in its subject and success in its body",
-        answer: &["status_and_history", "report_of_a_failure"],
-    },
-    Line { number: 25, what: "hooks failed on the passive node of a pair", answer: &["hooks_of_other_nodes"] },
-];
-
-/// Each line has an answer, and each story or cell (`FAULT@STEP`) that it names exists.
+/// Each known failure has a test, and each scenario or cell that it names exists.
 pub(crate) fn known_failures_are_tested(scenarios: &[Scenario]) -> Result<(), Failed> {
-    let numbers: BTreeSet<u32> = FIELD_NOTES.iter().map(|line| line.number).collect();
-    if !numbers.into_iter().eq(1..=LINES) {
-        return Err("each number has to be there once".into());
-    }
     let cells = matrix().map_err(|error| format!("{error:#}"))?;
-    let cell = |name: &str| name.contains('@') && cells.iter().any(|cell| cell.name().contains(name));
+    let exists = |name: &str| {
+        scenarios.iter().any(|scenario| scenario.name == name)
+            || name.contains('@') && cells.iter().any(|cell| cell.name().contains(name))
+    };
     let mut wrong = Vec::new();
-    for Line { number, what, answer } in FIELD_NOTES {
-        if answer.is_empty() {
-            wrong.push(format!("{number}, {what}: no scenario"));
-        }
-        for name in answer {
-            if !cell(name) && !scenarios.iter().any(|scenario| scenario.name == *name) {
-                wrong.push(format!("{number}, {what}: there is no scenario and no cell {name}"));
-            }
-        }
+    if FIELD_NOTES.lines().count() != 25 {
+        wrong.push("the list has 25 lines".to_owned());
+    }
+    for (line, number) in FIELD_NOTES.lines().zip(1..) {
+        let (failure, tests) = line.split_once(": ").ok_or_else(|| format!("{number}, {line}: no scenario"))?;
+        let unknown = tests.split(' ').filter(|name| !exists(name));
+        wrong.extend(unknown.map(|name| format!("{number}, {failure}: there is no scenario and no cell {name:?}")));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }

@@ -9,16 +9,16 @@ use harness::machines::image::Debian;
 use harness::machines::world::World;
 use harness::observe::inventory::fingerprint;
 
-use crate::scenario::{Scenario, checked};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    checked!(
-        machine_is_realistic,
-        "On the test machines systemd is process 1 without --privileged, and nothing prevents services from starting or dpkg from syncing."
-    ),
-    checked!(changed_file_is_found, "A test notices a single changed file below /usr or /etc."),
-    checked!(killed_runs_leave_nothing, "The next run of the tests removes the containers that a killed one has left."),
-];
+scenarios! {
+    /// On the test machines systemd is process 1 without --privileged, and nothing prevents services from starting or dpkg from syncing.
+    Checked machine_is_realistic;
+    /// A test notices a single changed file below /usr or /etc.
+    Checked changed_file_is_found;
+    /// The next run of the tests removes the containers that a killed one has left.
+    Checked killed_runs_leave_nothing;
+}
 
 fn machine_is_realistic(debian: Debian) -> Result<()> {
     let world = World::boot(debian)?;

@@ -11,29 +11,30 @@ use harness::observe::inventory::{SystemState, fingerprint};
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(declined, "Any answer but yes, the end of the input and a missing terminal leave the machine unchanged."),
-    compared!(nothing_to_do, "A machine that is up to date is reported as such and not changed."),
-    compared!(
-        download_only,
-        "--download-only downloads all packages and changes nothing, and the next upgrade downloads none."
-    ),
-    compared!(dry_run, "--dry-run shows the plan and changes nothing, not even the upgrader."),
-    compared!(
-        source_not_found,
-        "A package source that cannot be read ends the run before anything is changed, and is named."
-    ),
-    compared!(not_root, "A user who is not root is told how to run the upgrader."),
-    compared!(
-        failing_pre_upgrade_hook,
-        "A failing pre-upgrade hook ends the run before packages change; the hooks after it do not run."
-    ),
-    compared!(protected_package, "An upgrade that would remove the product is refused."),
-    compared!(another_run, "Two runs never work on a machine at the same time."),
-    compared!(bad_input, "A wrong product.toml or hook directory is reported in one line, and nothing is changed."),
-];
+scenarios! {
+    /// Any answer but yes, the end of the input and a missing terminal leave the machine unchanged.
+    Compared declined;
+    /// A machine that is up to date is reported as such and not changed.
+    Compared nothing_to_do;
+    /// --download-only downloads all packages and changes nothing, and the next upgrade downloads none.
+    Compared download_only;
+    /// --dry-run shows the plan and changes nothing, not even the upgrader.
+    Compared dry_run;
+    /// A package source that cannot be read ends the run before anything is changed, and is named.
+    Compared source_not_found;
+    /// A user who is not root is told how to run the upgrader.
+    Compared not_root;
+    /// A failing pre-upgrade hook ends the run before packages change; the hooks after it do not run.
+    Compared failing_pre_upgrade_hook;
+    /// An upgrade that would remove the product is refused.
+    Compared protected_package;
+    /// Two runs never work on a machine at the same time.
+    Compared another_run;
+    /// A wrong product.toml or hook directory is reported in one line, and nothing is changed.
+    Compared bad_input;
+}
 
 /// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
 /// restarted.

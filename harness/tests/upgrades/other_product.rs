@@ -8,15 +8,14 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::{ACME, VERSION, XIVO};
 
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        other_product,
-        "A vendor of another product ships a product.toml and hooks and no code: the same programs upgrade it under its name."
-    ),
-    checked!(two_products, "Upgraders of two products work on one machine, and neither touches the other's files."),
-];
+scenarios! {
+    /// A vendor of another product ships a product.toml and hooks and no code: the same programs upgrade it under its name.
+    Compared other_product;
+    /// Upgraders of two products work on one machine, and neither touches the other's files.
+    Checked two_products;
+}
 
 /// The services of the other product, in the order of its product.toml.
 const SERVICES: [&str; 3] = ["acme-store", "acme-core", "acme-portal"];

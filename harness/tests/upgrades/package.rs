@@ -4,12 +4,14 @@ use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 
-use crate::scenario::{Scenario, checked};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    checked!(log_is_rotated, "logrotate rotates the log, and the next upgrade writes to a new one."),
-    checked!(options_are_completed, "Tab after xivo-upgrade completes its options."),
-];
+scenarios! {
+    /// logrotate rotates the log, and the next upgrade writes to a new one.
+    Checked log_is_rotated;
+    /// Tab after xivo-upgrade completes its options.
+    Checked options_are_completed;
+}
 
 fn log_is_rotated(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;

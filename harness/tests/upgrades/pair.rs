@@ -12,30 +12,21 @@ use harness::machines::world::World;
 use harness::packages::shipped::definition::PRODUCT;
 
 use crate::detached::{wait_until, while_running};
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        pair_in_order,
-        "The active node of a pair is not upgraded before the passive one; each shows its role, the other's version and the next step, and hooks learn the role."
-    ),
-    compared!(
-        pair_out_of_order,
-        "With --ignore-peer the active node is upgraded first; a passive node that is ahead upgrades no further until the active one has followed."
-    ),
-    compared!(
-        pair_with_one_node_down,
-        "A passive node is upgraded while the active one is down; an active one needs --ignore-peer for that."
-    ),
-    compared!(
-        pair_failover_during_an_upgrade,
-        "A passive node that takes over in the middle of its upgrade completes it and reports the changed role."
-    ),
-    compared!(
-        pair_role_unknown,
-        "No upgrade begins on a node whose role is unknown; an interrupted one is completed all the same."
-    ),
-];
+scenarios! {
+    /// The active node of a pair is not upgraded before the passive one; each shows its role,
+    /// the other's version and the next step, and hooks learn the role.
+    Compared pair_in_order;
+    /// With --ignore-peer the active node is upgraded first; a passive node that is ahead upgrades no further until the active one has followed.
+    Compared pair_out_of_order;
+    /// A passive node is upgraded while the active one is down; an active one needs --ignore-peer for that.
+    Compared pair_with_one_node_down;
+    /// A passive node that takes over in the middle of its upgrade completes it and reports the changed role.
+    Compared pair_failover_during_an_upgrade;
+    /// No upgrade begins on a node whose role is unknown; an interrupted one is completed all the same.
+    Compared pair_role_unknown;
+}
 
 /// What the vendor says of the pair.
 const DEFINITION: &str =

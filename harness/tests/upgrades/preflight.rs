@@ -1,7 +1,6 @@
 //! Problems that are found before anything is changed.
 
 use std::fmt::Write as _;
-use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
@@ -12,27 +11,20 @@ use harness::packages::package::Package;
 use harness::packages::repository_fault::ServerFault;
 use harness::packages::shipped::SERVICES;
 
+use crate::detached::while_running;
 use crate::nothing_changed::unchanged;
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        all_preflight_findings,
-        "Preflight reports all problems at once, each with its remedy; with all remedies applied the upgrade succeeds."
-    ),
-    compared!(
-        dpkg_lock_held,
-        "The upgrader names the process that holds the dpkg lock and waits for it with a countdown; after the timeout nothing is changed."
-    ),
-    compared!(
-        wrong_clock,
-        "When package sources seem expired or not yet valid, the screen names a wrong clock as the likely cause."
-    ),
-    compared!(
-        broken_settings,
-        "A wrong setting is reported in one line with file, line and key; nothing is changed, and the remedy works."
-    ),
-];
+scenarios! {
+    /// Preflight reports all problems at once, each with its remedy; with all remedies applied the upgrade succeeds.
+    Compared all_preflight_findings;
+    /// The upgrader names the process that holds the dpkg lock and waits for it with a countdown; after the timeout nothing is changed.
+    Compared dpkg_lock_held;
+    /// When package sources seem expired or not yet valid, the screen names a wrong clock as the likely cause.
+    Compared wrong_clock;
+    /// A wrong setting is reported in one line with file, line and key; nothing is changed, and the remedy works.
+    Compared broken_settings;
+}
 
 const HOOKS: &str = "/etc/xivo-upgrade/pre-upgrade.d";
 
@@ -141,12 +133,8 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
     world.machine.sh(&format!("rm {settings}"))?;
     let waited = "until grep -q 'waiting for .*, 118 s more' /var/log/xivo-upgrade.log; do sleep 0.05; done; systemctl stop holder";
     let mut live = Vec::new();
-    let dry_run = thread::scope(|scope| {
-        let ends = scope.spawn(|| world.machine.sh(waited));
-        let transcript = world.upgrade(&["--dry-run"]).at_terminal().live(&mut live).run();
-        ends.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        transcript
-    })?;
+    let waiting = || world.upgrade(&["--dry-run"]).at_terminal().live(&mut live).run();
+    let (dry_run, _) = while_running(waiting, || world.machine.sh(waited))?;
     ensure!(dry_run.exit == 0 && !dry_run.screen.contains("Waiting"), "{dry_run}");
     let live = String::from_utf8_lossy(&live);
     for seconds in [120, 119, 118] {
@@ -157,13 +145,7 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
     // In plain lines, one of many seconds is enough.
     world.machine.sh(": >/var/log/xivo-upgrade.log")?;
     let holder = hold_lock(&world)?;
-    let upgrade = thread::scope(|scope| {
-        let ends = scope.spawn(|| world.machine.sh(waited));
-        let transcript = world.upgrade(&["--yes"]).run();
-        ends.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-        transcript
-    })?;
-    ensure!(upgrade.exit == 0, "{upgrade}");
+    let (upgrade, _) = while_running(|| world.upgrade(&["--yes"]).exits(0), || world.machine.sh(waited))?;
     ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.2", "{upgrade}");
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
     let (start, _) = upgrade.screen.split_once("\n\n").context("no plan")?;

@@ -14,30 +14,21 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        exchange,
-        "A machine with the real database and web server and a realistic provd and asterisk is upgraded with its data, and the phones are reconfigured."
-    ),
-    compared!(
-        hooks_run_twice,
-        "XiVO's hooks are idempotent: a second run writes nothing, neither to provd nor to a file."
-    ),
-    checked!(
-        many_devices,
-        "With many devices each gets its backup proxy and loses it again, and no device is written twice."
-    ),
-    compared!(
-        faulty_provd,
-        "A provd that is stopped, fails, stalls or truncates its answers blocks nothing and leaves no half-written configuration, and the screen names what to repeat."
-    ),
-    compared!(
-        hooks_of_other_nodes,
-        "On a passive node, and where provd is disabled, the hooks do nothing and succeed."
-    ),
-];
+scenarios! {
+    /// A machine with the real database and web server and a realistic provd and asterisk is upgraded with its data, and the phones are reconfigured.
+    Compared exchange;
+    /// XiVO's hooks are idempotent: a second run writes nothing, neither to provd nor to a file.
+    Compared hooks_run_twice;
+    /// With many devices each gets its backup proxy and loses it again, and no device is written twice.
+    Checked many_devices;
+    /// A provd that is stopped, fails, stalls or truncates its answers blocks nothing and leaves
+    /// no half-written configuration, and the screen names what to repeat.
+    Compared faulty_provd;
+    /// On a passive node, and where provd is disabled, the hooks do nothing and succeed.
+    Compared hooks_of_other_nodes;
+}
 
 fn exchange(debian: Debian) -> Result<String> {
     let world = exchange::upgradable(debian)?;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
+use harness::at_once::both;
 use harness::machines::image::Debian;
 use harness::machines::product_machine;
 use harness::machines::world::World;
@@ -11,12 +12,13 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::SERVICES;
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[compared!(
-    oldest_to_newest,
-    "Packages and units are renamed, packages are dropped and split, a library's soname and a conffile's name change: a machine that takes every release in turn has all of it done to it, and the admin's edits and services with it. One that goes from the oldest to the newest in one upgrade is the same, to the last file."
-)];
+scenarios! {
+    /// Packages and units are renamed, packages are dropped and split, a library's soname and a conffile's name change: a machine that takes every release in turn has all of it
+    /// done to it, and the admin's edits and services with it. One that goes from the oldest to the newest in one upgrade is the same, to the last file.
+    Compared oldest_to_newest;
+}
 
 const OLDEST: &str = "1.1";
 const NEWEST: &str = "1.2.3";
@@ -29,13 +31,11 @@ const MOVED: (&str, &str) = ("/etc/xivo/xivo.conf", "/etc/xivo/general.conf");
 const EDITED: &str = "# ours\nlanguage = de\n";
 
 fn oldest_to_newest(debian: Debian) -> Result<String> {
-    let (jumped, walked) = std::thread::scope(|scope| {
-        let walked = scope.spawn(|| one_after_the_other(debian));
-        let jumped = oldest(debian).and_then(|mut world| Ok((upgrade_to(&mut world, NEWEST)?, world)));
-        (jumped, walked.join())
-    });
-    let ((at_once, jumped), (walked, in_turn)) =
-        (jumped?, walked.map_err(|_| anyhow!("the other machine's story panicked"))??);
+    let (walked, jumped) = both(
+        || one_after_the_other(debian),
+        || oldest(debian).and_then(|mut world| Ok((upgrade_to(&mut world, NEWEST)?, world))),
+    );
+    let ((at_once, jumped), (walked, in_turn)) = (jumped?, walked?);
     ensure_newest(&jumped)?;
     ensure_newest(&walked)?;
     let (jumped, walked) = (portrait(&jumped)?, portrait(&walked)?);

@@ -8,16 +8,16 @@ use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 use serde_json::Value;
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        status_and_history,
-        "After an upgrade, the status, the history, the journal and the notification command agree about it."
-    ),
-    compared!(report_of_a_failure, "A failed run is never recorded, reported or mailed as a successful one."),
-    compared!(plan_as_json, "A program can read the plan: stdout is one JSON document, and nothing is changed."),
-];
+scenarios! {
+    /// After an upgrade, the status, the history, the journal and the notification command agree about it.
+    Compared status_and_history;
+    /// A failed run is never recorded, reported or mailed as a successful one.
+    Compared report_of_a_failure;
+    /// A program can read the plan: stdout is one JSON document, and nothing is changed.
+    Compared plan_as_json;
+}
 
 /// What is told to whom the admin wants to know: one line for the subject, and the result in the body.
 const TELLING: &[u8] = b"#!/bin/sh

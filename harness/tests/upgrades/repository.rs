@@ -11,26 +11,18 @@ use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault
 use harness::packages::shipped::SERVICES;
 
 use crate::nothing_changed::unchanged;
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        failing_package_lists,
-        "Package lists that cannot be read or verified end the run before anything is changed, with the name of the source."
-    ),
-    compared!(
-        failing_downloads,
-        "Packages that cannot be downloaded or verified end the run before anything is changed, with the name of the source."
-    ),
-    compared!(
-        failing_self_update,
-        "When its own package cannot be downloaded, the upgrader says so, changes nothing and does not wait for ever."
-    ),
-    compared!(
-        mirror_that_recovers,
-        "A mirror that misses a file for a moment needs no admin; after one that was updated meanwhile, a second start is enough."
-    ),
-];
+scenarios! {
+    /// Package lists that cannot be read or verified end the run before anything is changed, with the name of the source.
+    Compared failing_package_lists;
+    /// Packages that cannot be downloaded or verified end the run before anything is changed, with the name of the source.
+    Compared failing_downloads;
+    /// When its own package cannot be downloaded, the upgrader says so, changes nothing and does not wait for ever.
+    Compared failing_self_update;
+    /// A mirror that misses a file for a moment needs no admin; after one that was updated meanwhile, a second start is enough.
+    Compared mirror_that_recovers;
+}
 
 fn failing_package_lists(debian: Debian) -> Result<String> {
     let indices = |fault| RepositoryFault::new(fault, Affected::Indices);

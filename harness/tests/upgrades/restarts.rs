@@ -12,22 +12,17 @@ use harness::packages::shipped::SERVICES;
 use harness::packages::shipped::definition::PRODUCT;
 
 use crate::rollback::undo_nothing;
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        disabled_services,
-        "A masked or disabled service stays off and is named; one that is disabled and runs is restarted."
-    ),
-    compared!(
-        crash_after_three_seconds,
-        "A service that starts and crashes three seconds later is noticed, also if systemd restarts it, and its last log lines are shown."
-    ),
-    compared!(
-        replaced_library,
-        "After a library, a script or systemd itself was replaced, every service that still runs the old one is restarted, whatever its start limit; what cannot be restarted is named."
-    ),
-];
+scenarios! {
+    /// A masked or disabled service stays off and is named; one that is disabled and runs is restarted.
+    Compared disabled_services;
+    /// A service that starts and crashes three seconds later is noticed, also if systemd restarts it, and its last log lines are shown.
+    Compared crash_after_three_seconds;
+    /// After a library, a script or systemd itself was replaced, every service that still runs the old one
+    /// is restarted, whatever its start limit; what cannot be restarted is named.
+    Compared replaced_library;
+}
 
 /// What the screen showed from the restart on.
 fn restarts(screen: &str) -> Result<String> {

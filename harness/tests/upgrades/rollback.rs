@@ -13,50 +13,31 @@ use harness::packages::shipped::SERVICES;
 
 use crate::detached::wait_until;
 use crate::preflight::hold_lock;
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        interrupted_and_resumed,
-        "The next start finds an interrupted upgrade, reports its step, time and place, and completes it on request; completed hooks do not run again, and the interrupted one learns that it is resumed."
-    ),
-    compared!(
-        interrupted_and_rolled_back,
-        "The next start rolls an interrupted upgrade back on request, and changes nothing without an answer."
-    ),
-    compared!(
-        resumed_at_boot,
-        "A machine that loses its power during an upgrade completes it at boot, without an admin."
-    ),
-    compared!(
-        rolled_back_after_a_failed_service,
-        "When the new version of a service does not start, the upgrade is rolled back: all services run the old version."
-    ),
-    compared!(
-        manual_rollback,
-        "`rollback` undoes a successful upgrade after it has listed what has changed since, once."
-    ),
-    compared!(
-        rollback_after_other_package_changes,
-        "`rollback` warns that dpkg will not know of packages that were installed since, and the remedy works."
-    ),
-    checked!(
-        rollback_of_a_failed_run_only,
-        "A rollback restores the state at the start of its own run: rollback data of an earlier upgrade is not used."
-    ),
-    compared!(
-        rollback_needs_the_dpkg_lock,
-        "`rollback` names the process that holds the dpkg lock, and changes nothing."
-    ),
-    compared!(
-        damaged_rollback_data,
-        "With damaged rollback data `rollback` changes nothing, and names the damage and the remedy."
-    ),
-    compared!(
-        rollback_settings,
-        "With `rollback = \"ask\"` the upgrader asks before it rolls back, and with \"never\" it saves no rollback data."
-    ),
-];
+scenarios! {
+    /// The next start finds an interrupted upgrade, reports its step, time and place, and completes it on request;
+    /// completed hooks do not run again, and the interrupted one learns that it is resumed.
+    Compared interrupted_and_resumed;
+    /// The next start rolls an interrupted upgrade back on request, and changes nothing without an answer.
+    Compared interrupted_and_rolled_back;
+    /// A machine that loses its power during an upgrade completes it at boot, without an admin.
+    Compared resumed_at_boot;
+    /// When the new version of a service does not start, the upgrade is rolled back: all services run the old version.
+    Compared rolled_back_after_a_failed_service;
+    /// `rollback` undoes a successful upgrade after it has listed what has changed since, once.
+    Compared manual_rollback;
+    /// `rollback` warns that dpkg will not know of packages that were installed since, and the remedy works.
+    Compared rollback_after_other_package_changes;
+    /// A rollback restores the state at the start of its own run: rollback data of an earlier upgrade is not used.
+    Checked rollback_of_a_failed_run_only;
+    /// `rollback` names the process that holds the dpkg lock, and changes nothing.
+    Compared rollback_needs_the_dpkg_lock;
+    /// With damaged rollback data `rollback` changes nothing, and names the damage and the remedy.
+    Compared damaged_rollback_data;
+    /// With `rollback = "ask"` the upgrader asks before it rolls back, and with "never" it saves no rollback data.
+    Compared rollback_settings;
+}
 
 /// A post-upgrade hook that kills the process that works, the first time, and then says what it was told.
 const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\

@@ -28,29 +28,18 @@ pub(crate) enum Run {
     Compared(fn(Debian) -> Result<String>),
 }
 
-/// A scenario that is named after its function, without a snapshot.
-macro_rules! checked {
-    ($run:ident, $guarantee:expr) => {
-        $crate::scenario::Scenario {
+/// The scenarios of a file: the guarantee of each, how it is judged, and its function, after which it is named.
+macro_rules! scenarios {
+    ($($(#[doc = $guarantee:literal])+ $judged:ident $run:ident;)+) => {
+        pub(crate) const SCENARIOS: &[$crate::scenario::Scenario] = &[$($crate::scenario::Scenario {
             name: stringify!($run),
-            guarantee: $guarantee,
-            run: $crate::scenario::Run::Checked($run),
-        }
+            guarantee: concat!($($guarantee),+).trim_ascii(),
+            run: $crate::scenario::Run::$judged($run),
+        }),+];
     };
 }
 
-/// The same with a snapshot.
-macro_rules! compared {
-    ($run:ident, $guarantee:expr) => {
-        $crate::scenario::Scenario {
-            name: stringify!($run),
-            guarantee: $guarantee,
-            run: $crate::scenario::Run::Compared($run),
-        }
-    };
-}
-
-pub(crate) use {checked, compared};
+pub(crate) use scenarios;
 
 /// Where the snapshots are.
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots");

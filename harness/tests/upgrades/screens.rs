@@ -8,15 +8,14 @@ use harness::observe::inventory::SystemState;
 use harness::packages::shipped::SERVICES;
 use upgrader::model::report::{Report, RunResult};
 
-use crate::scenario::{Scenario, checked};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    checked!(
-        screens,
-        "A terminal shows a progress bar that is gone at the end; other outputs get plain lines, and --quiet prints none."
-    ),
-    checked!(json, "With --json stdout is one JSON document and nothing else, however the run ends."),
-];
+scenarios! {
+    /// A terminal shows a progress bar that is gone at the end; other outputs get plain lines, and --quiet prints none.
+    Checked screens;
+    /// With --json stdout is one JSON document and nothing else, however the run ends.
+    Checked json;
+}
 
 /// What a command prints on stdout alone, and its exit code in the last line.
 fn stdout_of(world: &World, arguments: &str) -> Result<(String, i64)> {

@@ -5,12 +5,13 @@ use harness::machines::image::Debian;
 use harness::machines::transcript::HUNG_UP;
 use harness::machines::world::World;
 
-use crate::scenario::{Scenario, checked};
+use crate::detached::{wait_until, while_running};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[checked!(
-    terminal_is_realistic,
-    "The tests see of a terminal what an admin sees: overwritten text is gone, and programs notice when it hangs up."
-)];
+scenarios! {
+    /// The tests see of a terminal what an admin sees: overwritten text is gone, and programs notice when it hangs up.
+    Checked terminal_is_realistic;
+}
 
 fn terminal_is_realistic(debian: Debian) -> Result<()> {
     let world = World::boot(debian)?;
@@ -25,14 +26,13 @@ fn terminal_is_realistic(debian: Debian) -> Result<()> {
         .run()?;
     ensure!(asked.screen == "Who? you\nhello you\nmore\nSure? ^C" && asked.exit == 130, "{asked}");
 
-    // Two at once: one waits until the other one has seen it hang up.
+    // Two commands at once: one waits until the other has noticed the hang-up.
     let script = "trap 'echo hangup >/root/signal; trap \"\" HUP; echo x || echo closed >>/root/signal; exit' HUP
                   echo ready; while :; do sleep 0.05; done";
-    let lost = std::thread::scope(|scope| {
-        let lost = scope.spawn(|| bash(script).hang_up_after("ready\n").run());
-        world.machine.sh("timeout 20 sh -c 'until grep -s closed /root/signal; do sleep 0.05; done'")?;
-        lost.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?
-    })?;
+    let (lost, ()) = while_running(
+        || bash(script).hang_up_after("ready\n").run(),
+        || wait_until(&world, "grep -s closed /root/signal"),
+    )?;
     ensure!(lost.exit == HUNG_UP && lost.screen.starts_with("ready\n"), "{lost}");
     ensure!(world.machine.sh("cat /root/signal")? == "hangup\nclosed\n");
     Ok(())

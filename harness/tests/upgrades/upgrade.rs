@@ -9,40 +9,30 @@ use harness::packages::release::Release;
 use harness::packages::shipped::{SERVICES, VERSION};
 
 use crate::rollback::undo_nothing;
-use crate::scenario::{Scenario, checked, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        upgrade,
-        "One command and one answer upgrade a machine from 1.2.1 to 1.2.2: first the upgrader itself, then packages, hooks and services in order, and each service really runs its new version."
-    ),
-    checked!(
-        arguments_survive_the_self_update,
-        "The upgrader passes its arguments on when it has replaced itself: --yes still asks nothing."
-    ),
-    compared!(
-        versions_are_opaque,
-        "The displayed version is the package's version, in any version scheme and any locale."
-    ),
-    checked!(
-        killed_while_packages_change,
-        "After the upgrader was killed while packages change, the next start completes them, and its policy-rc.d no longer blocks services."
-    ),
-    checked!(own_policy, "A policy-rc.d of the admin is obeyed during the upgrade and unchanged after it."),
-    compared!(held_product, "An upgrade that leaves a held product package behind is not reported as complete."),
-    checked!(
-        held_upgrader,
-        "An admin who holds the upgrader's package can still upgrade, and the screen says which version of it runs."
-    ),
-    compared!(
-        stop_then_start,
-        "With `restart = \"stop-then-start\"` all services stop in reverse order before the first one starts, and a service counts as up only when it is ready."
-    ),
-    compared!(
-        failing_maintainer_script,
-        "When a package cannot be configured, no post-upgrade hook runs, and the screen says what to do."
-    ),
-];
+scenarios! {
+    /// One command and one answer upgrade a machine from 1.2.1 to 1.2.2: first the upgrader itself, then
+    /// packages, hooks and services in order, and each service really runs its new version.
+    Compared upgrade;
+    /// The upgrader passes its arguments on when it has replaced itself: --yes still asks nothing.
+    Checked arguments_survive_the_self_update;
+    /// The displayed version is the package's version, in any version scheme and any locale.
+    Compared versions_are_opaque;
+    /// After the upgrader was killed while packages change, the next start completes them, and its policy-rc.d no longer blocks services.
+    Checked killed_while_packages_change;
+    /// A policy-rc.d of the admin is obeyed during the upgrade and unchanged after it.
+    Checked own_policy;
+    /// An upgrade that leaves a held product package behind is not reported as complete.
+    Compared held_product;
+    /// An admin who holds the upgrader's package can still upgrade, and the screen says which version of it runs.
+    Checked held_upgrader;
+    /// With `restart = "stop-then-start"` all services stop in reverse order before the first
+    /// one starts, and a service counts as up only when it is ready.
+    Compared stop_then_start;
+    /// When a package cannot be configured, no post-upgrade hook runs, and the screen says what to do.
+    Compared failing_maintainer_script;
+}
 
 fn upgrade(debian: Debian) -> Result<String> {
     let world =

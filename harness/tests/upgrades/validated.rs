@@ -11,19 +11,16 @@ use harness::packages::release::Release;
 use sha2::{Digest as _, Sha256};
 use upgrader::checks::validated::{Member, Set};
 
-use crate::scenario::{Scenario, compared};
+use crate::scenario::scenarios;
 
-pub(crate) const SCENARIOS: &[Scenario] = &[
-    compared!(
-        validated,
-        "The self-update brings the vendor's list of validated packages first; the plan is compared with it, and so is the machine afterwards."
-    ),
-    compared!(
-        validated_but_one,
-        "A plan that differs in one package from the validated ones is refused where validation is required, and reported elsewhere."
-    ),
-    compared!(validated_is_another_version, "A version that is not validated is refused where validation is required."),
-];
+scenarios! {
+    /// The self-update brings the vendor's list of validated packages first; the plan is compared with it, and so is the machine afterwards.
+    Compared validated;
+    /// A plan that differs in one package from the validated ones is refused where validation is required, and reported elsewhere.
+    Compared validated_but_one;
+    /// A version that is not validated is refused where validation is required.
+    Compared validated_is_another_version;
+}
 
 /// Where the sets are.
 const SETS: &str = "/usr/share/xivo-upgrade/validated";
