@@ -1,4 +1,4 @@
-//! TOML files.
+//! Files of this tree: TOML, and what is below a directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,32 +7,31 @@ use anyhow::{Context as _, Result, anyhow};
 use serde::de::DeserializeOwned;
 use upgrader::config::strict;
 
-/// Reads a TOML file.
-///
-/// # Errors
-/// One line that names the file, the line and the key.
+/// Reads a TOML file. The error is one line that names the file, the line and the key.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     parse(path, &fs::read_to_string(path).with_context(|| path.display().to_string())?)
 }
 
-/// Reads the text of a TOML file that is at `path`.
-///
-/// # Errors
-/// As those of [`read`].
+/// Reads the text of a TOML file that is at `path`, with errors as those of [`read`].
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     strict::parse(text).map_err(|(line, message)| anyhow!("{}:{line}: {message}", path.display()))
 }
 
-/// Every TOML file in one of the harness's own directories by its name without the ending, in the order of the names.
+/// Every TOML file in one of the harness's own directories by its name without the extension, in the order of the names.
 pub fn files(directory: &str) -> Result<Vec<(String, PathBuf)>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let paths = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &["toml"])?.into_iter();
+    Ok(paths.filter_map(|path| Some((path.file_stem()?.to_str()?.to_owned(), path))).collect())
+}
+
+/// The files in and below a directory that have one of these extensions, in the order of their paths.
+pub fn files_below(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(&directory).with_context(|| directory.display().to_string())? {
+    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "toml")
-            && let Some(name) = path.file_stem().and_then(|name| name.to_str())
-        {
-            files.push((name.to_owned(), path));
+        if path.is_dir() {
+            files.extend(files_below(&path, extensions)?);
+        } else if path.extension().is_some_and(|found| extensions.iter().any(|extension| found == *extension)) {
+            files.push(path);
         }
     }
     files.sort();

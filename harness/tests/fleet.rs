@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use harness::data::files_below;
 use harness::machines::fleet::{Fleet, Line};
 use harness::machines::image::Debian;
 use harness::machines::transcript::{Transcript, without_times};
@@ -221,7 +222,7 @@ fn compare(name: &str, guarantee: &str, document: &str) {
 fn no_stale_snapshot() -> Result<()> {
     let known: BTreeSet<PathBuf> =
         SCENARIOS.iter().map(|(name, ..)| Path::new(SNAPSHOTS).join(format!("{name}.snap"))).collect();
-    let found: BTreeSet<PathBuf> = files(Path::new(SNAPSHOTS), "snap")?.into_iter().collect();
+    let found: BTreeSet<PathBuf> = files_below(Path::new(SNAPSHOTS), &["snap"])?.into_iter().collect();
     ensure!(found == known, "there are {found:?}, and scenarios of {known:?}");
     Ok(())
 }
@@ -232,23 +233,9 @@ fn tree(path: &str) -> Result<String> {
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
-/// The files with this ending below a directory.
-fn files(directory: &Path, ending: &str) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(self::files(&path, ending)?);
-        } else if path.extension().is_some_and(|found| found == ending) {
-            files.push(path);
-        }
-    }
-    Ok(files)
-}
-
 /// A file with a mistake in it would be noticed by the first who uses it.
 fn role_is_yaml() -> Result<()> {
-    let files = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ansible"), "yml")?;
+    let files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ansible"), &["yml"])?;
     ensure!(files.len() > 5, "the role is elsewhere: {files:?}");
     for file in files {
         let documents = YamlLoader::load_from_str(&fs::read_to_string(&file)?);

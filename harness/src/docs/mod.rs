@@ -5,46 +5,31 @@ mod screens;
 mod troubleshooting;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::Path;
+
+use crate::data;
 
 /// Every snapshot, by its path below snapshots/ without the ending: what was seen.
 fn snapshots() -> BTreeMap<String, String> {
-    let mut snapshots = BTreeMap::new();
-    let top = documented::tree("snapshots");
-    let mut directories = vec![top.clone()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(directory).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                directories.push(path);
-            } else if path.extension().is_some_and(|ending| ending == "snap") {
-                let text = fs::read_to_string(&path).unwrap();
-                let name = path.strip_prefix(&top).unwrap().with_extension("");
-                let (_, seen) = text.split_once("\n---\n").unwrap();
-                snapshots.insert(name.to_str().unwrap().to_owned(), seen.to_owned());
-            }
-        }
-    }
-    snapshots
+    let snapshot = |path: &String| {
+        let seen = documented::text(path).split_once("\n---\n").unwrap().1.to_owned();
+        let name = path.strip_prefix("snapshots/").and_then(|path| path.strip_suffix(".snap")).unwrap();
+        (name.to_owned(), seen)
+    };
+    below("snapshots", "snap").iter().map(snapshot).collect()
 }
 
 /// Every page of the documentation, by its path from the root of the tree.
 fn pages() -> Vec<String> {
-    let mut pages: Vec<String> = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "hooks/README.md"]
-        .map(str::to_owned)
-        .to_vec();
-    for directory in ["docs", "docs/internals", "docs/reference"] {
-        let entries = fs::read_dir(documented::tree(directory)).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        pages.extend(names.filter(|name| is_page(name)).map(|name| format!("{directory}/{name}")));
-    }
-    pages.sort();
-    pages
+    let others =
+        ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "hooks/README.md"].map(str::to_owned);
+    others.into_iter().chain(below("docs", "md")).collect()
 }
 
-fn is_page(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|ending| ending == "md")
+/// The files below a directory of this tree with this extension, by their paths from the root of the tree.
+fn below(directory: &str, extension: &str) -> Vec<String> {
+    let root = documented::tree("");
+    let paths = data::files_below(&documented::tree(directory), &[extension]).unwrap();
+    paths.iter().map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned()).collect()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use serde_json::Value;
 
+use crate::data;
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
@@ -76,8 +77,10 @@ impl Fleet {
         }
         write!(text, "[canary]\n{canary}\n{VARIABLES}")?;
         fleet.controller.write(&format!("{THERE}/inventory"), text.as_bytes(), 0o644)?;
-        for (path, content) in files(Path::new(ROLE))? {
-            fleet.controller.write(&format!("{THERE}/{path}"), &content, 0o644)?;
+        let role = Path::new(ROLE);
+        for path in data::files_below(role, &["yml", "cfg"])? {
+            let name = path.strip_prefix(role)?.display();
+            fleet.controller.write(&format!("{THERE}/{name}"), &fs::read(&path)?, 0o644)?;
         }
         Ok(fleet)
     }
@@ -105,7 +108,7 @@ impl Fleet {
 /// The controller's own key.
 const KEY: &str = "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519";
 
-/// What holds for all machines, as in `inventory.example.yml`. Their host keys are as new as they are.
+/// Variables of all machines, as in `inventory.example.yml`. Nobody knows their host keys yet, so ssh does not check them.
 const VARIABLES: &str = "[all:vars]
 ansible_user=root
 ansible_python_interpreter=/usr/bin/python3
@@ -113,35 +116,20 @@ ansible_ssh_common_args='-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/
 upgrade_poll=1
 ";
 
-/// The files below a directory, by their paths in it.
-fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let path = entry?.path();
-        let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
-        if path.is_dir() {
-            files.extend(self::files(&path)?.into_iter().map(|(path, content)| (format!("{name}/{path}"), content)));
-        } else {
-            files.push((name, fs::read(&path)?));
-        }
-    }
-    Ok(files)
-}
-
-/// What a host says in a task begins with one of these.
+/// How the result of a host in a task begins.
 const RESULTS: [&str; 5] = ["ok: [", "changed: [", "skipping: [", "fatal: [", "failed: ["];
 
-/// What comes as often as somebody had to wait.
+/// Lines whose number depends on how long Ansible waited.
 const WAITING: [&str; 2] = ["ASYNC ", "FAILED - RETRYING: "];
 
-/// Where newer ones say once more, on stderr, what the host says next.
-const TWICE: &str = "[ERROR]: ";
+/// How newer versions of Ansible repeat, on stderr, what the result of the host says next.
+const REPEATED: &str = "[ERROR]: ";
 
-/// What only older ones say.
+/// A line that only older versions print.
 const THE_END: &str = "NO MORE HOSTS LEFT";
 
-/// What Ansible printed, in the same order each time: hosts that work on a task at once say so in any order. Without the stars
-/// that fill a line up.
+/// What Ansible printed, with the results of each task in the order of the hosts: hosts that work at once finish in any order. Without the
+/// stars that fill a line.
 fn readable(screen: &str) -> String {
     let mut blocks: Vec<String> = Vec::new();
     let mut text = String::new();
@@ -152,12 +140,12 @@ fn readable(screen: &str) -> String {
         });
         text.extend(blocks.drain(..));
     };
-    let mut is_said_twice = false;
+    let mut is_repeated = false;
     for line in screen.lines().filter(|line| !WAITING.iter().any(|word| line.starts_with(word))) {
         let line = line.trim_end().trim_end_matches('*').trim_end();
         let begins = RESULTS.iter().any(|word| line.starts_with(word));
-        is_said_twice = !begins && (is_said_twice || line.starts_with(TWICE));
-        if is_said_twice || line == THE_END {
+        is_repeated = !begins && (is_repeated || line.starts_with(REPEATED));
+        if is_repeated || line == THE_END {
             continue;
         }
         if begins {
@@ -165,9 +153,9 @@ fn readable(screen: &str) -> String {
         } else if !line.starts_with(' ') {
             flush(&mut blocks, &mut text);
         }
-        let place = blocks.last_mut().unwrap_or(&mut text);
-        place.push_str(line);
-        place.push('\n');
+        let target = blocks.last_mut().unwrap_or(&mut text);
+        target.push_str(line);
+        target.push('\n');
     }
     flush(&mut blocks, &mut text);
     while text.contains("\n\n\n") {
@@ -181,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_ansible_prints_is_the_same_whoever_is_quicker() {
+    fn what_ansible_prints_does_not_depend_on_which_host_is_faster() {
         let printed = "TASK [Upgrade] ****\nASYNC POLL on b: jid=1\nok: [b]\nok: [a] => \n  msg: x\nok: [a -> c] => (item=2)\n\nPLAY RECAP **\n";
         assert_eq!(
             readable(printed),

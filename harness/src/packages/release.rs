@@ -15,7 +15,7 @@ use crate::packages::shipped::{Product, XIVO};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Release {
-    /// What is special about this release, for a person.
+    /// What is special about this release.
     pub description: String,
     /// The product that it is a release of; its metapackage has the same name.
     #[serde(default = "Release::xivo")]
@@ -71,10 +71,7 @@ impl Release {
         XIVO.name.to_owned()
     }
 
-    /// Reads a release.
-    ///
-    /// # Errors
-    /// One line that names the file, the line and the key.
+    /// Reads a release. The error is one line that names the file, the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(path, &std::fs::read_to_string(path).with_context(|| path.display().to_string())?)
     }
@@ -87,10 +84,7 @@ impl Release {
         Self::parse(&path, &text.replace(version, other))
     }
 
-    /// One that comes with the harness, after somebody has changed what is written there.
-    ///
-    /// # Errors
-    /// As those of [`Self::named`], and those of the change.
+    /// One that comes with the harness, after a change of what is written there.
     pub fn changed(version: &str, change: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
         let mut release: Self = data::read(&path(XIVO.name, version))?;
         change(&mut release)?;
@@ -131,12 +125,7 @@ fn migration_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<S
 }
 
 fn path(product: &str, version: &str) -> PathBuf {
-    directory().join(format!("{product}-{version}.toml"))
-}
-
-/// Where the releases that come with the harness are.
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("releases")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("releases").join(format!("{product}-{version}.toml"))
 }
 
 #[cfg(test)]
@@ -149,17 +138,15 @@ mod tests {
 
     #[test]
     fn every_release_that_comes_with_the_harness_is_good() {
-        let mut count = 0;
-        for entry in std::fs::read_dir(directory()).unwrap() {
-            let path = entry.unwrap().path();
+        let files = data::files("releases").unwrap();
+        assert!(files.len() >= 2);
+        for (_, path) in files {
             let release = Release::read(&path).unwrap();
             assert_eq!(path, release.path(), "a release is named after its product and version");
             for package in &release.packages {
                 crate::packages::deb::build(package).unwrap();
             }
-            count += 1;
         }
-        assert!(count >= 2);
     }
 
     #[test]

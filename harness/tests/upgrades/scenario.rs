@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Result;
+use harness::data::files_below;
 use harness::machines::image::Debian;
 use harness::machines::transcript::without_times;
 use libtest_mimic::{Failed, Trial};
@@ -80,15 +81,10 @@ fn test(scenario: Scenario, debian: Debian) -> Result<(), Failed> {
 pub(crate) fn no_stale_snapshot(scenarios: &[Scenario]) -> Result<(), Failed> {
     let compared = scenarios.iter().filter(|scenario| matches!(scenario.run, Run::Compared(_)));
     let known: BTreeSet<String> = compared.map(|scenario| format!("{}.snap", scenario.name)).collect();
-    let mut found = BTreeSet::new();
-    for entry in Path::new(SNAPSHOTS).read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "snap")
-            && let Some(name) = path.file_name()
-        {
-            found.insert(name.to_string_lossy().into_owned());
-        }
-    }
+    // Directories below have the snapshots of the matrix and of fleets.
+    let directory = Path::new(SNAPSHOTS);
+    let paths = files_below(directory, &["snap"])?.into_iter().filter(|path| path.parent() == Some(directory));
+    let found: BTreeSet<String> = paths.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect();
     let stale: Vec<_> = found.difference(&known).collect();
     let missing: Vec<_> = known.difference(&found).collect();
     if stale.is_empty() && missing.is_empty() {

@@ -11,17 +11,14 @@ use lzma_rust2::XzReader;
 use ruzstd::decoding::StreamingDecoder;
 
 use super::Deb;
+use crate::data;
 
 impl Deb {
-    /// Reads every .deb in a directory and in those below it, in the order of their paths.
-    ///
-    /// # Errors
-    /// If there is none, or one is not a Debian package; the error names it.
+    /// Reads every .deb in and below a directory, in the order of their paths. Fails if there is none, and names one that is no Debian
+    /// package.
     pub fn all_in(directory: &Path) -> Result<Vec<Self>> {
-        let mut paths = Vec::new();
-        find(directory, &mut paths)?;
+        let paths = data::files_below(directory, &["deb"])?;
         ensure!(!paths.is_empty(), "{}: there is no .deb in this directory", directory.display());
-        paths.sort();
         let read = |path: &PathBuf| {
             let bytes = fs::read(path).with_context(|| path.display().to_string())?;
             Self::read(bytes.into()).with_context(|| format!("{}: not a Debian package", path.display()))
@@ -40,19 +37,6 @@ impl Deb {
     }
 }
 
-/// The paths of all .debs below a directory.
-fn find(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
-    for entry in fs::read_dir(directory).with_context(|| directory.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            find(&path, paths)?;
-        } else if path.extension().is_some_and(|ending| ending == "deb") {
-            paths.push(path);
-        }
-    }
-    Ok(())
-}
-
 /// The control.tar of a .deb, however dpkg-deb(1) packed it.
 fn control_archive(deb: &[u8]) -> Result<Vec<u8>> {
     let mut archive = ar::Archive::new(deb);
@@ -67,7 +51,7 @@ fn control_archive(deb: &[u8]) -> Result<Vec<u8>> {
             ".gz" => GzDecoder::new(member).read_to_end(&mut tar)?,
             ".xz" => XzReader::new(member, true).read_to_end(&mut tar)?,
             ".zst" => StreamingDecoder::new(member)?.read_to_end(&mut tar)?,
-            other => bail!("its control.tar is packed as {other}, which nobody here can read"),
+            other => bail!("its control.tar is packed as {other}, which the harness cannot read"),
         };
         return Ok(tar);
     }
