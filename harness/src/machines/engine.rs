@@ -14,7 +14,7 @@ use testcontainers::bollard::query_parameters::{
 
 use crate::runtime::block_on;
 
-/// On every container of ours: the process that made it.
+/// The label of our containers and networks: the process that made them.
 pub const OWNER: &str = "xivo-upgrade.owner";
 
 /// How long the engine may take to remove what killed runs have left.
@@ -27,10 +27,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Connects to the engine of `DOCKER_HOST`, or else to the usual socket.
-    ///
-    /// # Errors
-    /// If none answers; the error says how to get one.
+    /// Connects to the engine of `DOCKER_HOST`, or else to the usual socket. If none answers, the error says how to get one.
     pub fn connect() -> Result<Self> {
         Self::answering(Docker::connect_with_defaults())
     }
@@ -48,7 +45,7 @@ impl Engine {
 
     /// Finds an engine that answers: `DOCKER_HOST`, the usual socket, or one of Podman's.
     ///
-    /// Gives the value for `DOCKER_HOST` that others need to find it too, empty where they need none.
+    /// Returns the value for `DOCKER_HOST` with which other programs find it; empty if they need none.
     #[must_use]
     pub fn find() -> Option<String> {
         if Self::connect().is_ok() {
@@ -77,8 +74,10 @@ impl Engine {
         if let Some(remote) = std::env::var("DOCKER_HOST").ok().as_deref().and_then(|host| host.strip_prefix("tcp://"))
         {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-            // Nothing is sent: this only asks for the way.
-            socket.connect(remote.trim_end_matches('/')).with_context(|| format!("DOCKER_HOST: no way to {remote}"))?;
+            // Sends nothing; the kernel chooses the route.
+            socket
+                .connect(remote.trim_end_matches('/'))
+                .with_context(|| format!("DOCKER_HOST: no route to {remote}"))?;
             let address = socket.local_addr()?.ip();
             if !address.is_loopback() {
                 return Ok(address);
@@ -96,7 +95,7 @@ impl Engine {
             .context("the engine has no network that a machine could reach this host through")
     }
 
-    /// Removes every container and network of ours, whoever made it.
+    /// Removes every container and network of ours.
     pub fn remove_all(&self) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         for id in self.containers(|_| true)? {
@@ -118,9 +117,9 @@ impl Engine {
         Ok(if podman { &[("nofile", 4096), ("nproc", 16_384)] } else { &[] })
     }
 
-    /// Removes the containers and networks whose makers are dead, and says how many that were. When it returns they are gone.
+    /// Removes the containers and networks whose owners are dead, and returns their number.
     pub fn sweep(&self) -> Result<usize> {
-        let found = self.left_behind()?;
+        let found = self.containers(is_left_behind)?;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
         let deadline = Instant::now() + SWEEP_PATIENCE;
         let mut left = found.clone();
@@ -129,12 +128,12 @@ impl Engine {
                 // Another run may be removing it at the same time.
                 let _ = block_on(self.docker.remove_container(id, Some(options.clone())));
             }
-            left = self.left_behind()?;
+            left = self.containers(is_left_behind)?;
             ensure!(Instant::now() < deadline, "these containers cannot be removed: {}", left.join(" "));
         }
-        let networks = self.networks(|owner| !owner.is_some_and(Owner::may_be_alive))?;
+        let networks = self.networks(is_left_behind)?;
         for id in &networks {
-            // Here too another run may be faster.
+            // As above.
             let _ = block_on(self.docker.remove_network(id));
         }
         Ok(found.len() + networks.len())
@@ -145,47 +144,42 @@ impl Engine {
         self.containers(|owner| owner.is_some_and(|owner| owner.process == process))
     }
 
-    /// The containers whose makers are dead.
-    fn left_behind(&self) -> Result<Vec<String>> {
-        self.containers(|owner| !owner.is_some_and(Owner::may_be_alive))
-    }
-
-    /// The identifiers of those of our containers whose owner is of interest.
-    fn containers(&self, of_interest: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
+    /// The identifiers of our containers whose owner matches.
+    fn containers(&self, matches: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
         let options = ListContainersOptionsBuilder::default().all(true).filters(&ours()).build();
         let containers = block_on(self.docker.list_containers(Some(options)))?.into_iter();
-        let of_interest = |labels: Option<&Labels>| of_interest(owner(labels).as_ref());
-        Ok(containers.filter(|one| of_interest(one.labels.as_ref())).filter_map(|one| one.id).collect())
+        Ok(containers.filter(|one| matches(owner(one.labels.as_ref()).as_ref())).filter_map(|one| one.id).collect())
     }
 
     /// The same for networks.
-    fn networks(&self, of_interest: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
+    fn networks(&self, matches: impl Fn(Option<&Owner>) -> bool) -> Result<Vec<String>> {
         let options = ListNetworksOptionsBuilder::default().filters(&ours()).build();
         let networks = block_on(self.docker.list_networks(Some(options)))?.into_iter();
-        let of_interest = |labels: Option<&Labels>| of_interest(owner(labels).as_ref());
-        Ok(networks.filter(|one| of_interest(one.labels.as_ref())).filter_map(|one| one.id).collect())
+        Ok(networks.filter(|one| matches(owner(one.labels.as_ref()).as_ref())).filter_map(|one| one.id).collect())
     }
 }
 
-/// What the engine has to look for to find what is ours.
+/// The engine's filter for containers and networks of ours.
 fn ours() -> HashMap<String, Vec<String>> {
     HashMap::from([("label".to_owned(), vec![OWNER.to_owned()])])
 }
 
-/// What is said of a container or a network.
-type Labels = HashMap<String, String>;
-
-/// Whose something with these labels is.
-fn owner(labels: Option<&Labels>) -> Option<Owner> {
+/// The owner of a container or network with these labels.
+fn owner(labels: Option<&HashMap<String, String>>) -> Option<Owner> {
     Owner::parse(labels?.get(OWNER)?)
 }
 
-/// A process, told apart from every other that had or will have its number: boot, number and start time.
+/// True unless the process that made a container or network may be alive.
+fn is_left_behind(owner: Option<&Owner>) -> bool {
+    !owner.is_some_and(Owner::may_be_alive)
+}
+
+/// A process, identified across reboots and reuse of its pid: boot, namespace, pid and start time.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Owner {
     /// This host and this boot of it.
     boot: String,
-    /// The numbers of processes mean something only in here: the inode of the namespace.
+    /// The inode of its pid namespace.
     namespace: u64,
     process: u32,
     started: String,
@@ -228,20 +222,20 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// The first address of a subnet, `172.17.0.1` of `172.17.0.0/16`: the engine's own, where it is not told another. Of the first start of an
-/// engine on a host Docker does not tell the gateway of its bridge (moby issue 26799).
+/// The first address of a subnet, `172.17.0.1` of `172.17.0.0/16`: the engine's own, unless another is configured. After the first start
+/// of an engine on a host Docker does not report the gateway of its bridge (moby issue 26799).
 fn first_of(subnet: &str) -> Option<IpAddr> {
     let network: Ipv4Addr = subnet.split_once('/')?.0.parse().ok()?;
     Some(Ipv4Addr::from_bits(network.to_bits() + 1).into())
 }
 
-/// What tells this host from all others, and this boot of it: `MACHINE-ID+BOOT-ID`.
+/// This host and this boot of it: `MACHINE-ID+BOOT-ID`.
 fn boot() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
     format!("{}+{}", read("/etc/machine-id"), read("/proc/sys/kernel/random/boot_id"))
 }
 
-/// The inode of this process's own namespace of process numbers.
+/// The inode of this process's pid namespace.
 fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map(|namespace| namespace.ino()).unwrap_or_default()
 }
@@ -269,16 +263,16 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_its_label_and_dead_ones_are_too() {
+    fn a_label_tells_a_live_process_from_a_dead_one() {
         let this = Owner::this();
         assert_eq!(Owner::parse(&this.to_string()), Some(Owner::this()));
         assert!(this.may_be_alive());
         let recycled = Owner { started: "1".to_owned(), ..Owner::this() };
-        assert!(!recycled.may_be_alive(), "another process has the number now");
+        assert!(!recycled.may_be_alive(), "another process has this pid now");
         let inside = Owner { namespace: 1, ..recycled };
-        assert!(inside.may_be_alive(), "nobody knows");
+        assert!(inside.may_be_alive(), "a process of another namespace is unknown");
         let earlier = Owner { boot: boot().replace(|last: char| last.is_ascii_hexdigit(), "0"), ..Owner::this() };
-        assert!(earlier.may_be_alive(), "nobody knows of another host");
+        assert!(earlier.may_be_alive(), "a process of another host is unknown");
         let (host, _) = this.boot.split_once('+').unwrap();
         let earlier = Owner { boot: format!("{host}+before"), ..Owner::this() };
         assert!(!earlier.may_be_alive(), "nothing outlives a reboot");

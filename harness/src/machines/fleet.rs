@@ -108,7 +108,7 @@ impl Fleet {
 /// The controller's own key.
 const KEY: &str = "mkdir -p -m 700 /root/.ssh; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519";
 
-/// Variables of all machines, as in `inventory.example.yml`. Nobody knows their host keys yet, so ssh does not check them.
+/// Variables of all machines, as in `inventory.example.yml`. Their host keys are new, so ssh does not check them.
 const VARIABLES: &str = "[all:vars]
 ansible_user=root
 ansible_python_interpreter=/usr/bin/python3

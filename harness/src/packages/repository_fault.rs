@@ -1,9 +1,9 @@
-//! What can be wrong with a repository.
+//! Faults of a repository, as data.
 
 use anyhow::ensure;
 use serde::Deserialize;
 
-/// Something that is wrong with a repository, as a scenario says it:
+/// A fault of a repository, as it is written in a scenario:
 ///
 /// ```toml
 /// fault = { error = 503 }
@@ -13,15 +13,15 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct RepositoryFault {
-    /// What is wrong.
+    /// Its kind.
     pub fault: ServerFault,
-    /// With which files.
+    /// The files that it affects.
     pub files: Affected,
-    /// How many requests it hits, the first ones; `None` is all of them.
+    /// How many requests it affects, the first ones; `None` is all of them.
     pub times: Option<u32>,
 }
 
-/// What can be wrong with a repository.
+/// A kind of fault of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServerFault {
@@ -37,7 +37,7 @@ pub enum ServerFault {
     WrongHash,
     /// Files are half as long as they should be, and are announced so; the same ones as with a wrong hash.
     Truncated,
-    /// Everything is a page that wants somebody to log in, with status 200: the captive portal of a network.
+    /// Every answer is a login page with status 200: the captive portal of a network.
     Html,
     /// Nothing listens at the port; connections that are open already stay.
     Unreachable,
@@ -45,16 +45,16 @@ pub enum ServerFault {
     Expired,
     /// The repository was published the day after tomorrow.
     NotYetValid,
-    /// There is a `Release`, but nobody has signed it.
+    /// There is a `Release` without a signature.
     Unsigned,
-    /// Somebody has signed it whom no machine knows.
+    /// The signature is made with a key that no machine has.
     OtherKey,
     /// No index is there by its hash; all are there by name.
     ByHashMissing,
-    /// The same, and by name there are those of the next version: the mirror is in the middle of a sync.
+    /// The same, and the indices by name are those of the next version: the mirror is in the middle of a sync.
     HalfSynced,
-    /// As soon as somebody asks for a package (the upgrader's own aside), the publisher moves on: every package is replaced by a newer
-    /// version of it, and the indices that were read are out of date.
+    /// Once a package other than the upgrader's is requested, a newer version replaces every package, and the indices that were read are
+    /// out of date.
     IndexChanges,
 }
 
@@ -129,26 +129,11 @@ impl TryFrom<Written> for RepositoryFault {
 }
 
 impl ServerFault {
-    /// True if it is in what is published, or in that nobody listens, and not in single answers.
+    /// True if it affects what is published or the port, and not single answers.
     #[must_use]
     pub fn is_of_the_whole(self) -> bool {
-        match self {
-            Self::Error(_)
-            | Self::Stall
-            | Self::Slow(_)
-            | Self::Cut(_)
-            | Self::WrongHash
-            | Self::Truncated
-            | Self::Html => false,
-            Self::Unreachable
-            | Self::Expired
-            | Self::NotYetValid
-            | Self::Unsigned
-            | Self::OtherKey
-            | Self::ByHashMissing
-            | Self::HalfSynced
-            | Self::IndexChanges => true,
-        }
+        use ServerFault as F;
+        !matches!(self, F::Error(_) | F::Stall | F::Slow(_) | F::Cut(_) | F::WrongHash | F::Truncated | F::Html)
     }
 
     /// True if it changes what is answered to a request for this file.

@@ -24,7 +24,7 @@ use crate::runtime::block_on;
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long to wait for somebody who asks for a package.
+/// How long to wait for the request of a package.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many pieces a second a slow file comes in.
@@ -33,7 +33,7 @@ const PIECES: u32 = 50;
 /// How many bytes of a file come before it stalls.
 const BEFORE_STALL: usize = 100;
 
-/// What a network says in which nobody has logged in.
+/// The page of a network that requires a login.
 const PORTAL: &[u8] = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body>Please log in.</body></html>\n";
 
 /// An HTTP server for the files of one repository, gone when dropped.
@@ -58,11 +58,11 @@ struct Door {
 struct Served {
     published: Published,
     fault: Option<RepositoryFault>,
-    /// True once somebody got an answer that was not as it should be.
+    /// True once the fault has changed an answer.
     struck: bool,
-    /// Who holds back the next package that is asked for.
+    /// Holds back the next package that is requested.
     holder: Option<Holder>,
-    /// Held by the piece that is on its way: all who fetch share one line.
+    /// Held while a piece is sent: all downloads share one line.
     line: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -90,19 +90,19 @@ impl Server {
         lock(&self.served).published = published;
     }
 
-    /// What is wrong with it.
+    /// Its fault, if it has one.
     #[must_use]
     pub fn fault(&self) -> Option<ServerFault> {
         lock(&self.served).fault.map(|fault| fault.fault)
     }
 
-    /// True if somebody has got an answer that was not as it should be.
+    /// True if the fault has changed an answer.
     #[must_use]
     pub fn has_struck(&self) -> bool {
         lock(&self.served).struck
     }
 
-    /// From now on this is wrong with it, and nothing else.
+    /// Replaces the fault.
     pub fn set_fault(&self, fault: Option<RepositoryFault>) -> Result<()> {
         lock(&self.served).fault = fault;
         let mut door = lock(&self.door);
@@ -119,7 +119,7 @@ impl Server {
         Ok(())
     }
 
-    /// Holds back the next package that is asked for (the upgrader's own aside), until what this gives is dropped.
+    /// Holds back the next package that is requested, except the upgrader's own, until the returned value is dropped.
     pub fn hold(&self) -> Hold {
         let (asked, told) = mpsc::channel();
         let (release, released) = oneshot::channel();
@@ -134,7 +134,7 @@ impl Server {
             let holder = if Affected::Packages.include(&path) { lock(&served).holder.take() } else { None };
             if let Some(holder) = holder {
                 let _ = holder.asked.send(());
-                // The end of whoever holds it is the end of that.
+                // An error means that the hold was dropped.
                 let _ = holder.released.await;
             }
             lock(&served).answer(&path)
@@ -148,7 +148,7 @@ impl Server {
     }
 }
 
-/// A package that is held back, or will be as soon as it is asked for.
+/// Holds back a package from the moment when it is requested.
 #[derive(Debug)]
 pub struct Hold {
     told: mpsc::Receiver<()>,
@@ -156,9 +156,9 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Waits until it is asked for.
+    /// Waits until a package is requested.
     pub fn asked(&self) -> Result<()> {
-        self.told.recv_timeout(PATIENCE).context("nobody asked for a package")
+        self.told.recv_timeout(PATIENCE).context("no package was requested")
     }
 }
 
@@ -208,7 +208,7 @@ impl Served {
     }
 }
 
-/// A socket at an address where nobody listens.
+/// A bound socket that does not listen.
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // Old connections may still have the port.
@@ -230,7 +230,7 @@ fn with_another_end(content: &[u8]) -> Bytes {
     changed.freeze()
 }
 
-/// The beginning of some content, and what comes instead of the rest.
+/// The beginning of some content, and what is sent instead of the rest.
 fn begun(beginning: Bytes, rest: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     Body::from_stream(stream::iter([Ok(beginning)]).chain(rest))
 }
@@ -243,7 +243,7 @@ fn cut() -> impl Stream<Item = io::Result<Bytes>> {
     })
 }
 
-/// Content that takes its time on a line of this many bytes a second.
+/// Content that is sent at this many bytes a second.
 fn slowly(content: Bytes, rate: u32, line: Arc<tokio::sync::Mutex<()>>) -> Body {
     let size = rate.div_ceil(PIECES) as usize;
     Body::from_stream(stream::unfold(content, move |mut rest| {
@@ -253,7 +253,7 @@ fn slowly(content: Bytes, rate: u32, line: Arc<tokio::sync::Mutex<()>>) -> Body 
                 return None;
             }
             let piece = rest.split_to(size.min(rest.len()));
-            let _on_its_way = line.lock().await;
+            let _sending = line.lock().await;
             tokio::time::sleep(Duration::from_secs(piece.len() as u64) / rate).await;
             Some((io::Result::Ok(piece), rest))
         }
@@ -275,7 +275,7 @@ mod tests {
 
     static CONTENT: [u8; 20_000] = [7; 20_000];
 
-    /// A server with a package, and something wrong with it.
+    /// A server with a package and a fault.
     fn server(fault: RepositoryFault) -> Server {
         let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
         let files = ["pool/a.deb", "dists/a"].map(|path| (path.to_owned(), Bytes::from_static(&CONTENT)));
@@ -284,8 +284,8 @@ mod tests {
         server
     }
 
-    /// Asks for a file, and gives head and body of the answer as soon as the connection is closed, or `enough` bytes are here.
-    fn ask(server: &Server, path: &str, enough: usize) -> (String, Vec<u8>) {
+    /// Requests a file, and returns head and body of the answer once the connection is closed or `enough` bytes are here.
+    fn request(server: &Server, path: &str, enough: usize) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
         write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = Vec::new();
@@ -295,7 +295,7 @@ mod tests {
             answer.extend_from_slice(&piece[..size]);
             let end = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
             if let Some(end) = end.filter(|end| size == 0 || answer.len() - end >= enough) {
-                // Nothing more is on its way.
+                // Nothing follows.
                 stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
                 assert!(
                     size == 0 || stream.read(&mut piece).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
@@ -307,11 +307,11 @@ mod tests {
     }
 
     fn fetch(server: &Server, path: &str) -> (String, Vec<u8>) {
-        ask(server, path, usize::MAX)
+        request(server, path, usize::MAX)
     }
 
     #[test]
-    fn files_come_as_slowly_as_they_should_and_others_do_not() {
+    fn affected_files_come_slowly_and_others_do_not() {
         let server = server(RepositoryFault::new(ServerFault::Slow(25_000), Affected::Packages));
         let time = |path| {
             let start = Instant::now();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_all_that_comes_for_as_many_requests_as_it_should() {
+    fn a_status_is_sent_for_the_given_number_of_requests() {
         let server = server(RepositoryFault::new(ServerFault::Error(503), Affected::Packages).times(2));
         assert_eq!(fetch(&server, "dists/a").1, CONTENT);
         assert!(!server.has_struck());
@@ -338,43 +338,28 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_file_begins_and_then_nothing_comes_over_an_open_connection() {
-        let (head, body) = ask(&server(ServerFault::Stall.into()), "pool/a.deb", BEFORE_STALL);
-        assert!(head.contains("content-length: 20000"), "{head}");
-        assert_eq!(body, CONTENT[..BEFORE_STALL]);
-    }
-
-    #[test]
-    fn a_cut_file_ends_where_it_should_and_before_its_length() {
-        for bytes in [0, 100, 19_999] {
-            let (head, body) = fetch(&server(ServerFault::Cut(bytes).into()), "pool/a.deb");
-            assert!(head.contains("content-length: 20000"), "{head}");
-            assert_eq!(body, CONTENT[..bytes]);
+    fn a_faulty_file_has_the_announced_length_and_the_sent_bytes_of_its_fault() {
+        let wrong = [&CONTENT[..19_999], &[6]].concat();
+        for (fault, path, announced, sent) in [
+            // Over a connection that stays open.
+            (ServerFault::Stall, "pool/a.deb", 20_000, &CONTENT[..BEFORE_STALL]),
+            (ServerFault::Cut(0), "pool/a.deb", 20_000, &[]),
+            (ServerFault::Cut(100), "pool/a.deb", 20_000, &CONTENT[..100]),
+            (ServerFault::Cut(19_999), "pool/a.deb", 20_000, &CONTENT[..19_999]),
+            (ServerFault::WrongHash, "pool/a.deb", 20_000, &wrong),
+            (ServerFault::Truncated, "pool/a.deb", 10_000, &CONTENT[..10_000]),
+            (ServerFault::Html, "no/such/file", PORTAL.len(), PORTAL),
+        ] {
+            let enough = if fault == ServerFault::Stall { BEFORE_STALL } else { usize::MAX };
+            let (head, body) = request(&server(fault.into()), path, enough);
+            let length = format!("content-length: {announced}\r\n");
+            assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&length), "{fault:?}: {head}");
+            assert_eq!(body, sent, "{fault:?}");
         }
     }
 
     #[test]
-    fn a_file_with_a_wrong_hash_has_the_right_length() {
-        let (head, body) = fetch(&server(ServerFault::WrongHash.into()), "pool/a.deb");
-        assert!(head.contains("content-length: 20000") && body.len() == CONTENT.len() && body != CONTENT, "{head}");
-    }
-
-    #[test]
-    fn a_truncated_file_has_the_length_that_is_announced() {
-        let (head, body) = fetch(&server(ServerFault::Truncated.into()), "pool/a.deb");
-        assert!(head.contains("content-length: 10000"), "{head}");
-        assert_eq!(body, CONTENT[..10_000]);
-    }
-
-    #[test]
-    fn a_captive_portal_answers_whatever_it_is_asked() {
-        let (head, body) = fetch(&server(ServerFault::Html.into()), "whatever/there/is/not");
-        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-        assert_eq!(body, PORTAL);
-    }
-
-    #[test]
-    fn an_unreachable_server_refuses_connections_until_it_behaves_again() {
+    fn an_unreachable_server_refuses_connections_until_the_fault_is_cleared() {
         let server = server(ServerFault::Unreachable.into());
         for _ in 0..2 {
             let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap_err();
@@ -386,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_moves_on_when_a_package_is_asked_for() {
+    fn a_repository_changes_when_a_package_is_requested() {
         let server = Server::start(Ipv4Addr::LOCALHOST.into()).unwrap();
         let files = |content: &'static str| ("dists/a".to_owned(), Bytes::from(content));
         server.serve(Published { files: [files("old")].into(), next: Some([files("new")].into()) });
