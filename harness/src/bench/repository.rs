@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
 use super::sheet::{Sheet, median};
-use crate::machines::image::Debian;
+use crate::machines::image::{Debian, archive};
 use crate::machines::product_machine;
 use crate::machines::world::World;
 use crate::packages::deb;
@@ -22,7 +22,7 @@ const RUNS: usize = 3;
 /// The limit for ours, in seconds.
 const LIMIT: f64 = 2.0;
 
-/// What Debian has for the same.
+/// Debian's tools for the same.
 const TOOLS: [&str; 3] = ["apt-utils", "gpg", "gpg-agent"];
 
 /// Unpacks the packages, so that the others build them from the same files, and makes a key.
@@ -61,15 +61,10 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     ))?;
     let packages: Vec<Package> = (0..PACKAGES).map(package).collect();
     let world = product_machine::with_debian_packages(debian, "repository-tools", &TOOLS, "")?;
-    let mut debs = tar::Builder::new(Vec::new());
-    for package in &packages {
-        let deb = deb::build(package)?.bytes;
-        let mut header = tar::Header::new_gnu();
-        header.set_size(deb.len() as u64);
-        header.set_mode(0o644);
-        debs.append_data(&mut header, package.file_name(), deb.as_ref())?;
-    }
-    world.machine.write("/root/debs.tar", &debs.into_inner()?, 0o644)?;
+    let debs = packages.iter().map(|package| Ok((package.file_name(), deb::build(package)?.bytes)));
+    let debs = debs.collect::<Result<Vec<_>>>()?;
+    let debs = archive(debs.iter().map(|(name, bytes)| (name.clone(), bytes.as_ref(), 0o644)))?;
+    world.machine.write("/root/debs.tar", &debs, 0o644)?;
     world.machine.sh(PREPARE)?;
     let mut pairs = Vec::new();
     for _ in 0..RUNS {

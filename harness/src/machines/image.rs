@@ -24,7 +24,7 @@ use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::packages::binaries;
 use crate::runtime::block_on;
 
-/// The recipe. All of it goes into the tag.
+/// The recipe. The tag of an image is a hash of all of it.
 const DOCKERFILE: &str = include_str!("../../../images/Dockerfile");
 const MACHINE: &str = include_str!("../../../images/machine.sh");
 const BOOTSTRAP: &str = include_str!("../../../images/bootstrap.sh");
@@ -38,10 +38,10 @@ const BASE: &str = "xivo-upgrade/base";
 /// For how long older images of a name are kept.
 const KEPT: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// How long a registry may take to say its first word.
+/// How long a registry may take to answer.
 const REGISTRY_PATIENCE: Duration = Duration::from_secs(15);
 
-/// A Debian release that there is a machine of.
+/// A Debian release on which the harness tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Debian {
@@ -77,12 +77,12 @@ impl fmt::Display for Debian {
     }
 }
 
-/// An image of ours, named after what went into it: it never has to be built twice, and never is out of date.
+/// An image of ours, named after its ingredients: it is never built twice and never out of date.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Its repository, `xivo-upgrade/bookworm` for example.
     pub repository: String,
-    /// Its tag: changes with what goes into it, and with nothing else.
+    /// Its tag: a hash of the ingredients.
     pub tag: String,
 }
 
@@ -103,7 +103,7 @@ impl Image {
         block_on(engine.docker().inspect_image(&self.to_string())).is_ok()
     }
 
-    /// Makes it if the engine does not have it. Others on this host who need it too wait for it instead of making it as well.
+    /// Makes it if the engine does not have it. Other processes of this host that need it wait for it.
     pub fn make_once(&self, engine: &Engine, make: impl FnOnce() -> Result<()>) -> Result<()> {
         if self.exists(engine) {
             return Ok(());
@@ -119,10 +119,7 @@ impl Image {
         Ok(())
     }
 
-    /// Writes its files into an archive for tar(1).
-    ///
-    /// # Errors
-    /// If the engine does not have it.
+    /// Writes its files into an archive for tar(1). Fails if the engine does not have it.
     pub fn export(&self, engine: &Engine, archive: &Path) -> Result<()> {
         let configuration = ContainerCreateBody {
             image: Some(self.to_string()),
@@ -142,8 +139,7 @@ impl Image {
         written.with_context(|| self.to_string())
     }
 
-    /// Removes older images of the same name. One that is in use stays, and so does one that was made lately: another branch of
-    /// the same tree may need it.
+    /// Removes older images of the same name, except those that are in use and recent ones, which another branch may need.
     pub fn remove_older(&self, engine: &Engine) -> Result<()> {
         remove(engine, |repository, tag| repository.ends_with(&self.repository) && tag != self.tag, KEPT)
     }
@@ -189,7 +185,7 @@ pub fn remove_all(engine: &Engine) -> Result<()> {
     remove(engine, |_, _| true, Duration::ZERO)
 }
 
-/// Removes every image of ours with this name, whatever went into it.
+/// Removes every image of ours with this name.
 pub fn forget(engine: &Engine, name: &str) -> Result<()> {
     let wanted = format!("{OURS}{name}");
     remove(engine, |repository, _| repository.ends_with(&wanted), Duration::ZERO)
@@ -257,17 +253,12 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
 fn build(docker: &Docker, machine: &Image, base: &str) -> Result<()> {
     // By its identifier: an engine may look for the name in a registry although it has the image (Podman does).
     let base = block_on(docker.inspect_image(base))?.id.context("an image without an identifier")?;
-    let mut context = tar::Builder::new(Vec::new());
-    for (name, content) in [("Dockerfile", DOCKERFILE), ("machine.sh", MACHINE)] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(content.len() as u64);
-        header.set_mode(0o644);
-        context.append_data(&mut header, name, content.as_bytes())?;
-    }
+    let context = [("Dockerfile", DOCKERFILE), ("machine.sh", MACHINE)];
+    let context = archive(context.map(|(name, content)| (name.to_owned(), content.as_bytes(), 0o644)))?;
     let name = machine.to_string();
     let arguments = HashMap::from([("BASE", base.as_str())]);
     let options = BuildImageOptionsBuilder::default().t(&name).buildargs(&arguments).rm(true).forcerm(true).build();
-    let body = body_full(context.into_inner()?.into());
+    let body = body_full(context.into());
     block_on(async {
         let mut said = String::new();
         let mut progress = Box::pin(docker.build_image(options, None, Some(body)));
@@ -281,12 +272,24 @@ fn build(docker: &Docker, machine: &Image, base: &str) -> Result<()> {
     })
 }
 
+/// A tar archive of files: path, content and mode of each.
+pub(crate) fn archive<'a>(files: impl IntoIterator<Item = (String, &'a [u8], u32)>) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, content, mode) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(mode);
+        archive.append_data(&mut header, path, content)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn an_image_is_named_after_all_that_went_into_it() {
+    fn an_image_is_named_after_all_its_ingredients() {
         let tag = |ingredients: &[&str]| Image::of("a", ingredients.iter().map(|text| text.as_bytes())).tag;
         assert_eq!(tag(&["x", "y"]), tag(&["x", "y"]));
         assert_ne!(tag(&["x", "y"]), tag(&["xy"]));

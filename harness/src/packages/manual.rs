@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap_mangen::Man;
-use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
+use clap_mangen::roff::{Roff, bold, italic, roman};
 use upgrader::config::settings::SETTINGS;
 
 /// The man pages of a program, made from its command line: one for it and one for each of its subcommands. Each with its file
@@ -35,7 +35,7 @@ pub fn of_settings(program: &str) -> Result<Vec<u8>> {
     page.text([roman(&file)]);
     page.control("SH", ["DESCRIPTION"]);
     page.text([
-        roman("What the admin of a machine wants to be different. The file is written in TOML. A setting that is not in it, or is behind a "),
+        roman("The settings of the admin of a machine. The file is written in TOML. A setting that is not in it, or is behind a "),
         bold("#"),
         roman(", has its default; one that is not known is an error that names its line. Spans of time are written as "),
         italic("90s"),
@@ -55,8 +55,7 @@ pub fn of_settings(program: &str) -> Result<Vec<u8>> {
         page.text([roman(setting.meaning)]);
     }
     page.control("SH", ["SEE ALSO"]);
-    let see: [Inline; 2] = [bold(program), roman("(8)")];
-    page.text(see);
+    page.text([bold(program), roman("(8)")]);
     let mut bytes = Vec::new();
     page.to_writer(&mut bytes)?;
     Ok(bytes)
@@ -80,17 +79,12 @@ pub fn settings(program: &str) -> String {
 }
 
 /// A text in lines of at most this many characters, broken between words.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let last = lines.len() - 1;
-        if lines[last].is_empty() {
-            lines[last].push_str(word);
-        } else if lines[last].len() + 1 + word.len() <= width {
-            lines[last].push(' ');
-            lines[last].push_str(word);
-        } else {
-            lines.push(word.to_owned());
+        match lines.last_mut().filter(|line| line.len() + 1 + word.len() <= width) {
+            Some(line) => line.extend([" ", word]),
+            None => lines.push(word.to_owned()),
         }
     }
     lines
@@ -125,15 +119,7 @@ mod tests {
             assert!(page.contains(&setting.key.replace('-', "\\-")), "{} is not in\n{page}", setting.key);
         }
         let names: Vec<String> = of_program("acme-upgrade").unwrap().into_iter().map(|(name, _)| name).collect();
-        assert_eq!(
-            names,
-            [
-                "acme-upgrade.8",
-                "acme-upgrade-attach.8",
-                "acme-upgrade-status.8",
-                "acme-upgrade-history.8",
-                "acme-upgrade-rollback.8"
-            ]
-        );
+        let verbs = ["attach", "status", "history", "rollback"].map(|verb| format!("acme-upgrade-{verb}.8"));
+        assert_eq!(names, [&["acme-upgrade.8".to_owned()][..], &verbs].concat());
     }
 }

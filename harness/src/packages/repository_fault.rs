@@ -132,8 +132,16 @@ impl ServerFault {
     /// True if it affects what is published or the port, and not single answers.
     #[must_use]
     pub fn is_of_the_whole(self) -> bool {
-        use ServerFault as F;
-        !matches!(self, F::Error(_) | F::Stall | F::Slow(_) | F::Cut(_) | F::WrongHash | F::Truncated | F::Html)
+        !matches!(
+            self,
+            Self::Error(_)
+                | Self::Stall
+                | Self::Slow(_)
+                | Self::Cut(_)
+                | Self::WrongHash
+                | Self::Truncated
+                | Self::Html
+        )
     }
 
     /// True if it changes what is answered to a request for this file.

@@ -20,7 +20,7 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
 use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::{Engine, OWNER, Owner};
-use crate::machines::image::Image;
+use crate::machines::image::{Image, archive};
 use crate::machines::transcript::Transcript;
 use crate::runtime::block_on;
 
@@ -30,8 +30,8 @@ pub const TESTER: &str = "repository.test";
 /// How long a machine may take to boot, and a command to end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// What is printed between the answers to several questions, and is in none of them.
-const BETWEEN: &str = "== the next answer ==\n";
+/// Separates the outputs of several scripts.
+const SEPARATOR: &str = "== the next script ==\n";
 
 /// How many messages may wait while journald writes to the disk; systemd drops what does not fit. On a real machine systemd sets this when it
 /// boots (`bump_unix_max_dgram_qlen` of its src/core/main.c), in a container it may not, and the kernel's own value is 10.
@@ -65,7 +65,7 @@ for name in hosts hostname resolv.conf; do touch /disk/etc/$name; mount --bind /
 cd /disk; mkdir -p run/before; pivot_root . run/before; umount -l /run/before
 exec /sbin/init";
 
-/// A booted Debian machine: a container in which systemd is process 1. Gone when dropped, whatever happened.
+/// A booted Debian machine: a container in which systemd is process 1. Removed when dropped.
 #[derive(Debug)]
 pub struct Machine {
     docker: Docker,
@@ -106,7 +106,7 @@ impl Machine {
                 .with_host(TESTER, Host::Addr(tester))
                 // All that systemd needs of a container; no privileges.
                 .with_cap_add("SYS_ADMIN")
-                // Root of a real machine sees what the processes of others map.
+                // As on a real machine, root reads the memory maps of all processes.
                 .with_cap_add("SYS_PTRACE")
                 .with_security_opt("seccomp=unconfined")
                 .with_security_opt("apparmor=unconfined")
@@ -137,17 +137,13 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A command about to run on the machine, as root and without a terminal. Several may run at once: start each from a thread
-    /// of its own (`std::thread::scope`).
+    /// A command about to run on the machine, as root and without a terminal. Several may run at once, each in a thread of its own.
     #[must_use]
     pub fn command<'a>(&'a self, command: &[&str]) -> Command<'a> {
         Command::new(self, command)
     }
 
-    /// Runs a shell script, if there is one, and gives what it printed.
-    ///
-    /// # Errors
-    /// If it fails, with what it printed.
+    /// Runs a shell script, if it is not empty, and returns what it printed. If it fails, the error has what it printed.
     pub fn sh(&self, script: &str) -> Result<String> {
         if script.is_empty() {
             return Ok(String::new());
@@ -157,16 +153,13 @@ impl Machine {
         Ok(screen)
     }
 
-    /// Runs several shell scripts, one after the other, and gives what each printed. They are one command: for the engine, most cost less
-    /// to run than to start.
-    ///
-    /// # Errors
-    /// If one fails, with what was printed until then.
+    /// Runs several shell scripts, one after the other, as one command, and returns what each printed: to start a command costs the engine
+    /// more than most scripts. If one fails, the error has what was printed so far.
     pub fn ask<const N: usize>(&self, questions: [&str; N]) -> Result<[String; N]> {
         let scripts = questions.map(|script| format!("(\n:\n{script}\n)\n"));
-        let printed = self.sh(&scripts.join(&format!("printf %s '{BETWEEN}'\n")))?;
-        let answers: Vec<String> = printed.split(BETWEEN).map(str::to_owned).collect();
-        answers.try_into().map_err(|_| anyhow!("the machine said something else than it was asked:\n{printed}"))
+        let printed = self.sh(&scripts.join(&format!("printf %s '{SEPARATOR}'\n")))?;
+        let answers: Vec<String> = printed.split(SEPARATOR).map(str::to_owned).collect();
+        answers.try_into().map_err(|_| anyhow!("the output does not have one part for each script:\n{printed}"))
     }
 
     /// Writes a file, and the directories it needs. Not below /run and /tmp: those are in memory, where the engine cannot
@@ -179,15 +172,13 @@ impl Machine {
     pub fn write_all(&self, files: &[(&str, &[u8], u32)]) -> Result<()> {
         // The engine sees the container as it was before the disk became its root.
         let root = self.disk.as_ref().map_or("", |_| ROOT);
-        let mut archive = tar::Builder::new(Vec::new());
-        for (path, content, mode) in files {
+        for (path, ..) in files {
             ensure!(!path.starts_with("/run/") && !path.starts_with("/tmp/"), "{path} is in memory");
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(*mode);
-            archive.append_data(&mut header, format!("{root}{path}").trim_start_matches('/'), *content)?;
         }
-        let body = body_full(archive.into_inner()?.into());
+        let entry = |(path, content, mode): &(&str, _, _)| {
+            (format!("{root}{path}").trim_start_matches('/').to_owned(), *content, *mode)
+        };
+        let body = body_full(archive(files.iter().map(entry))?.into());
         let options = UploadToContainerOptionsBuilder::default().path("/").build();
         block_on(self.docker.upload_to_container(self.id()?, Some(options), body))
             .with_context(|| files.iter().map(|(path, ..)| *path).collect::<Vec<_>>().join(", "))
@@ -208,7 +199,7 @@ impl Machine {
 
     /// Cuts the machine's power: every process is gone at once, and what was in memory with it.
     pub fn cut_power(&self) -> Result<()> {
-        // The kernel takes them one by one: who is still there must not see, and write down, that others are gone.
+        // The kernel kills them one by one: the remaining ones must not notice that others are gone, and log it.
         self.sh("kill -STOP -1")?;
         let options = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
         block_on(self.docker.kill_container(self.id()?, Some(options))).context("the power cannot be cut")
@@ -221,16 +212,16 @@ impl Machine {
         self.booted().map(drop)
     }
 
-    /// Waits until systemd has started everything, and gives its word for how that went.
+    /// Waits until systemd has started everything, and returns its state: `running` or `degraded`.
     fn booted(&self) -> Result<String> {
-        // The bus comes up a little after process 1: until then systemctl fails at once.
+        // systemctl fails until D-Bus is up, which is a little after process 1.
         let said = self.sh(
             "until systemctl is-system-running --wait 2>/dev/null | grep -E 'running|degraded'; do sleep 0.02; done",
         )?;
         Ok(said.trim().to_owned())
     }
 
-    /// Keeps the machine's disk as an image that others can boot from. What is in memory (/run, /tmp) is not part of it.
+    /// Saves the machine's disk as an image from which others can boot. What is in memory (/run, /tmp) is not part of it.
     pub fn save(&self, image: &Image) -> Result<()> {
         let id = self.id()?.to_owned();
         let options = CommitContainerOptionsBuilder::default()
@@ -244,7 +235,7 @@ impl Machine {
         Ok(())
     }
 
-    /// What the engine calls its container.
+    /// The identifier of its container, as the engine shows it.
     pub fn name(&self) -> Result<String> {
         Ok(self.id()?.chars().take(12).collect())
     }

@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use jiff::civil::Date;
 
+use crate::packages::manual::wrapped;
+
 /// The newest version of a text in the format of Keep a Changelog, as an entry of a Debian changelog.
 ///
 /// The package may have another version, such as that of a vendor's product.
@@ -18,15 +20,7 @@ pub(super) fn newest(text: &str, package: &str, version: &str, maintainer: &str)
 
 /// One entry, in lines of up to 80 characters.
 fn entry(text: &str) -> String {
-    let mut lines = vec!["  *".to_owned()];
-    for word in text.split_whitespace() {
-        if lines[lines.len() - 1].len() + 1 + word.len() > 80 {
-            lines.push("   ".to_owned());
-        }
-        let line = lines.len() - 1;
-        lines[line] += &format!(" {word}");
-    }
-    lines.join("\n") + "\n"
+    format!("  * {}\n", wrapped(text, 76).join("\n    "))
 }
 
 #[cfg(test)]
