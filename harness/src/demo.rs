@@ -10,11 +10,10 @@ use crate::observe::inventory::SystemState;
 use crate::observe::timeline::{Events, Mark};
 use crate::packages::shipped::SERVICES;
 
-/// Boots an exchange at 1.2.1, upgrades it to 1.2.2 before the spectator's eyes, and prints what was observed from outside.
+/// Boots an exchange at 1.2.1, shows its upgrade to 1.2.2, and prints what was observed from outside.
 pub fn run(debian: Debian, out: &mut dyn Write) -> Result<()> {
     writeln!(out, "== A Debian {debian} machine boots and installs XiVO 1.2.1 from its repository")?;
-    let world =
-        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
+    let world = product_machine::self_updating(debian)?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
     for (name, service) in &before.services {
         writeln!(out, "   {name:<16} {} {}", service.state, service.version)?;

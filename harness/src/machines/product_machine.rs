@@ -14,7 +14,7 @@ use crate::packages::package::Package;
 use crate::packages::release::Release;
 use crate::packages::shipped::{Product, XIVO, definition};
 
-/// Where the hooks of the tests leave their marks, one line each: phase, name, versions.
+/// The file to which each hook of the tests adds a line: phase, name, versions.
 pub const HOOK_MARKS: &str = "/var/log/hook-marks";
 
 /// The version of the upgrader that a machine has before it updates itself.
@@ -28,23 +28,18 @@ const HOOKS: [(&str, &str); 4] = [
     ("pre-upgrade", "10-first"),
 ];
 
-/// How many hooks the tests' upgraders have.
+/// The number of hooks of the tests' upgraders.
 pub const HOOK_COUNT: usize = HOOKS.len();
 
-/// A machine in the field: an exchange that was installed with an old release, and the upgrader of its day.
+/// A machine in the field: an exchange that was installed with an old release and the upgrader of that time.
 ///
-/// The release is installed once, and the machine's disk is kept as an image for all who need the same: it is named after the
-/// packages that went into it. The upgrader is installed each time.
+/// The release is installed once, and the machine's disk is saved as an image that is named after its packages. The upgrader is
+/// installed each time.
 pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
-    at_release_of(&XIVO, debian, release, upgrader)
+    at_release_on(Storage::default(), &XIVO, debian, release, upgrader)
 }
 
-/// The same of another product.
-pub fn at_release_of(product: &Product, debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
-    at_release_on(Storage::default(), product, debian, release, upgrader)
-}
-
-/// The same with the machine's files there.
+/// The same with another product and storage.
 pub fn at_release_on(
     disk: Storage,
     product: &Product,
@@ -77,6 +72,17 @@ pub fn upgradable_with(debian: Debian, installed: &Package, published: &Package)
 pub fn upgradable(debian: Debian) -> Result<World> {
     let upgrader = upgrader()?;
     upgradable_with(debian, &upgrader, &upgrader)
+}
+
+/// The same with an old upgrader ([`old_upgrader`]), for which today's is published.
+pub fn self_updating(debian: Debian) -> Result<World> {
+    upgradable_with(debian, &old_upgrader()?, &upgrader()?)
+}
+
+/// The same with today's programs in a package of [`OLD_UPGRADER`].
+pub fn upgradable_from_old_version(debian: Debian) -> Result<World> {
+    let today = upgrader()?;
+    upgradable_with(debian, &Package { version: OLD_UPGRADER.to_owned(), ..today.clone() }, &today)
 }
 
 /// A machine with a database in Debian's PostgreSQL, on which such a release is installed ([`database::release`]), with its upgrader.
@@ -112,7 +118,7 @@ fn with_upgrader(
     installed_image(engine, &name, installed, &packages, &upgrader.name)
 }
 
-/// The image of a machine on which one of these packages is installed, with what it needs of the others; made now if there is none.
+/// The image of a machine on which one of these packages is installed with its dependencies; made if it is missing.
 pub(crate) fn installed_image(
     engine: &Engine,
     name: &str,
@@ -132,8 +138,8 @@ pub(crate) fn installed_image(
     Ok(image)
 }
 
-/// A machine with packages of Debian's own, prepared by a shell script, and an empty repository. Like [`at_release`], its
-/// disk is kept as an image for all who need the same. `name` is part of the image's.
+/// A machine with packages of Debian, prepared by a shell script, and an empty repository. Its disk is saved as an image, as with
+/// [`at_release`]; `name` is part of the name of the image.
 pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
     with_debian_packages_on(Storage::default(), debian, name, packages, prepare)
 }
@@ -170,7 +176,7 @@ pub(crate) fn debian_packages(
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
     image.make_once(engine, || {
         let machine = Machine::boot(engine, &machine)?;
-        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_PATIENCE).run()?;
+        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_TIMEOUT).run()?;
         ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
         for script in [prepare, INSTALLATION] {
             machine.sh(script)?;
@@ -180,16 +186,15 @@ pub(crate) fn debian_packages(
     Ok(image)
 }
 
-/// How long packages of Debian's own may take to be fetched from a mirror and installed.
-const MIRROR_PATIENCE: Duration = Duration::from_secs(1200);
+/// How long the download and installation of packages of Debian may take.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(1200);
 
-/// What is done before an installed machine is saved: the lists are those of another repository, and an identity is a
-/// machine's own.
+/// Runs before an installed machine is saved: removes the package lists, which are of another repository, and the machine's identity.
 pub(crate) const INSTALLATION: &str =
     "apt-get clean; rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log; : >/etc/machine-id; sync";
 
-/// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own: those need a provd to speak
-/// to and Python, which most machines here have no use for. The tests of those hooks have an exchange.
+/// Today's upgrader as it is shipped, but with hooks that leave marks instead of the product's own. Those need provd and Python, which
+/// only the machines of [`exchange`](crate::machines::exchange) have.
 pub fn upgrader() -> Result<Package> {
     upgrader_of(&XIVO)
 }
@@ -203,8 +208,8 @@ pub fn upgrader_of(product: &Product) -> Result<Package> {
     Ok(package)
 }
 
-/// An upgrader of an earlier day. Its first program is the real one; its second one is not able to upgrade anything, so
-/// that no upgrade succeeds unless the first brings the second up to date and then runs what is on disk.
+/// An old upgrader. Its first program is the real one. Its second one cannot upgrade anything, so an upgrade succeeds only if the
+/// first updates the second and then runs the new one.
 pub fn old_upgrader() -> Result<Package> {
     old_upgrader_of(&XIVO)
 }
@@ -215,7 +220,7 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
         if file.path == format!("/usr/bin/real-{}", product.package()) {
-            // At boot it has nothing to do.
+            // At boot there is nothing to resume.
             file.content =
                 b"#!/bin/sh\n[ \"$1\" != resume ] || exit 0\necho 'the old second program ran' >&2\nexit 99\n".to_vec();
         }
@@ -223,9 +228,8 @@ pub fn old_upgrader_of(product: &Product) -> Result<Package> {
     Ok(package)
 }
 
-/// An upgrader for machines whose services are synthetic: without the hooks that are written in Python and speak to a provd, and
-/// without the commands that ask a real PostgreSQL and a real asterisk whether they are ready. Services of the stories stay up
-/// or do not come up: there is no settling time; stories that are about it set it themselves.
+/// An upgrader for machines whose services are synthetic: without the hooks in Python that need provd, and without the commands that
+/// check whether a real PostgreSQL and a real asterisk are ready. It has no settling time; tests that need one set it.
 pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
     package.files.retain(|file| !file.content.starts_with(b"#!/usr/bin/python3"));
     if let Some(depends) = package.control.get_mut("Depends") {
@@ -241,7 +245,7 @@ pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
     })
 }
 
-/// A hook that writes down when it ran and what it was told.
+/// A hook that logs its phase, name and versions.
 #[must_use]
 pub fn marking_hook() -> String {
     format!(

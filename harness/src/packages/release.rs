@@ -67,6 +67,12 @@ impl Release {
         })
     }
 
+    /// One of its packages, to change it.
+    pub fn package_mut(&mut self, name: &str) -> Result<&mut Package> {
+        let package = self.packages.iter_mut().find(|package| package.name == name);
+        package.with_context(|| format!("the release has no {name}"))
+    }
+
     fn xivo() -> String {
         XIVO.name.to_owned()
     }

@@ -11,7 +11,7 @@ use harness::machines::world::World;
 use harness::packages::package::Package;
 use harness::packages::shipped::definition::{PRODUCT, with_definition};
 
-use crate::rollback::undo_nothing;
+use crate::rollback::keep_failed_upgrades;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -132,7 +132,7 @@ fn failing_migration(debian: Debian) -> Result<String> {
         "CREATE TABLE halves (x int);\nUPDATE calls SET caller = 'gone';\nINSERT INTO agents\n  SELECT caller FROM calls;\n",
     );
     let world = exchange(debian, &upgrader("", &[FIRST, bad])?)?;
-    undo_nothing(&world)?;
+    keep_failed_upgrades(&world)?;
     let marks = &format!("cat {HOOK_MARKS}");
     let failed = world.upgrade(&["--yes"]).exits(5)?;
     ensure!(migrations(&world.machine)? == "001-agents\n", "{failed}");
@@ -191,7 +191,7 @@ fn rolled_back_migration(debian: Debian) -> Result<String> {
 
 fn locked_migration(debian: Debian) -> Result<String> {
     let world = exchange(debian, &upgrader("", &[THIRD])?)?;
-    undo_nothing(&world)?;
+    keep_failed_upgrades(&world)?;
     // Somebody forgot to end a transaction that has read from the table.
     world.machine.sh(
         "systemd-run --quiet --unit=reader runuser -u postgres -- psql --dbname=asterisk \
@@ -304,7 +304,7 @@ fn own_migration_command(debian: Debian) -> Result<String> {
     let command = "migrate = [\"xivo-dbms\", \"upgrade\"]\n";
     let asked = format!("{command}pending = [\"xivo-dbms\", \"pending\"]\n");
     let mut world = exchange(debian, &upgrader(&asked, &[])?)?;
-    undo_nothing(&world)?;
+    keep_failed_upgrades(&world)?;
     let release = |version: &str, migrations: &[(&str, &str)]| {
         let package = Package::new("xivo", version).file("/usr/bin/xivo-dbms", OWN, 0o755);
         migrations

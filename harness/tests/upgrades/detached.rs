@@ -11,7 +11,7 @@ use harness::packages::package::Package;
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
-use crate::nothing_changed::portrait;
+use crate::nothing_changed::snapshot;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -149,11 +149,11 @@ fn nothing_runs(world: &World) -> Result<()> {
 fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     world.machine.sh("apt-get -qq update")?;
-    let before = portrait(&world)?;
+    let before = snapshot(&world)?;
     let unharmed = |transcript: &Transcript| {
         ensure!(transcript.exit == 130, "{transcript}");
         nothing_runs(&world)?;
-        ensure!(portrait(&world)? == before, "the machine changed: {transcript}");
+        ensure!(snapshot(&world)? == before, "the machine changed: {transcript}");
         Ok(())
     };
     unharmed(&world.upgrade(&[]).answer("[Y/n] ", "\u{3}").run()?)?;
@@ -168,10 +168,10 @@ fn ctrl_c_before_the_work(debian: Debian) -> Result<()> {
          until grep -q ':1FA3 ' /proc/net/tcp; do sleep 0.02; done")?;
     let source = b"Types: deb\nURIs: http://127.0.0.1:8099/\nSuites: mute\nComponents: main\n";
     world.machine.write("/etc/apt/sources.list.d/mute.sources", source, 0o644)?;
-    let before = portrait(&world)?;
+    let before = snapshot(&world)?;
     let refreshing = world.upgrade(&[]).answer("Reading package lists\n", "\u{3}").exits(130)?;
     nothing_runs(&world)?;
-    ensure!(portrait(&world)? == before, "the machine changed: {refreshing}");
+    ensure!(snapshot(&world)? == before, "the machine changed: {refreshing}");
     world.machine.sh("systemctl stop mute; rm /etc/apt/sources.list.d/mute.sources")?;
 
     world.upgrade(&["--yes"]).exits(0)?;

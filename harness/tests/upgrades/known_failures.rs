@@ -10,8 +10,8 @@ use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;
 
 use crate::detached::{wait_until, while_running};
-use crate::nothing_changed::portrait;
-use crate::rollback::undo_nothing;
+use crate::nothing_changed::snapshot;
+use crate::rollback::keep_failed_upgrades;
 use crate::scenario::{Scenario, scenarios};
 
 // Scenarios for known failures that no other scenario tests.
@@ -46,9 +46,9 @@ fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
 
 fn closed_stdin(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
-    let before = portrait(&world)?;
+    let before = snapshot(&world)?;
     let closed = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade <&-"]).run()?;
-    ensure!(closed.exit == 3 && portrait(&world)? == before, "{closed}");
+    ensure!(closed.exit == 3 && snapshot(&world)? == before, "{closed}");
     // Nobody there in any way, and yet it has been told to.
     let silent = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade -d <&- >&- 2>&-"]).run()?;
     ensure!(silent.exit == 0 && silent.screen.is_empty(), "{silent}");
@@ -61,7 +61,7 @@ fn nothing_stays_disabled(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
     let settings = || world.machine.sh("systemctl list-unit-files --no-legend --type=service | grep -v ' transient '");
     let before = settings()?;
-    undo_nothing(&world)?;
+    keep_failed_upgrades(&world)?;
     let broken = "/etc/systemd/system/xivo-agid.service.d/broken.conf";
     world.machine.write(broken, b"[Service]\nExecStart=\nExecStart=/bin/false\n", 0o644)?;
     let transcript = world.upgrade(&["--yes"]).exits(5)?;

@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::machine::Command;
-use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
+use harness::machines::product_machine::{self, HOOK_MARKS, upgradable, upgradable_from_old_version};
 use harness::machines::world::World;
 use harness::observe::inventory::{SystemState, fingerprint};
+use harness::packages::package::Package;
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
+use harness::packages::shipped::definition::PRODUCT;
 
 use crate::scenario::scenarios;
 
@@ -36,34 +38,33 @@ scenarios! {
     Compared bad_input;
 }
 
-/// Everything about a machine that a run which changes nothing must leave alone: packages, files, and that no service was
-/// restarted.
-pub(crate) fn portrait(world: &World) -> Result<(SystemState, String)> {
+/// What a run that changes nothing must not change: packages, files, and the start times of services.
+pub(crate) fn snapshot(world: &World) -> Result<(SystemState, String)> {
     Ok((SystemState::of(&world.machine, &SERVICES)?, fingerprint(&world.machine)?))
 }
 
 /// Runs the upgrader, and fails unless it ends with this exit code and changes nothing on the machine.
 pub(crate) fn unchanged(world: &World, exit: i64, upgrader: Command<'_>) -> Result<String> {
-    let before = portrait(world)?;
+    let before = snapshot(world)?;
     let transcript = upgrader.exits(exit)?;
-    ensure!(portrait(world)? == before, "the machine changed: {transcript}");
+    ensure!(snapshot(world)? == before, "the machine changed: {transcript}");
     Ok(world.redacted(&transcript.to_string()))
 }
 
 fn declined(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    let before = portrait(&world)?;
+    let before = snapshot(&world)?;
     let mut shown = String::new();
     for (who, answer) in
-        [("somebody says no", "n\n"), ("somebody types Ctrl-D", "\u{4}"), ("somebody says maybe", "maybe\n")]
+        [("the admin says no", "n\n"), ("the admin types Ctrl-D", "\u{4}"), ("the admin says maybe", "maybe\n")]
     {
         let transcript = world.upgrade(&[]).answer("[Y/n] ", answer).exits(3)?;
         let (_, end) = transcript.screen.split_at(transcript.screen.find("Would you").unwrap_or(0));
         writeln!(shown, "{who}:\n{end}")?;
     }
     let transcript = world.upgrade(&[]).exits(3)?;
-    writeln!(shown, "nobody is there:\n{transcript}")?;
-    ensure!(portrait(&world)? == before, "the machine changed");
+    writeln!(shown, "no terminal:\n{transcript}")?;
+    ensure!(snapshot(&world)? == before, "the machine changed");
     Ok(shown)
 }
 
@@ -84,12 +85,9 @@ fn download_only(debian: Debian) -> Result<String> {
 }
 
 fn dry_run(debian: Debian) -> Result<String> {
-    let today = product_machine::upgrader()?;
-    let mut yesterday = today.clone();
-    OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let world = product_machine::upgradable_with(debian, &yesterday, &today)?;
+    let world = upgradable_from_old_version(debian)?;
     let shown = unchanged(&world, 0, world.upgrade(&["--dry-run"]))?;
-    // The upgrader's own package is in it, and has another size whenever it is built.
+    // The size of the upgrader's own package differs from build to build.
     let (before, size) = shown.split_once("Download: ").context("no download size")?;
     let (_, after) = size.split_once(" more\n").context("the upgrader is in it")?;
     Ok(format!("{before}Download: ... more\n{after}"))
@@ -113,14 +111,14 @@ fn failing_pre_upgrade_hook(debian: Debian) -> Result<String> {
     let failing = b"#!/bin/sh\necho 'There are 3 calls under way.'\nexit 1\n";
     world.machine.write("/usr/share/xivo-upgrade/pre-upgrade.d/15-calls", failing, 0o755)?;
     let shown = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
-    let marks = world.machine.sh(&format!("cat {}", harness::machines::product_machine::HOOK_MARKS))?;
+    let marks = world.machine.sh(&format!("cat {HOOK_MARKS}"))?;
     ensure!(marks == "pre-upgrade 10-first (1.2.1 -> 1.2.2)\n", "these hooks ran:\n{marks}");
     Ok(shown)
 }
 
 fn protected_package(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
-    let mut nginx = harness::packages::package::Package::new("nginx", "1.2.3");
+    let mut nginx = Package::new("nginx", "1.2.3");
     nginx.control.insert("Conflicts".to_owned(), "asterisk".to_owned());
     nginx.control.insert("Replaces".to_owned(), "asterisk".to_owned());
     nginx.control.insert("Provides".to_owned(), "asterisk (= 1.2.3)".to_owned());
@@ -136,13 +134,13 @@ fn another_run(debian: Debian) -> Result<String> {
 fn bad_input(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let mut shown = String::new();
-    let product = "/usr/share/xivo-upgrade/product.toml";
+    let product = PRODUCT;
     let hooks = "/usr/share/xivo-upgrade/post-upgrade.d";
     for (what, breakage) in [
         ("an unknown key", format!("sed -i 's/^restart/restrat/' {product}")),
         ("no service list", format!("sed -i '/^order/d' {product}")),
         ("no product.toml", format!("rm {product}")),
-        ("a hook directory that is none", format!("mv {hooks} {hooks}.away; touch {hooks}")),
+        ("a file in place of a hook directory", format!("mv {hooks} {hooks}.away; touch {hooks}")),
     ] {
         world.machine.sh(&format!("cp -a {product} /root/product.toml; {breakage}"))?;
         let transcript = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
@@ -152,6 +150,6 @@ fn bad_input(debian: Debian) -> Result<String> {
         ))?;
     }
     let transcript = unchanged(&world, 2, world.upgrade(&["--yes", "--frobnicate"]))?;
-    writeln!(shown, "an option that there is not:\n{transcript}")?;
+    writeln!(shown, "an unknown option:\n{transcript}")?;
     Ok(shown)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::{self, upgradable};
+use harness::machines::product_machine::{self_updating, upgradable};
 use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
@@ -76,8 +76,7 @@ fn failing_repository(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Res
 }
 
 fn failing_self_update(debian: Debian) -> Result<String> {
-    let world =
-        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
+    let world = self_updating(debian)?;
     impatient(&world)?;
     let mut shown = String::new();
     for (what, fault) in [("it is gone", ServerFault::Error(404)), ("nothing more comes", ServerFault::Stall)] {

@@ -11,7 +11,7 @@ use harness::packages::package::Package;
 use harness::packages::shipped::SERVICES;
 use harness::packages::shipped::definition::PRODUCT;
 
-use crate::rollback::undo_nothing;
+use crate::rollback::keep_failed_upgrades;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -57,7 +57,7 @@ fn disabled_services(debian: Debian) -> Result<String> {
 
 fn crash_after_three_seconds(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
-    undo_nothing(&world)?;
+    keep_failed_upgrades(&world)?;
     world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
     // It lives a moment longer than its last words: of a process that is gone journald does not know which start it was of.
     let crashing = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c \

@@ -39,17 +39,17 @@ scenarios! {
     Compared rollback_settings;
 }
 
-/// A post-upgrade hook that kills the process that works, the first time, and then says what it was told.
+/// A post-upgrade hook that kills the worker the first time, and then logs whether the run was resumed.
 const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
                     echo \"resumed: $UPGRADE_RESUMED\" >>/root/resumed\n";
 
-/// Leaves an upgrade that fails as it is.
-pub(crate) fn undo_nothing(world: &World) -> Result<()> {
+/// Disables the automatic rollback of upgrades that fail.
+pub(crate) fn keep_failed_upgrades(world: &World) -> Result<()> {
     world.machine.write("/etc/xivo-upgrade/config.toml", b"rollback = \"ask\"\n", 0o644)
 }
 
-/// A machine whose upgrade was cut short in its second post-upgrade hook.
-fn cut_short(debian: Debian) -> Result<World> {
+/// A machine whose upgrade was interrupted in its second post-upgrade hook.
+fn interrupted(debian: Debian) -> Result<World> {
     let world = upgradable(debian)?;
     world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", KILL.as_bytes(), 0o755)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
@@ -60,8 +60,8 @@ fn cut_short(debian: Debian) -> Result<World> {
     Ok(world)
 }
 
-/// Sees that a machine is at a version, all of it, and that nothing of a run is left.
-fn is_at(world: &World, version: &str) -> Result<()> {
+/// Checks that the whole machine is at a version, and that a run has left nothing behind.
+pub(crate) fn is_at(world: &World, version: &str) -> Result<()> {
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["xivo"] == version, "{state:?}");
     ensure!(state.services.values().all(|service| service.version == version), "{state:?}");
@@ -80,7 +80,7 @@ fn rollback_after_other_package_changes(debian: Debian) -> Result<String> {
     let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").exits(0)?;
     is_at(&world, "1.2.1")?;
     world.machine.sh("test -x /usr/bin/extra; ! dpkg-query --show extra 2>/dev/null")?;
-    // What it says to do.
+    // The remedy.
     world.machine.sh("apt-get -qq update; apt-get -qq -y install --reinstall extra 2>&1; dpkg --verify extra; dpkg --search /usr/bin/extra")?;
     Ok(redacted(&world, &undone))
 }
@@ -92,7 +92,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     let mut unfinished = Package::new("unfinished", "1.0");
     unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/mended\n".to_owned());
     world.machine.write("/root/unfinished.deb", &deb::build(&unfinished)?.bytes, 0o644)?;
-    // What dpkg had not yet written into its database when it was killed.
+    // An update that dpkg had not merged into its database when it was killed.
     world.machine.sh("dpkg --unpack /root/unfinished.deb 2>&1
          dpkg-query --status unfinished >/var/lib/dpkg/updates/0000")?;
     let mut failing = Package::new("xivo-sounds", "1.2.3");
@@ -103,7 +103,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     world.machine.sh("touch /srv/mended")?;
     world.upgrade(&["--yes"]).exits(4)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
-    // As it was when that run began: nobody has configured the package yet.
+    // As at the start of that run: the package is not configured.
     ensure!(state.unfinished == ["unfinished half-configured"] && state.packages["xivo"] == "1.2.2", "{state:?}");
     ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
     world.machine.sh("grep -qx '# since 1.2.2' /etc/hosts")?;
@@ -130,7 +130,7 @@ fn redacted(world: &World, transcript: &Transcript) -> String {
 }
 
 fn interrupted_and_resumed(debian: Debian) -> Result<String> {
-    let world = cut_short(debian)?;
+    let world = interrupted(debian)?;
     let dry = world.upgrade(&["--dry-run"]).run()?;
     ensure!(dry.exit == 0 && dry.screen.contains("was cut short on"), "{dry}");
     let status = world.upgrade(&["status"]).exits(6)?;
@@ -144,14 +144,14 @@ fn interrupted_and_resumed(debian: Debian) -> Result<String> {
     Ok(format!("{}\n{}", redacted(&world, &status).replace(&time(&status), "… "), redacted(&world, &completed)))
 }
 
-/// When the last upgrade was, as `status` says it.
+/// The time of the last upgrade in the output of `status`.
 fn time(status: &Transcript) -> String {
     let line = status.screen.lines().find_map(|line| line.strip_prefix("Last upgrade: ")).unwrap_or_default();
     line.chars().take("2026-11-22 15:48  ".len()).collect()
 }
 
 fn interrupted_and_rolled_back(debian: Debian) -> Result<String> {
-    let world = cut_short(debian)?;
+    let world = interrupted(debian)?;
     let nobody = world.upgrade(&[]).in_shell("exec <&-").exits(3)?;
     let undone = world.upgrade(&[]).answer("[Y/n/r, r rolls back to 1.2.1] ", "r\n").exits(0)?;
     is_at(&world, "1.2.1")?;
@@ -192,7 +192,7 @@ fn without_milliseconds(text: &str) -> String {
 
 fn rolled_back_after_a_failed_service(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    // The new version alone does not start.
+    // Only the new version does not start.
     let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
     world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", condition.as_bytes(), 0o644)?;
     world.machine.sh("systemctl daemon-reload")?;
@@ -211,7 +211,7 @@ fn manual_rollback(debian: Debian) -> Result<String> {
     world.machine.sh(
         "echo 'language = it' >/etc/xivo/xivo.conf; echo hello >/etc/motd.new; rm /usr/bin/env.old 2>/dev/null || :",
     )?;
-    // A run that changes nothing leaves the way back where it is.
+    // A run that changes nothing keeps the rollback data.
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
     world.inject(RepositoryFault::new(ServerFault::Error(503), Affected::Packages))?;
     world.upgrade(&["--yes"]).exits(1)?;
@@ -220,16 +220,16 @@ fn manual_rollback(debian: Debian) -> Result<String> {
     is_at(&world, "1.2.2")?;
     let undone = world.upgrade(&["rollback"]).answer("[Y/n] ", "y\n").exits(0)?;
     is_at(&world, "1.2.1")?;
-    ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the admin's words are back");
-    ensure!(world.machine.sh("cat /etc/motd.new")? == "hello\n", "what the admin has made since is gone");
+    ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the conffile was not restored");
+    ensure!(world.machine.sh("cat /etc/motd.new")? == "hello\n", "a file that the admin created is gone");
     let more = world.upgrade(&["rollback"]).exits(1)?;
     let documents = [early, undone, more].map(|transcript| redacted(&world, &transcript));
     Ok(documents.join("\n"))
 }
 
 fn damaged_rollback_data(debian: Debian) -> Result<String> {
-    let world = cut_short(debian)?;
-    // One content is gone, another is not what it was.
+    let world = interrupted(debian)?;
+    // One object is missing, another is changed.
     let object = |path: &str| {
         let line = format!("s#.*\"path\":\"{path}\".*\"object\":\\([0-9]*\\).*#\\1#p");
         world.machine.sh(&format!("sed -n '{line}' /var/lib/xivo-upgrade/rollback/manifest | grep ."))

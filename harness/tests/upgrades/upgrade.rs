@@ -2,13 +2,17 @@
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::{self, OLD_UPGRADER, upgradable};
+use harness::machines::product_machine::{self, OLD_UPGRADER, self_updating, upgradable, upgradable_from_old_version};
+use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
 use harness::observe::timeline::{Events, Mark};
+use harness::packages::package::Package;
 use harness::packages::release::Release;
+use harness::packages::service::add_service;
+use harness::packages::shipped::definition::PRODUCT;
 use harness::packages::shipped::{SERVICES, VERSION};
 
-use crate::rollback::undo_nothing;
+use crate::rollback::{is_at, keep_failed_upgrades};
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -35,27 +39,21 @@ scenarios! {
 }
 
 fn upgrade(debian: Debian) -> Result<String> {
-    let world =
-        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
+    let world = self_updating(debian)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").run()?;
 
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
+    is_at(&world, "1.2.2")?;
+    // The old second program cannot upgrade anything: the new one did it.
     let after = SystemState::of(&world.machine, &SERVICES)?;
-    ensure!(after.unfinished.is_empty(), "dpkg is not done: {:?}", after.unfinished);
-    ensure!(after.packages["xivo"] == "1.2.2");
-    // The old second program cannot upgrade anything: this was done by the new one.
-    ensure!(after.packages["xivo-upgrade"] == VERSION);
-    for (name, service) in &after.services {
-        ensure!(service.state == "active" && service.version == "1.2.2", "{name}: {service:?}");
-    }
-    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    ensure!(after.packages["xivo-upgrade"] == VERSION, "{transcript}");
+    ensure!(after.services.values().all(|service| service.state == "active"), "{after:?}");
     Ok(format!("{transcript}\n{happened}"))
 }
 
 fn arguments_survive_the_self_update(debian: Debian) -> Result<()> {
-    let world =
-        product_machine::upgradable_with(debian, &product_machine::old_upgrader()?, &product_machine::upgrader()?)?;
+    let world = self_updating(debian)?;
     let transcript = world.upgrade(&["--download-only", "--verbose"]).run()?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.packages["xivo-upgrade"] == VERSION, "the upgrader did not update itself: {transcript}");
@@ -74,10 +72,10 @@ fn versions_are_opaque(debian: Debian) -> Result<String> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut shown = String::new();
     for version in ["12.04", "2023.1~rc1", "2023.1-rc2+b1", "1:2.0"] {
-        let mut xivo = harness::packages::package::Package::new("xivo", version);
+        let mut xivo = Package::new("xivo", version);
         xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
         world.publish([&xivo])?;
-        // apt on this machine speaks French when nobody tells it not to.
+        // Without LC_ALL apt on this machine speaks French.
         let french = world.machine.command(&["apt-cache", "policy", "xivo"]).env("LANG", "fr_FR.UTF-8").run()?;
         ensure!(french.screen.contains("Installé"), "{french}");
         let transcript = world.upgrade(&["--yes"]).env("LANG", "fr_FR.UTF-8").exits(0)?;
@@ -93,34 +91,39 @@ fn versions_are_opaque(debian: Debian) -> Result<String> {
     Ok(shown)
 }
 
-fn killed_while_packages_change(debian: Debian) -> Result<()> {
+/// A machine at 1.2.1, for which 1.2.2 is published with one more command at the beginning of dahdi's postinst.
+fn upgradable_with_postinst(debian: Debian, command: &str) -> Result<World> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut release = Release::named("1.2.2")?;
-    let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
-    let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
-    let kill = "if mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n";
-    *postinst = postinst.replacen("set -e\n", &format!("set -e\n{kill}"), 1);
+    let postinst = release.package_mut("dahdi")?.scripts.get_mut("postinst").context("dahdi has no postinst")?;
+    *postinst = postinst.replacen("set -e\n", &format!("set -e\n{command}\n"), 1);
     world.publish(&release.packages)?;
+    Ok(world)
+}
+
+fn killed_while_packages_change(debian: Debian) -> Result<()> {
+    let kill = "if mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi";
+    let world = upgradable_with_postinst(debian, kill)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.exit == 5 && transcript.screen.contains("interrupted"), "it was not killed: {transcript}");
-    // dpkg goes on for as long as nobody has to read what it says.
+    // dpkg continues until it has to write to the closed pipe.
     world.machine.sh("while pgrep -x 'apt-get|dpkg' >/dev/null; do sleep 0.05; done")?;
     let before = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(before.services["postgresql"].version != "1.2.2", "nothing was left to do: {before:?}");
-    // What is left of it holds nobody back.
+    // What is left of the run does not block services.
     world.machine.sh("deb-systemd-invoke restart postgresql.service")?;
     let restarted = SystemState::of(&world.machine, &["postgresql"])?;
-    ensure!(restarted.services["postgresql"].started > before.services["postgresql"].started, "it was held back");
+    ensure!(
+        restarted.services["postgresql"].started > before.services["postgresql"].started,
+        "the restart was blocked"
+    );
 
     let fetching = world.upgrade(&["--download-only"]).run()?;
     ensure!(fetching.exit == 1 && fetching.screen.contains("completes it or rolls it back"), "{fetching}");
-    let again = world.upgrade(&["--yes"]).run()?;
+    let again = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(again.screen.contains("Finishing what dpkg was interrupted in\n"), "{again}");
-    let state = SystemState::of(&world.machine, &SERVICES)?;
-    ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
-    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
-    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
+    is_at(&world, "1.2.2")?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
     Ok(())
@@ -128,20 +131,19 @@ fn killed_while_packages_change(debian: Debian) -> Result<()> {
 
 fn own_policy(debian: Debian) -> Result<()> {
     let mut world = upgradable(debian)?;
-    // It notes what it is asked, and allows everything.
+    // It logs its arguments, and allows everything.
     let own = b"#!/bin/sh\necho \"$*\" >>/root/asked\n";
     world.machine.write("/usr/sbin/policy-rc.d", own, 0o755)?;
-    let mut other = harness::packages::package::Package::new("xivo-monitor", "1.0");
-    other.service = true;
-    harness::packages::service::add_service(&mut other);
+    let mut other = Package::new("xivo-monitor", "1.0");
+    add_service(&mut other);
     world.publish([&other])?;
     world.install(&["xivo-monitor"])?;
-    other = harness::packages::package::Package::new("xivo-monitor", "1.1");
-    // As PostgreSQL's scripts speak of the clusters of one version, and as some speak to invoke-rc.d.
-    let meddling =
+    other = Package::new("xivo-monitor", "1.1");
+    // PostgreSQL's scripts name the clusters of one version, and some scripts call invoke-rc.d.
+    let preinst =
         "#!/bin/sh\ndeb-systemd-invoke stop 'postgresql@15-*'\ninvoke-rc.d --quiet asterisk restart\nexit 0\n";
-    other.scripts.insert("preinst".to_owned(), meddling.to_owned());
-    harness::packages::service::add_service(&mut other);
+    other.scripts.insert("preinst".to_owned(), preinst.to_owned());
+    add_service(&mut other);
     world.publish([&other])?;
     let cluster = b"[Service]\nExecStart=/bin/sleep infinity\n";
     world.machine.write("/etc/systemd/system/postgresql@.service", cluster, 0o644)?;
@@ -155,11 +157,11 @@ fn own_policy(debian: Debian) -> Result<()> {
     let services: Vec<&str> = SERVICES.into_iter().chain(["xivo-monitor"]).collect();
     let happened = Events::since(&mark, &world.machine, &services)?;
     ensure!(happened.starts.len() == services.len(), "each service is started once: {:?}", happened.starts);
-    ensure!(happened.starts[0] == "xivo-monitor", "a service that is not the product's is its package's business");
+    ensure!(happened.starts[0] == "xivo-monitor", "a service of another product is left to its package");
     ensure!(running()? == before, "a service's instance was stopped in the middle");
     let asked = world.machine.sh("cat /root/asked")?;
     ensure!(asked == "xivo-monitor.service restart\n", "the admin's policy was asked: {asked}");
-    ensure!(world.machine.sh("cat /usr/sbin/policy-rc.d")?.as_bytes() == own, "the admin's policy is another one now");
+    ensure!(world.machine.sh("cat /usr/sbin/policy-rc.d")?.as_bytes() == own, "the admin's policy-rc.d changed");
     Ok(())
 }
 
@@ -175,10 +177,7 @@ fn held_product(debian: Debian) -> Result<String> {
 }
 
 fn held_upgrader(debian: Debian) -> Result<()> {
-    let today = product_machine::upgrader()?;
-    let mut yesterday = today.clone();
-    OLD_UPGRADER.clone_into(&mut yesterday.version);
-    let world = product_machine::upgradable_with(debian, &yesterday, &today)?;
+    let world = upgradable_from_old_version(debian)?;
     world.machine.sh("apt-mark hold xivo-upgrade >/dev/null")?;
     let transcript = world.upgrade(&["--yes"]).run()?;
     ensure!(transcript.screen.contains("is available but held: going on with 0.0.9\n"), "{transcript}");
@@ -190,62 +189,43 @@ fn held_upgrader(debian: Debian) -> Result<()> {
 
 fn stop_then_start(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
-    let product = "/usr/share/xivo-upgrade/product.toml";
-    // Asterisk is ready when it is asked for the second time.
+    // Asterisk is ready at the second check.
     world.machine.sh(&format!(
-        "sed -i 's/\"rolling\"/\"stop-then-start\"/' {product}
-         printf '[services.ready]\\nasterisk = {{ command = [\"/root/ready\"], timeout = \"30s\" }}\\n' >>{product}"
+        "sed -i 's/\"rolling\"/\"stop-then-start\"/' {PRODUCT}
+         printf '[services.ready]\\nasterisk = {{ command = [\"/root/ready\"], timeout = \"30s\" }}\\n' >>{PRODUCT}"
     ))?;
-    world.machine.write(
-        "/root/ready",
-        b"#!/bin/sh\nset -e\necho asked >>/root/asked\ntest $(wc -l </root/asked) -ge 2\n",
-        0o755,
-    )?;
+    let ready = b"#!/bin/sh\nset -e\necho asked >>/root/asked\ntest $(wc -l </root/asked) -ge 2\n";
+    world.machine.write("/root/ready", ready, 0o755)?;
     let mark = Mark::set(&world.machine)?;
     world.upgrade(&["--yes"]).exits(0)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let reversed: Vec<&str> = SERVICES.into_iter().rev().collect();
-    ensure!(
-        happened.stops == reversed && happened.starts == SERVICES,
-        "{:?} then {:?}",
-        happened.stops,
-        happened.starts
-    );
-    ensure!(world.machine.sh("cat /root/asked")? == "asked\nasked\n", "asterisk was not waited for");
+    ensure!(happened.stops == reversed && happened.starts == SERVICES, "{happened}");
+    ensure!(world.machine.sh("cat /root/asked")? == "asked\nasked\n", "the upgrade did not wait for asterisk");
 
-    // And one that systemd calls active but that never is ready is not up.
-    undo_nothing(&world)?;
-    world.machine.sh(&format!("sed -i 's/\"30s\"/\"1s\"/; s#/root/ready#/bin/false#' {product}"))?;
-    world.publish([&harness::packages::package::Package::new("xivo-sounds", "1.2.3")])?;
+    // A service that is active and never ready is not up.
+    keep_failed_upgrades(&world)?;
+    world.machine.sh(&format!("sed -i 's/\"30s\"/\"1s\"/; s#/root/ready#/bin/false#' {PRODUCT}"))?;
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
     let transcript = world.upgrade(&["--yes"]).exits(5)?;
     let (_, end) = transcript.screen.split_once("Restarting services\n").context("no restart")?;
     Ok(end.to_owned())
 }
 
 fn failing_maintainer_script(debian: Debian) -> Result<String> {
-    let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
-    let mut release = Release::named("1.2.2")?;
-    let dahdi = release.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
-    let postinst = dahdi.scripts.get_mut("postinst").context("dahdi has no postinst")?;
-    *postinst = postinst.replacen(
-        "set -e\n",
-        "set -e\ntest -e /root/kernel-module || { echo 'no kernel module' >&2; exit 1; }\n",
-        1,
-    );
-    world.publish(&release.packages)?;
-    undo_nothing(&world)?;
+    let fail = "test -e /root/kernel-module || { echo 'no kernel module' >&2; exit 1; }";
+    let world = upgradable_with_postinst(debian, fail)?;
+    keep_failed_upgrades(&world)?;
     let mark = Mark::set(&world.machine)?;
     let transcript = world.upgrade(&["--yes"]).exits(5)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().all(|hook| hook.starts_with("pre-upgrade ")), "{happened}");
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished == ["dahdi half-configured", "xivo unpacked"], "{:?}", state.unfinished);
-    // The admin mends it and starts again: packages, hooks and services get what they missed.
+    // After the repair the next run completes packages, hooks and restarts.
     world.machine.sh("touch /root/kernel-module")?;
-    let again = world.upgrade(&["--yes"]).run()?;
-    let state = SystemState::of(&world.machine, &SERVICES)?;
-    ensure!(again.exit == 0 && state.unfinished.is_empty(), "{again}");
-    ensure!(state.services.values().all(|service| service.version == "1.2.2"), "{state:?}");
+    let again = world.upgrade(&["--yes"]).exits(0)?;
+    is_at(&world, "1.2.2")?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.hooks.iter().any(|hook| hook.starts_with("post-upgrade ")), "{happened}");
     let (_, end) = transcript.screen.split_once("Upgrading packages").context("no packages")?;
