@@ -5,14 +5,14 @@ use anyhow::{Context, Result};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::machine::{Command, Machine, Storage, TESTER};
+use crate::machines::transcript::Transcript;
 use crate::packages::deb::Deb;
 use crate::packages::package::Package;
 use crate::packages::repository::{Repository, SUITE};
 use crate::packages::repository_fault::RepositoryFault;
 use crate::packages::server::{Hold, Server};
 
-/// One booted machine and the repository that it installs from. It shares nothing with any other world, and it is gone
-/// when dropped, whatever happened.
+/// One booted machine and the repository from which it installs. It shares nothing with other worlds, and is removed when dropped.
 #[derive(Debug)]
 pub struct World {
     /// The machine.
@@ -21,37 +21,37 @@ pub struct World {
     server: Server,
 }
 
-/// What is never the same twice lies between these.
+/// What differs from run to run, between these texts.
 const VARYING: [(&str, &str); 17] = [
-    // Who holds a lock, as the upgrader names it, and as apt does.
+    // The process that holds a lock, as the upgrader and apt name it.
     ("(pid ", ")"),
     ("held by process ", " "),
-    // Where apt got an answer from, or none.
+    // The address that answered apt, or did not.
     ("[IP: ", "]"),
     ("repository.test (", ")"),
-    // An index has hashes in it, and hashes do not compress.
+    // The size of an index depends on its hashes, which do not compress.
     ("unexpected size (", ")"),
     ("by-hash/SHA256/", " "),
     // Where apt puts packages for dpkg.
     ("/tmp/apt-dpkg-install-", "/"),
-    // How long ago or ahead the repository's day is, and what the clock shows.
+    // The age of the repository, and the time of the clock.
     ("(invalid since ", ")"),
     ("(invalid for another ", ")"),
     ("(it shows ", ")"),
-    // When an upgrade was there last.
+    // The time of the last upgrade.
     ("was interrupted on ", "."),
     ("the upgrade ended on ", " ("),
-    // When a database was saved, and how big it is: each PostgreSQL has its own size.
+    // The time of a dump, and its size, which depends on the release of PostgreSQL.
     ("/dumps/xivo-asterisk-", ".dump"),
     (" is kept as asterisk_", "\n"),
     ("before it is migrated may take ", "\n"),
-    // How many paths Debian's own programs have changed beside the packages'.
+    // The number of paths, which depends on Debian's own programs.
     ("  ", " paths restored, "),
     (" paths restored, ", " paths of the upgrade removed"),
 ];
 
-/// How a line ends that one apt ends in other words than the next, and what stands there instead: that a connection was refused, and that
-/// a key is missing, of which gpgv and sqv have to tell.
+/// Ends of lines that differ between releases of apt, and what replaces them: a refused connection, and a missing key, which gpgv or sqv
+/// reports.
 const ENDINGS: [(&str, &str); 4] = [
     ("  Could not connect to ", "  (no connection)"),
     ("  Unable to connect to ", "  (no connection)"),
@@ -59,12 +59,12 @@ const ENDINGS: [(&str, &str); 4] = [
     ("OpenPGP signature verification failed: ", "(wrong signature)"),
 ];
 
-/// A text in which lines end in the same words whatever apt says.
+/// A text whose lines end in the same words with each release of apt.
 fn with_common_endings(text: &str) -> String {
     let line = |line: &str| {
         let ending = ENDINGS.iter().find_map(|(words, instead)| Some((line.split_once(words)?, *instead)));
         let Some(((beginning, rest), ending)) = ending else { return line.to_owned() };
-        // Which source it is, all say.
+        // Each release names the source.
         let source =
             rest.split_once("InRelease:").map_or_else(String::new, |(source, _)| format!(" {source}InRelease"));
         format!("{beginning}{ending}{source}{}", if line.ends_with('\n') { "\n" } else { "" })
@@ -72,7 +72,7 @@ fn with_common_endings(text: &str) -> String {
     text.split_inclusive('\n').map(line).collect()
 }
 
-/// A text with dots instead of what lies between these, wherever they are on a line.
+/// A text with dots instead of what is between these texts on a line.
 fn without(text: &str, before: &str, after: &str) -> String {
     let mut pieces = text.split(before);
     let mut redacted = pieces.next().unwrap_or_default().to_owned();
@@ -106,7 +106,7 @@ impl World {
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()
         );
-        // Where these lie in a machine that was saved, so that they replace what is there: that repository is gone.
+        // A saved machine has these files of a repository that is gone; these replace them.
         machine.write_all(&[
             ("/usr/share/keyrings/xivo.pgp", &repository.public_key()?, 0o644),
             ("/etc/apt/sources.list.d/xivo.sources", source.as_bytes(), 0o644),
@@ -114,7 +114,7 @@ impl World {
         Ok(Self { machine, repository, server })
     }
 
-    /// Publishes packages in the repository, beside those that are there. What is wrong with it stays so.
+    /// Publishes packages in the repository, beside those that are there. A fault stays.
     pub fn publish<'a>(&mut self, packages: impl IntoIterator<Item = &'a Package>) -> Result<()> {
         self.repository.add(packages)?;
         self.serve()
@@ -144,7 +144,7 @@ impl World {
         self.serve()
     }
 
-    /// Holds back the next package that is asked for (the upgrader's own aside), until what this gives is dropped.
+    /// Holds back the next package that is requested, except the upgrader's own, until the returned value is dropped.
     #[must_use]
     pub fn hold_packages(&self) -> Hold {
         self.server.hold()
@@ -164,7 +164,7 @@ impl World {
         Ok(())
     }
 
-    /// The address of the repository, for those who do not know the machine's names.
+    /// The address of the repository for programs that do not use the machine's /etc/hosts.
     pub fn url(&self) -> Result<String> {
         Ok(format!("http://{}:{}/", Engine::connect()?.this_host()?, self.server.port()))
     }
@@ -174,6 +174,12 @@ impl World {
     pub fn redacted(&self, text: &str) -> String {
         let text = text.replace(&format!("{TESTER}:{}", self.server.port()), TESTER);
         VARYING.iter().fold(with_common_endings(&text), |text, (before, after)| without(&text, before, after))
+    }
+
+    /// Transcripts, redacted as with [`World::redacted`], one after the other.
+    #[must_use]
+    pub fn shown(&self, transcripts: &[&Transcript]) -> String {
+        transcripts.iter().map(|transcript| self.redacted(&transcript.to_string())).collect::<Vec<_>>().join("\n")
     }
 
     /// The upgrader, about to run with these arguments.

@@ -92,10 +92,8 @@ fn make_node(world: &World, role: &str, peer: IpAddr) -> Result<()> {
 
 /// The screens of several runs, each with the name of its node.
 fn together<const N: usize>(runs: [(&str, &World, &Transcript); N]) -> String {
-    runs.map(|(node, world, transcript)| {
-        format!("{node}\n{}\n{}", "-".repeat(node.len()), world.redacted(&transcript.to_string()))
-    })
-    .join("\n")
+    runs.map(|(node, world, transcript)| format!("{node}\n{}\n{}", "-".repeat(node.len()), world.shown(&[transcript])))
+        .join("\n")
 }
 
 fn version(world: &World) -> Result<String> {

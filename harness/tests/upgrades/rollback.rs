@@ -82,7 +82,7 @@ fn rollback_after_other_package_changes(debian: Debian) -> Result<String> {
     world.machine.sh("test -x /usr/bin/extra; ! dpkg-query --show extra 2>/dev/null")?;
     // The remedy.
     world.machine.sh("apt-get -qq update; apt-get -qq -y install --reinstall extra 2>&1; dpkg --verify extra; dpkg --search /usr/bin/extra")?;
-    Ok(redacted(&world, &undone))
+    Ok(world.shown(&[&undone]))
 }
 
 fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
@@ -125,10 +125,6 @@ fn rollback_needs_the_dpkg_lock(debian: Debian) -> Result<String> {
     Ok(end.replace(&holder, "1234"))
 }
 
-fn redacted(world: &World, transcript: &Transcript) -> String {
-    world.redacted(&transcript.to_string())
-}
-
 fn interrupted_and_resumed(debian: Debian) -> Result<String> {
     let world = interrupted(debian)?;
     let dry = world.upgrade(&["--dry-run"]).run()?;
@@ -141,7 +137,7 @@ fn interrupted_and_resumed(debian: Debian) -> Result<String> {
     ensure!(log.matches("pre-upgrade hook 10-first began").count() == 1, "{log}");
     ensure!(log.matches("post-upgrade hook 10-first.sh began").count() == 1, "{log}");
     ensure!(log.matches("post-upgrade hook 15-kill began").count() == 2, "{log}");
-    Ok(format!("{}\n{}", redacted(&world, &status).replace(&time(&status), "… "), redacted(&world, &completed)))
+    Ok(world.shown(&[&status, &completed]).replace(&time(&status), "… "))
 }
 
 /// The time of the last upgrade in the output of `status`.
@@ -152,12 +148,12 @@ fn time(status: &Transcript) -> String {
 
 fn interrupted_and_rolled_back(debian: Debian) -> Result<String> {
     let world = interrupted(debian)?;
-    let nobody = world.upgrade(&[]).in_shell("exec <&-").exits(3)?;
+    let without_stdin = world.upgrade(&[]).in_shell("exec <&-").exits(3)?;
     let undone = world.upgrade(&[]).answer("[Y/n/r, r rolls back to 1.2.1] ", "r\n").exits(0)?;
     is_at(&world, "1.2.1")?;
     world.upgrade(&["--yes"]).exits(0)?;
     is_at(&world, "1.2.2")?;
-    Ok(format!("{}\n{}", redacted(&world, &nobody), redacted(&world, &undone)))
+    Ok(world.shown(&[&without_stdin, &undone]))
 }
 
 fn resumed_at_boot(debian: Debian) -> Result<String> {
@@ -190,12 +186,16 @@ fn without_milliseconds(text: &str) -> String {
     text.lines().map(line).collect()
 }
 
+/// Lets version 1.2.2 of a service fail to start; 1.2.1 starts.
+fn break_new_version(world: &World) -> Result<()> {
+    let condition = b"[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
+    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", condition, 0o644)?;
+    world.machine.sh("systemctl daemon-reload").map(drop)
+}
+
 fn rolled_back_after_a_failed_service(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    // Only the new version does not start.
-    let condition = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
-    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", condition.as_bytes(), 0o644)?;
-    world.machine.sh("systemctl daemon-reload")?;
+    break_new_version(&world)?;
     let undone = world.upgrade(&["--yes"]).exits(4)?;
     is_at(&world, "1.2.1")?;
     world.upgrade(&["status"]).exits(0)?;
@@ -223,8 +223,7 @@ fn manual_rollback(debian: Debian) -> Result<String> {
     ensure!(world.machine.sh("cat /etc/xivo/xivo.conf")? == "language = de\n", "the conffile was not restored");
     ensure!(world.machine.sh("cat /etc/motd.new")? == "hello\n", "a file that the admin created is gone");
     let more = world.upgrade(&["rollback"]).exits(1)?;
-    let documents = [early, undone, more].map(|transcript| redacted(&world, &transcript));
-    Ok(documents.join("\n"))
+    Ok(world.shown(&[&early, &undone, &more]))
 }
 
 fn damaged_rollback_data(debian: Debian) -> Result<String> {
@@ -248,8 +247,7 @@ fn damaged_rollback_data(debian: Debian) -> Result<String> {
     ensure!(worse.exit == 5 || worse.exit == 1, "{worse}");
     world.machine.sh("sed -i '2s/time/tame/' /var/lib/xivo-upgrade/journal")?;
     let unreadable = world.upgrade(&["--yes"]).exits(1)?;
-    let documents = [damaged, worse, unreadable].map(|transcript| redacted(&world, &transcript));
-    Ok(documents.join("\n"))
+    Ok(world.shown(&[&damaged, &worse, &unreadable]))
 }
 
 fn rollback_settings(debian: Debian) -> Result<String> {
@@ -257,9 +255,7 @@ fn rollback_settings(debian: Debian) -> Result<String> {
     let set = |value: &str| {
         world.machine.write("/etc/xivo-upgrade/config.toml", format!("rollback = \"{value}\"\n").as_bytes(), 0o644)
     };
-    let broken = "[Service]\nExecStartPre=/bin/sh -c '! grep -q 1.2.2 /usr/libexec/xivo-agid'\n";
-    world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken.as_bytes(), 0o644)?;
-    world.machine.sh("systemctl daemon-reload")?;
+    break_new_version(&world)?;
     set("ask")?;
     let asked = world
         .upgrade(&[])
@@ -272,5 +268,5 @@ fn rollback_settings(debian: Debian) -> Result<String> {
     world.machine.sh("test ! -e /var/lib/xivo-upgrade/rollback")?;
     let rollback = world.upgrade(&["rollback"]).exits(1)?;
     let at = asked.screen.find("Restarting services").unwrap_or(0);
-    Ok(format!("…\n{}\n{}", world.redacted(&asked.screen[at..]), redacted(&world, &rollback)))
+    Ok(format!("…\n{}\n{}", world.redacted(&asked.screen[at..]), world.shown(&[&rollback])))
 }

@@ -1,6 +1,6 @@
 //! Upgrades to packages that the vendor has validated, and to others.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{old_upgrader, upgradable_with, upgrader};
 use harness::machines::world::World;
@@ -8,6 +8,7 @@ use harness::observe::inventory::fingerprint;
 use harness::packages::deb;
 use harness::packages::package::Package;
 use harness::packages::release::Release;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use upgrader::checks::validated::{Member, Set};
 
@@ -22,12 +23,12 @@ scenarios! {
     Compared validated_is_another_version;
 }
 
-/// Where the sets are.
+/// The directory of the sets.
 const SETS: &str = "/usr/share/xivo-upgrade/validated";
 
 const REQUIRE: &[u8] = b"validated = \"require\"\n";
 
-/// What a gate would have written of a release.
+/// The set that the gate writes for a release.
 fn set(release: &Release, debian: Debian) -> Result<Set> {
     let member = |package: &Package| {
         let sum = hex::encode(Sha256::digest(deb::build(package)?.bytes));
@@ -39,7 +40,7 @@ fn set(release: &Release, debian: Debian) -> Result<Set> {
     Ok(Set { product, version: release.version.clone(), debian: debian.to_string(), packages, base: Vec::new() })
 }
 
-/// A machine at 1.2.1 with an upgrader that knows of nothing validated; its successor brings this set.
+/// A machine at 1.2.1 with an upgrader without a set; the next version of the upgrader brings this set.
 fn upgradable_to(debian: Debian, set: &Set) -> Result<World> {
     let successor = upgrader()?.file(&format!("{SETS}/{}.toml", set.debian), set.to_string().into_bytes(), 0o644);
     upgradable_with(debian, &old_upgrader()?, &successor)
@@ -58,20 +59,16 @@ fn validated(debian: Debian) -> Result<String> {
     let transcript = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(transcript.screen.contains("Validated by the XiVO team: "), "{transcript}");
     let same = world.upgrade(&["status", "--drift"]).exits(0)?;
-    // Somebody helps by hand.
+    // An admin changes files by hand.
     world.machine.sh("echo 'quick fix' >>/usr/share/xivo-sounds/hello.txt
          echo '# mine' >>/etc/xivo/xivo.conf
          dpkg --force-depends --remove xivo-ctid 2>&1")?;
     let drift = world.upgrade(&["status", "--drift"]).exits(6)?;
-    let machine_readable = world.upgrade(&["status", "--drift", "--json"]).run()?;
-    let document: serde_json::Value = serde_json::from_str(&machine_readable.screen)?;
-    ensure!(
-        document["debian"] == debian.to_string()
-            && document["changed_files"] == serde_json::json!(["/usr/share/xivo-sounds/hello.txt"]),
-        "{document:#}"
-    );
-    // What the machine has of Debian's own is another thing on each release.
-    let shown = [&transcript, &same, &drift].map(|transcript| world.redacted(&transcript.to_string())).join("\n");
+    let document: Value = serde_json::from_str(&world.upgrade(&["status", "--drift", "--json"]).run()?.screen)?;
+    ensure!(document["debian"] == debian.to_string(), "{document:#}");
+    ensure!(document["changed_files"] == json!(["/usr/share/xivo-sounds/hello.txt"]), "{document:#}");
+    // The packages of Debian differ from release to release.
+    let shown = world.shown(&[&transcript, &same, &drift]);
     let shown = shown.replace(&format!(" on {debian}: "), " on (Debian): ");
     let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with("Beside them, ")).collect();
     Ok(lines.join("\n"))
@@ -79,8 +76,7 @@ fn validated(debian: Debian) -> Result<String> {
 
 fn validated_but_one(debian: Debian) -> Result<String> {
     let mut set = set(&Release::named("1.2.2")?, debian)?;
-    let one = set.packages.iter_mut().find(|member| member.name == "xivo-provd");
-    let Some(one) = one else { anyhow::bail!("there is no such package") };
+    let one = set.packages.iter_mut().find(|member| member.name == "xivo-provd").context("no xivo-provd")?;
     "1.2.2~rc3".clone_into(&mut one.version);
     let world = updated_to(debian, &set)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
@@ -91,7 +87,7 @@ fn validated_but_one(debian: Debian) -> Result<String> {
     world.machine.write("/etc/xivo-upgrade/config.toml", b"", 0o644)?;
     let named = world.upgrade(&["--yes"]).run()?;
     ensure!(named.exit == 0 && named.screen.contains("xivo-provd 1.2.2 instead of 1.2.2~rc3"), "{named}");
-    Ok([&refused, &named].map(|transcript| world.redacted(&transcript.to_string())).join("\n"))
+    Ok(world.shown(&[&refused, &named]))
 }
 
 fn validated_is_another_version(debian: Debian) -> Result<String> {
@@ -103,11 +99,11 @@ fn validated_is_another_version(debian: Debian) -> Result<String> {
     );
     world.machine.write("/etc/xivo-upgrade/config.toml", REQUIRE, 0o644)?;
     let refused = world.upgrade(&["--yes"]).exits(1)?;
-    // What cannot be read is named with its line.
+    // A set with a mistake is named with its line.
     world.machine.sh(&format!("echo 'pakcages = []' >>{SETS}/{debian}.toml"))?;
     let broken = world.upgrade(&["--yes"]).run()?;
     ensure!(broken.exit == 1 && broken.screen.contains(&format!("{SETS}/{debian}.toml:")), "{broken}");
     world.machine.sh(&format!("rm {SETS}/{debian}.toml"))?;
     let none = world.upgrade(&["--yes"]).exits(1)?;
-    Ok([&refused, &none].map(|transcript| world.redacted(&transcript.to_string())).join("\n"))
+    Ok(world.shown(&[&refused, &none]))
 }
