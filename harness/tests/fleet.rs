@@ -196,7 +196,7 @@ fn restarts(fleet: &Fleet, name: &str, mark: &Mark) -> Result<(u64, u64)> {
 
 /// What is printed of the last batch, or of the one that stops the rest; the batches before it look alike.
 fn ending(played: &Transcript) -> String {
-    let play = "PLAY [Upgrade them, batch by batch]";
+    let play = "PLAY [Upgrade batch by batch]";
     let from = played.screen.rfind(play).unwrap_or_default();
     Transcript { screen: format!("[...]\n\n{}", &played.screen[from..]), ..played.clone() }.to_string()
 }
