@@ -1,15 +1,15 @@
 #!/bin/sh
-# bootstrap.sh RELEASE: a minimal Debian RELEASE from the Debian mirror, as a tar on stdout. No registry is involved.
+# bootstrap.sh RELEASE: write a minimal Debian RELEASE from the Debian mirror to stdout, as a tar. It needs no registry.
 #
-# Installs mmdebstrap on the host if it is missing, and says so. As root, or as a user who may use sudo.
+# It installs mmdebstrap on the host if it is missing, and reports that. Run it as root or as a user with sudo.
 set -eu
 release=$1
-# Where a root shell made by `su` does not look.
+# A root shell made by `su` lacks these directories.
 PATH=$PATH:/usr/sbin:/sbin
 
 if [ "$(id -u)" -eq 0 ]; then as_root() { "$@"; }; else as_root() { sudo -- "$@"; }; fi
 
-# Two machines are made at the same time; one installs, the other waits.
+# Two images are built at the same time. One process installs mmdebstrap, the other waits.
 exec 9<"$0"
 flock 9
 if ! command -v mmdebstrap >/dev/null 2>&1; then

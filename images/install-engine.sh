@@ -1,14 +1,13 @@
 #!/bin/sh
-# Bring a container engine to a Debian host that has none, and start it.
+# Install a container engine on a Debian host, if it has none, and start it.
 #
-# Called by `harness setup` when no engine answers; safe to run at any time: each step looks first, does only
-# what is missing, and says what it does to the host. As root, or as a user who may use sudo.
+# `harness setup` calls this script when no engine answers. It is safe to run at any time: each step does only what is missing, and
+# reports what it changes on the host. Run it as root or as a user with sudo.
 #
-# Three kinds of fresh host are served: systemd, a working service script, and neither (plain dockerd).
-# An engine that was killed hard leaves pid files behind that keep the next one from starting: those of processes
-# that are gone are removed.
+# It supports hosts with systemd, with a working service script, and with neither (plain dockerd). An engine that was killed leaves
+# pid files that keep the next one from starting. The script removes those of dead processes.
 set -eu
-# Where a root shell made by `su` does not look.
+# A root shell made by `su` lacks these directories.
 PATH=$PATH:/usr/sbin:/sbin
 
 socket=/var/run/docker.sock
@@ -48,7 +47,7 @@ install_packages() {
         die "could not install $wanted"
 }
 
-# Pid files name processes that may be gone, or dead and not yet buried, or whose number now belongs to somebody else.
+# The process of a pid file may be gone or a zombie, or its pid may belong to another program now.
 clear_stale_pid_files() {
     for file in /var/run/docker.pid /run/docker/containerd/containerd.pid; do
         as_root test -f "$file" || continue
@@ -71,11 +70,11 @@ start() {
         say "systemd could not start docker; trying dockerd itself"
     elif [ -x /etc/init.d/docker ]; then
         say "starting docker with its service script"
-        # Succeeds or not: it fails on hosts that may not raise ulimits.
+        # This fails on hosts that cannot raise ulimits.
         as_root service docker start >&2 && wait_for_answer 10 && return 0
         say "the service script could not start docker; trying dockerd itself"
     fi
-    # A bridge whose MTU is above the uplink's makes downloads inside containers stall.
+    # If the MTU of the bridge is above that of the uplink, downloads in containers stall.
     uplink=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)
     mtu=$(cat "/sys/class/net/${uplink:-lo}/mtu")
     [ "$mtu" -le 1500 ] || mtu=1500
@@ -83,7 +82,7 @@ start() {
     as_root sh -c "setsid nohup dockerd --mtu $mtu >>$log 2>&1 </dev/null &"
     wait_for_answer 60 || {
         as_root tail -n 15 "$log" >&2
-        die "dockerd did not come up; its last words are above"
+        die "dockerd did not start; the end of its log is above"
     }
 }
 

@@ -1,6 +1,6 @@
-"""What every hook of this package needs: settings, a time limit, endings, and files that are replaced as a whole.
+"""Shared code of the hooks of this package: settings, time limit, exit codes, and atomic replacement of a file.
 
-A hook is a function that takes the settings. It returns a sentence about what it did, or raises NotApplicable or Failure.
+A hook is a function that takes the settings. It returns a sentence that says what it did, or raises NotApplicable or Failure.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tomllib
 
 SETTINGS = "/etc/xivo-upgrade/hooks.toml"
 
-# Every setting and its default; what they mean is written in hooks.toml. Times are in seconds.
+# Every setting and its default. hooks.toml describes them. Times are in seconds.
 DEFAULTS = {
     "time-limit": 300,
     "provd": {
@@ -34,16 +34,16 @@ DEFAULTS = {
     },
 }
 
-# What the upgrader takes as "nothing to do on this machine" (docs/reference/hooks.md).
+# The exit code for "not applicable on this machine" (docs/reference/hooks.md).
 NOT_APPLICABLE = 75
 
 
 class NotApplicable(Exception):
-    """There is nothing to do on this machine; the text says why."""
+    """The hook is not applicable on this machine; the text is the reason."""
 
 
 class Failure(Exception):
-    """What went wrong, and what a person can do about it."""
+    """What failed and why, and the remedy."""
 
     def __init__(self, what, remedy):
         super().__init__(f"{what}. What to do: {remedy}")
@@ -52,13 +52,13 @@ class Failure(Exception):
 
 
 class TimeIsUp(Exception):
-    """The time limit of the whole hook is over. Raised wherever the hook happens to be."""
+    """The time limit of the hook is over. A signal raises it, so it can come from any line."""
 
 
 def main(run):
-    """Runs a hook to its end. Every ending is one line, and an exit code."""
+    """Runs a hook, prints its result as one line, and exits."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--settings", default=SETTINGS, metavar="FILE", help=f"other settings than {SETTINGS}")
+    parser.add_argument("--settings", default=SETTINGS, metavar="FILE", help=f"read settings from FILE instead of {SETTINGS}")
     arguments = parser.parse_args()
     try:
         settings = read_settings(arguments.settings)
@@ -76,13 +76,13 @@ def main(run):
     except TimeIsUp:
         sys.exit("the time limit is over. What to do: run the hook again, or raise time-limit in its settings")
     except OSError as error:
-        sys.exit(_one_line(f"{error}. What to do: mend that, then run the hook again"))
+        sys.exit(_one_line(f"{error}. What to do: correct that, then run the hook again"))
     except Exception as error:
-        sys.exit(_one_line(f"{error!r}. What to do: tell those who ship this hook, it did not expect that"))
+        sys.exit(_one_line(f"{error!r}. What to do: report this bug to the vendor of this hook"))
 
 
 def read_settings(path):
-    """The settings: those of the file, and the default for each that it does not have."""
+    """Returns the settings of the file, with defaults for the missing ones."""
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
@@ -90,8 +90,8 @@ def read_settings(path):
     except FileNotFoundError:
         return copy.deepcopy(DEFAULTS)
     except tomllib.TOMLDecodeError as error:
-        place = re.search(r"line (\d+)", str(error))
-        line = int(place[1]) if place else text.count("\n") + 1
+        found = re.search(r"line (\d+)", str(error))
+        line = int(found[1]) if found else text.count("\n") + 1
         raise Failure(f"{path}:{line}: {error}", "correct that line") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -102,7 +102,7 @@ def read_settings(path):
 
 
 def read_variables(path):
-    """The variables of a file that shells read: NAME=value or NAME="value" lines, as in common.conf."""
+    """Returns the variables of a shell file: NAME=value or NAME="value" lines, as in common.conf."""
     variables = {}
     with open(path, encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
@@ -118,8 +118,8 @@ def read_variables(path):
 
 
 def replace_file(path, content):
-    """Gives a file a new content, all of it or nothing, and leaves its owner, permissions and attributes as they are."""
-    # What a link points to is replaced, and not the link.
+    """Replaces the content of a file atomically. Its owner, permissions and attributes stay."""
+    # Replace the target of a link, not the link.
     path = os.path.realpath(path)
     directory = os.path.dirname(path)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
@@ -128,7 +128,7 @@ def replace_file(path, content):
             file.write(content)
             old = os.stat(path)
             os.chown(temporary, old.st_uid, old.st_gid)
-            # The permissions after the owner: a new owner takes setuid bits away.
+            # Set the permissions after the owner, because chown(2) clears setuid bits.
             shutil.copystat(path, temporary)
             os.utime(temporary)
             file.flush()
@@ -162,7 +162,7 @@ def _merge(settings, given, bad):
 
 
 def _bad_setting(path, text, key, what):
-    # tomllib does not tell where a key is.
+    # tomllib does not report the lines of keys.
     pattern = re.compile(rf"""^\s*\[*\s*["']?{re.escape(key)}["']?\s*[\]=.]""")
     lines = (number for number, line in enumerate(text.splitlines(), 1) if pattern.match(line))
     return Failure(f"{path}:{next(lines, 1)}: {key} {what}", "correct that line")

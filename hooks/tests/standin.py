@@ -1,4 +1,4 @@
-"""The hooks as they are run, beside the provd of the synthetic releases."""
+"""Fixture for tests that run the hooks with the stand-in of provd."""
 
 import importlib.util
 import json
@@ -14,7 +14,7 @@ EXCHANGE = os.path.join(HOOKS, "..", "harness", "products", "exchange")
 
 
 def module(name):
-    """A program of the synthetic releases, as a module."""
+    """Imports a program of the synthetic releases as a module."""
     sys.dont_write_bytecode = True
     spec = importlib.util.spec_from_file_location(f"exchange_{name}", os.path.join(EXCHANGE, f"{name}.py"))
     loaded = importlib.util.module_from_spec(spec)
@@ -27,7 +27,7 @@ wizard = module("wizard")
 
 
 class Exchange(unittest.TestCase):
-    """An exchange with a pair, three devices, and settings under which nothing takes long."""
+    """An exchange with a pair and three devices, and settings with short timeouts."""
 
     devices = 3
 
@@ -54,7 +54,7 @@ class Exchange(unittest.TestCase):
         self.addCleanup(self.server.shutdown)
 
     def run_hook(self, hook, **provd_settings):
-        """Exit code, stdout, stderr."""
+        """Returns exit code, stdout and stderr."""
         port = self.server.server_port if self.server else unused_port()
         defaults = {"url": f"http://127.0.0.1:{port}/provd", "unit": "", "come-up-timeout": 0.3, "answer-timeout": 0.3}
         settings = [f"time-limit = {provd_settings.pop('limit', 30)}", "[provd]"]
@@ -72,7 +72,7 @@ class Exchange(unittest.TestCase):
         return done.returncode, done.stdout, done.stderr
 
     def systemd_says(self, load, unit_file, active):
-        """What systemctl prints from now on."""
+        """Puts a systemctl with this output into PATH."""
         systemctl = self.path("systemctl")
         with open(systemctl, "w", encoding="utf-8") as file:
             file.write(f"#!/bin/sh\nprintf 'LoadState={load}\nActiveState={active}\nUnitFileState={unit_file}\n'\n")
@@ -86,12 +86,12 @@ class Exchange(unittest.TestCase):
         os.unlink(self.path("faults.json"))
 
     def config(self, name):
-        """A configuration as it is on disk."""
+        """Reads a configuration from disk."""
         with open(self.path(f"jsondb/configs/{name}"), encoding="utf-8") as file:
             return json.load(file)
 
     def requests(self):
-        """What was asked of provd since the last time."""
+        """The requests to provd since the last call."""
         try:
             with open(self.path("requests.log"), encoding="utf-8") as file:
                 lines = file.read().splitlines()

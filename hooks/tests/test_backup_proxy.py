@@ -63,13 +63,13 @@ class BackupProxy(Exchange):
         self.assertEqual((raw["sip_lines"]["1"], raw["sip_lines"]["2"]["backup_proxy_ip"], raw["Zoë"]), (None, BACKUP, 1.5))
         self.assertNotIn("sip_backup_proxy_ip", self.config("listed")["raw_config"])
 
-    def test_nodes_that_are_not_the_active_one_have_nothing_to_do(self):
+    def test_only_the_active_node_of_a_pair_is_applicable(self):
         self.pair_is(node_type="slave", remote_address="192.0.2.10")
         self.assert_not_applicable(self.run_hook(HOOK), "passive node")
         os.unlink(self.pair)
-        self.assert_not_applicable(self.run_hook(HOOK), "never was one of a pair")
+        self.assert_not_applicable(self.run_hook(HOOK), "was never in a pair")
 
-    def test_a_pair_that_is_no_pair_is_said(self):
+    def test_an_invalid_configuration_of_the_pair_is_reported(self):
         for text in ["", "{", "[]", "{}", '{"node_type": "master"}', '{"node_type": "master", "remote_address": "x"}']:
             with open(self.pair, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -77,7 +77,7 @@ class BackupProxy(Exchange):
         self.pair_is(node_type="king", remote_address="192.0.2.20")
         self.assert_failed(self.run_hook(HOOK), "node_type is 'king'")
 
-    def test_every_fault_names_the_device_and_leaves_it_whole(self):
+    def test_every_fault_names_the_device_and_does_not_change_it(self):
         self.start_provd()
         before = self.config("device0002")
         for method, fault, says in [
@@ -110,7 +110,7 @@ class BackupProxy(Exchange):
 class ManyDevices(Exchange):
     devices = 450
 
-    def test_every_page_is_read_and_failures_of_some_do_not_keep_others(self):
+    def test_every_page_is_read_and_a_failed_device_does_not_stop_the_others(self):
         self.start_provd()
         self.fault("PUT", "device.*[13579]", 500)
         result = self.run_hook(HOOK)
@@ -120,14 +120,14 @@ class ManyDevices(Exchange):
         self.no_fault()
         self.assert_done(self.run_hook(HOOK), "451 devices have the backup proxy 192.0.2.20; 225 of them were changed")
 
-    def test_a_provd_that_stalls_does_not_take_a_timeout_for_every_device(self):
+    def test_a_provd_that_stalls_ends_the_hook_after_three_timeouts(self):
         self.start_provd()
         self.fault("PUT", "device.*", "stall")
         began = time.monotonic()
         self.assert_failed(self.run_hook(HOOK), "device0001: provd did not answer", "also device0002, device0003; the devices after")
         self.assertLess(time.monotonic() - began, 5)
 
-    def test_a_provd_that_goes_away_in_the_middle_is_said_with_the_device(self):
+    def test_if_provd_stops_in_the_middle_the_device_is_named(self):
         self.start_provd()
         self.fault("PUT", "device0002", 500)
         with open(self.path("faults.json"), "r+", encoding="utf-8") as file:
@@ -138,7 +138,7 @@ class ManyDevices(Exchange):
         self.assert_failed(result, "configuration device0007: provd does not", "also device0002; the devices after that were not")
         self.assertEqual(self.config("device0008")["raw_config"].get("sip_backup_proxy_ip"), None)
 
-    def test_a_list_that_ends_in_the_middle_is_said_with_the_device_before(self):
+    def test_if_the_list_breaks_off_the_last_device_is_named(self):
         self.start_provd()
         find = self.server.configs.find
         self.server.configs.find = lambda **how: [{"no": "id"}] if how["skip"] == 100 else find(**how)

@@ -23,46 +23,46 @@ class DeviceTemplate(Exchange):
         self.assert_done(self.run_hook(HOOK), "is 192.0.2.10 already")
         self.assertEqual(self.requests(), ["GET configs/base 200"])
 
-    def test_a_newer_provd_is_spoken_to_with_its_token(self):
+    def test_a_newer_provd_gets_the_token(self):
         self.start_provd(prefix="/0.2", token="s3cret")
         url = f"http://127.0.0.1:{self.server.server_port}/0.2"
         self.assert_failed(self.run_hook(HOOK, url=url, token="other"), "base: provd answered 401", "set token")
         self.assert_done(self.run_hook(HOOK, url=url, token="s3cret"), "is now")
 
-    def test_an_exchange_that_was_not_set_up_has_nothing_to_do(self):
+    def test_an_exchange_without_setup_is_not_applicable(self):
         os.unlink(self.common)
         self.assert_not_applicable(self.run_hook(HOOK), "not set up yet")
 
-    def test_a_machine_on_which_provd_is_not_meant_to_run_has_nothing_to_do(self):
+    def test_a_machine_without_an_enabled_provd_is_not_applicable(self):
         self.start_provd()
         for state, says in [
             (("not-found", "", "inactive"), "xivo-provd is not installed"),
-            (("masked", "masked", "inactive"), "xivo-provd is switched off"),
-            (("loaded", "disabled", "inactive"), "xivo-provd is switched off"),
+            (("masked", "masked", "inactive"), "xivo-provd is disabled"),
+            (("loaded", "disabled", "inactive"), "xivo-provd is disabled"),
         ]:
             self.systemd_says(*state)
             self.assert_not_applicable(self.run_hook(HOOK, unit="xivo-provd.service"), says)
         self.assertEqual(self.requests(), [])
-        # Switched off for the next boot, but it runs; or switched on, but it is down.
+        # Disabled, but it runs; or enabled, but it is down.
         for state in [("loaded", "disabled", "active"), ("loaded", "enabled", "failed")]:
             self.systemd_says(*state)
             self.assert_done(self.run_hook(HOOK, unit="xivo-provd.service"), "192.0.2.10")
 
-    def test_an_address_that_is_none_is_said(self):
+    def test_an_invalid_address_is_reported(self):
         for text in ["", "XIVO_NET4_IP=\n", 'XIVO_NET4_IP="eth0"\n', 'A="\n']:
             with open(self.common, "w", encoding="utf-8") as file:
                 file.write(text)
             self.assert_failed(self.run_hook(HOOK), self.common)
 
-    def test_a_missing_base_is_said(self):
+    def test_a_missing_base_is_reported(self):
         os.unlink(self.path("jsondb/configs/base"))
         self.start_provd()
         self.assert_failed(self.run_hook(HOOK), "device configuration base: provd has none")
 
-    def test_a_provd_that_is_down_is_waited_for_and_then_said(self):
+    def test_a_provd_that_is_down_is_reported_after_the_timeout(self):
         self.assert_failed(self.run_hook(HOOK), "base: provd does not answer at http://127.0.0.1", "start provd")
 
-    def test_a_provd_that_just_comes_up_is_waited_for(self):
+    def test_the_hook_waits_for_a_provd_that_starts(self):
         self.start_provd()
         self.fault("GET", "base", 503)
         timer = threading.Timer(1, self.no_fault)
@@ -70,7 +70,7 @@ class DeviceTemplate(Exchange):
         self.addCleanup(timer.join)
         self.assert_done(self.run_hook(HOOK, **{"come-up-timeout": 20}), "is now")
 
-    def test_every_fault_names_the_configuration_and_leaves_it_whole(self):
+    def test_every_fault_names_the_configuration_and_does_not_change_it(self):
         self.start_provd()
         before = self.config("base")
         for method, fault, says in [
@@ -114,7 +114,7 @@ class DeviceTemplate(Exchange):
         url = f"http://127.0.0.1:{server.server_port}/provd"
         self.assert_failed(self.run_hook(HOOK, url=url, limit=1), "configuration base: the time limit of the hook is over")
 
-    def test_what_is_wrong_with_the_settings_is_said_with_file_and_line(self):
+    def test_an_error_in_the_settings_is_reported_with_file_and_line(self):
         for text, says in [
             ("[provd]\nurl = \n", "hooks.toml:2: "),
             ("[provd]\n\nurls = 'x'\n", "hooks.toml:3: urls is not a setting"),
@@ -129,7 +129,7 @@ class DeviceTemplate(Exchange):
             with self.subTest(text=text):
                 self.assert_failed(self.run_with(HOOK, settings), says)
 
-    def test_the_settings_that_are_shipped_say_the_defaults(self):
+    def test_the_shipped_settings_show_the_defaults(self):
         import re
         import sys
 

@@ -23,15 +23,15 @@ class WebLanguage(Exchange):
         self.assert_done(self.run_hook(HOOK), "the language is now en_US")
         wanted = before.replace(b"language = fr\nterritory = FR\n", b"language = en\nterritory = US\n")
         self.assertEqual(self.content(), wanted)
-        self.assertIn(b"language = fr", wanted, "another section's language is another matter")
+        self.assertIn(b"language = fr", wanted, "the language of another section stays")
         found = os.stat(self.ini)
         self.assertEqual(found.st_mode & 0o7777, 0o640)
-        self.assert_done(self.run_hook(HOOK), "the language is en_US, and stays so")
+        self.assert_done(self.run_hook(HOOK), "the language stays en_US")
         again = os.stat(self.ini)
         self.assertEqual((again.st_ino, again.st_mtime_ns), (found.st_ino, found.st_mtime_ns), "the second run wrote")
         self.assertEqual([name for name in os.listdir(self.directory) if name.startswith(".")], [])
 
-    def test_form_and_place_stay_as_they_are(self):
+    def test_the_format_of_the_file_stays(self):
         for before, after in [
             (b"[general]\r\nterritory=FR\r\nlanguage=fr\r\n", b"[general]\r\nterritory=US\r\nlanguage=en\r\n"),
             (b'[ general ]\n  language = "fr" ; \xe9\n\tterritory="FR"', b'[ general ]\n  language = "en" ; \xe9\n\tterritory="US"'),
@@ -42,7 +42,7 @@ class WebLanguage(Exchange):
             self.assert_done(self.run_hook(HOOK), "is now en_US")
             self.assertEqual(self.content(), after)
 
-    def test_another_choice_is_kept(self):
+    def test_another_choice_stays(self):
         for content in [
             b"[general]\nlanguage = de\nterritory = DE\n",
             b"[general]\nlanguage = fr\nterritory = CA\n",
@@ -53,7 +53,7 @@ class WebLanguage(Exchange):
             b"",
         ]:
             self.put(content)
-            self.assert_done(self.run_hook(HOOK), "and stays so")
+            self.assert_done(self.run_hook(HOOK), "the language stays ")
             self.assertEqual(self.content(), content)
 
     def test_a_link_stays_a_link(self):
@@ -63,11 +63,11 @@ class WebLanguage(Exchange):
         self.assertTrue(os.path.islink(self.ini))
         self.assertIn(b"territory = US", self.content())
 
-    def test_a_machine_without_web_interface_has_nothing_to_do(self):
+    def test_a_machine_without_web_interface_is_not_applicable(self):
         os.unlink(self.ini)
         self.assert_not_applicable(self.run_hook(HOOK), "there is no web interface")
 
-    def test_a_file_that_cannot_be_read_is_said(self):
+    def test_an_unreadable_file_is_reported(self):
         os.unlink(self.ini)
         os.mkdir(self.ini)
         self.assert_failed(self.run_hook(HOOK), self.ini)
