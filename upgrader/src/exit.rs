@@ -68,7 +68,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An expected failure, in the person's words: what went wrong and what to do about it.
+/// An expected failure: what went wrong, and what the admin can do.
 ///
 /// Travels as (the context of) an [`anyhow::Error`]. The exit code follows from the step that failed, unless the failure
 /// carries one of its own.
@@ -108,9 +108,9 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Puts an error into a person's words.
+/// Adds a message and a remedy for the admin to an error.
 pub trait Explain<T> {
-    /// Adds a failure to an error that does not carry one already: whoever is nearer to the cause knows better.
+    /// Adds a failure to an error that has none: the one nearest to the cause counts.
     fn explain(self, failure: impl FnOnce() -> Failure) -> anyhow::Result<T>;
 }
 
@@ -159,7 +159,7 @@ pub fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// Says an error to whoever looks on.
+/// Prints an error to stderr.
 pub fn complain(text: &str) {
     // A terminal that went away must not change how the run ends.
     let _ = writeln!(stderr(), "{text}");

@@ -57,7 +57,7 @@ fn is_version(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-~:".contains(&byte))
 }
 
-/// What stands against this plan on this node of a pair. Whoever ignores the other node is told all the same.
+/// Finds the reasons against this plan on this node of a pair. `--ignore-peer` turns problems into notes.
 ///
 /// The passive node goes first: it can be tried out, and until then the active one does the work as before. A passive node that is ahead
 /// already does not go further.
@@ -98,7 +98,7 @@ pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Resul
     Ok(found.into_iter().collect())
 }
 
-/// A reason why the other node should go first, unless somebody said that it need not.
+/// A reason to upgrade the other node first; a note if the admin said `--ignore-peer`.
 fn in_order(ignore_peer: bool, what: String, remedy: &str, command: &str) -> Finding {
     let remedy = if ignore_peer {
         "Nothing now; upgrade the other node soon, so that both run the same.".to_owned()
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_another_asks_nobody() {
+    fn a_node_without_a_peer_runs_no_command_for_it() {
         let found = inspect(&pair(r#"["echo", "alone"]"#, r#"["false"]"#)).expect("it says so");
         assert_eq!(found, Node { role: Role::Alone, peer_version: None, peer_silent: None });
     }

@@ -33,12 +33,12 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RollbackPolicy {
-    /// It is undone.
+    /// It is rolled back.
     #[default]
     Auto,
-    /// It stays as it is until somebody decides.
+    /// The admin is asked.
     Ask,
-    /// There is no way back, and nothing is kept for one.
+    /// No rollback data is saved, so no rollback is possible.
     Never,
 }
 
@@ -46,7 +46,7 @@ pub enum RollbackPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeLimits {
-    /// For somebody else who works with packages.
+    /// For another program that holds a lock of dpkg or apt.
     #[serde(deserialize_with = "strict::duration")]
     pub lock: Duration,
     /// For a package source from which nothing comes.
@@ -65,7 +65,7 @@ pub struct Keep {
     pub history_days: u16,
     /// Dumps of the database, in days.
     pub dump_days: u16,
-    /// What is needed to go back after an upgrade, in days.
+    /// Rollback data after an upgrade, in days.
     pub rollback_days: u16,
 }
 

@@ -1,4 +1,4 @@
-//! TOML files whose errors have a line.
+//! Parses TOML files; errors have the number of the line.
 
 use std::time::Duration;
 

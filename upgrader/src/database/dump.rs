@@ -200,7 +200,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
         assert!(check_space(&paths, 0).is_ok());
-        let error = check_space(&paths, u64::MAX).expect_err("nobody has so much").to_string();
+        let error = check_space(&paths, u64::MAX).expect_err("no disk is that large").to_string();
         assert!(error.contains("/var/lib/acme-upgrade/dumps: ") && error.ends_with("may take 9223 PB"), "{error}");
     }
 

@@ -37,7 +37,7 @@ pub(super) struct MigrationFiles {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Applied {
     pub(super) name: String,
-    /// Absent for one that came with a freshly installed schema, so that nobody applied a file.
+    /// Absent if the migration was part of a freshly installed schema, so that no file was applied.
     pub(super) checksum: Option<String>,
 }
 
@@ -75,7 +75,7 @@ pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
     Ok(found)
 }
 
-/// Refuses migration files beside a product's own migration command: nobody would apply them.
+/// Refuses migration files beside a product's own migration command, which does not apply them.
 pub(super) fn none_beside(directory: &Path, command: &[String]) -> Result<()> {
     match find(directory)?.migrations.first() {
         None => Ok(()),
@@ -92,7 +92,7 @@ pub(super) fn none_beside(directory: &Path, command: &[String]) -> Result<()> {
 ///
 /// # Errors
 /// If an applied one was changed or is gone; if the database knows one that comes after all files, which makes it newer
-/// than this upgrader; if one that is not applied comes before one that is: nobody has tried that order.
+/// than this upgrader; if a pending one comes before an applied one, an order that was never tested.
 pub(super) fn pending(found: Vec<Migration>, applied: &[Applied]) -> Result<Vec<Migration>> {
     let last_file = found.last().map(|migration| (migration.number, migration.name.clone()));
     for record in applied {

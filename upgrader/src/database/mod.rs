@@ -114,14 +114,13 @@ pub(crate) fn migrate(
     product_command::clear_pending(paths)
 }
 
-/// Makes the database again what this dump has of it. As it was last it is kept, under another name. Can be done again when it was cut
-/// short.
+/// Restores the database from a dump, and keeps the current one under another name. Can be repeated if it was interrupted.
 ///
 /// # Errors
 /// If the server does not answer, or does not do it: the failure says where both are.
 pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
     let name = &database.name;
-    // As the dump: whoever begins again finds what was done.
+    // Named after the dump, so that a repeated restore finds the database that was kept.
     let kept_as = kept_as(name, dump);
     let failure = || {
         Failure::new(format!("the database {name} was not put back as it was")).remedy(format!(
@@ -147,7 +146,7 @@ fn kept_as(database: &str, dump: &Path) -> String {
     format!("{}_{time}", database.chars().take(40).collect::<String>())
 }
 
-/// How a run that stopped here is taken up again.
+/// How the admin resumes a run that stopped here.
 fn go_on(paths: &Paths) -> String {
     format!(
         "See {}, mend what it names, then start {} again: it goes on with the migrations, runs the post-upgrade hooks and \
@@ -191,7 +190,7 @@ impl Work {
 fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Survey> {
     let psql::State { size, standby } = psql::state(database, timeout)?;
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-    // Whether packages bring work that nobody can know of yet.
+    // Whether new packages may bring migrations that are not known yet.
     let mut more_may_come = false;
     if let Some(command) = &database.migrate {
         migrations::none_beside(&paths.migrations(), command)?;

@@ -40,7 +40,7 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
     })
 }
 
-/// Notes that the command has to run, if nobody else can tell.
+/// Notes that the command has to run, if it has no `pending` program.
 pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
     if database.migrate.is_none() || database.pending.is_some() {
         return Ok(());

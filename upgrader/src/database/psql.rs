@@ -12,7 +12,7 @@ use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::system::command::Program;
 
-/// How long a migration waits for a lock that somebody else holds, in seconds. Whoever wants the table after it waits too.
+/// How long a migration waits for a lock of another session, in seconds. All later sessions that use the table wait, too.
 const LOCK_TIMEOUT: u32 = 20;
 
 /// How often the server is asked whether it answers.
@@ -42,7 +42,7 @@ pub(super) struct State {
 /// Waits until the server answers, and asks it for the state of a database.
 ///
 /// # Errors
-/// If it does not answer in time, there is no such database, or its owner is no role of the server.
+/// If it does not answer before the timeout, there is no such database, or its owner is no role of the server.
 pub(super) fn state(database: &Database, timeout: Duration) -> Result<State> {
     let deadline = Instant::now() + timeout;
     let mut once_more = true;
@@ -146,7 +146,7 @@ pub(super) fn apply(
     result
 }
 
-/// That somebody else holds a table, and how to find out who.
+/// Says that another session holds a table, and how to find that session.
 fn waited(database: &Database) -> String {
     format!(
         "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
@@ -188,12 +188,12 @@ pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mu
     let file = || File::open(dump).with_context(|| dump.display().to_string());
     file()?;
     let is_kept = query("postgres", &format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
-    let nobody_uses = |name: &str| {
+    let end_sessions = |name: &str| {
         format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
         )
     };
-    // Whoever uses it connects again at once: for as long as it takes, nobody may.
+    // Programs reconnect at once; they must not until the restore is done.
     let allow = |name: &str, whether: bool| format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}");
     let _ = write("postgres", &[allow(name, false)], &mut *line);
     let away = if is_kept.trim() == "t" {
@@ -201,7 +201,7 @@ pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mu
     } else {
         format!("ALTER DATABASE \"{name}\" RENAME TO \"{kept_as}\"")
     };
-    if let Err(error) = write("postgres", &[nobody_uses(name), away], &mut *line) {
+    if let Err(error) = write("postgres", &[end_sessions(name), away], &mut *line) {
         let _ = write("postgres", &[allow(name, true)], &mut *line);
         return Err(error);
     }
@@ -230,7 +230,7 @@ fn query(database: &str, sql: &str) -> Result<String> {
     })
 }
 
-/// psql, without anybody's settings, prompts, pager and decoration.
+/// psql, without settings of users, prompts, pager and decoration.
 fn psql(database: &str) -> Program {
     as_postgres("psql")
         .settings(["--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"])

@@ -1,4 +1,4 @@
-//! What a migration file may not do.
+//! Finds statements that a migration file must not have.
 
 /// What a migration file does that it must not: the number of the line, and what is wrong there.
 ///

@@ -43,7 +43,7 @@ pub enum ConffileOutcome {
     Kept,
     /// The admin had edited it, and it is the package's now; the admin's lies beside it.
     Replaced,
-    /// Nobody had edited it, and it is the package's new one.
+    /// It was not edited, and is the package's new version now.
     Updated,
     /// It was not there.
     New,

@@ -1,4 +1,4 @@
-//! What happens, told while it happens.
+//! The events of a run.
 
 use std::fmt;
 
@@ -12,9 +12,7 @@ use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 
-/// Something that happened, told by the engine to whoever listens.
-///
-/// Travels as JSON from the process that works to those that follow it.
+/// An event of a run. Processes that follow a run get its events as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub enum Event {
@@ -27,7 +25,7 @@ pub enum Event {
         /// When.
         time: Timestamp,
     },
-    /// From here on the work goes on without whoever started it.
+    /// The run continues in the background.
     Detached {
         /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
         unit: Option<String>,
@@ -61,7 +59,7 @@ pub enum Event {
         /// What would change.
         plan: Box<Plan>,
     },
-    /// Somebody else works with packages, and is waited for.
+    /// The run waits for another program to release a lock of dpkg or apt.
     Waiting {
         /// Who: `apt-get (pid 123)`.
         who: String,
@@ -85,11 +83,11 @@ pub enum Event {
     Repairing,
     /// An earlier run did not come to its end, and is about to be completed or undone.
     Interrupted(InterruptedRun),
-    /// A step is not done again: it came to its end before the run was cut short.
+    /// A step is skipped: it was done before the run was interrupted.
     StepAlreadyDone(Step),
-    /// A hook is not run again: it came to its end before the run was cut short.
+    /// A hook is skipped: it ran before the run was interrupted.
     HookAlreadyDone(Phase, String),
-    /// What would be needed to go back is kept.
+    /// The rollback data is saved.
     RollbackDataSaved {
         /// How many paths.
         paths: u64,
@@ -98,13 +96,13 @@ pub enum Event {
     },
     /// The packages are given a second try, after this error.
     Retrying(String),
-    /// What going back would mean is known.
+    /// What a rollback would change is known.
     RollbackPreview(RollbackPreview),
-    /// The machine is about to become again what it was.
+    /// The rollback begins.
     RollingBack {
         /// The product's name, as people write it.
         product: String,
-        /// The version that it is going back to.
+        /// The version that it rolls back to.
         to: String,
     },
     /// Every path is what it was.
@@ -178,7 +176,7 @@ pub enum Event {
     ServiceSkipped(String, String),
     /// These services beside the product's run files that were replaced, and are about to be restarted.
     OthersRestarting(Vec<String>),
-    /// systemd was executed anew because it ran files that were replaced; if it failed, with this error.
+    /// systemd was re-executed because it ran files that were replaced; if that failed, with this error.
     ManagerReexecuted(Result<(), String>),
     /// What runs files that were replaced and cannot be restarted on a machine that is in use: its name, and why not.
     RestartRecommended(Vec<(String, String)>),
@@ -204,7 +202,7 @@ pub enum Event {
     },
 }
 
-/// What going back means.
+/// What a rollback changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RollbackPreview {
@@ -212,7 +210,7 @@ pub struct RollbackPreview {
     pub product: String,
     /// The version that is installed, if one is.
     pub from: Option<String>,
-    /// The version that the machine goes back to.
+    /// The version that the machine rolls back to.
     pub to: String,
     /// When the upgrade ended.
     pub since: Timestamp,
@@ -221,7 +219,7 @@ pub struct RollbackPreview {
     /// The packages that others have changed since then.
     #[serde(default)]
     pub packages_since: Vec<String>,
-    /// The database that goes back with it.
+    /// The database that is rolled back, too.
     pub database: Option<String>,
 }
 
@@ -241,9 +239,9 @@ pub struct InterruptedRun {
     pub hook: Option<String>,
     /// When it was there for the last time, as far as is known.
     pub last: Timestamp,
-    /// True if it was on its way back.
+    /// True if it was interrupted during a rollback.
     pub rolling_back: bool,
-    /// True if there is a way back.
+    /// True if a rollback is possible.
     pub can_roll_back: bool,
 }
 
@@ -275,14 +273,14 @@ impl fmt::Display for Attention {
 pub enum SelfUpdateOutcome {
     /// It is installed.
     Installed,
-    /// It is left alone by a dry run.
+    /// Not installed: this is a dry run.
     DryRun,
-    /// It is left alone because the admin holds the package.
+    /// Not installed: the admin holds the package.
     Held,
 }
 
-/// Somebody who wants to know what happens.
+/// A display or recorder of events.
 pub trait Subscriber {
-    /// Takes note of an event. A reader that cannot (a full disk, a closed terminal) keeps quiet: the run goes on.
+    /// Receives an event. A subscriber that fails (a full disk, a closed terminal) says nothing: the run continues.
     fn receive(&mut self, event: &Event);
 }

@@ -4,7 +4,7 @@ use crate::model::apt_status::AptStatus;
 use crate::model::event::{Attention, Event, Subscriber};
 use crate::model::report::Report;
 
-/// The readers of a run's events: displays, which show it to somebody, and records, which keep it.
+/// The subscribers of a run: displays, which show events, and recorders, which save them.
 #[derive(Default)]
 pub struct Events<'a> {
     displays: Vec<Box<dyn Subscriber + 'a>>,
@@ -18,24 +18,24 @@ impl<'a> Events<'a> {
         self.displays.push(Box::new(display));
     }
 
-    /// One more record.
-    pub fn add_recorder(&mut self, record: impl Subscriber + 'a) {
-        self.recorders.push(Box::new(record));
+    /// One more recorder.
+    pub fn add_recorder(&mut self, recorder: impl Subscriber + 'a) {
+        self.recorders.push(Box::new(recorder));
     }
 
-    /// From here on another process keeps the records.
+    /// Another process records from now on.
     pub fn stop_recording(&mut self) {
         self.recorders.clear();
     }
 
-    /// True if the records are kept by this process.
+    /// True if this process records.
     #[must_use]
     pub fn are_recorded(&self) -> bool {
         !self.recorders.is_empty()
     }
 
-    /// Tells every reader what happened here.
-    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are told")]
+    /// Sends an event of this process to every subscriber.
+    #[expect(clippy::needless_pass_by_value, reason = "events are made where they are emitted")]
     pub fn emit(&mut self, event: Event) {
         for recorder in &mut self.recorders {
             recorder.receive(&event);
@@ -56,12 +56,12 @@ impl<'a> Events<'a> {
         }
     }
 
-    /// Takes note of what was shown and recorded before by another process.
+    /// Adds an event to the report that another process has shown and recorded.
     pub fn remember(&mut self, event: &Event) {
         self.report.receive(event);
     }
 
-    /// All that was told so far, in one piece.
+    /// The report of all events so far.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.report

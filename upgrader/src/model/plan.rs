@@ -39,8 +39,7 @@ pub struct Plan {
     /// The version that the machine comes from, if an earlier run changed its packages and did not come to an end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unfinished_from: Option<String>,
-    /// For how long services were out of service the last time that all of them came up, in milliseconds, all added up; none
-    /// if nobody knows.
+    /// The sum of the outages of all services at the last upgrade after which all came up, in milliseconds; none if not known.
     #[serde(default)]
     pub last_outage_ms: Option<u64>,
     /// The services that restart, first to start first.

@@ -1,4 +1,4 @@
-//! A run in one piece, a reader of events.
+//! The report of a run, made from its events.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use crate::model::step::Step;
 /// The version of the report's form. It grows when a key changes its meaning or goes away; new keys may come at any time.
 pub const SCHEMA: u32 = 1;
 
-/// A run in one piece: what `--json` prints, what the history keeps, what a notification gets. A reader of events.
+/// The report of a run: `--json` prints it, the history saves it, a notification gets it.
 ///
 /// Keys that are not known are passed over, and those that are missing are empty: an older or newer upgrader may have
 /// written it.
@@ -31,7 +31,7 @@ pub struct Report {
     pub product: String,
     /// When the run started.
     pub started: Option<Timestamp>,
-    /// When it ended; none while it is under way, and if it was cut short.
+    /// When it ended; none while it runs, and if it was interrupted.
     pub ended: Option<Timestamp>,
     /// How it ended.
     pub result: RunResult,

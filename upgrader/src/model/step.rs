@@ -24,7 +24,7 @@ pub enum Step {
     Repair,
     /// Fetch every package that the plan needs.
     Download,
-    /// Keep what would be needed to go back.
+    /// Save the rollback data.
     SaveRollbackData,
     /// Run the hooks that come before the packages.
     PreUpgradeHooks,
@@ -55,7 +55,7 @@ pub enum Outcome {
     Done,
     /// It found nothing that a run could do.
     NothingToDo,
-    /// The person said no.
+    /// The admin declined.
     Declined,
     /// It did what it is for, and something about it wants attention.
     Attention,
@@ -126,7 +126,7 @@ impl Step {
         self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::SaveRollbackData)
     }
 
-    /// True if this step changes the machine: then it goes on without whoever started it.
+    /// True if this step runs in the background, because it changes the machine.
     #[must_use]
     pub fn works(self, mode: Mode) -> bool {
         match self {
@@ -136,7 +136,7 @@ impl Step {
         }
     }
 
-    /// The exit code when this step fails: whether anything was changed by then.
+    /// The exit code when this step fails: it says whether the machine was changed.
     #[must_use]
     pub fn exit_on_failure(self) -> Exit {
         if self.changes_the_machine() && self != Self::PreUpgradeHooks { Exit::NeedsHuman } else { Exit::Unchanged }
@@ -212,9 +212,9 @@ mod tests {
 
     #[test]
     fn what_changed_something_is_undone_and_no_undoing_is() {
-        let (mut step, mut way_back) = (Step::RollBack, Vec::new());
+        let (mut step, mut rollback) = (Step::RollBack, Vec::new());
         while let Next::Step(next) = step.next(Outcome::Done, Mode::Upgrade) {
-            way_back.push(step);
+            rollback.push(step);
             step = next;
         }
         assert_eq!(step.next(Outcome::Done, Mode::Upgrade), Next::End(Exit::RolledBack));
@@ -223,7 +223,7 @@ mod tests {
             let undone = step.exit_on_failure() == Exit::NeedsHuman && step != Step::Repair;
             assert_eq!(step.undone_by(), undone.then_some(Step::RollBack), "{step}");
         }
-        assert!(way_back.iter().all(|step| step.undone_by().is_none()), "{way_back:?}");
+        assert!(rollback.iter().all(|step| step.undone_by().is_none()), "{rollback:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What has come with the upgrade.
+//! Finds the paths that an upgrade added.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,16 +11,16 @@ use super::scope::{DPKG, Exclusions, INFO, Lists, PathResolver, entries, first_l
 use super::{Store, stores};
 use crate::system::dpkg;
 
-/// What is on the machine and has come since the store was made.
+/// The paths that were added since the rollback data was saved.
 pub(super) struct Added {
-    /// What came with the upgrade, parents first.
+    /// Paths that the upgrade added, parents first.
     pub(super) paths: BTreeSet<PathBuf>,
-    /// What came below the paths that the product declares: data, which nobody else may have.
+    /// Paths that were added below the ones that the product declares: data of which there may be no copy.
     pub(super) data: BTreeSet<PathBuf>,
 }
 
 impl Store {
-    /// Finds what is there and neither covered nor of a package that the upgrade left alone.
+    /// Finds the paths that are neither covered nor owned by a package that the upgrade did not change.
     pub(super) fn added(&self) -> Result<Added> {
         let root = self.paths.root();
         let declared: Vec<PathBuf> = self.manifest.header.declared.iter().map(|path| path.path().to_owned()).collect();
@@ -78,7 +78,7 @@ impl Store {
         self.manifest.header.packages.iter().any(|name| name.bare() == package)
     }
 
-    /// The lists of files as dpkg had them when the store was made.
+    /// The lists of files as dpkg had them when the rollback data was saved.
     pub(super) fn saved_lists(&self) -> Result<Lists> {
         let mut lists = Vec::new();
         for (path, line) in &self.manifest.lines {
@@ -107,7 +107,7 @@ impl Store {
     }
 }
 
-/// False for what comes and goes with who runs.
+/// False for sockets, which come and go with the programs that listen on them.
 fn is_kept(kind: fs::FileType) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     !kind.is_socket()

@@ -1,4 +1,4 @@
-//! Whether a store is whole, and in what the machine differs from it.
+//! Checks rollback data, and compares the machine with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
 use crate::system::dpkg;
 
 impl Store {
-    /// Says what stands in the way of a rollback. Nothing is changed.
+    /// Finds the damage that affects a rollback. Changes nothing.
     pub fn check(&self) -> Result<Vec<Damage>> {
         let mut damages = Vec::new();
         for (path, line) in &self.manifest.lines {
@@ -45,7 +45,7 @@ impl Store {
         })
     }
 
-    /// True if somebody wrote into the inode that the store has a link to.
+    /// True if a program wrote into the inode to which the rollback data has a link.
     pub(super) fn is_edited_in_place(&self, path: &Path, line: &Line) -> Result<bool> {
         let Some(stored) = line.stored.as_ref().filter(|stored| stored.how == SaveMethod::Link) else {
             return Ok(false);
@@ -53,7 +53,7 @@ impl Store {
         Ok(matches!(self.damage(path, &line.entry, stored)?, Some(Damage::EditedInPlace(_))))
     }
 
-    /// In what the machine differs from how it was when the store was made.
+    /// The differences between the machine and the rollback data.
     pub fn compare(&self) -> Result<Vec<PathDifference>> {
         let mut differences =
             differences(self.paths.root(), &self.manifest.lines, |path, line, now| self.has_content(path, line, now))?;
@@ -63,7 +63,7 @@ impl Store {
         Ok(differences)
     }
 
-    /// True if a file, whose size is right, has the content that the store keeps.
+    /// True if a file of the right size has the content that was saved.
     pub(super) fn has_content(&self, path: &Path, line: &Line, now: &Metadata) -> Result<bool> {
         let Some(stored) = &line.stored else { return Ok(false) };
         let (full, object) = (below(self.paths.root(), path), self.object(stored));
@@ -82,7 +82,7 @@ impl Store {
         })
     }
 
-    /// Writes down how the machine is when the upgrade is done, for [`Store::since`].
+    /// Records the state of the machine after the upgrade, for [`Store::since`].
     pub fn finalize(&self) -> Result<()> {
         let added = self.added()?;
         let mut lines = BTreeMap::new();
@@ -95,26 +95,25 @@ impl Store {
         }
         let declared = self.manifest.header.declared.iter().map(|path| path.path().to_owned()).collect();
         let scope = Scope { packages: self.manifest.header.packages.clone(), declared };
-        Manifest { header: Header::new(&scope, &[]), lines }.write(&self.sealed())
+        Manifest { header: Header::new(&scope, &[]), lines }.write(&self.finalized())
     }
 
-    /// What has changed since the store was sealed: what going back now would undo beside the upgrade. Without a seal, nothing
-    /// is known to have.
+    /// The changes since the rollback data was finalized, which a rollback would undo, too. None if it was not finalized.
     pub fn since(&self) -> Result<Vec<PathDifference>> {
-        let Some(sealed) = self.when_finalized()? else { return Ok(Vec::new()) };
-        let mut differences = differences(self.paths.root(), &sealed.lines, |_, line, now| {
+        let Some(finalized) = self.when_finalized()? else { return Ok(Vec::new()) };
+        let mut differences = differences(self.paths.root(), &finalized.lines, |_, line, now| {
             let Kind::File { inode, .. } = line.entry.kind else { return Ok(false) };
             Ok(inode == now.inode && line.entry.mtime == now.entry.mtime)
         })?;
         let added = self.added()?;
         let added = added.paths.into_iter().chain(added.data);
-        differences.extend(added.filter(|path| !sealed.lines.contains_key(path)).map(is_added));
+        differences.extend(added.filter(|path| !finalized.lines.contains_key(path)).map(is_added));
         differences.sort();
         Ok(differences)
     }
 
-    /// The packages that were installed, upgraded or removed since the store was sealed. Their files are not kept, but all of dpkg's
-    /// database is.
+    /// The packages that were installed, upgraded or removed since the rollback data was finalized. dpkg's database was saved, but not
+    /// their files.
     pub fn packages_since(&self) -> Result<Vec<String>> {
         let lists = self.since()?.into_iter().filter_map(|difference| {
             let list = difference.path.strip_prefix(INFO).ok()?;
@@ -123,12 +122,12 @@ impl Store {
         Ok(lists.filter(|name| *name != self.paths.package()).collect())
     }
 
-    /// SaveMethod the machine was when the upgrade was done; none if it never was.
+    /// The state of the machine after the upgrade; none if the rollback data was not finalized.
     pub(super) fn when_finalized(&self) -> Result<Option<Manifest>> {
-        Manifest::read(&self.sealed())
+        Manifest::read(&self.finalized())
     }
 
-    fn sealed(&self) -> PathBuf {
+    fn finalized(&self) -> PathBuf {
         self.paths.rollback().join("sealed")
     }
 }
@@ -167,7 +166,7 @@ fn differences(
     Ok(differences)
 }
 
-/// In what two things of one type differ, the content of files left aside.
+/// The aspects in which two entries of one type differ, without the content of files.
 pub(super) fn aspects(was: &PathEntry, now: &PathEntry) -> Vec<Aspect> {
     let mut aspects = Vec::new();
     let mut compare = |aspect, same: bool| {
@@ -194,7 +193,7 @@ fn size(entry: &PathEntry) -> Option<u64> {
     }
 }
 
-/// Looks at paths in their order, and does not see through links: what is below a link that was a directory is not there.
+/// Reads metadata of paths in their order. Does not follow links: there is nothing below a link that was a directory.
 pub(super) struct MetadataReader<'a> {
     root: &'a Path,
     no_directory: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! Copies, clones and compares the content of files, and tells what the errors of links and clones mean.
+//! Copies, clones and compares the content of files, and classifies the errors of links and clones.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -72,7 +72,7 @@ fn create(path: &Path) -> io::Result<File> {
     File::options().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// True if files of a store can share blocks with others.
+/// True if files in this directory can share blocks with others.
 pub(super) fn can_clone(directory: &Path) -> bool {
     let (from, to) = (directory.join("probe"), directory.join("probe-2"));
     let answer = fs::write(&from, [0; 4096]).is_ok() && clone(&from, &to).is_ok();

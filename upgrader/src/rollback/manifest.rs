@@ -1,4 +1,4 @@
-//! The lines of a manifest.
+//! The manifest of rollback data: its form, reading and writing it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -57,7 +57,7 @@ pub(super) struct Stored {
     pub(super) object: u64,
 }
 
-/// SaveMethod a file's content is kept.
+/// How a file's content is saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum SaveMethod {
@@ -118,7 +118,7 @@ impl Manifest {
     }
 
     fn parse(text: &[u8]) -> Result<Self> {
-        let body = text.strip_suffix(b"\n").context("it was cut short")?;
+        let body = text.strip_suffix(b"\n").context("it is truncated")?;
         let mut lines = (1..).zip(body.split(|byte| *byte == b'\n')).collect::<Vec<_>>().into_iter();
         let (number, first) = lines.next().context("it is empty")?;
         // Nothing but the version is promised of another version.

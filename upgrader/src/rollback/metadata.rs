@@ -1,4 +1,4 @@
-//! What is at a path.
+//! Reads and restores the metadata of a path.
 
 use std::ffi::OsStr;
 use std::io;
@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for RawPath {
     }
 }
 
-/// What is at a path, as far as it has to be brought back.
+/// The metadata of a path that a rollback restores.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PathEntry {
     #[serde(rename = "type")]
@@ -106,7 +106,7 @@ impl Kind {
     }
 }
 
-/// What is at a path at this moment.
+/// The current metadata of a path.
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub(super) entry: PathEntry,
@@ -115,13 +115,13 @@ pub(super) struct Metadata {
     /// True if something is mounted right here.
     pub(super) is_mount: bool,
     pub(super) inode: u64,
-    /// SaveMethod many names the inode has.
+    /// The number of names that the inode has.
     pub(super) names: u32,
     /// What it takes on disk, in bytes.
     pub(super) disk: u64,
 }
 
-/// Looks at a path; `None` if nothing is there. A link is not followed.
+/// Reads the metadata of a path; `None` if nothing is there. Does not follow a link.
 pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
     let see = || -> io::Result<Option<Metadata>> {
         let Some(stat) = stat(path)? else { return Ok(None) };

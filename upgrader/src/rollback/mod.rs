@@ -1,6 +1,6 @@
-//! dpkg replaces a file by a new inode and a rename, so the old inode lives on where something else links to it. The store
-//! is made of such links (of files that share blocks, where the filesystem has them); what is edited in place is copied. A
-//! manifest has what links do not keep: dpkg takes setuid bits off the old inode, a directory has no second name.
+//! Saves rollback data, compares the machine with it, and rolls back. dpkg replaces a file by a new inode and a rename, so a hard
+//! link to the old inode preserves the old file. Rollback data consists of such links, or of clones where the filesystem has them;
+//! files that are edited in place are copied. A manifest has what links do not preserve: dpkg removes setuid bits from the old inode.
 //!
 //! ```text
 //! /var/lib/NAME-upgrade/rollback/manifest   every path that is covered; complete, or not there
@@ -37,7 +37,7 @@ pub use save::{Saved, SpaceRequirement, extend, measure, save};
 use crate::model::package::PackageName;
 use crate::paths::Paths;
 
-/// What has to be covered.
+/// The paths to save.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
     /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
@@ -53,27 +53,27 @@ impl Scope {
     }
 }
 
-/// What stands in the way of a rollback.
+/// Damage of rollback data.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Damage {
-    /// The content of this path is not in the store. There is no way back.
+    /// The content of this path is missing. A rollback is impossible.
     Missing(PathBuf),
-    /// What the store has for this path is not what was put into it. There is no way back.
+    /// The saved content of this path has changed. A rollback is impossible.
     Corrupt(PathBuf),
-    /// Somebody wrote into this file instead of replacing it, so the store has what was written. All else can be undone.
+    /// A program wrote into this file instead of replacing it, so its old content is lost. All other paths can be rolled back.
     EditedInPlace(PathBuf),
 }
 
 impl Damage {
-    /// True if there is no way back.
+    /// True if a rollback is impossible.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         !matches!(self, Self::EditedInPlace(_))
     }
 }
 
-/// A path that is not as the store has it.
+/// A path that differs from the rollback data.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathDifference {
     /// Where.
@@ -82,7 +82,7 @@ pub struct PathDifference {
     pub change: PathChange,
 }
 
-/// In what a path is not as the store has it.
+/// How a path differs from the rollback data.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathChange {
@@ -168,21 +168,21 @@ impl fmt::Display for Aspect {
     }
 }
 
-/// A complete store.
+/// Complete rollback data.
 #[derive(Debug)]
 pub struct Store {
     paths: Paths,
     manifest: manifest::Manifest,
 }
 
-/// Opens the store; `None` if there is no complete one.
+/// Opens the rollback data; `None` if there is none, or if it is incomplete.
 pub fn open(paths: &Paths) -> Result<Option<Store>> {
     let manifest = manifest::Manifest::read(&paths.rollback().join("manifest"))?;
     Ok(manifest.map(|manifest| Store { paths: paths.clone(), manifest }))
 }
 
-/// Removes the stores of all filesystems. Whenever it is interrupted, there is a complete store or none; calling it again
-/// removes the rest.
+/// Removes the rollback data of all filesystems. If this is interrupted, the data is complete or invalid; calling it again removes
+/// the rest.
 pub fn discard(paths: &Paths) -> Result<()> {
     let own = paths.rollback();
     let manifest = own.join("manifest");

@@ -1,4 +1,4 @@
-//! The single things that are done to the machine.
+//! The single changes that a rollback makes to the machine.
 
 use std::fs;
 use std::io;
@@ -10,10 +10,10 @@ use rustix::io::Errno;
 
 use super::metadata::{Kind, PathEntry};
 
-/// Does one thing to the machine. Everything that a rollback does goes through here, so that tests can interrupt it anywhere.
+/// Makes one change to the machine. Every change of a rollback calls this, so that tests can interrupt it anywhere.
 pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     #[cfg(test)]
-    super::tests::interruption::strike()?;
+    super::tests::interruption::interrupt_if_due()?;
     work()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
     })
 }
 
-/// True for what the kernel says of a path that nobody can replace: something is mounted on it, or it is immutable.
+/// True for the errors of a path that cannot be replaced: something is mounted on it, or it is immutable.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::BUSY | Errno::PERM))

@@ -1,17 +1,16 @@
-//! What comes back when.
+//! The order in which a rollback restores paths.
 
 use std::path::Path;
 
 use super::metadata::{Kind, PathEntry};
 
-/// When a path comes back. New libraries serve old programs, old libraries do not serve new programs: so what depends on
-/// others goes first, and the C library, on which everything depends, last. Until then any program can be started, and after it
-/// all are the old ones.
+/// When a path is restored. Old programs run with new libraries, but not the other way round. So programs are restored before
+/// libraries, and the C library last: at each moment every program can start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum RestoreOrder {
-    /// What is not there harms nobody when it comes: libraries of other versions, which programs will need.
+    /// Missing files, which disturb no program: libraries of other versions, which old programs need.
     Return,
-    /// Links that are not there: what they lead to is.
+    /// Missing links; their targets are there already.
     ReturnLink,
     /// Programs and data.
     Program,
@@ -25,26 +24,9 @@ pub(super) enum RestoreOrder {
     C,
 }
 
-/// SaveMethod the names of the C library's parts begin, from the package libc6.
-const C_LIBRARY: [&str; 17] = [
-    "ld-",
-    "ld.so",
-    "ld64.so",
-    "libc.so",
-    "libc-",
-    "libm.so",
-    "libm-",
-    "libmvec",
-    "libpthread",
-    "libdl.so",
-    "libdl-",
-    "librt.so",
-    "librt-",
-    "libresolv",
-    "libutil.so",
-    "libanl",
-    "libnss_",
-];
+/// The prefixes of the C library's files, from the package libc6.
+const C_LIBRARY: &str = "ld- ld.so ld64.so libc.so libc- libm.so libm- libmvec libpthread libdl.so libdl- librt.so librt- \
+    libresolv libutil.so libanl libnss_";
 
 impl RestoreOrder {
     pub(super) fn of(path: &Path, entry: &PathEntry, is_missing: bool) -> Self {
@@ -54,7 +36,7 @@ impl RestoreOrder {
         match (is_missing, is_library, is_link) {
             (true, _, false) => Self::Return,
             (true, _, true) => Self::ReturnLink,
-            (_, true, _) if C_LIBRARY.iter().any(|begin| name.starts_with(begin)) => Self::C,
+            (_, true, _) if C_LIBRARY.split(' ').any(|begin| name.starts_with(begin)) => Self::C,
             (_, true, false) => Self::Library,
             (_, true, true) => Self::LibraryLink,
             (_, false, false) => Self::Program,
@@ -62,7 +44,7 @@ impl RestoreOrder {
         }
     }
 
-    /// True for what had been removed.
+    /// True for what the upgrade removed.
     pub(super) fn is_return(self) -> bool {
         self <= Self::ReturnLink
     }

@@ -1,4 +1,4 @@
-//! Going back.
+//! Rolls back.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -22,13 +22,13 @@ use crate::exit::Failure;
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// SaveMethod many paths are again what they were.
+    /// The number of paths that were restored.
     pub changed: u64,
-    /// SaveMethod many of them had been removed.
+    /// How many of them the upgrade had removed.
     pub returned: u64,
-    /// SaveMethod many paths that had come with the upgrade are gone.
+    /// The number of paths that the upgrade had added and that were removed.
     pub removed: u64,
-    /// Files that somebody wrote into instead of replacing them: they are what was written.
+    /// Files that a program wrote into instead of replacing them: they keep what it wrote.
     pub edited_in_place: Vec<PathBuf>,
     /// What is not as it was, because it cannot be replaced or may be data: what came below the product's own paths,
     /// directories that are not empty, what is mounted or immutable.
@@ -36,11 +36,10 @@ pub struct Restored {
 }
 
 impl Store {
-    /// Makes the machine what it was. Whenever it is interrupted, calling it again does the rest.
+    /// Restores the machine. If this is interrupted, calling it again does the rest.
     ///
-    /// Nothing is touched if the store is damaged. Needed space is taken first. Each path is replaced by a rename, in an
-    /// order in which programs find the libraries that they need (see [`RestoreOrder`]); what came with the upgrade goes afterwards, and
-    /// dpkg's database is last.
+    /// Damaged rollback data changes nothing. Copies are written first, while there may be too little space. Then each path is replaced
+    /// by a rename, in the order of [`RestoreOrder`]. Paths that the upgrade added are removed after that, and dpkg's database is last.
     pub fn restore(&self, progress: &mut dyn FnMut(u8)) -> Result<Restored> {
         if let Some(damage) = self.check()?.into_iter().find(Damage::is_fatal) {
             let (Damage::Missing(path) | Damage::Corrupt(path) | Damage::EditedInPlace(path)) = damage;
@@ -78,7 +77,7 @@ struct Job<'a> {
 struct Work<'a> {
     store: &'a Store,
     root: &'a Path,
-    /// SaveMethod the names of temporary files end.
+    /// The suffix of temporary files.
     mark: String,
     /// The contents that are beside their targets already: the temporary file of each object, and which jobs have one.
     staged: HashMap<u64, PathBuf>,
@@ -89,7 +88,7 @@ struct Work<'a> {
     done: Restored,
 }
 
-/// What a look at all paths said.
+/// What has to be done to all paths.
 #[derive(Default)]
 struct Survey<'a> {
     /// Directories that are missing, or in whose place something else is.
@@ -117,7 +116,7 @@ impl<'a> Work<'a> {
         self.sync()
     }
 
-    /// Brings one part of the machine back: dpkg's database, or all but that.
+    /// Restores one part of the machine: dpkg's database, or everything else.
     fn part(
         &mut self,
         jobs: &[&Job<'a>],
@@ -125,7 +124,7 @@ impl<'a> Work<'a> {
         dpkg: bool,
         percent: &mut Percent<'_>,
     ) -> Result<()> {
-        // The libraries that all others need change back to back.
+        // The parts of the C library have to change together.
         let (first, last): (Vec<&Job<'_>>, Vec<&Job<'_>>) = jobs.iter().partition(|job| job.order != RestoreOrder::C);
         for job in first {
             self.attempt(job.path, |work| work.prepare(job).and_then(|()| work.commit(job)))?;
@@ -157,7 +156,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// A file that a new diversion has put aside is of a package that the upgrade skipped: nobody else has it.
+    /// Undoes new diversions of files whose package was not upgraded: those files are nowhere else.
     fn undo_diversions(&mut self) -> Result<()> {
         let (saved, now) = (self.store.saved_lists()?, Lists::now(self.root)?);
         let mut resolver = PathResolver::new(self.root);
@@ -354,12 +353,12 @@ impl<'a> Work<'a> {
             remove_tree(&aside)?;
         }
         let added = self.store.added()?;
-        // What came after the upgrade is somebody's, and so is what new programs may have written to since.
-        let sealed = self.store.when_finalized()?;
+        // Paths that were added after the upgrade belong to the admin, and data may have been written since.
+        let finalized = self.store.when_finalized()?;
         let is_data =
             |path: &PathBuf| path.starts_with("/var") && !COPIED.iter().any(|registry| path.starts_with(registry));
         let is_later =
-            |path: &PathBuf| sealed.as_ref().is_some_and(|sealed| !sealed.lines.contains_key(path) || is_data(path));
+            |path: &PathBuf| finalized.as_ref().is_some_and(|after| !after.lines.contains_key(path) || is_data(path));
         let (later, paths): (Vec<PathBuf>, Vec<PathBuf>) = added.paths.into_iter().partition(is_later);
         if dpkg {
             self.done.left.extend(added.data.into_iter().chain(later));
@@ -395,7 +394,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Goes on without a path that nobody can replace.
+    /// Continues without a path that cannot be replaced.
     fn attempt(&mut self, path: &Path, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         match work(self) {
             Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_refused) => {
@@ -440,7 +439,7 @@ fn is_directory(path: &Path) -> Result<bool> {
     Ok(read_metadata(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
 }
 
-/// SaveMethod many names each content has, linked ones left aside.
+/// The number of names of each content, without links.
 fn counts(store: &Store) -> HashMap<u64, u32> {
     let mut counts = HashMap::new();
     for stored in store.manifest.lines.values().filter_map(|line| line.stored.as_ref()) {

@@ -1,4 +1,4 @@
-//! Making a store.
+//! Saves rollback data.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind};
@@ -15,22 +15,22 @@ use crate::exit::{Explain as _, Failure};
 use crate::model::package::PackageName;
 use crate::paths::Paths;
 
-/// What a store is made of.
+/// What was saved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Saved {
-    /// SaveMethod many paths are covered.
+    /// The number of paths.
     pub paths: u64,
-    /// SaveMethod many files are kept as another name of their inode.
+    /// The number of files that were saved as hard links.
     pub linked: u64,
-    /// SaveMethod many are kept as a file that shares their blocks.
+    /// The number of files that were cloned.
     pub reflinked: u64,
-    /// SaveMethod many are kept as a copy.
+    /// The number of files that were copied.
     pub copied: u64,
-    /// SaveMethod many bytes the copies have.
+    /// The size of the copies in bytes.
     pub bytes: u64,
 }
 
-/// What a store needs of a filesystem.
+/// The space that rollback data needs on a filesystem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpaceRequirement {
     /// A path on the filesystem.
@@ -39,14 +39,14 @@ pub struct SpaceRequirement {
     pub bytes: u64,
     /// For copies.
     pub inodes: u64,
-    /// What the upgrade does not free while the store is there: the old versions of what it replaces.
+    /// What the upgrade does not free while there is rollback data: the old versions of replaced files.
     pub held: u64,
 }
 
 /// About what a line of the manifest takes.
 const LINE: u64 = 256;
 
-/// What the store would need, on each filesystem that is concerned.
+/// Measures the space that rollback data would need on each filesystem.
 pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
     let mut own = SpaceRequirement { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
     let mut others: HashMap<u64, SpaceRequirement> = HashMap::new();
@@ -80,8 +80,7 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
     Ok([own].into_iter().chain(others).collect())
 }
 
-/// Makes a store of how the machine is. One from before is discarded. When this returns, the store is complete and durable;
-/// if it fails, there is none.
+/// Saves rollback data and discards the previous one. When this returns, the data is complete and durable; if it fails, there is none.
 pub fn save(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Saved> {
     discard(paths)?;
     fill(paths, scope, progress).map_err(refuse).inspect_err(|_| {
@@ -90,8 +89,8 @@ pub fn save(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Resul
     })
 }
 
-/// Adds to a store what it needs for more packages, of which the upgrade has changed nothing yet. When this returns, what was added
-/// is durable; if it fails, the store is what it was.
+/// Saves more packages, which the upgrade has not changed yet. When this returns, they are durable; if it fails, the rollback data is
+/// as before.
 pub fn extend(paths: &Paths, scope: &Scope, progress: &mut dyn FnMut(u8)) -> Result<Saved> {
     let Some(Store { manifest, .. }) = open(paths)? else { return save(paths, scope, progress) };
     let Header { packages, declared, .. } = &manifest.header;
@@ -130,7 +129,7 @@ fn keep(
     for (path, treatment) in covered {
         let Some(seen) = read_metadata(&below(paths.root(), &path))? else { continue };
         let is_directory = seen.entry.kind == Kind::Directory;
-        // A file on which another is mounted cannot be replaced by anybody; a socket is made by who listens.
+        // A file on which another is mounted cannot be replaced; a socket is made by the program that listens.
         if seen.entry.kind == Kind::Socket || (seen.is_mount && !is_directory) {
             continue;
         }
@@ -148,7 +147,7 @@ fn keep(
         let mut line = Line { path: RawPath::from(path.as_path()), entry: seen.entry.clone(), stored: None };
         if let Kind::File { size, .. } = &mut line.entry.kind {
             let Some((stored, bytes)) = places.store(&path, &seen, treatment)? else { continue };
-            // As many as were copied, should somebody be writing.
+            // As many as were copied: a program may be writing.
             *size = bytes;
             match stored.how {
                 SaveMethod::Link => saved.linked += 1,
@@ -169,7 +168,7 @@ fn keep(
     Ok(saved)
 }
 
-/// Better no upgrade than half a store.
+/// The failure of an upgrade without complete rollback data.
 fn refuse(error: anyhow::Error) -> anyhow::Error {
     let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
     let remedy = match kind {
@@ -184,24 +183,24 @@ fn refuse(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Tells how far a piece of work has come, each percent once.
+/// Reports the progress of work, each percent once.
 pub(super) struct Percent<'a> {
     all: usize,
     done: usize,
-    told: u8,
+    reported: u8,
     progress: &'a mut dyn FnMut(u8),
 }
 
 impl<'a> Percent<'a> {
     pub(super) fn of(all: usize, progress: &'a mut dyn FnMut(u8)) -> Self {
-        Self { all, done: 0, told: 0, progress }
+        Self { all, done: 0, reported: 0, progress }
     }
 
     pub(super) fn step(&mut self) {
         self.done += 1;
         let percent = u8::try_from(self.done * 100 / self.all.max(1)).unwrap_or(100).min(100);
-        if percent > self.told {
-            self.told = percent;
+        if percent > self.reported {
+            self.reported = percent;
             (self.progress)(percent);
         }
     }

@@ -1,4 +1,4 @@
-//! Which paths are covered.
+//! Decides which paths rollback data covers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, FileType};
@@ -19,7 +19,7 @@ pub(super) const DPKG: &str = "/var/lib/dpkg";
 /// an unpacked package.
 pub(super) const INFO: &str = "/var/lib/dpkg/info";
 
-/// What dpkg locks: it is held while the store works.
+/// The locks of dpkg, which are held during a rollback.
 const LOCKS: [&str; 3] = ["/var/lib/dpkg/lock", "/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/triggers/Lock"];
 
 /// What is edited in place, or small and of many hands: configuration, and the registries of maintainer scripts.
@@ -67,7 +67,7 @@ const FIRST_LEVEL: [&str; 4] = ["/var/lib", "/var/lib/apt", "/var/lib/systemd", 
 /// Where files are replaced and not edited. What a package has elsewhere may be data.
 const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];
 
-/// SaveMethod a path is stored.
+/// How a path is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Coverage {
     /// In the manifest only, unless it is a file.
@@ -234,7 +234,7 @@ impl Covered<'_> {
     }
 }
 
-/// The name of a store on another filesystem than the upgrader's own state.
+/// The name of the directory with rollback data on another filesystem than the upgrader's own state.
 pub(super) fn directory_name(paths: &Paths) -> String {
     format!(".{}-rollback", paths.package())
 }
@@ -244,7 +244,7 @@ pub(super) struct Exclusions {
     paths: HashSet<PathBuf>,
     /// What is below these, too.
     trees: Vec<PathBuf>,
-    /// The name of a store on another filesystem than the upgrader's own state.
+    /// The name of the directory with rollback data on another filesystem than the upgrader's own state.
     store: String,
 }
 

@@ -1,4 +1,4 @@
-//! The stores of all filesystems, and how files get into them.
+//! The directories with rollback data, one on each filesystem, and saving files in them.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use super::metadata::{Kind, Metadata, below, mount_of, read_metadata};
 use super::scope::{Coverage, directory_name};
 use crate::paths::Paths;
 
-/// Where, below a store, the contents are.
+/// The path of a saved content.
 pub(super) fn object(store: &Path, object: u64) -> PathBuf {
     store.join("files").join(object.to_string())
 }
@@ -23,7 +23,7 @@ pub(super) fn object(store: &Path, object: u64) -> PathBuf {
 /// The file in which the stores on other filesystems are listed before they are made, one path a line, as JSON.
 const LIST: &str = "places";
 
-/// The stores that a list names, the one that it is in not among them. A line that was cut short names none: nothing was made for it.
+/// The directories on other filesystems. A truncated line is ignored: its directory was not made yet.
 pub(super) fn listed(store: &Path) -> Result<Vec<PathBuf>> {
     let list = store.join(LIST);
     let text = match fs::read_to_string(&list) {
@@ -34,7 +34,7 @@ pub(super) fn listed(store: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths.map(|path| path.path().to_owned()).collect())
 }
 
-/// Makes the stores, one on each filesystem, and puts files into them.
+/// The directories, one on each filesystem.
 pub(super) struct Stores<'a> {
     paths: &'a Paths,
     list: File,
@@ -69,7 +69,7 @@ impl<'a> Stores<'a> {
         Ok(places)
     }
 
-    /// The places of a store that is there, to put more into it. What it was going to get when it was cut short is in the way of nothing.
+    /// Opens existing rollback data to add to it. Files of an interrupted attempt do no harm: numbers go on after the highest.
     pub(super) fn reopen(paths: &'a Paths, manifest: &Manifest) -> Result<Self> {
         let list = paths.rollback().join(LIST);
         let list = File::options().append(true).open(&list).with_context(|| list.display().to_string())?;
@@ -136,7 +136,7 @@ impl<'a> Stores<'a> {
         Ok((Stored { how: SaveMethod::Copy { sha256 }, place: 0, object: number }, size))
     }
 
-    /// What can be done on a mount. The store that it needs is made if it is not there.
+    /// The method of a mount. Makes the directory on it if needed.
     fn on_mount(&mut self, path: &Path, mount: u64) -> Result<MountMethod> {
         if let Some(there) = self.of_mount.get(&mount) {
             return Ok(*there);
@@ -151,7 +151,7 @@ impl<'a> Stores<'a> {
         writeln!(self.list, "{line}")?;
         self.list.sync_all()?;
         keeping_time(&top, || {
-            // Left by a store that was lost.
+            // Left by rollback data that was lost.
             remove(&directory)?;
             Ok(make_private(&directory)?)
         })
@@ -168,7 +168,7 @@ impl<'a> Stores<'a> {
     }
 }
 
-/// SaveMethod files that are replaced and not edited are kept, and in which store.
+/// How files that are replaced and not edited are saved, and in which directory.
 #[derive(Debug, Clone, Copy)]
 enum MountMethod {
     Clone(usize),
@@ -201,7 +201,7 @@ pub(super) fn sync_filesystem(path: &Path) -> Result<()> {
     sync().with_context(|| path.display().to_string())
 }
 
-/// Makes a store's directory, which only root can enter.
+/// Makes a directory for rollback data, which only root can enter.
 fn make_private(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(directory)?;
     fs::create_dir(directory.join("files"))

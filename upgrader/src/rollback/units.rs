@@ -1,4 +1,4 @@
-//! Units that have come with the upgrade.
+//! Finds the units that the upgrade added.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const UNITS: [&str; 3] = ["/usr/lib/systemd/system", "/lib/systemd/system", "/et
 const KINDS: [&str; 4] = ["service", "socket", "timer", "path"];
 
 impl Store {
-    /// The units that have come with the upgrade. When their files are gone, nobody knows any more how to stop them.
+    /// The units that the upgrade added. They have to be stopped before their files are removed.
     pub fn added_units(&self) -> Result<Vec<String>> {
         let added = self.added()?.paths;
         Ok(added.iter().filter_map(|path| unit(path)).collect())

@@ -1,4 +1,4 @@
-//! What becomes of conffiles.
+//! Finds edited conffiles, and reports what an upgrade did to conffiles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -83,7 +83,7 @@ pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Ed
 }
 
 impl ConffileReport {
-    /// Looks at the conffiles of these packages, and at what ucf manages.
+    /// Reads the conffiles of these packages, and those of ucf.
     pub(crate) fn begin<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
         let mut files = BTreeMap::new();
@@ -98,8 +98,7 @@ impl ConffileReport {
         Ok(Self { files, packages })
     }
 
-    /// What became of them. An admin's version of which nobody has kept a copy (ucf does not, and a maintainer script may not)
-    /// is put beside the file as `.dpkg-old`.
+    /// What the upgrade did to them. Saves the admin's version as `.dpkg-old` if neither dpkg, ucf nor a maintainer script did.
     pub(crate) fn finish(self) -> Result<Vec<ConffileResult>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
@@ -151,7 +150,7 @@ impl Content {
         use std::io::Write as _;
         let old = beside(path, OLD);
         let write = || {
-            // Anew, so that nobody reads it before its mode and owner are right, and no link leads elsewhere.
+            // A new file: no user reads it before its mode and owner are right, and no link is followed.
             match fs::remove_file(&old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -174,7 +173,7 @@ pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) 
     Ok(())
 }
 
-/// Judges a conffile by what it was and by what is there now.
+/// Compares a conffile with what it was before.
 fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
     let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
     // What lay there before is not of this upgrade.
@@ -249,7 +248,7 @@ fn hex_of<D: Digest>(content: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// What is told of a conffile that was `before` and then `change`d.
+    /// The result for a conffile that was `before` and then `change`d.
     fn result_text(before: Option<&str>, edited: bool, change: impl Fn(&Path)) -> Option<String> {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("a.conf");
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn each_conffile_is_told_of_by_what_became_of_it() {
+    fn the_result_of_each_conffile_is_in_words() {
         let say = |text: Option<String>| text.unwrap_or_else(|| "nothing".to_owned());
         insta::assert_snapshot!([
             say(result_text(Some("mine"), true, |_| ())),
@@ -309,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_else_kept_is_kept_with_its_mode_and_not_through_a_link() {
+    fn the_admins_version_is_saved_with_its_mode_and_not_through_a_link() {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, old) = (directory.path().join("a.conf"), directory.path().join("a.conf.dpkg-old"));
         fs::write(&path, "mine").expect("written");

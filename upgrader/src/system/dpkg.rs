@@ -1,4 +1,4 @@
-//! What dpkg is asked: installed packages, their conffiles, what is half-done.
+//! Runs dpkg: installed packages, their conffiles, configuring packages.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -136,14 +136,10 @@ pub(crate) fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
         .collect()
 }
 
-/// Configures every package that is unpacked, without a question from anybody.
-pub(crate) fn configure_pending(conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
-    let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", "--pending"]);
-    unattended(dpkg, conffiles).lines(line)
-}
+/// The argument of [`configure`] that means every package that is unpacked.
+pub(crate) const PENDING: &str = "--pending";
 
-/// Configures a package that is unpacked, without a question from anybody. What dpkg had not yet put into its database when it was killed
-/// it puts there first, whatever becomes of the package.
+/// Configures a package that is unpacked. dpkg does not ask anything. First dpkg completes its database if it was killed before.
 pub(crate) fn configure(package: &str, conffiles: ConffilePolicy, line: &mut dyn FnMut(&str)) -> Result<()> {
     let dpkg = Program::new("dpkg").args(dpkg_options(conffiles)).args(["--configure", package]);
     unattended(dpkg, conffiles).lines(line)

@@ -1,4 +1,4 @@
-//! Hooks: which there are, in which order, and running one.
+//! Finds hooks, and runs one.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct HookFiles {
     pub skipped: Vec<(PathBuf, &'static str)>,
 }
 
-/// Looks into hook directories. One that does not exist has no hooks.
+/// Lists the hooks in directories. An absent directory has none.
 ///
 /// # Errors
 /// If a directory is there but cannot be read.
@@ -165,8 +165,8 @@ mod tests {
     fn a_hook_meets_what_is_documented() {
         let page = Page::read("docs/reference/hooks.md");
         // What a hook has seen on a machine.
-        let story = documented::text("snapshots/hooks_of_all_kinds.snap");
-        let (_, seen) = story.split_once("\nThe environment of a hook:\n").expect("a hook has looked");
+        let snapshot = documented::text("snapshots/hooks_of_all_kinds.snap");
+        let (_, seen) = snapshot.split_once("\nThe environment of a hook:\n").expect("a hook has printed it");
         let seen: Vec<_> = seen.lines().filter_map(|line| line.trim().split_once('=')).collect();
         let environment = page.section("## Environment");
         environment.has_keys(seen.iter().map(|(variable, _)| *variable));

@@ -36,7 +36,7 @@ pub(crate) fn last_lines(unit: &Unit) -> Vec<String> {
 
 /// What was said by a unit since its last start, and in trouble about it, in entries as JSON, one a line.
 ///
-/// The journal asks who a process is when it reads what that has said. One that is gone by then is still known to be of the unit, but no
+/// The journal asks who a process is when it reads what that has said. One that is gone is still known to be of the unit, but no
 /// more of which start of it: then it is of the one of which others have spoken.
 fn said(entries: &str, unit: &Unit) -> String {
     let mut said = String::new();

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::exit::{Exit, Failure};
 
-/// Whoever only looks whether the lock is free holds it for a moment: it is asked for this often, this long apart.
+/// A process that checks whether the lock is free holds it for a moment: so it is tried this often, this long apart.
 const GLANCES: u32 = 5;
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -31,7 +31,7 @@ impl Lock {
             .write(true)
             .create(true)
             .truncate(false)
-            // Who may open it may hold it, and keep everybody from upgrading.
+            // A user who may open it could hold it, and block upgrades.
             .mode(0o600)
             .open(path)
             .with_context(|| cannot(path))?;
@@ -113,7 +113,7 @@ mod tests {
         assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
         let shared = first.share().expect("shared");
         drop(first);
-        assert!(is_taken(&path), "whoever shares it still holds it");
+        assert!(is_taken(&path), "the process that shares it still holds it");
         drop(shared);
         assert!(Lock::take(&path).is_ok(), "free again");
     }

@@ -1,4 +1,4 @@
-//! Somebody else who works with packages.
+//! Waits for other programs that hold the locks of apt and dpkg.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,13 +15,13 @@ use crate::model::events::Events;
 const LOCKS: [&str; 4] =
     ["var/lib/dpkg/lock-frontend", "var/lib/dpkg/lock", "var/lib/apt/lists/lock", "var/cache/apt/archives/lock"];
 
-/// How often to look again.
+/// How often to check again.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Waits until nobody else works with packages, and tells each second who does.
+/// Waits until no other program holds a lock, and emits each second which one does.
 ///
 /// # Errors
-/// If somebody still does after this long: nothing was changed.
+/// If a program still holds one after this long: nothing was changed.
 pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while let Some(who) = holder(root) {
@@ -46,7 +46,7 @@ pub(crate) fn holder(root: &Path) -> Option<String> {
 
 /// Who holds a POSIX record lock on a file (fcntl(2), `F_GETLK`).
 fn holder_of(path: &Path) -> Option<String> {
-    // Only whoever may write a file can ask whether it could lock it for writing.
+    // F_GETLK for a write lock needs a file that is open for writing.
     let file = File::options().read(true).write(true).open(path).ok()?;
     let question =
         Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_that_nobody_holds_and_one_that_is_not_there_have_no_holder() {
+    fn a_free_lock_and_an_absent_one_have_no_holder() {
         let root = tempfile::tempdir().expect("a directory");
         assert_eq!(holder(root.path()), None);
         std::fs::create_dir_all(root.path().join("var/lib/dpkg")).expect("created");

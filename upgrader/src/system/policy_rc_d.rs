@@ -1,4 +1,4 @@
-//! What maintainer scripts may do to the product's services meanwhile.
+//! A policy-rc.d that keeps maintainer scripts from restarting the product's services during an upgrade.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::paths::Paths;
 
-/// What the first lines of our policy are: how it is told from anybody else's.
+/// The first lines of our policy, by which it is recognized.
 const MARK: &str = "#!/bin/sh\n# Written by the upgrader";
 
 /// While it lives, maintainer scripts neither start, stop nor restart the product's services: each is restarted once, in order,
@@ -37,7 +37,7 @@ impl Policy {
         let new = policy.path.with_extension("new");
         write(&new, &text)
             .inspect_err(|_| {
-                // Half of it is of no use to anybody: the disk may be full.
+                // A partial file is useless: the disk may be full.
                 let _ = fs::remove_file(&new);
             })
             .with_context(|| new.display().to_string())?;
@@ -57,7 +57,7 @@ impl Policy {
             Ok(text) if text.starts_with(MARK.as_bytes()) => {
                 fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
-            // Nobody's policy is empty: of ours that is what a power cut can leave.
+            // An empty policy is ours: a power cut can leave it.
             Ok(text) if text.is_empty() && self.admins.symlink_metadata().is_ok() => {
                 fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
@@ -160,7 +160,7 @@ mod tests {
         assert!(!quietly.expect("it runs"), "invoke-rc.d --quiet gets around it");
         assert!(allows(&paths, "ssh") && allows(&paths, "postgresql-common"));
         drop(lock);
-        assert!(allows(&paths, "postgresql"), "nobody works, and it still holds back");
+        assert!(allows(&paths, "postgresql"), "no run holds the lock, and it still denies");
         drop(policy);
         assert!(!paths.policy().exists(), "it was left behind");
     }
@@ -174,7 +174,7 @@ mod tests {
         let _lock = Lock::take(&paths.lock()).expect("free");
         let policy = Policy::hold_back(&paths, &services()).expect("written");
         assert!(!allows(&paths, "ssh") && !allows(&paths, "asterisk") && allows(&paths, "cron"));
-        // Killed: nobody cleans up. The next run starts from what is there.
+        // Killed: nothing is cleaned up. The next run starts from what is there.
         std::mem::forget(policy);
         drop(Policy::hold_back(&paths, &services()).expect("written"));
         assert_eq!(fs::read_to_string(paths.policy()).expect("it is back"), own);

@@ -1,4 +1,4 @@
-//! Whether the machine should be rebooted, and why.
+//! Finds the reasons to reboot the machine.
 
 use std::collections::BTreeSet;
 use std::fs;

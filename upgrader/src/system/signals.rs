@@ -1,4 +1,4 @@
-//! Signals in the middle of an upgrade.
+//! Handles signals during an upgrade.
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) fn leave_when_asked() -> Result<()> {
             if !SHIELDED.load(Ordering::SeqCst) {
                 command::end_all();
                 let signal = came.load(Ordering::SeqCst).try_into().unwrap_or(SIGTERM);
-                // As if nobody had listened: a shell that waits for this program knows what to do.
+                // End by the signal itself: a shell that waits for this program can see that.
                 let _ = low_level::emulate_default_handler(signal);
             }
         }
@@ -42,7 +42,7 @@ pub(crate) fn shield() -> Result<()> {
     watch().map(drop)
 }
 
-/// The same, and tells whether such a signal has come. For a process that only looks on and may leave.
+/// The same, and returns a flag that is set when such a signal comes. For a process that follows a run and may leave.
 pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in heard() {

@@ -1,4 +1,4 @@
-//! What systemd is asked: restarts, states, to execute itself anew.
+//! Runs systemctl and systemd-run: restarts, states, re-execution.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::system::command::{Failed, Program};
 
-/// For how long systemd may give no answer, and how often it is asked. Whoever asks while it executes itself anew, or comes to
-/// its end, may be cut off: `Connection reset by peer`.
+/// For how long systemd may give no answer, and how often it is asked. While systemd re-executes or shuts down, systemctl
+/// may fail: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
 
 /// For how long it is waited until a unit that is started again and again fails once more, and how often it is looked at.
@@ -40,7 +40,7 @@ pub(crate) struct Unit {
     pub(crate) invocation: String,
     /// It was made by a program, not by a file, and is gone when it stops.
     pub(crate) transient: bool,
-    /// Nobody may stop it.
+    /// It must not be stopped by hand (`RefuseManualStop=`).
     pub(crate) refuses_stop: bool,
 }
 
@@ -182,7 +182,7 @@ pub(crate) fn kill(unit: &str) -> Result<()> {
     stop(unit)
 }
 
-/// Has systemd execute itself anew, as it is on disk now, and waits until it answers. No unit notices.
+/// Has systemd re-execute itself and waits until it answers. Units continue.
 pub(crate) fn reexecute() -> Result<()> {
     systemctl(&["daemon-reexec"])?;
     query(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
@@ -199,7 +199,7 @@ fn query(question: impl Fn() -> Program, (timeout, pause): (Duration, Duration))
     }
 }
 
-/// True if who asked came to an end without an answer.
+/// True if systemctl ended without an answer.
 fn is_cut_off(error: &anyhow::Error) -> bool {
     error.downcast_ref::<Failed>().is_some_and(|failed| !failed.timed_out)
 }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_cut_off_asks_again_and_gives_up_in_the_end() {
+    fn a_failed_query_is_repeated_until_the_timeout() {
         let directory = tempfile::tempdir().expect("a directory");
         let calls = directory.path().join("calls");
         // It fails twice.
@@ -274,8 +274,8 @@ mod tests {
         let cut_off = query(question, hasty).expect_err("no answer yet");
         assert!(cut_off.is::<Failed>(), "{cut_off:?}");
         assert_eq!(query(question, AWAY).expect("an answer"), "yes\n");
-        let nobody = query(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is nobody to ask");
-        assert!(!nobody.is::<Failed>(), "{nobody:?}");
+        let absent = query(|| Program::new("/nowhere/systemctl"), AWAY).expect_err("there is no such program");
+        assert!(!absent.is::<Failed>(), "{absent:?}");
     }
 
     #[test]

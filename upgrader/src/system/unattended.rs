@@ -1,9 +1,9 @@
-//! What keeps package tools from asking.
+//! The settings that keep package tools from asking questions.
 
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 
-/// A program about to change packages without a question from anybody: debconf, ucf, apt-listchanges or needrestart.
+/// A program that changes packages without questions of debconf, ucf, apt-listchanges or needrestart.
 pub(crate) fn unattended(program: Program, conffiles: ConffilePolicy) -> Program {
     let ucf = match conffiles {
         ConffilePolicy::Replace => "UCF_FORCE_CONFFNEW",

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Finding;
 
-/// When even the youngest source is older than this, either nobody publishes any more or the clock runs ahead.
+/// If even the newest source is older than this, its vendor has stopped publishing or the clock is ahead.
 const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
 
 /// How far ahead of the clock a source may have been published.

@@ -15,8 +15,7 @@ use crate::model::plan::Plan;
 use crate::paths::Paths;
 use crate::rollback;
 
-/// Looks at everything that can be known to go wrong, and gives all that was found. A question that cannot be answered is a
-/// finding as well.
+/// Checks everything that can be known to go wrong. A check that fails is a finding, too.
 #[must_use]
 pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -30,8 +29,8 @@ pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding
     findings
 }
 
-/// Looks at what depends on the plan, if there could be one: whether it fits on the machine with what is `kept` to go back, and what
-/// it leaves broken.
+/// Checks the plan, if there is one: whether it fits on the disks together with the rollback data (`kept`), and which packages it
+/// leaves broken.
 #[must_use]
 pub fn check_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::SpaceRequirement>>) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -49,7 +49,7 @@ fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
     })
 }
 
-/// A finding if anybody but root could put something else there.
+/// A finding if another user than root could replace the file.
 fn private(path: &Path, metadata: &Metadata) -> Option<Finding> {
     let (shown, mode) = (path.display(), metadata.permissions().mode());
     if metadata.uid() != 0 {
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn a_hook_that_others_can_change_or_that_cannot_run_is_found() {
         if !rustix::process::geteuid().is_root() {
-            // Everything would belong to somebody else than root, which is what is told first.
+            // The files of this test belong to another user, which is the first finding.
             assert!(told("", 0o755).contains("belongs to user"));
             return;
         }

@@ -31,7 +31,7 @@ pub struct Set {
     pub debian: String,
     /// The packages that came with the product, in order of their names. A machine that lacks one is not what was validated.
     pub packages: Vec<Member>,
-    /// The packages that the machine had before: whoever has one has it in this version.
+    /// The packages that the machine had before, with the versions that were validated.
     #[serde(default)]
     pub base: Vec<Member>,
 }

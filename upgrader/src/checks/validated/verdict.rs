@@ -30,7 +30,7 @@ pub(crate) fn judge(
         let difference = match compare(set, here) {
             Comparison::Same => None,
             Comparison::Differs(difference) => Some(difference),
-            // What comes although nobody has seen it come is none of the admin's own.
+            // A package that the plan installs and the gate never saw is not the admin's own.
             Comparison::None if here.is_new => {
                 Some(PackageDifference { package: here.name.clone(), version: here.version.clone(), validated: None })
             }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whoever_requires_it_is_held_up() {
+    fn an_upgrade_is_refused_only_if_validation_is_required() {
         let sets = [set("2", "bookworm", &[("acme", "2")])];
         let machine = [package("acme", "1")];
         let verdict = |candidate: &str, sum: &str| {

@@ -77,7 +77,7 @@ pub struct Services {
     /// How they are restarted.
     #[serde(default)]
     pub restart: RestartPolicy,
-    /// For how long all of them must stay up after the last was restarted; zero looks once.
+    /// How long all of them must stay up after the last restart; zero checks once.
     #[serde(default = "Services::default_settle", deserialize_with = "strict::span")]
     pub settle: Duration,
     #[serde(default)]

@@ -25,7 +25,7 @@ impl Run<'_> {
         events.emit(Event::Repairing);
         let _policy = self.hold_services_back()?;
         let conffiles = self.conffile_policy();
-        let result = dpkg::configure_pending(conffiles, &mut events.output_of("dpkg"));
+        let result = dpkg::configure(dpkg::PENDING, conffiles, &mut events.output_of("dpkg"));
         // A package may need others that this run has yet to unpack. apt can finish it unless dpkg still has updates to process.
         if self.past.is_none() || dpkg::was_interrupted(self.context.paths)? {
             result.explain(|| self.unfinished_packages())?;
@@ -133,7 +133,7 @@ impl Run<'_> {
         {
             events.emit(Event::Retrying(describe(error)));
             // An error shows again in apt's second try.
-            let _ = dpkg::configure_pending(self.conffile_policy(), &mut events.output_of("dpkg"));
+            let _ = dpkg::configure(dpkg::PENDING, self.conffile_policy(), &mut events.output_of("dpkg"));
             result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
         }
         drop(policy);

@@ -6,8 +6,8 @@ thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Fails if the time has come, and from then on always, as for a process that was killed.
-pub(in crate::rollback) fn strike() -> anyhow::Result<()> {
+/// Fails after the number of changes that was set, and always after that, as if the process was killed.
+pub(in crate::rollback) fn interrupt_if_due() -> anyhow::Result<()> {
     let left = LEFT.get();
     anyhow::ensure!(left != Some(0), "interrupted");
     LEFT.set(left.map(|left| left - 1));

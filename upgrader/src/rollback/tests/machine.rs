@@ -67,63 +67,25 @@ impl Machine {
         machine.package("gone", &["/usr/share/gone/data", "/etc/gone.conf", "/srv/gone/page"]);
         machine.package(
             "tool",
-            &[
-                "/bin/tool",
-                "/usr/bin/su",
-                "/usr/bin/ping",
-                "/usr/bin/perl",
-                "/usr/bin/perl5",
-                "/usr/bin/link",
-                "/etc/tool.conf",
-                "/etc/linked.conf",
-                "/usr/share/doc/tool",
-                "/usr/share/doc/tool/readme",
-                "/usr/share/theme",
-                "/usr/share/pipe",
-                "/usr/lib/null",
-                "/usr/lib/log.db",
-                "/var/lib/tool/state",
-                "/usr/bin/diverted",
-            ],
+            &words(
+                "/bin/tool /usr/bin/su /usr/bin/ping /usr/bin/perl /usr/bin/perl5 /usr/bin/link \
+                 /etc/tool.conf /etc/linked.conf /usr/share/doc/tool /usr/share/doc/tool/readme \
+                 /usr/share/theme /usr/share/pipe /usr/lib/null /usr/lib/log.db /var/lib/tool/state \
+                 /usr/bin/diverted",
+            ),
         );
         machine.write("var/lib/dpkg/diversions", "/usr/bin/diverted\n/usr/bin/diverted.distrib\nother\n");
         symlink("usr/bin", machine.at("bin")).unwrap();
-        for file in [
-            "usr/lib/ld-linux.so.2",
-            "usr/lib/libc.so.6",
-            "usr/lib/liba.so.1.1",
-            "usr/bin/other",
-            "usr/bin/tool",
-            "usr/bin/su",
-            "usr/bin/ping",
-            "usr/bin/perl",
-            "usr/share/gone/data",
-            "etc/gone.conf",
-            "srv/gone/page",
-            "etc/tool.conf",
-            "etc/other.conf",
-            "usr/share/doc/tool/readme",
-            "usr/share/themes/a/file",
-            "usr/lib/log.db",
-            "var/lib/tool/state",
-            "usr/bin/diverted",
-            "usr/bin/diverted.distrib",
-            "opt/vendor/bin",
-            "opt/vendor/unowned",
-            "srv/elsewhere.conf",
-            "usr/lib/python3/__pycache__/a.pyc",
-            "boot/vmlinuz",
-            "boot/grub/grub.cfg",
-            "usr/local/bin/mine",
-            "var/lib/acme/data",
-            "var/lib/acme/more/data",
-            "var/lib/ucf/hashfile",
-            "var/cache/debconf/config.dat",
-            "var/lib/service/data",
-            "usr/share/doc/other/readme",
-            "usr/bin/acme-upgrade",
-            "etc/copied-1",
-        ] {
+        for file in words(
+            "usr/lib/ld-linux.so.2 usr/lib/libc.so.6 usr/lib/liba.so.1.1 usr/bin/other usr/bin/tool \
+             usr/bin/su usr/bin/ping usr/bin/perl usr/share/gone/data etc/gone.conf srv/gone/page \
+             etc/tool.conf etc/other.conf usr/share/doc/tool/readme usr/share/themes/a/file usr/lib/log.db \
+             var/lib/tool/state usr/bin/diverted usr/bin/diverted.distrib opt/vendor/bin opt/vendor/unowned \
+             srv/elsewhere.conf usr/lib/python3/__pycache__/a.pyc boot/vmlinuz boot/grub/grub.cfg \
+             usr/local/bin/mine var/lib/acme/data var/lib/acme/more/data var/lib/ucf/hashfile \
+             var/cache/debconf/config.dat var/lib/service/data usr/share/doc/other/readme \
+             usr/bin/acme-upgrade etc/copied-1",
+        ) {
             machine.write(file, file);
         }
         machine.write(Path::new("usr/share").join(odd), "odd");
@@ -215,7 +177,7 @@ impl Machine {
         open(&self.paths).unwrap().unwrap()
     }
 
-    /// Goes back, and is sure that the machine is what it was.
+    /// Rolls back, and checks that the machine is what it was.
     pub(super) fn rolls_back_to(&self, store: &Store, before: &BTreeMap<PathBuf, String>) -> Restored {
         let restored = store.restore(&mut |_| ()).unwrap();
         assert_eq!(store.compare().unwrap(), []);
@@ -223,8 +185,7 @@ impl Machine {
         restored
     }
 
-    /// All of the machine, without the upgrader's own state: what an `ls -R` and a `sha256sum` would show. This is not made
-    /// with the store's own eyes.
+    /// All of the machine without the upgrader's own state, read without the code under test.
     pub(super) fn listing(&self) -> BTreeMap<PathBuf, String> {
         let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
         let mut listing = BTreeMap::new();
@@ -272,6 +233,11 @@ impl Machine {
     }
 }
 
+/// The words of a text.
+fn words(text: &str) -> Vec<&str> {
+    text.split(' ').collect()
+}
+
 /// Compares two listings, and shows only in what they differ.
 pub(super) fn assert_same(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<PathBuf, String>) {
     let only = |these: &BTreeMap<PathBuf, String>, others: &BTreeMap<PathBuf, String>| -> Vec<String> {
@@ -282,7 +248,7 @@ pub(super) fn assert_same(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<P
     assert!(before.is_empty() && after.is_empty(), "before:\n{}\nafter:\n{}", before.join("\n"), after.join("\n"));
 }
 
-/// True if a store has links: elsewhere than on btrfs, XFS and overlayfs.
+/// True if rollback data has links: elsewhere than on btrfs, XFS and overlayfs.
 pub(super) fn has_links(store: &Store) -> bool {
     let mut stored = store.manifest.lines.values().filter_map(|line| line.stored.as_ref());
     stored.any(|stored| stored.how == SaveMethod::Link)
@@ -295,23 +261,11 @@ pub(super) fn is_root() -> bool {
 
 /// What an upgrade does to [`Machine::full`]: everything that can be undone.
 pub(super) fn upgrade(machine: &Machine) {
-    for file in [
-        "usr/lib/ld-linux.so.2",
-        "usr/lib/libc.so.6",
-        "usr/bin/tool",
-        "usr/bin/su",
-        "usr/bin/ping",
-        "usr/bin/perl",
-        "etc/tool.conf",
-        "srv/elsewhere.conf",
-        "boot/grub/grub.cfg",
-        "var/lib/acme/data",
-        "usr/bin/diverted.distrib",
-        "usr/lib/python3/__pycache__/a.pyc",
-        "var/lib/dpkg/status",
-        "var/lib/ucf/hashfile",
-        "etc/copied-1",
-    ] {
+    for file in words(
+        "usr/lib/ld-linux.so.2 usr/lib/libc.so.6 usr/bin/tool usr/bin/su usr/bin/ping usr/bin/perl \
+         etc/tool.conf srv/elsewhere.conf boot/grub/grub.cfg var/lib/acme/data usr/bin/diverted.distrib \
+         usr/lib/python3/__pycache__/a.pyc var/lib/dpkg/status var/lib/ucf/hashfile etc/copied-1",
+    ) {
         machine.replace(file, "new");
     }
     // The package tool is unpacked with another owner, and what it has is moved around.
@@ -327,23 +281,11 @@ pub(super) fn upgrade(machine: &Machine) {
     ] {
         machine.write(path, text);
     }
-    for path in [
-        "usr/lib/liba.so.1",
-        "usr/lib/liba.so.1.1",
-        "usr/share/gone",
-        "etc/gone.conf",
-        "srv/gone",
-        "usr/bin/perl5",
-        "usr/share/pipe",
-        "usr/lib/null",
-        "usr/share/doc/tool",
-        "usr/share/theme",
-        "usr/bin/alternative",
-        "var/lib/tool",
-        "etc/dangling",
-        "var/lib/acme/more",
-        "var/lib/dpkg/info/gone.list",
-    ] {
+    for path in words(
+        "usr/lib/liba.so.1 usr/lib/liba.so.1.1 usr/share/gone etc/gone.conf srv/gone usr/bin/perl5 \
+         usr/share/pipe usr/lib/null usr/share/doc/tool usr/share/theme usr/bin/alternative var/lib/tool \
+         etc/dangling var/lib/acme/more var/lib/dpkg/info/gone.list",
+    ) {
         machine.remove(path);
     }
     machine.remove(Path::new("usr/share").join(OsStr::from_bytes(b"odd\xff\n name")));

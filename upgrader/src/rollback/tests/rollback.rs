@@ -55,7 +55,7 @@ fn a_rollback_that_is_killed_at_any_moment_leaves_programs_that_start_and_is_fin
 }
 
 #[test]
-fn what_was_written_into_in_place_is_named_and_all_else_rolls_back_to() {
+fn files_edited_in_place_are_named_and_all_others_are_restored() {
     let machine = Machine::full();
     let before = machine.listing();
     let store = machine.save();
@@ -88,11 +88,11 @@ fn what_was_written_into_in_place_is_named_and_all_else_rolls_back_to() {
 }
 
 #[test]
-fn data_and_what_is_the_admins_outlives_a_rollback() {
+fn a_rollback_preserves_data_and_the_admins_files() {
     let machine = Machine::full();
     let store = machine.save();
     upgrade(&machine);
-    for path in [
+    let data = [
         "var/lib/acme/voicemail/1",
         "var/lib/service/record",
         "opt/vendor/record",
@@ -100,20 +100,13 @@ fn data_and_what_is_the_admins_outlives_a_rollback() {
         "srv/new/mine",
         "home/mine",
         "var/log/x",
-    ] {
+    ];
+    for path in data {
         machine.write(path, "data");
     }
     machine.replace("var/lib/service/data", "changed");
     let restored = store.restore(&mut |_| ()).unwrap();
-    for path in [
-        "var/lib/acme/voicemail/1",
-        "var/lib/service/record",
-        "opt/vendor/record",
-        "usr/local/bin/tool",
-        "srv/new/mine",
-        "home/mine",
-        "var/log/x",
-    ] {
+    for path in data {
         assert_eq!(fs::read_to_string(machine.at(path)).unwrap(), "data", "{path}");
     }
     assert_eq!(fs::read_to_string(machine.at("var/lib/service/data")).unwrap(), "changed");
@@ -122,7 +115,7 @@ fn data_and_what_is_the_admins_outlives_a_rollback() {
 }
 
 #[test]
-fn a_package_that_the_upgrade_left_alone_keeps_what_a_new_one_diverted() {
+fn a_package_that_was_not_upgraded_keeps_a_file_that_a_new_one_diverted() {
     let machine = Machine::full();
     let store = machine.save();
     upgrade(&machine);
@@ -132,7 +125,7 @@ fn a_package_that_the_upgrade_left_alone_keeps_what_a_new_one_diverted() {
 }
 
 #[test]
-fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
+fn separate_filesystems_have_rollback_data_of_their_own() {
     let mut machine = Machine::bare();
     machine.scope.packages.push("tool".into());
     machine.package("tool", &["/usr/bin/tool", "/usr/share/foreign/file"]);
@@ -155,12 +148,12 @@ fn a_usr_and_a_boot_of_their_own_have_stores_of_their_own() {
     machine.remove("usr/lib/unowned");
     machine.write("usr/new/file", "new");
     machine.rolls_back_to(&store, &before);
-    machine.write("usr/share/foreign/added", "on a disk of somebody else");
+    machine.write("usr/share/foreign/added", "on a disk of another package");
     store.restore(&mut |_| ()).unwrap();
     machine.remove("usr/share/foreign/added");
     machine.rolls_back_to(&store, &before);
     crate::rollback::discard(&machine.paths).unwrap();
-    assert!(!stores.iter().any(|store| store.exists()), "a store is left");
+    assert!(!stores.iter().any(|store| store.exists()), "rollback data is left");
     assert_same(&before, &machine.listing());
     drop(mounts);
 }
@@ -194,7 +187,7 @@ fn what_cannot_be_linked_is_copied_and_what_cannot_be_replaced_is_named() {
     machine.replace("usr/bin/tool", "new");
     machine.replace("usr/bin/wanted", "new");
     machine.rolls_back_to(&store, &before);
-    // And now one that somebody protects while the upgrade runs.
+    // One that is made immutable while the upgrade runs.
     machine.replace("usr/bin/tool", "new");
     machine.replace("usr/bin/wanted", "new");
     let file = File::open(machine.at("usr/bin/tool")).unwrap();
@@ -266,14 +259,14 @@ fn a_read_only_file_system_is_refused_before_anything_is_changed() {
         text.ends_with("What to do: Remount the filesystem so that it can be written to, and start again."),
         "{text}"
     );
-    assert!(open(&machine.paths).unwrap().is_none() && !machine.paths.rollback().exists(), "half a store");
+    assert!(open(&machine.paths).unwrap().is_none() && !machine.paths.rollback().exists(), "incomplete rollback data");
 }
 
 /// A filesystem that is mounted for a test.
 struct Mount(PathBuf);
 
 impl Mount {
-    /// `None`, and a line that says so, where nobody may mount.
+    /// `None`, and a line that says so, where mounting is not allowed.
     fn tmpfs(path: &Path) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         if run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs"], path) {
@@ -365,7 +358,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn whatever_was_there_and_whatever_an_upgrade_makes_of_it_a_rollback_makes_it_what_it_was(
+    fn a_rollback_restores_any_machine_after_any_upgrade(
         old in prop::collection::vec(thing(), PLACES.len()),
         new in prop::collection::vec(thing(), PLACES.len()),
         interrupted in 0_u32..60,

@@ -1,4 +1,4 @@
-//! Stores that are damaged, sealed, thrown away.
+//! Rollback data that is damaged, finalized, extended and discarded.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,24 +7,24 @@ use super::machine::{Machine, assert_same, upgrade};
 use crate::exit::describe;
 use crate::rollback::{Aspect, Damage, PathChange, PathDifference, Saved, Store, discard, extend, measure, open, save};
 
-/// Where the store keeps a path's content.
+/// Where the content of a path is saved.
 fn object(store: &Store, path: &str) -> PathBuf {
     store.object(store.manifest.lines[&PathBuf::from(path)].stored.as_ref().unwrap())
 }
 
 #[test]
-fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
+fn damage_is_found_before_anything_is_changed() {
     type Injection = fn(&Store);
     let damages: [(&str, Injection); 6] = [
-        ("missing /usr/bin/tool", |store| fs::remove_file(object(store, "/usr/bin/tool")).unwrap()),
-        ("missing /etc/tool.conf", |store| fs::remove_file(object(store, "/etc/tool.conf")).unwrap()),
-        ("damaged /etc/tool.conf", |store| fs::write(object(store, "/etc/tool.conf"), "etc/tool.conX").unwrap()),
-        ("damaged /etc/gone.conf", |store| fs::write(object(store, "/etc/gone.conf"), "").unwrap()),
-        ("damaged /usr/bin/su", |store| {
+        ("/usr/bin/tool is missing", |store| fs::remove_file(object(store, "/usr/bin/tool")).unwrap()),
+        ("/etc/tool.conf is missing", |store| fs::remove_file(object(store, "/etc/tool.conf")).unwrap()),
+        ("/etc/tool.conf is damaged", |store| fs::write(object(store, "/etc/tool.conf"), "etc/tool.conX").unwrap()),
+        ("/etc/gone.conf is damaged", |store| fs::write(object(store, "/etc/gone.conf"), "").unwrap()),
+        ("/usr/bin/su is damaged", |store| {
             fs::remove_file(object(store, "/usr/bin/su")).unwrap();
             fs::create_dir(object(store, "/usr/bin/su")).unwrap();
         }),
-        ("missing /etc/gone.conf", |store| {
+        ("/etc/gone.conf is missing", |store| {
             fs::remove_dir_all(store.paths.rollback().join("files")).unwrap();
         }),
     ];
@@ -34,16 +34,7 @@ fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
         upgrade(&machine);
         let upgraded = machine.listing();
         inject(&store);
-        let damages: Vec<String> = store
-            .check()
-            .unwrap()
-            .iter()
-            .map(|damage| match damage {
-                Damage::Missing(path) => format!("missing {}", path.display()),
-                Damage::Corrupt(path) => format!("damaged {}", path.display()),
-                Damage::EditedInPlace(path) => format!("edited {}", path.display()),
-            })
-            .collect();
+        let damages: Vec<String> = store.check().unwrap().iter().map(ToString::to_string).collect();
         assert!(damages.iter().any(|damage| damage == expected), "{expected}: {damages:?}");
         let error = store.restore(&mut |_| ()).unwrap_err();
         assert!(describe(&error).contains("\nWhat to do: A rollback is impossible"), "{}", describe(&error));
@@ -52,7 +43,7 @@ fn a_store_that_is_damaged_is_found_before_anything_is_touched() {
 }
 
 #[test]
-fn a_manifest_that_is_cut_short_or_changed_is_called_damaged() {
+fn a_truncated_or_changed_manifest_is_called_damaged() {
     let machine = Machine::full();
     machine.save();
     let path = machine.paths.rollback().join("manifest");
@@ -80,7 +71,7 @@ fn a_manifest_that_is_cut_short_or_changed_is_called_damaged() {
 }
 
 #[test]
-fn a_manifest_of_a_newer_upgrader_with_more_in_it_is_understood() {
+fn unknown_keys_of_a_newer_manifest_are_ignored() {
     let machine = Machine::full();
     let store = machine.save();
     let path = machine.paths.rollback().join("manifest");
@@ -96,7 +87,7 @@ fn a_manifest_of_a_newer_upgrader_with_more_in_it_is_understood() {
 }
 
 #[test]
-fn half_a_store_is_none() {
+fn incomplete_rollback_data_is_none() {
     let machine = Machine::full();
     assert!(open(&machine.paths).unwrap().is_none());
     machine.save();
@@ -108,7 +99,7 @@ fn half_a_store_is_none() {
 }
 
 #[test]
-fn a_store_that_is_thrown_away_is_gone_at_once_and_the_next_one_clears_what_an_interruption_left() {
+fn discarding_can_be_interrupted_and_the_next_save_removes_the_rest() {
     let machine = Machine::full();
     let before = machine.listing();
     machine.save();
@@ -125,11 +116,11 @@ fn a_store_that_is_thrown_away_is_gone_at_once_and_the_next_one_clears_what_an_i
 }
 
 #[test]
-fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
+fn changes_since_the_upgrade_are_not_those_of_the_upgrade() {
     let machine = Machine::full();
     let store = machine.save();
     upgrade(&machine);
-    assert_eq!(store.since().unwrap(), [], "without a seal nothing is known");
+    assert_eq!(store.since().unwrap(), [], "it is not finalized");
     store.finalize().unwrap();
     assert_eq!(store.since().unwrap(), []);
     machine.replace("etc/new/conf", "mine");
@@ -147,7 +138,7 @@ fn what_an_admin_did_since_the_upgrade_is_told_apart_from_the_upgrade() {
 }
 
 #[test]
-fn the_space_for_a_store_is_known_before() {
+fn the_space_for_rollback_data_is_measured_before() {
     let machine = Machine::full();
     let needs = measure(&machine.paths, &machine.scope).unwrap();
     let saved = save(&machine.paths, &machine.scope, &mut |_| ()).unwrap();
@@ -158,7 +149,7 @@ fn the_space_for_a_store_is_known_before() {
 }
 
 #[test]
-fn nobody_but_root_sees_what_was_copied() {
+fn only_root_can_read_copies() {
     use std::os::unix::fs::MetadataExt as _;
     let machine = Machine::full();
     let store = machine.save();
@@ -179,7 +170,7 @@ fn progress_goes_up_to_a_hundred() {
 }
 
 #[test]
-fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
+fn extended_rollback_data_restores_all_packages() {
     let mut machine = Machine::full();
     machine.package("late", &["/usr/share/late/data", "/etc/late.conf"]);
     machine.write("usr/share/late/data", "old");
@@ -205,7 +196,7 @@ fn a_store_that_gets_more_packages_goes_back_over_all_of_them() {
 }
 
 #[test]
-fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
+fn a_rollback_preserves_files_that_the_admin_made_since_the_upgrade() {
     let machine = Machine::full();
     let store = machine.save();
     upgrade(&machine);
@@ -217,17 +208,17 @@ fn what_an_admin_made_since_the_upgrade_outlives_going_back() {
 }
 
 #[test]
-fn what_a_new_program_has_written_outlives_going_back_by_hand_and_not_an_upgrade_that_failed() {
-    for is_sealed in [false, true] {
+fn data_of_a_new_program_survives_a_later_rollback_but_not_that_of_a_failed_upgrade() {
+    for is_finalized in [false, true] {
         let machine = Machine::full();
         let store = machine.save();
         upgrade(&machine);
         machine.write("var/lib/brand-new/data", "calls");
-        if is_sealed {
+        if is_finalized {
             store.finalize().unwrap();
         }
         store.restore(&mut |_| ()).unwrap();
-        assert_eq!(machine.at("var/lib/brand-new/data").exists(), is_sealed, "sealed: {is_sealed}");
+        assert_eq!(machine.at("var/lib/brand-new/data").exists(), is_finalized, "finalized: {is_finalized}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What apt is asked: lists, a simulation, downloads, the upgrade.
+//! Runs apt: updates lists, simulates, downloads, upgrades.
 
 mod progress;
 mod read;
@@ -21,7 +21,7 @@ use crate::model::policy::ConffilePolicy;
 use crate::system::command::{Failed, Program, Said};
 use crate::system::unattended::{dpkg_options, unattended};
 
-/// How long apt waits for somebody else who holds dpkg's lock, in seconds.
+/// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
 
 /// What `apt-get -s dist-upgrade` says it would do.
@@ -115,7 +115,7 @@ pub(crate) struct Source {
     pub(crate) codename: String,
     /// Its origin: `Debian`; empty if it has none.
     pub(crate) origin: String,
-    /// True if it is signed by somebody whom this machine trusts, or declared so by the admin.
+    /// True if it is signed with a trusted key, or if the admin declared it trusted.
     pub(crate) trusted: bool,
 }
 
@@ -170,7 +170,7 @@ fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()>
 /// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
 ///
 /// # Errors
-/// Somebody else's lock is a failure of its own kind: nothing was changed, and waiting helps.
+/// A lock of another program is a failure of its own kind: nothing was changed, and waiting helps.
 fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut progress = ProgressWatch::default();
@@ -216,7 +216,7 @@ fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(Apt
     Err(if heard.is_empty() { error } else { anyhow!(heard) })
 }
 
-/// apt-get, set up to print plainly and to wait for dpkg's lock.
+/// apt-get with the options that make it print plainly and wait for dpkg's lock.
 fn apt_get() -> Program {
     Program::new("apt-get")
         .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
@@ -225,7 +225,7 @@ fn apt_get() -> Program {
         .setting("--quiet")
 }
 
-/// apt-get, set up to change packages without a question from anybody.
+/// apt-get with the options that change packages without a question.
 fn change(conffiles: ConffilePolicy) -> Program {
     let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
     unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)

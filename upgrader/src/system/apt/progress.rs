@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_comes_again_after_a_retry_is_no_headway() {
+    fn a_retried_download_is_no_progress() {
         let mut progress = ProgressWatch { partial: PathBuf::new(), ..ProgressWatch::default() };
         for (percent, more) in
             [("0.0000", false), ("0.2500", true), ("0.2500", false), ("0.0000", false), ("0.2501", true)]
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn as_long_as_there_are_no_percent_lists_that_grow_are_headway() {
+    fn lists_that_grow_are_progress_until_there_is_a_percentage() {
         let partial = tempfile::tempdir().unwrap();
         let mut progress = ProgressWatch { partial: partial.path().to_owned(), ..ProgressWatch::default() };
         let mut with = |text: &str, percent: &str| {

@@ -1,4 +1,4 @@
-//! What apt prints, read.
+//! Parses the output of apt.
 
 use std::collections::BTreeSet;
 
@@ -70,7 +70,7 @@ impl Complaints {
     }
 }
 
-/// A complaint without the address at its end, of which nobody has any use: `[IP: 192.0.2.1 80]`.
+/// A complaint without the address at its end, which does not help: `[IP: 192.0.2.1 80]`.
 fn without_address(said: &str) -> &str {
     said.rsplit_once(" [IP: ").filter(|(_, address)| address.ends_with(']')).map_or(said, |(said, _)| said)
 }

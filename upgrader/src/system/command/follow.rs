@@ -28,8 +28,8 @@ pub(super) enum Ended {
     TimedOut(Duration),
 }
 
-/// Hands over lines until the child has ended. What it left running in the background keeps nobody waiting. Whoever hears a line says
-/// whether the child gets on: then its time limit begins anew.
+/// Hands over lines until the child has ended. Its background processes are not waited for. The callback returns
+/// true for a line that shows progress: then the time limit starts again.
 pub(super) fn follow(
     child: &mut Child,
     mut output: PipeReader,
@@ -129,7 +129,7 @@ impl Lines {
         if !self.unfinished.is_empty() {
             let text = String::from_utf8_lossy(&self.unfinished);
             let text = text.trim_end_matches(['\r', '\n']);
-            // What moves a cursor or rings a bell has no business in a log, or on the screen of whoever reads it.
+            // What moves a cursor or rings a bell must not get into a log or onto a screen.
             let control = |character: char| character.is_control() && character != '\t';
             if text.contains(control) {
                 line(&text.replace(control, "\u{fffd}"));

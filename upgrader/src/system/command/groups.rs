@@ -18,7 +18,7 @@ static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// True once this process is about to end with all that it has started.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
-/// Ends every program that is followed. This process must end next: whoever follows one of them does not go on.
+/// Ends every program that is followed. This process must end next: threads that follow one of them stop.
 pub(crate) fn end_all() {
     LEAVING.store(true, Ordering::SeqCst);
     for group in followed().iter() {
@@ -30,7 +30,7 @@ fn followed() -> MutexGuard<'static, Vec<Pid>> {
     FOLLOWED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Starts a program that will be followed. From one moment to the next: whoever ends all must not miss it.
+/// Starts a program that will be followed. Start and registration are one step, so that [`end_all`] misses no program.
 pub(super) fn start(command: &mut Command) -> std::io::Result<Child> {
     let mut followed = followed();
     if LEAVING.load(Ordering::SeqCst) {

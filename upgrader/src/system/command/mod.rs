@@ -175,7 +175,7 @@ impl Program {
                 if tail.len() < TAIL {
                     tail.push(String::new());
                 } else {
-                    // Whoever prints millions of lines does not wait for memory for each.
+                    // A program that prints millions of lines does not allocate memory for each.
                     tail.rotate_left(1);
                 }
                 if let Some(last) = tail.last_mut() {
@@ -201,8 +201,8 @@ impl Program {
         self.command.spawn().with_context(|| self.not_started())
     }
 
-    /// The same for a program that also reports on its progress, to a file descriptor whose number it is told with this option. Whoever
-    /// hears it says whether the program gets on: then its time limit begins anew.
+    /// The same for a program that also reports on its progress, to a file descriptor that this option names. The
+    /// callback returns true for progress: then the time limit starts again.
     ///
     /// # Errors
     /// As for [`Program::lines`].
@@ -223,7 +223,7 @@ impl Program {
         let (reader, mut writer) = std::io::pipe().context("no pipe")?;
         self.command.stdin(reader);
         let text = text.to_owned();
-        // A pipe holds little: whoever fills it must not be the one who waits for the reader.
+        // A pipe holds little: another thread has to fill it while this one reads.
         std::thread::spawn(move || writer.write_all(text.as_bytes()));
         self.lines(line)
     }
@@ -341,7 +341,7 @@ mod tests {
         let (lines, result) = lines_of(sh("sleep 300 & echo $!; wait").time_limit(Duration::from_millis(100)));
         let error = format!("{:#}", result.expect_err("it takes too long"));
         assert!(error.contains("failed (killed after 100ms, its time limit)"), "{error}");
-        // Dead it may still be a zombie: that is for whoever adopted it.
+        // It may remain as a zombie until its new parent reaps it.
         let alive = || {
             let status = std::fs::read_to_string(format!("/proc/{}/status", lines[0])).unwrap_or_default();
             status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))

@@ -1,4 +1,4 @@
-//! Whose a process is: its control group.
+//! Finds the unit of a process from its control group.
 
 /// Whose a process is, as far as its control group tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub(crate) enum Owner {
     /// It belongs to a container or virtual machine, which has an upgrade of its own.
     Container,
     /// No service: systemd itself, or something that was started by other means.
-    Nobody,
+    NoUnit,
 }
 
 /// Reads `/proc/PID/cgroup` (cgroups(7)): `0::/system.slice/cron.service`. Machines with the old hierarchies have a line for
@@ -22,7 +22,7 @@ pub(crate) fn owner(text: &str) -> Owner {
             (hierarchy == wanted && path != "/").then_some(path)
         })
     };
-    path("name=systemd").or_else(|| path("")).map_or(Owner::Nobody, owner_of_path)
+    path("name=systemd").or_else(|| path("")).map_or(Owner::NoUnit, owner_of_path)
 }
 
 fn owner_of_path(path: &str) -> Owner {
@@ -39,7 +39,7 @@ fn owner_of_path(path: &str) -> Owner {
             return Owner::Service(part.to_owned());
         }
     }
-    Owner::Nobody
+    Owner::NoUnit
 }
 
 fn is_session(unit: &str) -> bool {
@@ -89,10 +89,10 @@ mod tests {
             ("0::/machine.slice/systemd-nspawn@a.service/payload/system.slice/cron.service", Owner::Container),
             ("0::/system.slice/phone.service/libpod-payload-0123", Owner::Container),
             ("0::/lxc.payload.a/system.slice/cron.service", Owner::Container),
-            ("0::/init.scope", Owner::Nobody),
-            ("0::/", Owner::Nobody),
-            ("0::/.service", Owner::Nobody),
-            ("", Owner::Nobody),
+            ("0::/init.scope", Owner::NoUnit),
+            ("0::/", Owner::NoUnit),
+            ("0::/.service", Owner::NoUnit),
+            ("", Owner::NoUnit),
         ] {
             assert_eq!(owner(text), expected, "{text}");
         }

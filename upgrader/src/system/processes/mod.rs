@@ -1,4 +1,4 @@
-//! What still runs files that were replaced on disk, and whose it is.
+//! Finds processes that still run files which were replaced on disk, and their units.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -123,7 +123,7 @@ impl Processes {
             Owner::Session(unit) => {
                 found.sessions.insert(unit);
             }
-            Owner::Nobody => {
+            Owner::NoUnit => {
                 let name = fs::read(self.file(id, "comm")).unwrap_or_default();
                 found.others.insert(String::from_utf8_lossy(&name).trim_end().to_owned());
             }
