@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_failure_in_short_says_why() {
-        let screen = "the exit code is 4, not 0:\nReading package lists\nerror: dpkg: it failed\nGoing back\n";
+        let screen = "the exit code is 4, not 0:\nReading package lists\nerror: dpkg: it failed\nRolling back\n";
         assert_eq!(in_short(screen), "the exit code is 4, not 0: dpkg: it failed");
         assert_eq!(in_short("check failed: it is done:\n  a is 1\n  b is 2"), "check failed: it is done: a is 1");
         assert_eq!(in_short("the exit code is 1, not 0:\n"), "the exit code is 1, not 0:");

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_reads_a_password_in_a_report() {
+    fn a_report_has_no_password() {
         assert_eq!(without_password("https://bob:s@e@repo.example/x@y"), "https://USER:PASSWORD@repo.example/x@y");
         assert_eq!(without_password("http://repo.example"), "http://repo.example");
         assert_eq!(without_password("http://repo.example/~bob@x"), "http://repo.example/~bob@x");

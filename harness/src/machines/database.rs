@@ -74,8 +74,8 @@ pub fn migrations(machine: &Machine) -> Result<String> {
 }
 
 /// All that makes the database: what is in it, whose it is, who may use it, how it is set.
-pub fn portrait(machine: &Machine) -> Result<String> {
-    let [dump, settings] = machine.ask([&dump(&format!("--create {NAME}")), SETTINGS])?;
+pub fn dump(machine: &Machine) -> Result<String> {
+    let [dump, settings] = machine.ask([&dump_script(&format!("--create {NAME}")), SETTINGS])?;
     Ok(dump + &settings)
 }
 
@@ -92,11 +92,11 @@ pub(crate) fn copy_and_database(machine: &Machine, release: &Release) -> Result<
             migration.sql
         ))?;
     }
-    machine.ask([&dump(COPY), &dump(&format!("--exclude-schema=xivo_upgrade {NAME}"))])
+    machine.ask([&dump_script(COPY), &dump_script(&format!("--exclude-schema=xivo_upgrade {NAME}"))])
 }
 
 /// Prints what is in a database, as SQL. Each dump has a word of its own, in lines that restrict what psql(1) does with it.
-fn dump(arguments: &str) -> String {
+fn dump_script(arguments: &str) -> String {
     format!(
         "dump=$(runuser -u postgres -- pg_dump {arguments})
         printf '%s\\n' \"$dump\" | grep -v '^.\\(un\\)*restrict '"

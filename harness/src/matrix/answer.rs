@@ -12,7 +12,7 @@ pub const QUESTION: &str = "[Y/n] ";
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answer {
-    /// Nobody is asked: `--yes`.
+    /// The upgrader does not ask: `--yes`.
     #[default]
     Unasked,
     /// Types yes.
@@ -24,7 +24,7 @@ pub enum Answer {
     /// Presses Ctrl-D.
     EndOfInput,
     /// There is no terminal.
-    Nobody,
+    NoTerminal,
 }
 
 impl Answer {
@@ -36,7 +36,7 @@ impl Answer {
             Self::Enter => "enter",
             Self::No => "no",
             Self::EndOfInput => "end-of-input",
-            Self::Nobody => "nobody",
+            Self::NoTerminal => "no-terminal",
         }
     }
 
@@ -48,7 +48,7 @@ impl Answer {
             Self::Enter => "`xivo-upgrade` is started at a terminal, and the question is answered with Enter.",
             Self::No => "`xivo-upgrade` is started at a terminal, and the question is answered with no.",
             Self::EndOfInput => "`xivo-upgrade` is started at a terminal, and the question is answered with Ctrl-D.",
-            Self::Nobody => "`xivo-upgrade` is started without --yes and without a terminal.",
+            Self::NoTerminal => "`xivo-upgrade` is started without --yes and without a terminal.",
         }
     }
 
@@ -57,10 +57,10 @@ impl Answer {
         if self == Self::Unasked { &["--yes"] } else { &[] }
     }
 
-    /// The upgrader's run, with the person before it.
+    /// The command of the upgrader, with the answer.
     pub fn given(self, command: Command<'_>) -> Command<'_> {
         match self {
-            Self::Unasked | Self::Nobody => command,
+            Self::Unasked | Self::NoTerminal => command,
             Self::Yes => command.answer(QUESTION, "y\n"),
             Self::Enter => command.answer(QUESTION, "\n"),
             Self::No => command.answer(QUESTION, "n\n"),
@@ -72,7 +72,7 @@ impl Answer {
     pub fn expectation(self) -> Expectation {
         match self {
             Self::Unasked | Self::Yes | Self::Enter => Expectation::default(),
-            Self::No | Self::EndOfInput | Self::Nobody => {
+            Self::No | Self::EndOfInput | Self::NoTerminal => {
                 Expectation { exit: Some(3), end: Some(End::Unchanged), ..Expectation::default() }
             }
         }

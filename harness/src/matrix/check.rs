@@ -134,7 +134,7 @@ impl Upgraded<'_> {
             ("no shipped file was modified", self.shipped_files(&seen.modified)),
             ("no process runs replaced files", replaced_files(&seen)?),
             ("the run left nothing behind", self.leftovers(&seen.left)),
-            ("the conffile report is correct", self.ledger(&seen)?),
+            ("the conffile report is correct", self.conffile_report(&seen)?),
             ("it is the same as a machine on which the release was installed", self.drift(&seen)),
         ];
         if let Some(next) = self.target.next_debian {
@@ -217,7 +217,7 @@ impl Upgraded<'_> {
         failed
     }
 
-    /// `dpkg --verify` marks conffiles with a `c`; those have a ledger.
+    /// `dpkg --verify` marks conffiles with a `c`; those are in the conffile report.
     fn shipped_files(&self, modified: &str) -> Vec<String> {
         let mut modified: Vec<String> = lines(modified).collect();
         modified.retain(|line| !line.contains(" c /"));
@@ -235,7 +235,7 @@ impl Upgraded<'_> {
         lines(left).filter(|path| !self.expect.differs.contains(&format!("file {path}"))).collect()
     }
 
-    fn ledger(&self, seen: &Seen) -> Result<Vec<String>> {
+    fn conffile_report(&self, seen: &Seen) -> Result<Vec<String>> {
         // What the last run that changed it says of a file is how it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
         for report in seen.reports.iter().rev() {
@@ -259,13 +259,13 @@ impl Upgraded<'_> {
                     sum.map_or_else(|| "is not there".to_owned(), |sum| format!("has the sum {sum}"))
                 };
                 findings.push(format!(
-                    "{path} {}, and in the ledger it {}",
+                    "{path} {}, and in the report it {}",
                     words(sum),
                     words(sha256_after.as_deref())
                 ));
             }
             if let Some(other) = other.as_ref().filter(|other| !sums.contains_key(*other)) {
-                findings.push(format!("{other} is not there, though it is in the ledger"));
+                findings.push(format!("{other} is not there, though it is in the report"));
             }
         }
         Ok(findings)
@@ -365,7 +365,7 @@ fn sums_by_path(sums: &str) -> BTreeMap<String, String> {
     lines_of(sums, "  ").map(|(sum, path)| (path.to_owned(), sum.to_owned())).collect()
 }
 
-/// What the ledger says of a conffile.
+/// A conffile in the report of a run.
 #[derive(Debug, Deserialize)]
 struct Conffile {
     path: String,

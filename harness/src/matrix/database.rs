@@ -1,17 +1,17 @@
-//! What is looked at in a database.
+//! Checks of the content of a database.
 
 use std::collections::BTreeSet;
 
 use anyhow::Result;
 
 use super::check::Check;
-use crate::machines::database::{copy_and_database, migrations, portrait};
+use crate::machines::database::{copy_and_database, dump, migrations};
 use crate::machines::machine::Machine;
 use crate::packages::release::Release;
 
-/// Whether it is what it was when it had this portrait.
+/// Whether it still has the content that was dumped before.
 pub(super) fn unchanged(before: &str, machine: &Machine) -> Result<Check> {
-    Ok(("the database is unchanged", differences(before, &portrait(machine)?)))
+    Ok(("the database is unchanged", differences(before, &dump(machine)?)))
 }
 
 /// Whether it has what a release makes of what it was when it was copied.
@@ -30,7 +30,7 @@ pub(super) fn migrated(machine: &Machine, release: &Release) -> Result<Check> {
 
 /// Lines that begin with `-` are only in the first, with `+` only in the second.
 fn differences(before: &str, now: &str) -> Vec<String> {
-    let [before, now] = [before, now].map(|portrait| portrait.lines().collect::<BTreeSet<_>>());
+    let [before, now] = [before, now].map(|dump| dump.lines().collect::<BTreeSet<_>>());
     let lacking = before.difference(&now).map(|line| format!("- {line}"));
     lacking.chain(now.difference(&before).map(|line| format!("+ {line}"))).collect()
 }

@@ -104,7 +104,7 @@ impl Record {
         }
     }
 
-    /// What was not as expected, each finding of a check for itself, after what was looked at.
+    /// The failures, with one item for each finding of a check.
     pub fn findings(&self) -> impl Iterator<Item = String> {
         let split = |failure: &String| match failure.split_once('\n') {
             Some((what, findings)) if what.starts_with(NOT_TRUE) => {

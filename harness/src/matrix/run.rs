@@ -160,7 +160,7 @@ impl<'a> Prepared<'a> {
         let local = Inventory::collect(&world.machine, &[Section::Local])?;
         let database = if cell.has_database {
             database::copy(&world.machine)?;
-            Some(database::portrait(&world.machine)?)
+            Some(database::dump(&world.machine)?)
         } else {
             None
         };
@@ -409,5 +409,5 @@ pub fn can_stop_at(step: Step) -> bool {
 
 /// Where a fault is injected.
 fn fault_trigger(step: Step) -> Trigger {
-    Trigger { name: "strike", step }
+    Trigger { name: "fault-trigger", step }
 }

@@ -43,7 +43,7 @@ struct Scenario {
     #[serde(default)]
     states: Vec<Spanned<String>>,
     /// What goes wrong, everywhere it can (`hook-fails`) or at one step (`hook-fails@pre-upgrade-hooks`); `*` is everything
-    /// everywhere; `none` is a run in which nothing does. Those that need a database strike where there is one, and no others do.
+    /// everywhere; `none` is a run in which nothing does. On machines with a database only those that need one are injected; on others, only the rest.
     #[serde(default)]
     faults: Vec<Spanned<String>>,
     /// What the person does.

@@ -96,7 +96,7 @@ pub fn fingerprint(machine: &Machine) -> Result<String> {
 /// Services and units that come and go by themselves: systemd's own, of moments long past, one that had nothing to do at boot, and what a
 /// fault waits in.
 const TRANSIENT: [&str; 9] = [
-    "service strike.service ",
+    "service fault-trigger.service ",
     "service xivo-upgrade-resume.service inactive",
     "service systemd-",
     "service ldconfig.service",
@@ -200,7 +200,7 @@ for running in /run/*.running; do
 done
 if [ -d /var/lib/postgresql ]; then
     until pg_isready --quiet; do sleep 0.05; done
-    runuser -u postgres -- pg_dump --exclude-table=strike --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sort | sha256sum |
+    runuser -u postgres -- pg_dump --exclude-table=injection --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sort | sha256sum |
         sed 's/ .*//; s/^/database asterisk /'
 fi
 systemctl list-units --failed --plain --no-legend | sed '/^xivo-upgrade-resume.service/d; s/^/failed /'

@@ -21,7 +21,7 @@ pub struct Mark {
     /// Seconds since 1970, by the machine's clock.
     pub(crate) time: String,
     cursor: String,
-    /// How many hooks had left their mark by then.
+    /// How many hooks had run before.
     hooks: usize,
 }
 

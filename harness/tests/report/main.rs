@@ -15,7 +15,7 @@ use harness::report::{self, ReportFiles};
 /// The tests that run in the machine with the browser.
 const TESTS: &str = include_str!("page.py");
 
-/// Where pictures of the page are kept for whoever wants to see them.
+/// Where pictures of the page are saved.
 const PICTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/matrix");
 
 /// The page of these records.

@@ -12,25 +12,25 @@ from selenium.webdriver.support.wait import WebDriverWait
 HERE = Path(__file__).resolve().parent
 FAILED = "cell-fault--1.2.1--fresh--service-crashes@restart--trixie"
 
-# Every text that is to be seen, with too little contrast to its ground: WCAG 2.2, 1.4.3.
+# Every text that is to be seen, with too little contrast to its background: WCAG 2.2, 1.4.3.
 CONTRAST = """
 const value = (text) => text.match(/[0-9.]+/g).map(Number);
 const light = (color) => color.slice(0, 3).map((part) => part / 255)
   .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
   .reduce((sum, part, index) => sum + part * [0.2126, 0.7152, 0.0722][index], 0);
-const ground = (element) => {
+const background = (element) => {
   for (; element; element = element.parentElement) {
     const color = value(getComputedStyle(element).backgroundColor);
     if (color.length === 3 || color[3] === 1) return color;
   }
-  throw new Error("the page has no ground");
+  throw new Error("the page has no background");
 };
 const seen = [...document.querySelectorAll("dialog[open] *, body:not(:has(dialog[open])) *")].filter((element) =>
   element.checkVisibility() && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
 const bad = [];
 for (const element of seen) {
   const style = getComputedStyle(element);
-  const [a, b] = [light(value(element.matches("svg *") ? style.fill : style.color)), light(ground(element))];
+  const [a, b] = [light(value(element.matches("svg *") ? style.fill : style.color)), light(background(element))];
   const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
   if (ratio < 4.5) bad.push(`${element.localName} ${ratio.toFixed(2)} ${element.textContent.slice(0, 40)}`);
 }

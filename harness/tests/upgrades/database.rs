@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use harness::machines::database::{PREPARE, TABLE, UP, ask, migrations, portrait};
+use harness::machines::database::{PREPARE, TABLE, UP, ask, dump, migrations};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{self, HOOK_MARKS, OLD_UPGRADER};
 use harness::machines::transcript::Transcript;
@@ -172,9 +172,9 @@ fn rolled_back_migration(debian: Debian) -> Result<String> {
              --command='REVOKE CONNECT ON DATABASE asterisk FROM public'
          systemd-run --quiet --unit=reader --property=Restart=always runuser -u postgres -- psql --dbname=asterisk --command='SELECT pg_sleep(600)'",
     )?;
-    let before = portrait(&world.machine)?;
+    let before = dump(&world.machine)?;
     let undone = world.upgrade(&["--yes"]).exits(4)?;
-    ensure!(portrait(&world.machine)? == before, "{before}\nbecame\n{}\n{undone}", portrait(&world.machine)?);
+    ensure!(dump(&world.machine)? == before, "{before}\nbecame\n{}\n{undone}", dump(&world.machine)?);
     ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.0", "{undone}");
     ensure!(!world.machine.sh(&format!("cat {HOOK_MARKS}"))?.contains("post-upgrade"), "{undone}");
     let last = ask(&world.machine, "postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'asterisk_2%'")?;

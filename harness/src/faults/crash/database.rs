@@ -27,7 +27,7 @@ const DATABASE: &str = "mkdir /var/lib/crash
 runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --command='CREATE ROLE asterisk LOGIN' \
     --command='CREATE DATABASE asterisk OWNER asterisk'
 runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
-    CREATE TABLE strike (deed text); CREATE TABLE calls (id int PRIMARY KEY, caller text); \
+    CREATE TABLE injection (action text); CREATE TABLE calls (id int PRIMARY KEY, caller text); \
     INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
 systemctl stop postgresql";
 
@@ -38,8 +38,8 @@ const MIGRATIONS: [(&str, &str); 2] = [
         "ALTER TABLE calls ADD answered int NOT NULL DEFAULT 0;
 UPDATE calls SET caller = 'nobody';
 DO $$ BEGIN
-    IF EXISTS (SELECT FROM strike WHERE deed = 'fail') THEN RAISE EXCEPTION 'injected failure'; END IF;
-    IF EXISTS (SELECT FROM strike WHERE deed = 'wait') THEN PERFORM pg_sleep(10); END IF;
+    IF EXISTS (SELECT FROM injection WHERE action = 'fail') THEN RAISE EXCEPTION 'injected failure'; END IF;
+    IF EXISTS (SELECT FROM injection WHERE action = 'wait') THEN PERFORM pg_sleep(10); END IF;
 END $$;
 ",
     ),

@@ -106,7 +106,7 @@ impl Injection {
             }
             Location::Migration => {
                 let word = if self.action == Action::Fail { "fail" } else { "wait" };
-                let _ = writeln!(script, "{PSQL} \"INSERT INTO strike VALUES ('{word}')\"");
+                let _ = writeln!(script, "{PSQL} \"INSERT INTO injection VALUES ('{word}')\"");
                 if self.action == Action::Fail {
                     let _ = writeln!(script, "mkdir {PREPARED}/injected");
                 } else {
@@ -170,7 +170,7 @@ impl Action {
     }
 }
 
-/// Queries the database of these machines: the table `strike` says which fault the second migration injects.
+/// Queries the database of these machines: the table `injection` says which fault the second migration injects.
 pub(super) const PSQL: &str = "runuser -u postgres -- psql -XAtq --dbname=asterisk --command";
 
 /// Exists when the power has to be cut.

@@ -75,7 +75,7 @@ fn policy() -> String {
     format!("default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'", hash(STYLE), hash(SCRIPT))
 }
 
-/// What failed, before anybody has to look for it.
+/// What failed, at the top of the page.
 fn failures(report: &Report) -> Markup {
     let failed: Vec<&Cell> = report.cells.iter().filter(|cell| !cell.record.passed()).collect();
     html! {

@@ -173,7 +173,7 @@ table.addEventListener("keydown", (event) => {
   neighbour(link, ...step)?.focus();
 });
 
-// The browser closes the window on Escape. It tells of every closing only later: by then the address can have opened a cell again.
+// The browser closes the dialog on Escape, and reports that only later: the address can have opened a cell again meanwhile.
 dialog.addEventListener("close", () => {
   if (home && !dialog.open) leave();
 });
