@@ -21,7 +21,7 @@ scenarios! {
 /// Sees that the foreground has said what happened, and that nothing of the run holds services back.
 fn is_cut_short(world: &World, transcript: &Transcript) -> Result<()> {
     ensure!(transcript.exit == 5, "{transcript}");
-    ensure!(transcript.screen.contains("the process that did it is gone"), "{transcript}");
+    ensure!(transcript.screen.contains("the upgrade was interrupted: its process is gone"), "{transcript}");
     world.machine.sh("policy=/usr/sbin/policy-rc.d; test ! -e $policy || $policy asterisk restart
          flock --nonblock /run/xivo-upgrade.lock true")?;
     Ok(())

@@ -128,7 +128,7 @@ impl Fixture {
         };
         world.machine.sh(&script)?;
         let died = world.upgrade(&["--yes"]).run()?;
-        ensure!(died.exit == 5 && died.screen.contains("the process that did it is gone"), "{died}");
+        ensure!(died.exit == 5 && died.screen.contains("the upgrade was interrupted: its process is gone"), "{died}");
         world.machine.sh(&format!("touch {NO_RESUME_AT_BOOT}"))?;
         Ok(())
     }
