@@ -2,12 +2,10 @@
 
 use anyhow::{Context as _, Result};
 
-use super::DIVERGED;
 use super::fixture::Fixture;
 use super::scene::State;
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
-use crate::machines::world::World;
 use crate::observe::inventory::{Inventory, Section};
 
 /// Waits until the unit that resumes a run at boot is done.
@@ -17,6 +15,9 @@ const RESUMED: &str =
 /// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
 const EMPTY_FILES: &str =
     "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
+
+/// What is said of a machine that is neither the old nor the upgraded one.
+pub(super) const DIVERGED: &str = "DIVERGED";
 
 /// What became of a machine.
 #[derive(Debug, Default)]
@@ -74,11 +75,4 @@ pub(super) fn examine(fixture: &Fixture, state: &State) -> Result<Examined> {
         examined.differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
     }
     Ok(examined)
-}
-
-/// What a machine is once it has booted from what its disk has now.
-pub(super) fn inventory_after_boot(fixture: &Fixture, world: &World) -> Result<Inventory> {
-    let disk = world.machine.disk().context("the machine has no disk")?;
-    let machine = Machine::boot_disk(Disk::of_capture(&disk.capture()?)?, &fixture.engine, &fixture.image)?;
-    Inventory::collect(&machine, &[Section::Files])
 }

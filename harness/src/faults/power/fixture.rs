@@ -1,15 +1,14 @@
 //! The machine whose power is cut, and what an undisturbed upgrade makes of it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use super::examine::inventory_after_boot;
-use crate::machines::disk::Filesystem;
+use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::Storage;
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
-use crate::observe::inventory::Inventory;
+use crate::observe::inventory::{Inventory, Section};
 use crate::packages::package::Package;
 use crate::packages::release::Release;
 
@@ -65,13 +64,20 @@ impl Fixture {
         let mut fixture =
             Self { engine, filesystem, image, candidate, old: Inventory::default(), upgraded: Inventory::default() };
         let world = fixture.world()?;
-        fixture.old = inventory_after_boot(&fixture, &world)?;
+        fixture.old = fixture.after_boot(&world)?;
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 0, "{transcript}");
         world.machine.sh("sync")?;
-        fixture.upgraded = inventory_after_boot(&fixture, &world)?;
+        fixture.upgraded = fixture.after_boot(&world)?;
         ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
         Ok(fixture)
+    }
+
+    /// What a machine is once it has booted from what its disk has now.
+    fn after_boot(&self, world: &World) -> Result<Inventory> {
+        let disk = world.machine.disk().context("the machine has no disk")?;
+        let machine = Machine::boot_disk(Disk::of_capture(&disk.capture()?)?, &self.engine, &self.image)?;
+        Inventory::collect(&machine, &[Section::Files])
     }
 
     /// A machine with the old release, for which the new one is published. All that it has is on its disk.

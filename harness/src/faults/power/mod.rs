@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-use self::examine::{Examined, examine};
+use self::examine::{DIVERGED, Examined, examine};
 use self::fixture::Fixture;
 use self::scene::{AFTER_THE_END, Scene, State};
 use crate::machines::disk::Filesystem;
@@ -158,9 +158,6 @@ fn examine_all(
         anyhow::Ok(())
     })
 }
-
-/// What is said of a machine that is neither the old nor the upgraded one.
-const DIVERGED: &str = "DIVERGED";
 
 impl Results {
     fn add(&mut self, state: &State, examined: &Examined) {
