@@ -6,10 +6,8 @@ mod examine;
 mod fixture;
 mod scene;
 
-use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
-use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +16,7 @@ use serde::Serialize;
 use self::examine::{DIVERGED, Examined, examine};
 use self::fixture::Fixture;
 use self::scene::{AFTER_THE_END, Scene, State};
+use crate::at_once::each;
 use crate::machines::disk::Filesystem;
 use crate::machines::image::Debian;
 use crate::packages::binaries;
@@ -128,34 +127,21 @@ fn examine_all(
     results: &mut Results,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let queue = Mutex::new(VecDeque::from(states));
-    let (send, examined) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            let (send, queue) = (send.clone(), &queue);
-            scope.spawn(move || {
-                while let Some(state) = queue.lock().ok().and_then(|mut queue| queue.pop_front()) {
-                    let begin = Instant::now();
-                    let result = examine(fixture, &state);
-                    if send.send((state, result, begin.elapsed())).is_err() {
-                        break;
-                    }
-                }
-            });
+    let timed = |state: &State| {
+        let begin = Instant::now();
+        (examine(fixture, state), begin.elapsed().as_secs())
+    };
+    each(states, jobs.max(1), timed, |(state, (result, seconds))| {
+        let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
+        results.add(&state, &examined);
+        // After each, so that an interrupted run has results, too.
+        save(results)?;
+        let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
+        writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
+        if outcome == DIVERGED {
+            examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
         }
-        drop(send);
-        for (state, result, took) in examined {
-            let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
-            results.add(&state, &examined);
-            // As they come, so that an interrupted run has them.
-            keep(results)?;
-            let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
-            writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {:>3} s  {outcome}", results.total, took.as_secs())?;
-            if outcome == DIVERGED {
-                examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
-            }
-        }
-        anyhow::Ok(())
+        Ok(())
     })
 }
 
@@ -181,7 +167,7 @@ impl Results {
     }
 }
 
-fn keep(results: &Results) -> Result<()> {
+fn save(results: &Results) -> Result<()> {
     let directory = binaries::target().join("power");
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     let path = directory.join("results.json");
