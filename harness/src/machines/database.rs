@@ -8,7 +8,7 @@ use crate::packages::package::Package;
 use crate::packages::release::Release;
 use crate::packages::shipped::definition;
 
-/// What the product's wizard has done to Debian's PostgreSQL: a database of an owner who may do nothing else, with calls in it.
+/// Sets up Debian's PostgreSQL like the product's wizard: a database with calls and its owner, a role without other privileges.
 pub const PREPARE: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 \
      --command='CREATE ROLE asterisk LOGIN' --command='CREATE DATABASE asterisk OWNER asterisk'
 runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --command=\"SET ROLE asterisk; \
@@ -16,13 +16,13 @@ runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk --co
      INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, 1000) n\"
 systemctl stop postgresql";
 
-/// How many that are.
+/// The number of calls.
 pub const CALLS: &str = "1000";
 
-/// What it is called, and its owner, too.
+/// The name of the database and of its owner.
 pub const NAME: &str = "asterisk";
 
-/// What product.toml says of it.
+/// Its table in product.toml.
 pub const TABLE: &str = r#"
 [database]
 kind = "postgresql"
@@ -33,13 +33,13 @@ owner = "asterisk"
 /// Waits until the server answers.
 pub const UP: &str = "until pg_isready --quiet; do sleep 0.05; done";
 
-/// The package of Debian's that a release's own is a stand-in of, on machines without a database.
+/// The package of Debian that a release replaces with a synthetic one, on machines without a database.
 const SERVER: &str = "postgresql";
 
-/// A copy of it, as it was once.
+/// A copy of the database.
 const COPY: &str = "reference";
 
-/// Prints whose the database is, who may use it, and whether anybody may.
+/// Prints the owner and the privileges of the database, and whether it accepts connections.
 const SETTINGS: &str = "runuser -u postgres -- psql -XAt --command=\"SELECT ARRAY(SELECT given::text FROM unnest(datacl) AS given ORDER BY 1), \
     pg_get_userbyid(datdba), datallowconn FROM pg_database WHERE datname = 'asterisk'\"";
 
@@ -61,19 +61,19 @@ pub(crate) fn describe(definition: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// What a database answers.
+/// The result of a query.
 pub fn ask(machine: &Machine, database: &str, sql: &str) -> Result<String> {
     let sql = sql.replace('"', "\\\"");
     machine
         .sh(&format!("runuser -u postgres -- psql -XAtq --set=ON_ERROR_STOP=1 --dbname={database} --command=\"{sql}\""))
 }
 
-/// The migrations that the database says were applied, a line each.
+/// The names of the applied migrations, a line each.
 pub fn migrations(machine: &Machine) -> Result<String> {
     ask(machine, NAME, "SELECT name FROM xivo_upgrade.migrations ORDER BY name")
 }
 
-/// All that makes the database: what is in it, whose it is, who may use it, how it is set.
+/// The content, owner, privileges and settings of the database.
 pub fn dump(machine: &Machine) -> Result<String> {
     let [dump, settings] = machine.ask([&dump_script(&format!("--create {NAME}")), SETTINGS])?;
     Ok(dump + &settings)

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::command::run_with;
 
-/// Where somebody else has built the upgrader already, so that a test run asks cargo once and not once a test.
+/// The directory of programs that are built already, so that a test run calls cargo once and not once a test.
 pub const PREBUILT: &str = "UPGRADER_BINARIES";
 
 /// The upgrader's programs as they are shipped, static and stripped.
@@ -60,7 +60,7 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
     let arguments = ["build", "--release", "--package=upgrader", "--target", &target];
     let manifest = workspace.join("Cargo.toml");
     let built = directory.join(target.as_str()).join("release");
-    // Who looks on hears of it; in what is kept of a run, that there was nothing to do is noise.
+    // Without a terminal cargo reports only a build from scratch.
     let quiet = (built.join("real-xivo-upgrade").exists() && !stderr().is_terminal()).then_some(OsStr::new("--quiet"));
     run_with(
         Path::new(&cargo),
@@ -117,9 +117,9 @@ mod tests {
         let binaries = Binaries::read().unwrap();
         for program in [&binaries.upgrade, &binaries.real_upgrade] {
             assert!(has_header(program, PT_LOAD), "this check finds nothing");
-            assert!(!has_header(program, PT_INTERP), "a libc of the machine would be under the upgrader's feet");
+            assert!(!has_header(program, PT_INTERP), "an upgrade of libc could break the running upgrader");
         }
-        // Of the second program the way back is a tenth, and what pairs and validated sets need a twentieth; no crate came with either.
+        // Rollback takes a tenth of the second program, pairs and validated sets a twentieth.
         for (program, most) in [(&binaries.upgrade, 2_500_000), (&binaries.real_upgrade, 3_400_000)] {
             assert!(program.len() < most, "it has {} bytes", program.len());
         }

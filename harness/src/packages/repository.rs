@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn indices_that_nobody_signed_are_without_signatures() {
+    fn an_unsigned_repository_has_no_signatures() {
         let files = repository().publish(Some(ServerFault::Unsigned)).unwrap().files;
         let unsigned: Vec<&str> = files.keys().filter(|path| path.contains("Rel")).map(String::as_str).collect();
         assert_eq!(unsigned, ["dists/stable/Release"]);

@@ -2,9 +2,9 @@
 
 use crate::packages::package::Package;
 
-/// A service's program: says READY to systemd, writes down what runs, then tells its version to whoever connects. It is started a
-/// dozen times on each machine, and without any module it is up in 2 ms instead of 16. The numbers are Linux's `AF_UNIX`, `SOCK_STREAM`
-/// and `SOCK_DGRAM`, addresses those of unix(7).
+/// A service's program: notifies systemd, writes its pid and version to a file, and sends its version to each client. Machines start it
+/// often, and without any module it is up in 2 ms instead of 16. The numbers are Linux's `AF_UNIX`, `SOCK_STREAM` and `SOCK_DGRAM`; the
+/// addresses are those of unix(7).
 const PROGRAM: &str = r#"#!/usr/bin/perl
 # A service of the synthetic releases.
 my ($unix, $stream, $datagram) = (1, 1, 2);

@@ -56,7 +56,7 @@ fn settings(version: &str) -> Package {
     package
 }
 
-/// A machine on which an admin has done everything to conffiles that can be done, before an upgrade that brings others.
+/// A machine on which an admin has changed conffiles in every way, before an upgrade that changes them.
 fn edited_machine(debian: Debian) -> Result<World> {
     let mut world = product_machine::with_debian_packages(debian, "ucf", &["ucf"], "")?;
     world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &product_machine::upgrader()?]))?;
@@ -66,14 +66,14 @@ fn edited_machine(debian: Debian) -> Result<World> {
          rm deleted.conf
          mv linked.conf /srv/; echo mine >>/srv/linked.conf; ln -s /srv/linked.conf linked.conf
          echo 'language = de' >/etc/xivo/xivo.conf")?;
-    // Many machines carry this, and it would win over the product's and the admin's word.
+    // Many machines have this, and it would override the settings of the product and the admin.
     let keep = b"Dpkg::Options { \"--force-confdef\"; \"--force-confold\"; };\n";
     world.machine.write("/etc/apt/apt.conf.d/10conffiles", keep, 0o644)?;
     world.publish(Release::named("1.2.2")?.packages.iter().chain([&settings("1.1")]))?;
     Ok(world)
 }
 
-/// What lies below /etc/settings and where the link points to, with what is in it.
+/// The files below /etc/settings with their content, and the target of the link.
 fn on_disk(world: &World) -> Result<String> {
     world.machine.sh(
         "cd /; for file in $(find /etc/settings /srv /etc/xivo/xivo.conf* -type f -o -type l | LC_ALL=C sort); do
@@ -88,14 +88,14 @@ fn planned(screen: &str) -> Result<&str> {
     Ok(start.split_once("\n\n").context("the plan does not end")?.0)
 }
 
-/// Everything that is told of conffiles, and what there really is.
-fn told(world: &World, screen: &str, report: &Value) -> Result<String> {
+/// Everything that the upgrader reports of conffiles, and the files on disk.
+fn reported(world: &World, screen: &str, report: &Value) -> Result<String> {
     let mut shown = format!("In the plan:\nConfiguration files{}\n\nOn the screen at the end:\n", planned(screen)?);
     let (_, end) = screen.split_once("nginx                    OK\n").context("no restart")?;
     shown.push_str(end);
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
-    writeln!(shown, "\nIn the ledger:")?;
-    for entry in report["conffiles"].as_array().context("no ledger")? {
+    writeln!(shown, "\nIn the report:")?;
+    for entry in report["conffiles"].as_array().context("no conffiles")? {
         let path = entry["path"].as_str().context("no path")?;
         let sum = |key: &str| entry[key].as_str().map_or("none", |sum| &sum[..6]).to_owned();
         writeln!(
@@ -106,14 +106,15 @@ fn told(world: &World, screen: &str, report: &Value) -> Result<String> {
             sum("sha256_after"),
             entry["other"].as_str().map_or_else(String::new, |other| format!(", and {other}")),
         )?;
-        // What the ledger says is so.
+        // The report is true.
         if let Some(sum) = entry["sha256_after"].as_str() {
             let real = world.machine.sh(&format!("sha256sum <{path}"))?;
-            ensure!(real.starts_with(sum), "{path} is {real}, and the ledger says {sum}");
+            ensure!(real.starts_with(sum), "{path} is {real}, and the report says {sum}");
         } else {
             world.machine.sh(&format!("test ! -e {path}"))?;
         }
-        ensure!(log.contains(&format!("conffile: {path} is ")), "the log has nothing of {path}");
+        let is_logged = log.lines().any(|line| line.contains("conffile: ") && line.contains(path));
+        ensure!(is_logged, "the log has nothing of {path}");
     }
     writeln!(shown, "\nDifferences in the log:")?;
     for line in log.lines().filter_map(|line| line.split_once(" diff: ").map(|(_, line)| line)) {
@@ -129,17 +130,17 @@ fn conffiles_replaced(debian: Debian) -> Result<String> {
     let transcript = world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
     let history = world.upgrade(&["history", "--json"]).run()?;
     let reports: Value = serde_json::from_str(&history.screen).context("the history is no JSON")?;
-    told(&world, &transcript.screen, &reports[0])
+    reported(&world, &transcript.screen, &reports[0])
 }
 
 fn conffiles_kept(debian: Debian) -> Result<String> {
     let world = edited_machine(debian)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", b"conffiles = \"keep\"\n", 0o644)?;
-    // A program reads the report, and a person may read what goes to stderr.
+    // A program reads the report from stdout; the screen goes to stderr.
     let report = world.machine.sh("xivo-upgrade --yes --json 2>/root/screen")?;
     let report: Value = serde_json::from_str(&report).context("the report is no JSON")?;
     ensure!(report["exit_code"] == 0, "{report}");
-    told(&world, &world.machine.sh("cat /root/screen")?, &report)
+    reported(&world, &world.machine.sh("cat /root/screen")?, &report)
 }
 
 fn packages_cannot_ask(debian: Debian) -> Result<()> {
@@ -151,8 +152,7 @@ fn packages_cannot_ask(debian: Debian) -> Result<()> {
     curious.control.insert("Depends".to_owned(), "debconf".to_owned());
     curious.scripts.insert(
         "templates".to_owned(),
-        "Template: xivo-curious/colour\nType: string\nDefault: grey\nDescription: Which colour?\n Nobody knows.\n"
-            .to_owned(),
+        "Template: xivo-curious/colour\nType: string\nDefault: grey\nDescription: Which colour?\n Any.\n".to_owned(),
     );
     let question =
         "#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\ndb_input critical xivo-curious/colour || true\ndb_go\n";
@@ -170,9 +170,9 @@ fn packages_cannot_ask(debian: Debian) -> Result<()> {
             .to_owned(),
     );
     world.publish([&curious])?;
-    // Somebody is there who could be asked, and would rather be asked by debconf in a dialog.
+    // An admin at a terminal who prefers debconf's dialog.
     let transcript = world.upgrade(&[]).env("DEBIAN_FRONTEND", "dialog").answer("[Y/n] ", "y\n").exits(0)?;
-    ensure!(!transcript.screen.contains("colour"), "somebody was asked: {transcript}");
+    ensure!(!transcript.screen.contains("colour"), "a question was asked: {transcript}");
     let answers = world.machine.sh("cat /root/answers")?;
     ensure!(answers == "stdin nothing\nterminal not there\ncolour grey\n", "the answers are:\n{answers}");
     Ok(())

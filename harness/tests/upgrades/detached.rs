@@ -129,7 +129,7 @@ fn foreground_killed(debian: Debian) -> Result<()> {
             world.machine.sh("systemctl kill --signal=KILL session").map(drop)
         },
     )?;
-    ensure!(killed.exit != 0 && killed.screen.contains("From here on it goes on by itself"), "{killed}");
+    ensure!(killed.exit != 0 && killed.screen.contains("The upgrade continues in the background"), "{killed}");
     follow_to_the_end(&world)?;
     Ok(())
 }

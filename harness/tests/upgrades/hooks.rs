@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
-use harness::machines::product_machine::upgradable;
+use harness::machines::product_machine::{marking_hook, upgradable};
 use harness::machines::world::World;
 use harness::observe::timeline::{Events, Mark};
 use harness::packages::package::Package;
@@ -28,7 +28,7 @@ fn hook(world: &World, path: &str, script: &str) -> Result<()> {
     world.machine.write(path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
 }
 
-/// The screen from the hooks of the first phase on: what comes before is in other stories.
+/// The screen from the hooks of the first phase on; other scenarios compare what comes before.
 fn from_the_hooks(screen: &str) -> Result<String> {
     let (_, end) = screen.split_once("Running pre-upgrade hooks\n").context("no hooks")?;
     Ok(format!("Running pre-upgrade hooks\n{end}"))
@@ -39,7 +39,7 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<String> {
     let pre = |name: &str| format!("{SHIPPED}/pre-upgrade.d/{name}");
     let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
     let local = format!("{LOCAL}/pre-upgrade.d/05-local");
-    world.machine.write(&local, harness::machines::product_machine::marking_hook().as_bytes(), 0o755)?;
+    world.machine.write(&local, marking_hook().as_bytes(), 0o755)?;
     world.machine.write(&format!("{LOCAL}/pre-upgrade.d/README"), b"Put your own hooks here.\n", 0o644)?;
     hook(&world, &pre("30-other-hardware"), "exit 75")?;
     world.machine.write(&pre("35-forgotten-chmod"), b"#!/bin/sh\nexit 1\n", 0o644)?;
@@ -48,7 +48,7 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<String> {
     let curious =
         "{ wc -c; if (: </dev/tty); then echo terminal; else echo no terminal; fi; } >/root/curious 2>/dev/null";
     hook(&world, &pre("55-curious"), curious)?;
-    // It keeps the output of the hook open for as long as it lives.
+    // The daemon keeps the hook's output open.
     hook(&world, &post("50-daemon"), "sleep 1000 &\necho $! >/root/daemon")?;
     hook(&world, &post("60-flood"), "yes all work and no play | head -c 100000000")?;
 
@@ -57,9 +57,9 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<String> {
         world.upgrade(&[]).env("SECRET", "sesame").env("PERL5LIB", "/root").answer("[Y/n] ", "y\n").exits(0)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     let curious = world.machine.sh("cat /root/curious")?;
-    ensure!(curious == "0\nno terminal\n", "it got hold of something:\n{curious}");
+    ensure!(curious == "0\nno terminal\n", "a hook had a stdin or a terminal:\n{curious}");
     world.machine.sh("kill -0 $(cat /root/daemon)").context("the daemon is gone")?;
-    // A hundred megabytes were printed.
+    // The hook printed 100 MB.
     for (file, most) in [("/var/log/xivo-upgrade.log", 8_000_000), ("/run/xivo-upgrade.events", 12_000_000)] {
         let size: u64 = world.machine.sh(&format!("stat -c %s {file}"))?.trim().parse()?;
         ensure!(size < most, "{file} has {size} bytes");
@@ -70,13 +70,12 @@ fn hooks_of_all_kinds(debian: Debian) -> Result<String> {
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
 
     let environment = world.machine.sh("sed 's/^/  /' /root/environment")?;
-
-    // What a hook has left running keeps nobody from upgrading again.
+    // A process that a hook has left does not block the next upgrade.
     let mut world = world;
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
     world.machine.sh(&format!("rm {}", post("60-flood")))?;
-    let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0 && again.screen.contains("From here on it goes on by itself"), "{again}");
+    let again = world.upgrade(&["--yes"]).exits(0)?;
+    ensure!(again.screen.contains("The upgrade continues in the background"), "{again}");
 
     let mut shown = from_the_hooks(&transcript.screen)?;
     writeln!(shown, "\n{happened}\nThe environment of a hook:")?;
@@ -88,12 +87,9 @@ fn faulty_hooks(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     world.machine.write(&format!("{LOCAL}/config.toml"), b"[time-limits]\nhook = \"2s\"\n", 0o644)?;
     let post = |name: &str| format!("{SHIPPED}/post-upgrade.d/{name}");
-    // It wants to live, and so does its child.
-    hook(
-        &world,
-        &post("12-hangs"),
-        "trap '' TERM\necho $$ >/root/hangs\nsh -c \"trap '' TERM; sleep 1000\" &\necho $! >>/root/hangs\nwait",
-    )?;
+    // The hook and its child ignore SIGTERM.
+    let hangs = "trap '' TERM\necho $$ >/root/hangs\nsh -c \"trap '' TERM; sleep 1000\" &\necho $! >>/root/hangs\nwait";
+    hook(&world, &post("12-hangs"), hangs)?;
     let rubbish =
         "printf '\\033[2J\\033[31mred\\033[0m \\007bell\\r\\n\\000\\377\\376 binary \\033]0;title\\007\\n'\nexit 3";
     hook(&world, &post("13-rubbish"), rubbish)?;
@@ -101,15 +97,13 @@ fn faulty_hooks(debian: Debian) -> Result<String> {
     let transcript = world.upgrade(&["--yes"]).at_terminal().exits(6)?;
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
-    let left = world
-        .machine
-        .sh("for process in $(cat /root/hangs); do kill -0 $process 2>/dev/null && echo $process || :; done")?;
-    ensure!(left.is_empty(), "these processes of the hook live on: {left}");
+    let alive = "for process in $(cat /root/hangs); do kill -0 $process 2>/dev/null && echo $process || :; done";
+    let left = world.machine.sh(alive)?;
+    ensure!(left.is_empty(), "these processes of the hook still run: {left}");
     let unclean = world.machine.sh("LC_ALL=C grep -c '[[:cntrl:]]' /var/log/xivo-upgrade.log || :")?;
     ensure!(unclean.trim() == "0", "the log has control characters");
-    world
-        .machine
-        .sh("iconv -f UTF-8 -t UTF-8 /var/log/xivo-upgrade.log >/dev/null; test ! -e /usr/sbin/policy-rc.d")?;
+    world.machine.sh("iconv -f UTF-8 -t UTF-8 /var/log/xivo-upgrade.log >/dev/null")?;
+    world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
     let log = world.machine.sh("sed -n 's/^[^ ]* 13-rubbish: /  /p' /var/log/xivo-upgrade.log")?;
     let screen = from_the_hooks(&transcript.screen)?;
     Ok(format!("{screen}\nWhat the log has of 13-rubbish:\n{log}\n{happened}"))

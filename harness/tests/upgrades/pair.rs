@@ -28,12 +28,12 @@ scenarios! {
     Compared pair_role_unknown;
 }
 
-/// What the vendor says of the pair.
+/// The pair in the vendor's product.toml.
 const DEFINITION: &str =
     "[pair]\nrole = [\"/usr/lib/xivo/node\", \"role\"]\npeer-version = [\"/usr/lib/xivo/node\", \"peer\"]\n";
 
-/// What a product that comes in pairs has: each node tells the other its version, and a passive one that hears nothing of the active one
-/// takes over if it is meant to.
+/// A program of products that come in pairs: each node sends its version to the other, and a passive node without an answer of the active
+/// one takes over if /etc/xivo-takes-over exists.
 const NODE: &str = r#"#!/bin/bash
 ask() { timeout 2 bash -c "exec 3<>/dev/tcp/$(cat /etc/xivo-peer)/7070 && cat <&3" 2>/dev/null || { echo "the other node does not answer"; return 1; }; }
 case $1 in
@@ -45,14 +45,14 @@ role)
 esac
 "#;
 
-/// Where the other node asks.
+/// The socket to which the other node connects.
 const SOCKET: &str = "[Socket]\nListenStream=7070\nAccept=yes\n";
 const ANSWER: &str = "[Service]\nExecStart=/usr/lib/xivo/node tell\nStandardInput=socket\n";
 
-/// A hook that shows what it is told.
+/// A hook that logs the role of its node.
 const HOOK: &str = "#!/bin/sh\necho \"$UPGRADE_PHASE on the $UPGRADE_NODE_ROLE node\" >>/root/told\n";
 
-/// A hook that kills the process that works, the first time, and then says what it was told.
+/// A hook that kills the worker the first time, and then logs the role of its node.
 const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
                     echo \"$UPGRADE_NODE_ROLE\" >/root/role\n";
 
@@ -84,10 +84,8 @@ fn make_node(world: &World, role: &str, peer: IpAddr) -> Result<()> {
         ("/usr/share/xivo-upgrade/pre-upgrade.d/30-told", HOOK.as_bytes(), 0o755),
         ("/tmp-definition", DEFINITION.as_bytes(), 0o644),
     ])?;
-    world.machine.sh(&format!(
-        "cat /tmp-definition >>{PRODUCT} && rm /tmp-definition && systemctl daemon-reload && systemctl start xivo-node.socket"
-    ))?;
-    Ok(())
+    let start = "rm /tmp-definition && systemctl daemon-reload && systemctl start xivo-node.socket";
+    world.machine.sh(&format!("cat /tmp-definition >>{PRODUCT} && {start}")).map(drop)
 }
 
 /// The screens of several runs, each with the name of its node.
@@ -100,22 +98,24 @@ fn version(world: &World) -> Result<String> {
     world.machine.sh("dpkg-query --show --showformat '${Version}' xivo")
 }
 
+/// Runs the upgrader, which has to end with this exit code and leave the machine at this version.
+fn upgrade(world: &World, arguments: &[&str], exit: i64, expected: &str) -> Result<Transcript> {
+    let transcript = world.upgrade(arguments).exits(exit)?;
+    ensure!(version(world)? == expected, "{transcript}");
+    Ok(transcript)
+}
+
 fn pair_in_order(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
-    let too_early = active.upgrade(&["--yes"]).run()?;
-    ensure!(too_early.exit == 1 && version(&active)? == "1.2.1", "{too_early}");
-    // To look at what would be done is always possible.
+    let too_early = upgrade(&active, &["--yes"], 1, "1.2.1")?;
+    // A dry run is always possible.
     let dry = active.upgrade(&["--dry-run"]).run()?;
     ensure!(dry.exit == 0 && dry.screen.contains("This node: active; the passive one runs 1.2.1"), "{dry}");
-    let first = passive.upgrade(&["--yes"]).run()?;
-    ensure!(first.exit == 0 && version(&passive)? == "1.2.2", "{first}");
+    let first = upgrade(&passive, &["--yes"], 0, "1.2.2")?;
     let status = active.upgrade(&["status"]).run()?;
-    let then = active.upgrade(&["--yes"]).run()?;
-    ensure!(then.exit == 0 && version(&active)? == "1.2.2", "{then}");
-    for (world, told) in
-        [(&passive, "pre-upgrade on the passive node\n"), (&active, "pre-upgrade on the active node\n")]
-    {
-        ensure!(world.machine.sh("cat /root/told")? == told);
+    let then = upgrade(&active, &["--yes"], 0, "1.2.2")?;
+    for (world, role) in [(&passive, "passive"), (&active, "active")] {
+        ensure!(world.machine.sh("cat /root/told")? == format!("pre-upgrade on the {role} node\n"));
     }
     let report = passive.upgrade(&["status", "--json"]).run()?;
     let report: serde_json::Value = serde_json::from_str(&report.screen)?;
@@ -131,17 +131,14 @@ fn pair_in_order(debian: Debian) -> Result<String> {
 
 fn pair_out_of_order(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
-    let first = active.upgrade(&["--yes", "--ignore-peer"]).run()?;
-    ensure!(first.exit == 0 && version(&active)? == "1.2.2", "{first}");
-    let then = passive.upgrade(&["--yes"]).run()?;
-    ensure!(then.exit == 0 && version(&passive)? == "1.2.2", "{then}");
-    // Of a pair that is apart already, the one that is ahead stays where it is.
+    let first = upgrade(&active, &["--yes", "--ignore-peer"], 0, "1.2.2")?;
+    let then = upgrade(&passive, &["--yes"], 0, "1.2.2")?;
+    // In a pair with different versions the node that is ahead is not upgraded.
     active.machine.sh("rm /etc/systemd/system/xivo-node@.service && printf '[Service]\\nExecStart=echo 1.2.0\\nStandardInput=socket\\n' \
                        >/etc/systemd/system/xivo-node@.service && systemctl daemon-reload")?;
     let mut passive = passive;
     passive.publish(&harness::packages::release::Release::named("1.2.3")?.packages)?;
-    let too_far = passive.upgrade(&["--yes"]).run()?;
-    ensure!(too_far.exit == 1 && version(&passive)? == "1.2.2", "{too_far}");
+    let too_far = upgrade(&passive, &["--yes"], 1, "1.2.2")?;
     Ok(together([
         ("The active node", &active, &first),
         ("The passive node", &passive, &then),
@@ -152,15 +149,12 @@ fn pair_out_of_order(debian: Debian) -> Result<String> {
 fn pair_with_one_node_down(debian: Debian) -> Result<String> {
     let Pair { link: _link, passive, active } = Pair::boot(debian)?;
     active.machine.cut_power()?;
-    let alone = passive.upgrade(&["--yes"]).run()?;
-    ensure!(alone.exit == 0 && version(&passive)? == "1.2.2", "{alone}");
-    // The other way round: what was passive does the work, and the one that is down is the passive one.
+    let alone = upgrade(&passive, &["--yes"], 0, "1.2.2")?;
+    // The passive node is down, and the active one is upgraded.
     let passive = Pair::boot(debian)?;
     passive.passive.machine.cut_power()?;
-    let refused = passive.active.upgrade(&["--yes"]).run()?;
-    ensure!(refused.exit == 1 && version(&passive.active)? == "1.2.1", "{refused}");
-    let all_the_same = passive.active.upgrade(&["--yes", "--ignore-peer"]).run()?;
-    ensure!(all_the_same.exit == 0 && version(&passive.active)? == "1.2.2", "{all_the_same}");
+    let refused = upgrade(&passive.active, &["--yes"], 1, "1.2.1")?;
+    upgrade(&passive.active, &["--yes", "--ignore-peer"], 0, "1.2.2")?;
     Ok(together([
         ("The passive node, the active one being down", &active, &alone),
         ("The active node, the passive one being down", &passive.active, &refused),
@@ -181,25 +175,22 @@ fn pair_failover_during_an_upgrade(debian: Debian) -> Result<String> {
         },
     )?;
     ensure!(cut.exit == 6 && version(&passive)? == "1.2.2", "{cut}");
-    let refused = active.upgrade(&["--yes"]).run()?;
-    ensure!(refused.exit == 1 && version(&active)? == "1.2.1", "{refused}");
+    let refused = upgrade(&active, &["--yes"], 1, "1.2.1")?;
     Ok(together([("The passive node", &passive, &cut), ("The active node, when the link is cut", &active, &refused)]))
 }
 
 fn pair_role_unknown(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    // What answers as the other node is this one.
+    // This node also answers as the other one.
     make_node(&world, "passive", IpAddr::from([127, 0, 0, 1]))?;
-    let (mute, speak) = ("chmod -x /usr/lib/xivo/node", "chmod +x /usr/lib/xivo/node");
-    world.machine.sh(mute)?;
-    let refused = world.upgrade(&["--yes"]).run()?;
-    ensure!(refused.exit == 1 && version(&world)? == "1.2.1", "{refused}");
-    world.machine.sh(speak)?;
+    let (disable, enable) = ("chmod -x /usr/lib/xivo/node", "chmod +x /usr/lib/xivo/node");
+    world.machine.sh(disable)?;
+    let refused = upgrade(&world, &["--yes"], 1, "1.2.1")?;
+    world.machine.sh(enable)?;
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-kill", KILL.as_bytes(), 0o755)?;
     world.upgrade(&["--yes"]).exits(5)?;
-    world.machine.sh(mute)?;
-    let completed = world.upgrade(&["--yes"]).run()?;
-    ensure!(completed.exit == 6 && version(&world)? == "1.2.2", "{completed}");
+    world.machine.sh(disable)?;
+    let completed = upgrade(&world, &["--yes"], 6, "1.2.2")?;
     ensure!(world.machine.sh("cat /root/role")? == "passive\n", "a hook was told something else");
-    Ok(together([("The node, before", &world, &refused), ("The node, after it was cut short", &world, &completed)]))
+    Ok(together([("The node, before", &world, &refused), ("The node, after the interruption", &world, &completed)]))
 }

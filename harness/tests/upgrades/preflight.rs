@@ -28,17 +28,16 @@ scenarios! {
 
 const HOOKS: &str = "/etc/xivo-upgrade/pre-upgrade.d";
 
-/// Does what the screen says, in these very words.
-fn heed(world: &World, screen: &str, command: &str) -> Result<()> {
-    ensure!(screen.contains(&format!("`{command}`")), "nobody said `{command}`:\n{screen}");
+/// Runs a remedy, which has to be on the screen.
+fn apply(world: &World, screen: &str, command: &str) -> Result<()> {
+    ensure!(screen.contains(&format!("`{command}`")), "the screen lacks `{command}`:\n{screen}");
     world.machine.sh(command)?;
     Ok(())
 }
 
-/// The upgrade goes through, and leaves nothing behind.
-fn goes_through(world: &World, exit: i64) -> Result<String> {
-    let transcript = world.upgrade(&["--yes"]).run()?;
-    ensure!(transcript.exit == exit, "{transcript}");
+/// The upgrade succeeds, and leaves nothing behind.
+fn succeeds(world: &World) -> Result<String> {
+    let transcript = world.upgrade(&["--yes"]).exits(0)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     ensure!(state.unfinished.is_empty() && state.packages["xivo"] == "1.2.2", "{transcript}");
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
@@ -51,12 +50,12 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
     world.install(&["xivo-legacy"])?;
     world.publish(&harness::packages::release::Release::named("1.2.2")?.packages)?;
     let machine = &world.machine;
-    for hook in ["10-writable", "20-somebodys"] {
+    for hook in ["10-writable", "20-of-a-user"] {
         machine.write(&format!("{HOOKS}/{hook}"), b"#!/bin/sh\n", 0o755)?;
     }
     machine.write(&format!("{HOOKS}/30-python"), b"#!/usr/bin/python2 -u\n", 0o755)?;
     machine.write("/etc/systemd/system/monit.service", b"[Service]\nExecStart=sleep infinity\n", 0o644)?;
-    // Two releases of Debian, and somebody who does not sign.
+    // Two releases of Debian, and an unsigned source.
     for (name, origin) in [("bookworm", "Debian"), ("trixie", "Debian"), ("unsigned", "Nobody")] {
         let option = if name == "unsigned" { "allow-insecure=yes" } else { "trusted=yes" };
         machine.sh(&format!(
@@ -67,10 +66,10 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
         ))?;
     }
     machine.sh(&format!(
-        "chmod 777 {HOOKS}/10-writable; chown nobody {HOOKS}/20-somebodys
+        "chmod 777 {HOOKS}/10-writable; chown nobody {HOOKS}/20-of-a-user
          sed -i '/^Package: xivo-legacy$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/' /var/lib/dpkg/status
          mount -t tmpfs -o size=1m tmpfs /var/cache/apt/archives
-         # Full but for the log itself: how many files others have made there by then is theirs to know.
+         # Full except for the log itself, whatever files exist there already.
          mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /var/log; touch /var/log/xivo-upgrade.log
          seq 100 | while read -r number && touch /var/log/$number 2>/dev/null; do :; done
          mkdir -p /var/lib/xivo-upgrade
@@ -81,34 +80,34 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
     let mut shown = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
 
-    // The admin does what was said. Of the notes it is enough to know.
+    // The admin applies the remedies. Notes need none.
     world.machine.sh("umount /var/log")?;
     for command in [
-        format!("chown root: {HOOKS}/20-somebodys"),
+        format!("chown root: {HOOKS}/20-of-a-user"),
         format!("chmod go-w {HOOKS}/10-writable"),
         "apt-get install --reinstall xivo-legacy".to_owned(),
         "systemctl stop monit".to_owned(),
     ] {
-        heed(&world, &shown, &command)?;
+        apply(&world, &shown, &command)?;
     }
     world.machine.sh(&format!(
         "chmod -x {HOOKS}/30-python; rm /etc/apt/sources.list.d/unsigned.list
          umount /var/cache/apt/archives; mount -o remount,rw /var/lib/xivo-upgrade"
     ))?;
-    // And the one source that counts is away.
+    // The product's own source is missing.
     world.machine.sh("mv /etc/apt/sources.list.d/xivo.sources /root/")?;
-    let away = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
+    let missing = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     world.machine.sh("mv /root/xivo.sources /etc/apt/sources.list.d/")?;
-    let end = goes_through(&world, 0)?;
+    let end = succeeds(&world)?;
     let (_, end) = end.split_once("Restarting services\n").context("no restart")?;
     writeln!(
         shown,
-        "\nEverything is mended, but the product's own source is away:\n{away}\nAnd when it is back:\n…{end}"
+        "\nAll is repaired, but the product's own source is missing:\n{missing}\nWith the source:\n…{end}"
     )?;
     Ok(shown)
 }
 
-/// Lets somebody hold dpkg's lock until the unit is stopped; gives the number of its process.
+/// Lets a process hold the dpkg lock until its unit is stopped; returns its pid.
 pub(crate) fn hold_lock(world: &World) -> Result<String> {
     let holder = b"#!/usr/bin/perl\nuse Fcntl;\n$0 = 'unattended-upgr';\nopen my $lock, '>>', '/var/lib/dpkg/lock-frontend' or die;\n\
                    my $whole = pack 's s x4 q q l x4', F_WRLCK, 0, 0, 0, 0;\nfcntl $lock, F_SETLK, $whole or die;\n\
@@ -127,11 +126,12 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
     world.machine.write(settings, b"[time-limits]\nlock = \"3s\"\n", 0o644)?;
     let holder = hold_lock(&world)?;
     let too_long = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
-    writeln!(shown, "Somebody who does not end:\n{too_long}")?;
+    writeln!(shown, "A process that does not end:\n{too_long}")?;
 
     // For a while, at a terminal: the countdown is overwritten.
     world.machine.sh(&format!("rm {settings}"))?;
-    let waited = "until grep -q 'waiting for .*, 118 s more' /var/log/xivo-upgrade.log; do sleep 0.05; done; systemctl stop holder";
+    let waited =
+        "until grep -q 'waiting up to 118 s for' /var/log/xivo-upgrade.log; do sleep 0.05; done; systemctl stop holder";
     let mut live = Vec::new();
     let waiting = || world.upgrade(&["--dry-run"]).at_terminal().live(&mut live).run();
     let (dry_run, _) = while_running(waiting, || world.machine.sh(waited))?;
@@ -149,7 +149,7 @@ fn dpkg_lock_held(debian: Debian) -> Result<String> {
     ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo"] == "1.2.2", "{upgrade}");
     world.machine.sh("test ! -e /usr/sbin/policy-rc.d")?;
     let (start, _) = upgrade.screen.split_once("\n\n").context("no plan")?;
-    writeln!(shown, "Somebody who ends after a while:\n{}\n…", start.replace(&holder, "123"))?;
+    writeln!(shown, "A process that ends after a while:\n{}\n…", start.replace(&holder, "123"))?;
     Ok(shown)
 }
 
@@ -167,16 +167,16 @@ fn wrong_clock(debian: Debian) -> Result<String> {
         ensure!(said.contains(&format!("shows {}", now.trim())), "{said}");
         writeln!(shown, "{what}:\n{screen}")?;
     }
-    // An admin who told apt not to look at dates has a reason to: that is only said.
+    // If the admin has disabled apt's check of dates, it is only a note.
     world.machine.write("/etc/apt/apt.conf.d/90dates", b"Acquire::Check-Date \"false\";\n", 0o644)?;
     world.inject(ServerFault::NotYetValid)?;
     let noted = world.upgrade(&["--dry-run"]).run()?;
     ensure!(noted.exit == 0 && noted.screen.contains("Note: this machine's clock shows"), "{noted}");
     world.machine.sh("rm /etc/apt/apt.conf.d/90dates")?;
-    // The clock is right, in so far as it and the source agree.
+    // The clock and the source agree.
     world.clear_fault()?;
     world.machine.sh("rm -r /var/lib/apt/lists/*")?;
-    goes_through(&world, 0)?;
+    succeeds(&world)?;
     Ok(shown)
 }
 
@@ -184,10 +184,10 @@ fn broken_settings(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let mut shown = String::new();
     for (what, settings) in [
-        ("a key that there is not", "# Mine.\nconffiles = \"keep\"\nconfiles = \"replace\"\n"),
-        ("a value that there is not", "conffiles = \"ask\"\n"),
-        ("a time that is none", "[time-limits]\nlock = 120\n"),
-        ("no TOML at all", "[time-limits]\nlock 2m\n"),
+        ("an unknown key", "# Mine.\nconffiles = \"keep\"\nconfiles = \"replace\"\n"),
+        ("an unknown value", "conffiles = \"ask\"\n"),
+        ("a time without a unit", "[time-limits]\nlock = 120\n"),
+        ("no TOML", "[time-limits]\nlock 2m\n"),
     ] {
         world.machine.write("/etc/xivo-upgrade/config.toml", settings.as_bytes(), 0o644)?;
         let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
@@ -198,6 +198,6 @@ fn broken_settings(debian: Debian) -> Result<String> {
         world.machine.sh(&format!("sed -i '{line}s/^/#/' /etc/xivo-upgrade/config.toml"))?;
         world.upgrade(&["--dry-run"]).exits(0)?;
     }
-    goes_through(&world, 0)?;
+    succeeds(&world)?;
     Ok(shown)
 }

@@ -38,7 +38,7 @@ fn oldest_to_newest(debian: Debian) -> Result<String> {
     let ((at_once, jumped), (walked, in_turn)) = (jumped?, walked?);
     ensure_newest(&jumped)?;
     ensure_newest(&walked)?;
-    let (jumped, walked) = (portrait(&jumped)?, portrait(&walked)?);
+    let (jumped, walked) = (snapshot(&jumped)?, snapshot(&walked)?);
     let only = |one: &BTreeSet<String>, other| one.difference(other).map(String::as_str).collect::<Vec<_>>().join("\n");
     ensure!(
         jumped == walked,
@@ -135,7 +135,7 @@ fn ensure_newest(world: &World) -> Result<()> {
 
 /// Everything that a machine is, a line each: packages, what dpkg verifies, units and whether they are enabled, what is in
 /// /etc, and what lies in /usr. The machine's identity, and where its repository is, are its own.
-fn portrait(world: &World) -> Result<BTreeSet<String>> {
+fn snapshot(world: &World) -> Result<BTreeSet<String>> {
     let seen = world.machine.sh("dpkg-query --show --showformat='${db:Status-Abbrev} ${Package} ${Version}\\n'
         apt-mark showmanual
         dpkg --verify || :

@@ -128,7 +128,7 @@ fn rollback_needs_the_dpkg_lock(debian: Debian) -> Result<String> {
 fn interrupted_and_resumed(debian: Debian) -> Result<String> {
     let world = interrupted(debian)?;
     let dry = world.upgrade(&["--dry-run"]).run()?;
-    ensure!(dry.exit == 0 && dry.screen.contains("was cut short on"), "{dry}");
+    ensure!(dry.exit == 0 && dry.screen.contains("was interrupted on"), "{dry}");
     let status = world.upgrade(&["status"]).exits(6)?;
     let completed = world.upgrade(&[]).answer("[Y/n/r, r rolls back to 1.2.1] ", "y\n").exits(0)?;
     is_at(&world, "1.2.2")?;

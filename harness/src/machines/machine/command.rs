@@ -19,7 +19,7 @@ use crate::machines::terminal::{self, Printed, Terminal};
 use crate::machines::transcript::{HUNG_UP, Transcript};
 use crate::runtime::block_on;
 
-/// How the engine begins to say that it could not start a command: now and then, on a busy host, it finds no way into a container.
+/// The beginning of the engine's message that it could not start a command. On a busy host it sometimes fails to enter a container.
 const NOT_STARTED: &str = "OCI runtime exec failed";
 
 /// How often it may try again.
@@ -32,7 +32,7 @@ const WITHOUT_TERMINAL: &str = r#"exec "$@" 2>&1"#;
 const AT_TERMINAL: &str = r#"stty rows "$1" columns "$2"; shift 2; exec "$@""#;
 
 /// Gives the command a second terminal inside the first, and writes down which process holds it: when that is killed, the
-/// terminal is gone. (Of the first one the engine keeps hold, whoever hangs up.)
+/// terminal is gone. (The engine keeps the first one open.)
 const GOING_AWAY: &str = r#"echo $$ >"$1"; exec script --quiet --return --flush --command "$2" /dev/null"#;
 
 /// A command about to run on a machine.
@@ -47,7 +47,7 @@ pub struct Command<'a> {
     live: Option<&'a mut dyn Write>,
 }
 
-/// What the admin before a terminal does, each as soon as its prompt comes.
+/// The actions at a terminal, each with the prompt for which it waits.
 type Dialogue = VecDeque<(String, TerminalAction)>;
 
 enum TerminalAction {
@@ -93,46 +93,46 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// At a terminal, at which somebody may only look.
+    /// At a terminal without input.
     #[must_use]
     pub fn at_terminal(mut self) -> Self {
         self.dialogue.get_or_insert_default();
         self
     }
 
-    /// At a terminal, where somebody types `answer` as soon as `prompt` is printed, after what was answered before.
+    /// At a terminal; types `answer` once `prompt` is printed after the previous answer.
     #[must_use]
-    pub fn answer(mut self, prompt: &str, answer: &str) -> Self {
-        let action = TerminalAction::Type(answer.to_owned());
+    pub fn answer(self, prompt: &str, answer: &str) -> Self {
+        self.at_prompt(prompt, TerminalAction::Type(answer.to_owned()))
+    }
+
+    /// At a terminal; once `prompt` is printed, runs another command to its end before the answer.
+    #[must_use]
+    pub fn run_at_prompt(self, prompt: &str, command: &str) -> Self {
+        self.at_prompt(prompt, TerminalAction::Run(command.to_owned()))
+    }
+
+    /// At a terminal that hangs up once `prompt` is printed, like that of an ssh session whose connection is lost. Its processes get
+    /// SIGHUP and can neither read nor write; those that survive continue. The transcript ends with the prompt or a few lines later,
+    /// and its exit code is [`HUNG_UP`].
+    #[must_use]
+    pub fn hang_up_after(self, prompt: &str) -> Self {
+        self.at_prompt(prompt, TerminalAction::HangUp)
+    }
+
+    fn at_prompt(mut self, prompt: &str, action: TerminalAction) -> Self {
         self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), action));
         self
     }
 
-    /// At a terminal. As soon as `prompt` is printed, a command runs beside it, to its end, before anybody answers.
-    #[must_use]
-    pub fn run_at_prompt(mut self, prompt: &str, command: &str) -> Self {
-        let action = TerminalAction::Run(command.to_owned());
-        self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), action));
-        self
-    }
-
-    /// At a terminal that goes away as soon as `prompt` is printed, like that of an ssh session whose connection is lost: what
-    /// runs there gets SIGHUP, and can neither read nor write any more. What survives that goes on; the transcript ends here,
-    /// perhaps with a few lines more than the prompt, and its exit code is [`HUNG_UP`].
-    #[must_use]
-    pub fn hang_up_after(mut self, prompt: &str) -> Self {
-        self.dialogue.get_or_insert_default().push_back((prompt.to_owned(), TerminalAction::HangUp));
-        self
-    }
-
-    /// With this much time to end, instead of the usual.
+    /// With another timeout.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// With its screen copied to `live` as it comes, escape sequences included.
+    /// Copies its output to `live` as it comes, escape sequences included.
     #[must_use]
     pub fn live(mut self, live: &'a mut dyn Write) -> Self {
         self.live = Some(live);
@@ -161,7 +161,7 @@ impl<'a> Command<'a> {
         Ok(transcript)
     }
 
-    /// Runs it on a machine whose power is cut before it ends: the transcript has what was printed by then.
+    /// Runs it on a machine whose power is cut before it ends. The transcript has what was printed before.
     pub fn run_until_power_loss(self) -> Result<Transcript> {
         let command = self.words.join(" ");
         let at_terminal = self.dialogue.is_some();
@@ -201,7 +201,6 @@ impl<'a> Command<'a> {
                 printed.add(&bytes);
             }
             let (printed, exit) = (printed.text().to_owned(), exec.exit_code().await?);
-            // Then nothing was run: the engine did not come into the container.
             let was_started = !printed.starts_with(NOT_STARTED);
             if was_started || attempts.next().is_none() {
                 return Ok((printed, exit));
@@ -228,7 +227,7 @@ impl<'a> Command<'a> {
                 && let Some(at) = terminal.printed()[answered..].find(prompt.as_str())
                 && let Some((prompt, action)) = dialogue.pop_front()
             {
-                // What runs beside it leaves the prompt to be answered.
+                // After another command the prompt is still to be answered.
                 if !matches!(action, TerminalAction::Run(_)) {
                     answered += at + prompt.len();
                 }
@@ -244,7 +243,7 @@ impl<'a> Command<'a> {
                         let killed = Self::new(self.machine, &[]).start(kill, false).await?.exit_code().await?;
                         ensure!(killed == 0, "the terminal does not go away");
                     }
-                    (TerminalAction::HangUp, None) => bail!("nobody holds the terminal"),
+                    (TerminalAction::HangUp, None) => bail!("no process holds the terminal"),
                 }
             }
         }
@@ -303,7 +302,7 @@ struct Exec {
 }
 
 impl Exec {
-    /// What it prints next, copied to whoever looks on; `None` at its end.
+    /// What it prints next, copied to `live`; `None` at its end.
     async fn next(&mut self, live: &mut Option<&mut dyn Write>) -> Result<Option<Vec<u8>>> {
         let Some(piece) = self.output.next().await else { return Ok(None) };
         let bytes = piece?.into_bytes();

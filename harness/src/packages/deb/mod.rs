@@ -18,10 +18,10 @@ use crate::packages::package::Package;
 /// The time of every file in every package, so that the same data makes the same bytes: 2012-01-01T00:00:00Z.
 const MTIME: u32 = 1_325_376_000;
 
-/// From how many bytes of files on a package is worth keeping: the upgrader's is.
+/// Packages with at least this many bytes of files are cached: only the upgrader's is.
 const WORTH_KEEPING: usize = 1_000_000;
 
-/// Who maintains a package that names nobody.
+/// The default maintainer.
 const MAINTAINER: &str = "XiVO upgrade team <upgrade@xivo.example>";
 
 /// A built .deb and the paragraph that describes it in `Packages`.

@@ -129,7 +129,7 @@ impl Product<'_> {
             let Some(hooks) = self.hooks.map(|hooks| tree(hooks).join(phase)).filter(|hooks| hooks.exists()) else {
                 continue;
             };
-            complain_of_what_is_no_hook(&hooks)?;
+            refuse_skipped_hooks(&hooks)?;
             for (hook, content, mode) in files(&hooks)? {
                 if content.starts_with(b"#!/usr/bin/python3") && !depends.contains(&PYTHON) {
                     depends.push(PYTHON);
@@ -196,8 +196,8 @@ fn files(directory: &Path) -> Result<Vec<(String, Vec<u8>, u32)>> {
     Ok(files)
 }
 
-/// Refuses what the upgrader would skip in a directory of hooks: nobody would miss it before the first upgrade.
-fn complain_of_what_is_no_hook(directory: &Path) -> Result<()> {
+/// Refuses files that the upgrader would skip in a directory of hooks, which the vendor would notice only at the first upgrade.
+fn refuse_skipped_hooks(directory: &Path) -> Result<()> {
     let skipped = hooks::find(&[directory.to_owned()])?.skipped;
     match skipped.iter().find(|(path, _)| !hooks::name(path).starts_with('.')) {
         Some((path, reason)) => bail!("{}: {reason}, so upgrades would skip it", path.display()),
@@ -205,7 +205,7 @@ fn complain_of_what_is_no_hook(directory: &Path) -> Result<()> {
     }
 }
 
-/// What a shell knows of the options when somebody presses Tab, made from the command line itself.
+/// The completion of the options in a shell, made from the command line itself.
 fn completion(shell: Shell, program: &str) -> Vec<u8> {
     let mut script = Vec::new();
     generate(shell, &mut upgrader::cli::command(program.to_owned()), program, &mut script);
@@ -220,7 +220,7 @@ fn logrotate(name: &str) -> String {
     )
 }
 
-/// What looks after an upgrade that was cut short when the machine boots. It comes after the services: it restarts them.
+/// The unit that resumes an interrupted upgrade at boot. It starts after the services because it restarts them.
 fn resume_unit(name: &str) -> String {
     format!(
         "[Unit]\n\
@@ -234,9 +234,9 @@ fn resume_unit(name: &str) -> String {
          [Service]\n\
          Type=oneshot\n\
          ExecStart=/usr/bin/real-{name} {verb}\n\
-         # It tells the journal by itself.\n\
+         # It logs to the journal itself.\n\
          StandardOutput=null\n\
-         # 4: put back as it was. 6: done, but something wants attention. 7: somebody was faster.\n\
+         # 4: rolled back. 6: done, but something needs attention. 7: another run was faster.\n\
          SuccessExitStatus=4 6 7\n\
          TimeoutStartSec=infinity\n\
          TimeoutStopSec=15min\n\

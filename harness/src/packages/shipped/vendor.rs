@@ -1,4 +1,4 @@
-//! What a vendor writes for a product of another kind, and the package of it.
+//! The directory of a vendor's product, and the package that is made of it.
 
 use std::fs;
 use std::io::Write;
@@ -99,7 +99,7 @@ impl Described {
             return Err(format!("{text}: there is no product.toml in this directory"));
         }
         let mut product = Self::read(&file)?;
-        product.look_through(directory).map_err(|error| format!("{error:#}"))?;
+        product.check(directory).map_err(|error| format!("{error:#}"))?;
         product.beside = product.path.parent().map(Path::to_owned);
         Ok(product)
     }
@@ -121,8 +121,8 @@ impl Described {
         parts.collect::<Vec<_>>().join("-")
     }
 
-    /// Refuses what would not be packaged, and migrations that nobody would apply.
-    fn look_through(&self, directory: &Path) -> Result<()> {
+    /// Refuses files that would not be packaged, and migrations that would not be applied.
+    fn check(&self, directory: &Path) -> Result<()> {
         for name in names(directory)? {
             if !KNOWN.contains(&name.as_str()) && !name.starts_with("README") {
                 bail!("{}: not packaged; known are {}", directory.join(name).display(), KNOWN.join(", "));
@@ -132,7 +132,7 @@ impl Described {
         if migrations.is_dir() {
             ensure!(
                 self.definition.database.is_some(),
-                "{}: nobody applies them, for product.toml has no [database]",
+                "{}: not applied, because product.toml has no [database]",
                 migrations.display()
             );
             if let Some(name) = names(&migrations)?.iter().find(|name| !is_migration(name)) {
@@ -254,7 +254,7 @@ mod tests {
         DIR: there is no product.toml in this directory
         product.toml:2: unknown field `version`, expected one of `name`, `version-package`, `services`, `packages`, `database`, `rollback`, `pair`
         postupgrade.d: not packaged; known are product.toml, pre-upgrade.d, post-upgrade.d, lib, hooks.toml, migrations, validated
-        migrations: nobody applies them, for product.toml has no [database]
+        migrations: not applied, because product.toml has no [database]
         ");
         let database = format!("{}[database]\nkind = \"postgresql\"\nname = \"a\"\nowner = \"a\"\n", GOOD.1);
         let bad = said(&[("product.toml", database.as_str()), ("migrations/1-a.sql", "")]);
