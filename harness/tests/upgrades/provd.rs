@@ -49,7 +49,7 @@ fn exchange(debian: Debian) -> Result<String> {
         let version = if ["postgresql", "nginx"].contains(&name.as_str()) { "" } else { "1.2.2" };
         ensure!(service.state == "active" && service.version == version, "{name}: {service:?}");
     }
-    // The real ones are other processes now, and answer.
+    // The real services are new processes, and answer.
     let after = machine.sh(processes)?;
     ensure!(before.lines().zip(after.lines()).all(|(before, after)| before != after || before.is_empty()), "{after}");
     ensure!(data(machine)? == calls, "the data changed");
@@ -58,7 +58,10 @@ fn exchange(debian: Debian) -> Result<String> {
         "journalctl --sync; journalctl --quiet --boot --output=cat _SYSTEMD_UNIT=asterisk.service + UNIT=xivo-ctid.service \
          | grep -E '^(Asterisk Ready|Start(ing|ed) xivo-ctid)' | tail -3",
     )?;
-    ensure!(booted.starts_with("Asterisk Ready.\nStarting xivo-ctid"), "nobody waited for asterisk: {booted}");
+    ensure!(
+        booted.starts_with("Asterisk Ready.\nStarting xivo-ctid"),
+        "the upgrade did not wait for asterisk: {booted}"
+    );
     Ok(format!("{transcript}\n{happened}\nprovd was asked:\n{}\n{}", requests(machine)?, changed(machine)?))
 }
 
@@ -80,7 +83,7 @@ fn hooks_run_twice(debian: Debian) -> Result<String> {
         ensure!(machine.sh(&files)? == before, "{hook} wrote files the second time");
         writeln!(told, "{second}{asked}")?;
     }
-    // The pair is dissolved.
+    // The machine is in no pair any more.
     machine.write("/etc/xivo/ha.conf", br#"{"node_type": "disabled", "remote_address": ""}"#, 0o644)?;
     for _ in 0..2 {
         write!(told, "{}{}", run_hook(machine, HOOKS[1])?, requests(machine)?)?;
@@ -93,7 +96,7 @@ fn many_devices(debian: Debian) -> Result<()> {
     Ok(())
 }
 
-/// Settings under which a story does not take long. What happens is the same.
+/// Short timeouts, so that the scenario is quick.
 const IMPATIENT: &[u8] = b"[provd]\ncome-up-timeout = 1\nanswer-timeout = 1\nreconfigure-timeout = 1\n";
 
 fn faulty_provd(debian: Debian) -> Result<String> {
@@ -119,7 +122,7 @@ fn faulty_provd(debian: Debian) -> Result<String> {
         }
         let transcript = world.upgrade(&["--yes"]).exits(6)?;
         ensure!(SystemState::of(machine, &SERVICES)?.packages["xivo"] == version, "{transcript}");
-        // Whatever was written is whole, and what could not be written is as it was.
+        // Written configurations are complete, and the others are unchanged.
         machine.sh(&format!(
             "cd {PROVD}/jsondb/configs && for file in *; do python3 -m json.tool $file >/dev/null; done"
         ))?;
@@ -129,7 +132,7 @@ fn faulty_provd(debian: Debian) -> Result<String> {
         }
         write!(told, "{what}\n{}\n", hooks_shown(&world, &transcript)?)?;
     }
-    // provd is well again, and the hooks run as the screen said.
+    // provd is repaired, and the hooks run as the screen said.
     world.machine.sh(&format!("rm {PROVD}/faults.json"))?;
     for hook in HOOKS {
         write!(told, "{}", run_hook(&world.machine, hook)?)?;
@@ -150,7 +153,7 @@ fn hooks_of_other_nodes(debian: Debian) -> Result<String> {
     Ok(told)
 }
 
-/// A release of nothing but a new version.
+/// A metapackage with a new version.
 fn next(version: &str) -> Result<Package> {
     let packages = exchange::release("1.2.2")?.packages;
     let mut xivo = packages.into_iter().find(|package| package.name == "xivo").context("no xivo")?;
@@ -158,18 +161,18 @@ fn next(version: &str) -> Result<Package> {
     Ok(xivo)
 }
 
-/// What is in the database: how much, and a fingerprint.
+/// The number of rows in the database, and a sum of them.
 fn data(machine: &Machine) -> Result<String> {
     machine.sh("runuser -u postgres -- psql -XAtq --dbname=asterisk \
          --command=\"SELECT count(*), md5(string_agg(id || caller, ',' ORDER BY id)) FROM calls\"")
 }
 
-/// What provd was asked since the last time.
+/// The requests to provd since the last call.
 fn requests(machine: &Machine) -> Result<String> {
     machine.sh(&format!("cd {PROVD}; touch requests.log; sed 's/^/  /' requests.log; rm requests.log"))
 }
 
-/// What the hooks are about: the base, a device with two lines, the web interface.
+/// What the hooks change: the base, a device with two lines, the web interface.
 fn changed(machine: &Machine) -> Result<String> {
     machine.sh(&format!(
         "cd {PROVD}/jsondb/configs

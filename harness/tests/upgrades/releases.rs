@@ -27,7 +27,7 @@ const NEWEST: &str = "1.2.3";
 const SETTINGS: &str = "/etc/xivo-upgrade/config.toml";
 /// The conffile that the newest release moves, and where to.
 const MOVED: (&str, &str) = ("/etc/xivo/xivo.conf", "/etc/xivo/general.conf");
-/// What the admin has made of it.
+/// Its content after an edit of the admin.
 const EDITED: &str = "# ours\nlanguage = de\n";
 
 fn oldest_to_newest(debian: Debian) -> Result<String> {
@@ -49,7 +49,7 @@ fn oldest_to_newest(debian: Debian) -> Result<String> {
     Ok(format!("{in_turn}\nAnd all at once:\n{at_once}"))
 }
 
-/// A machine at the oldest release, with all that later ones have no more. Its admin has edited a conffile and wants to keep that.
+/// A machine at the oldest release, with everything that later releases drop. Its admin has edited a conffile, and keeps the edit.
 fn oldest(debian: Debian) -> Result<World> {
     let world = product_machine::at_release(debian, OLDEST, &product_machine::upgrader()?)?;
     world.machine.sh("systemctl is-active --quiet xivo-config && systemctl is-active --quiet xivo-agi")?;
@@ -65,7 +65,7 @@ fn one_after_the_other(debian: Debian) -> Result<(World, String)> {
     let mut shown = String::new();
     for release in ["1.2.0", "1.2.1", "1.2.2", NEWEST] {
         let upgrade = upgrade_to(&mut world, release)?;
-        // The admin looks at the other version of the conffile, and has no use for it.
+        // The admin reads the package's version of the conffile, and removes it.
         if release == "1.2.2" {
             let other = format!("{}.dpkg-dist", MOVED.0);
             ensure!(upgrade.contains(&format!("Kept your {}; the package's version is {other}", MOVED.0)), "{upgrade}");
@@ -90,8 +90,7 @@ fn upgrade_to(world: &mut World, release: &str) -> Result<String> {
     Ok(format!("{transcript}\n{}", Events::since(&mark, &world.machine, &SERVICES)?))
 }
 
-/// Looks whether a machine at the newest release has everything as that release has it, and nothing else of an older one, once its
-/// admin has let apt remove what nobody needs any more.
+/// Checks that a machine has everything of the newest release, and after `apt-get autoremove` nothing of older ones.
 fn ensure_newest(world: &World) -> Result<()> {
     let machine = &world.machine;
     let packages = SystemState::of(machine, &SERVICES)?.packages;
@@ -133,8 +132,8 @@ fn ensure_newest(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Everything that a machine is, a line each: packages, what dpkg verifies, units and whether they are enabled, what is in
-/// /etc, and what lies in /usr. The machine's identity, and where its repository is, are its own.
+/// The state of a machine, one fact a line: packages, the output of `dpkg --verify`, units, /etc and the paths in /usr. The machine's
+/// identity and the address of its repository are left out.
 fn snapshot(world: &World) -> Result<BTreeSet<String>> {
     let seen = world.machine.sh("dpkg-query --show --showformat='${db:Status-Abbrev} ${Package} ${Version}\\n'
         apt-mark showmanual

@@ -31,14 +31,14 @@ fn failing_package_lists(debian: Debian) -> Result<String> {
         &[
             ("nothing listens", ServerFault::Unreachable.into()),
             ("the server is out of order", indices(ServerFault::Error(503))),
-            ("nothing more comes", indices(ServerFault::Stall)),
+            ("the server stalls", indices(ServerFault::Stall)),
             ("connections end early", indices(ServerFault::Cut(100))),
             ("the lists are not what was signed", indices(ServerFault::WrongHash)),
             ("the lists are too short", indices(ServerFault::Truncated)),
             ("the mirror is in the middle of a sync", ServerFault::HalfSynced.into()),
-            ("nobody has signed it", ServerFault::Unsigned.into()),
-            ("somebody else has signed it", ServerFault::OtherKey.into()),
-            ("the network wants somebody to log in", ServerFault::Html.into()),
+            ("it is not signed", ServerFault::Unsigned.into()),
+            ("it is signed with another key", ServerFault::OtherKey.into()),
+            ("the network requires a login", ServerFault::Html.into()),
         ],
     )
 }
@@ -48,12 +48,12 @@ fn failing_downloads(debian: Debian) -> Result<String> {
     failing_repository(
         debian,
         &[
-            ("they are gone", packages(ServerFault::Error(404))),
-            ("nothing more comes", packages(ServerFault::Stall)),
+            ("they are missing", packages(ServerFault::Error(404))),
+            ("the server stalls", packages(ServerFault::Stall)),
             ("connections end early", packages(ServerFault::Cut(100))),
             ("they are not what the list says", packages(ServerFault::WrongHash)),
             ("they are too short", packages(ServerFault::Truncated)),
-            ("the network wants somebody to log in", packages(ServerFault::Html)),
+            ("the network requires a login", packages(ServerFault::Html)),
         ],
     )
 }
@@ -61,14 +61,14 @@ fn failing_downloads(debian: Debian) -> Result<String> {
 /// Runs the upgrader with each of these faults on one machine, and returns its screens. Without a fault the upgrade then succeeds.
 fn failing_repository(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Result<String> {
     let world = upgradable(debian)?;
-    impatient(&world)?;
+    shorten_timeouts(&world)?;
     let mut shown = String::new();
     for (what, fault) in faults {
         world.inject(*fault)?;
         let screen = unchanged(&world, 1, world.upgrade(&["--yes"]))?;
         ensure!(screen.contains("http://repository.test"), "no source is named: {screen}");
         writeln!(shown, "{what}:\n{}", without_hashes(ending(&screen)))?;
-        forget_what_was_fetched(&world)?;
+        remove_downloads(&world)?;
     }
     world.clear_fault()?;
     upgraded(&world, "1.2.2")?;
@@ -77,9 +77,9 @@ fn failing_repository(debian: Debian, faults: &[(&str, RepositoryFault)]) -> Res
 
 fn failing_self_update(debian: Debian) -> Result<String> {
     let world = self_updating(debian)?;
-    impatient(&world)?;
+    shorten_timeouts(&world)?;
     let mut shown = String::new();
-    for (what, fault) in [("it is gone", ServerFault::Error(404)), ("nothing more comes", ServerFault::Stall)] {
+    for (what, fault) in [("it is missing", ServerFault::Error(404)), ("the server stalls", ServerFault::Stall)] {
         world.inject(RepositoryFault::new(fault, Affected::Upgrader))?;
         writeln!(shown, "{what}:\n{}", unchanged(&world, 1, world.upgrade(&["--yes"]))?)?;
     }
@@ -90,15 +90,15 @@ fn failing_self_update(debian: Debian) -> Result<String> {
 
 fn mirror_that_recovers(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    impatient(&world)?;
+    shorten_timeouts(&world)?;
     // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
     let slow = RepositoryFault::new(ServerFault::Slow(200), Affected::Indices);
     for fault in [ServerFault::ByHashMissing.into(), RepositoryFault::from(ServerFault::Cut(100)).times(1), slow] {
         world.inject(fault)?;
         unchanged(&world, 0, world.upgrade(&["--download-only"]))?;
-        forget_what_was_fetched(&world)?;
+        remove_downloads(&world)?;
     }
-    // One that is out of order for a moment: apt does not ask it again.
+    // One that answers 503 once: apt does not retry.
     world.inject(RepositoryFault::from(ServerFault::Error(503)).times(1))?;
     unchanged(&world, 1, world.upgrade(&["--yes"]))?;
     // The next release is published while this one is downloaded.
@@ -108,32 +108,26 @@ fn mirror_that_recovers(debian: Debian) -> Result<String> {
     Ok(ending(&screen).to_owned())
 }
 
-/// A screen from the first step on that failed.
+/// A screen from the download on.
 fn ending(screen: &str) -> &str {
     screen.find("Downloading packages").map_or(screen, |at| &screen[at..])
 }
 
-/// A text without hashes: they are other ones in each world.
+/// A text without hashes, which differ from run to run.
 fn without_hashes(text: &str) -> String {
-    let mut shown = String::new();
-    for line in text.lines() {
-        for word in line.split_inclusive(['/', ' ']) {
-            let is_hash = word.len() == 65 && word.trim_end().bytes().all(|byte| byte.is_ascii_hexdigit());
-            shown.push_str(if is_hash { "… " } else { word });
-        }
-        shown.push('\n');
-    }
-    shown
+    let is_hash = |word: &str| word.len() == 64 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = text.split_inclusive(['/', ' ', '\n']);
+    words.map(|word| if word.strip_suffix(' ').is_some_and(is_hash) { "… " } else { word }).collect()
 }
 
-/// Lets the upgrader wait for less long than apt does (30 seconds a time), and apt try again only once.
-fn impatient(world: &World) -> Result<()> {
+/// Sets a shorter timeout than that of apt (30 seconds), and one retry of apt.
+fn shorten_timeouts(world: &World) -> Result<()> {
     world.machine.write("/etc/apt/apt.conf.d/90impatient", b"Acquire::Retries \"1\";\n", 0o644)?;
     world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nsource = \"5s\"\n", 0o644)
 }
 
-/// As if nothing had been fetched yet.
-fn forget_what_was_fetched(world: &World) -> Result<()> {
+/// Removes package lists and downloaded packages.
+fn remove_downloads(world: &World) -> Result<()> {
     world.machine.sh("apt-get clean; rm -rf /var/lib/apt/lists/*").map(drop)
 }
 

@@ -24,7 +24,7 @@ scenarios! {
     Compared replaced_library;
 }
 
-/// What the screen showed from the restart on.
+/// The screen from the restart on.
 fn restarts(screen: &str) -> Result<String> {
     Ok(screen.split_once("Restarting services\n").context("no restart")?.1.to_owned())
 }
@@ -44,12 +44,13 @@ fn disabled_services(debian: Debian) -> Result<String> {
     }
     let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(!happened.starts.iter().any(|name| ["xivo-agid", "xivo-ctid"].contains(&name.as_str())), "{happened}");
-    // How long a service was not there is known, and not less than systemd saw.
+    // The reported outage of a service is not shorter than the one in the journal.
     let seen = happened.outages["postgresql"].context("postgresql is down")?;
-    let told =
+    let reported =
         world.machine.sh("sed -n 's/.* postgresql is up, after \\([0-9]*\\) ms$/\\1/p' /var/log/xivo-upgrade.log")?;
-    let told = Duration::from_millis(told.trim().parse()?);
-    ensure!(told + Duration::from_millis(1) >= seen && told < seen + Duration::from_secs(5), "{told:?}, {seen:?}");
+    let reported = Duration::from_millis(reported.trim().parse()?);
+    ensure!(reported + Duration::from_millis(1) >= seen, "{reported:?}, {seen:?}");
+    ensure!(reported < seen + Duration::from_secs(5), "{reported:?}, {seen:?}");
     let settings = world.machine.sh("systemctl is-enabled xivo-agid xivo-ctid dahdi || true")?;
     ensure!(settings == "disabled\nmasked\ndisabled\n", "{settings}");
     Ok(restarts(&transcript.screen)?)
@@ -59,21 +60,21 @@ fn crash_after_three_seconds(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
     keep_failed_upgrades(&world)?;
     world.machine.sh(&format!("sed -i 's/^settle = .*/settle = \"5s\"/' {PRODUCT}"))?;
-    // It lives a moment longer than its last words: of a process that is gone journald does not know which start it was of.
+    // It ends half a second after its last line: journald cannot tell to which start a line of an ended process belongs.
     let crashing = "[Service]\nType=simple\nExecStart=\nExecStart=/bin/sh -c \
                     'echo up; sleep 2.5; echo no database; sleep 0.5; exit 7'\n";
     let setting = "/etc/systemd/system/xivo-agid.service.d/crashing.conf";
     world.machine.write(setting, crashing.as_bytes(), 0o644)?;
     let crashed = world.upgrade(&["--yes"]).exits(5)?;
 
-    // systemd starts it again at once: whoever looks then sees a service that runs.
+    // systemd restarts it at once, so that a check shows a running service.
     let hidden = format!("{crashing}Restart=always\nRestartSec=0\n[Unit]\nStartLimitIntervalSec=0\n");
     world.machine.write(setting, hidden.as_bytes(), 0o644)?;
     world.machine.sh("systemctl daemon-reload")?;
     world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
     let restarted = world.upgrade(&["--yes"]).exits(5)?;
 
-    // One that stays up is not suspected of anything.
+    // A service that stays up causes no warning.
     world
         .machine
         .sh(&format!("sed -i 's/; exit 7//; s/sleep 2.5/sleep infinity/' {setting}; systemctl daemon-reload"))?;
@@ -82,8 +83,7 @@ fn crash_after_three_seconds(debian: Debian) -> Result<String> {
     Ok(format!("{}\n{}", restarts(&crashed.screen)?, restarts(&restarted.screen)?))
 }
 
-/// A service of the machine that is not the product's, and not restarted by its package. Its program is `exec`, in an
-/// environment with one more variable.
+/// A service of another product that its package does not restart. Its program is `exec`, with one more environment variable.
 fn unit(exec: &str, variable: &str) -> String {
     format!(
         "[Unit]\nStartLimitIntervalSec=1h\nStartLimitBurst=1\n[Service]\nEnvironment={variable}\nExecStart={exec}\n\
@@ -126,7 +126,7 @@ fn replaced_library(debian: Debian) -> Result<String> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     world.publish([&neighbours("1")])?;
     world.install(&["neighbours"])?;
-    // The limit to its starts is a real one, and reached.
+    // The start limit works, and is reached.
     world.machine.sh("! systemctl restart ssh 2>/dev/null; systemctl reset-failed ssh; systemctl start ssh")?;
     let others = ["ssh", "recorder", "keeper", "bystander", "dbus"];
     let (mark, before) = (Mark::set(&world.machine)?, SystemState::of(&world.machine, &others)?);
