@@ -1,4 +1,4 @@
-//! What a run has done and is about to do, on the disk before it goes on.
+//! The journal of a run: every step is on the disk before the run continues, so that another process can resume it or roll it back.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
@@ -23,38 +23,34 @@ mod past;
 
 pub(crate) use past::PastRun;
 
-/// The version of the journal's form. It grows when an upgrader of today could not go on with what is written then.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the journal's form. It grows when an older upgrader could not resume a run of a newer one.
+const VERSION: u32 = 1;
 
-/// Space that is set aside for the journal, in bytes: a disk that fills up meanwhile must not keep a run from being undone.
+/// Space that is reserved for the journal, in bytes: a run can be rolled back even when the disk is full.
 const RESERVED: u64 = 256 * 1024;
 
-/// How many characters of a line are its sum: the beginning of the SHA-256 of the rest, in hex.
+/// The length of a line's checksum: the beginning of the SHA-256 of the rest, in hex.
 const SUM: usize = 16;
 
-/// Something that a run writes down before it goes on. No journal, no step.
+/// An entry of the journal. A step begins only once its entry is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case")]
 pub(crate) enum JournalEntry {
     /// The run begins. The first entry, and only the first.
     Began {
-        /// [`VERSION`].
         version: u32,
-        /// The version of the upgrader.
         upgrader: String,
         /// When the run started: the name of its report in the history.
         started: Timestamp,
-        /// What it is going to do.
         plan: Box<Plan>,
         /// The boot of the machine in which it began: /proc/sys/kernel/random/boot_id.
         #[serde(default)]
         boot: String,
     },
-    /// Another process takes the run up again, by this plan.
+    /// Another process resumes the run, by this plan.
     Resumed {
-        /// What it is going to do: what is left of the first plan, or another one that somebody agreed to since.
+        /// The rest of the first plan, or a new one that the admin has agreed to.
         plan: Box<Plan>,
-        /// True if nobody was there: the machine booted.
         at_boot: bool,
         /// The boot of the machine in which it was resumed.
         #[serde(default)]
@@ -70,47 +66,43 @@ pub(crate) enum JournalEntry {
     HookBegan(Phase, PathBuf),
     /// A hook ran.
     HookEnded(Phase, PathBuf, HookOutcome),
-    /// What can be gone back to is kept; these units are active.
+    /// The rollback data is saved; these units are active.
     Active(Vec<String>),
-    /// The first migration of the database is about to begin; as it was before, it is saved here.
+    /// The first migration of the database is about to begin; this is the dump.
     Migrating(PathBuf),
-    /// A step failed, and is to be undone, for this reason.
+    /// The run is rolled back, for this reason.
     RollingBack(String),
-    /// The run ended with this exit code, but the machine is not what it should be: the next run goes on.
+    /// The run stopped with this exit code; the machine may be partially upgraded.
     Stopped(Exit),
 }
 
-/// One line.
 #[derive(Debug, Serialize, Deserialize)]
 struct Line {
-    /// When it was written.
     time: Timestamp,
     #[serde(flatten)]
     entry: JournalEntry,
 }
 
-/// The journal of a run: what it has done and is about to do, each line on the disk before the run goes on. It is there as
-/// long as the machine is between two versions.
+/// The journal of a run. The file exists as long as the machine may be partially upgraded.
 ///
-/// Lines of JSON behind their sums. Entries that are not known are passed over: a newer upgrader may have written them. A last line
-/// that is not whole is what a power cut leaves, and as good as not written.
+/// Each line is JSON behind its checksum. Unknown entries are skipped: a newer upgrader may have written them. An incomplete last line,
+/// which a power cut leaves, is ignored.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
-    /// How many bytes of it are whole lines.
+    /// The length of its complete lines, in bytes.
     whole: u64,
     path: PathBuf,
     last: PathBuf,
 }
 
 impl Journal {
-    /// Begins a journal.
     pub(crate) fn begin(paths: &Paths, started: Timestamp, plan: &Plan) -> Result<Self> {
         let (path, last) = (paths.journal(), paths.last_journal());
         let new = path.with_extension("new");
         let begin = || -> std::io::Result<(File, u64)> {
             fs::create_dir_all(paths.state())?;
-            // Reasons are quoted from what programs printed, which may be private.
+            // Reasons quote the output of programs, which may be private.
             let mut file = File::options().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
             let _ = reserve(&file);
             let first = line(JournalEntry::Began {
@@ -130,17 +122,17 @@ impl Journal {
         Ok(Self { file, whole, path, last })
     }
 
-    /// The journal of a run that did not come to its end, and what it tells. None if there is none.
+    /// The journal of an interrupted run, and that run. None if there is none.
     ///
     /// # Errors
-    /// If it is damaged anywhere but at its end, or of a form that only a newer upgrader understands.
+    /// If a line other than the last is damaged, or if a newer upgrader has written it in another form.
     pub(crate) fn open(paths: &Paths) -> Result<Option<(Self, PastRun)>> {
         let path = paths.journal();
-        let Some((past, whole)) = look(&path)? else { return Ok(None) };
+        let Some((past, whole)) = parse(&path)? else { return Ok(None) };
         let open = || -> std::io::Result<File> {
             let file = File::options().append(true).open(&path)?;
             file.set_len(whole)?;
-            // What was reserved behind its end is gone with that.
+            // That has freed the reserved space.
             let _ = reserve(&file);
             Ok(file)
         };
@@ -148,10 +140,7 @@ impl Journal {
         Ok(Some((Self { file, whole, path, last: paths.last_journal() }, past)))
     }
 
-    /// The journal of the run that did not come to its end, or else of the last that did: it is open again.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
+    /// The journal of the interrupted run, or else of the last completed one, which is open again then.
     pub(crate) fn reopen(paths: &Paths) -> Result<Option<Self>> {
         let (path, last) = (paths.journal(), paths.last_journal());
         if !path.exists() && last.exists() {
@@ -161,45 +150,36 @@ impl Journal {
         Ok(Self::open(paths)?.map(|(journal, _)| journal))
     }
 
-    /// What the journal of a run that did not come to its end tells. None if there is none.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
+    /// The interrupted run. None if there is none.
     pub(crate) fn read(paths: &Paths) -> Result<Option<PastRun>> {
-        Ok(look(&paths.journal())?.map(|(past, _)| past))
+        Ok(parse(&paths.journal())?.map(|(past, _)| past))
     }
 
-    /// What the journal of the last run that came to its end tells.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
+    /// The last completed run.
     pub(crate) fn read_last(paths: &Paths) -> Result<Option<PastRun>> {
-        Ok(look(&paths.last_journal())?.map(|(past, _)| past))
+        Ok(parse(&paths.last_journal())?.map(|(past, _)| past))
     }
 
-    /// Writes an entry, and comes back when it is on the disk.
-    ///
-    /// # Errors
-    /// If it is not: then whatever it announces must not be done.
+    /// Writes an entry and waits until it is on the disk. After an error the caller must not do what the entry announces.
     pub(crate) fn write(&mut self, entry: JournalEntry) -> Result<()> {
         let line = line(entry);
         let written = self.file.write_all(&line).and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.whole = self.whole.saturating_add(line.len() as u64),
-            // The disk may be full. Half a line is a damaged one as soon as another is behind it.
-            Err(_) => self.take_back(),
+            // The disk may be full. An incomplete line is damage once another follows it.
+            Err(_) => self.truncate(),
         }
         written.with_context(|| self.path.display().to_string()).explain(cannot_write)
     }
 
-    /// Takes back what was written of a line.
-    fn take_back(&mut self) {
-        // If that fails, what is written next fails, too.
+    /// Removes an incomplete line.
+    fn truncate(&mut self) {
+        // If that fails, the next write fails, too.
         let _ = self.file.set_len(self.whole).and_then(|()| self.file.seek(SeekFrom::Start(self.whole)));
         let _ = reserve(&self.file);
     }
 
-    /// The run has changed nothing, and is as good as never begun. What the one before it tells is kept.
+    /// Removes the journal of a run that has changed nothing. That of the last completed run stays.
     pub(crate) fn forget(self) -> Result<()> {
         let forget = || -> std::io::Result<()> {
             fs::remove_file(&self.path)?;
@@ -208,7 +188,7 @@ impl Journal {
         forget().with_context(|| self.path.display().to_string()).explain(cannot_write)
     }
 
-    /// The machine is between two versions no more. What the journal tells is kept until the next run ends.
+    /// Closes the journal of a completed run. It is kept until the next run ends.
     pub(crate) fn close(self) -> Result<()> {
         let close = || -> std::io::Result<()> {
             fs::rename(&self.path, &self.last)?;
@@ -223,7 +203,7 @@ impl Journal {
 pub(crate) fn revertible(paths: &Paths) -> Result<Option<PastRun>> {
     let past = match Journal::read(paths)? {
         Some(past) => Some(past),
-        // After a rollback there is nothing left to undo; its data may still be there if it was killed at the very end.
+        // A completed rollback cannot be rolled back; its data is still there if it was killed at the very end.
         None => Journal::read_last(paths)?.filter(|past| past.rolling_back.is_none()),
     };
     // Rollback data beside a run that saved none belongs to an earlier upgrade.
@@ -246,19 +226,18 @@ pub(crate) fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
     if past.last + age < Timestamp::now() { rollback::discard(paths) } else { Ok(()) }
 }
 
-/// Takes the space that a run may need: what a full disk must not keep it from writing. Not every filesystem can.
+/// Reserves space for later entries. Not every filesystem supports that.
 fn reserve(file: &File) -> rustix::io::Result<()> {
     fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED)
 }
 
 fn cannot_write() -> Failure {
-    Failure::new("what the run does cannot be written down, and nothing is done that is not")
-        .remedy("See to that filesystem (`df`, `df -i`, `dmesg`), then start again.")
+    Failure::new("the journal of the run cannot be written")
+        .remedy("Check that filesystem (`df`, `df -i`, `dmesg`), then start again.")
 }
 
-/// An entry as it lies in the file.
 fn line(entry: JournalEntry) -> Vec<u8> {
-    // Times and names that are text: nothing here cannot be written as JSON.
+    // Never fails: times and text can be written as JSON.
     let json = serde_json::to_string(&Line { time: Timestamp::now(), entry }).unwrap_or_default();
     format!("{} {json}\n", sum(json.as_bytes())).into_bytes()
 }
@@ -269,23 +248,23 @@ fn sum(bytes: &[u8]) -> String {
     digest
 }
 
-/// What is written in a line, if it is whole.
+/// The JSON of a line, if its checksum is right.
 fn content(line: &[u8]) -> Option<&[u8]> {
     let (given, json) = line.strip_suffix(b"\n")?.split_at_checked(SUM)?;
     let json = json.strip_prefix(b" ")?;
     (given == sum(json).as_bytes()).then_some(json)
 }
 
-/// What a journal tells, and how many bytes of it are whole. None if there is none.
-fn look(path: &Path) -> Result<Option<(PastRun, u64)>> {
+/// Reads a journal: the run, and the length of its complete lines. None if there is no file.
+fn parse(path: &Path) -> Result<Option<(PastRun, u64)>> {
     let text = match fs::read(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| path.display().to_string())?,
     };
     let damaged = |number: usize, what: &str| {
         let shown = path.display();
-        anyhow::Error::new(Failure::new(format!("{shown}:{number}: {what}: how far the last run came is not known")).remedy(format!(
-            "See to the disk (`dmesg`) and to the log. `rm {shown}` forgets that run: the next one goes on from what it finds."
+        anyhow::Error::new(Failure::new(format!("{shown}:{number}: {what}: the last step of the interrupted run is not known")).remedy(format!(
+            "Check the disk (`dmesg`) and the log. `rm {shown}` discards that run: the next one begins with the machine as it is."
         )))
     };
     let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
@@ -302,17 +281,17 @@ fn look(path: &Path) -> Result<Option<(PastRun, u64)>> {
         match (&mut past, known) {
             (None, Some(Line { time, entry: JournalEntry::Began { version, started, plan, boot, .. } })) => {
                 if version > VERSION {
-                    return Err(damaged(1, "a newer upgrader has written this, in a form that is not known here"));
+                    return Err(damaged(1, "a newer upgrader has written this in an unknown form"));
                 }
                 past = Some(PastRun::new(started, *plan, boot, time));
             }
             (None, _) => return Err(damaged(1, "this is not the beginning of a run")),
             (Some(past), Some(Line { time, entry })) => past.note(entry, time),
-            // What a newer upgrader does.
+            // An entry of a newer upgrader.
             (Some(_), None) => {}
         }
     }
-    past.map(|past| Some((past, whole))).ok_or_else(|| damaged(1, "there is nothing in it"))
+    past.map(|past| Some((past, whole))).ok_or_else(|| damaged(1, "the file is empty"))
 }
 
 #[cfg(test)]
@@ -348,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_process_knows_how_far_the_run_came() {
+    fn the_next_process_reads_the_steps_of_the_run() {
         let (_root, paths) = machine();
         assert!(Journal::read(&paths).expect("none").is_none());
         drop(written(&paths));
@@ -365,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn of_packages_that_lost_their_power_nothing_is_trusted() {
+    fn a_power_cut_while_packages_change_is_recognized() {
         let (_root, paths) = machine();
         let mut journal = written(&paths);
         let past = |paths: &Paths| Journal::read(paths).expect("readable").expect("a run");
@@ -383,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_power_cut_tore_is_as_good_as_not_written_wherever_it_tore() {
+    fn an_incomplete_last_line_is_ignored() {
         let (_root, paths) = machine();
         drop(written(&paths));
         let text = fs::read(paths.journal()).expect("there");
@@ -402,14 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn half_a_line_that_a_full_disk_left_is_in_the_way_of_nothing() {
+    fn after_an_incomplete_line_on_a_full_disk_the_next_entry_is_read() {
         let (_root, paths) = machine();
         let begun = written(&paths);
-        let taken_up = |_| Journal::open(&paths).expect("readable").expect("there").0;
+        let resumed = |_| Journal::open(&paths).expect("readable").expect("there").0;
         let mut next = None;
-        for mut journal in std::iter::once(begun).chain((0..1).map(taken_up)) {
+        for mut journal in std::iter::once(begun).chain((0..1).map(resumed)) {
             journal.file.write_all(b"half a li").expect("writable");
-            journal.take_back();
+            journal.truncate();
             journal.write(JournalEntry::HookBegan(Phase::PreUpgrade, "/a/30".into())).expect("writable");
             next = Journal::read(&paths).expect("nothing is mixed up");
         }
@@ -417,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_anywhere_else_is_said_with_its_line() {
+    fn damage_in_another_line_is_reported_with_its_number() {
         let (_root, paths) = machine();
         drop(written(&paths));
         let text = fs::read(paths.journal()).expect("there");
@@ -437,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_upgrader_does_is_passed_over_and_what_it_does_in_another_form_is_not_touched() {
+    fn unknown_entries_are_skipped_and_a_newer_form_is_refused() {
         let (_root, paths) = machine();
         let mut journal = written(&paths);
         for json in [r#"{"time":"2026-11-22T10:00:00Z","teleported":{"to":"mars"}}"#, r#"{"mood":"good"}"#] {
@@ -460,7 +439,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_journal_is_too_strange(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..2000_usize) {
+        fn no_content_of_a_journal_causes_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..2000_usize) {
             let (_root, paths) = machine();
             drop(written(&paths));
             let mut text = fs::read(paths.journal()).expect("there");

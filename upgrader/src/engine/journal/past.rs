@@ -1,4 +1,4 @@
-//! What a journal tells of the run that wrote it.
+//! A run as its journal describes it.
 
 use std::path::{Path, PathBuf};
 
@@ -10,26 +10,25 @@ use crate::model::hook::Phase;
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 
-/// How far a run came that did not come to its end.
+/// A run as its journal describes it: usually an interrupted one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PastRun {
-    /// When it started.
     pub(crate) started: Timestamp,
-    /// What it was going to do when it began: where the machine comes from.
+    /// The plan at its beginning; it has the version that the machine comes from.
     pub(crate) plan: Plan,
-    /// When something was written last.
+    /// The time of the last entry.
     pub(crate) last: Timestamp,
-    /// How often the machine has taken it up again by itself.
+    /// How often it was resumed at boot.
     pub(crate) boots: u32,
-    /// Why it is being undone, if it is.
+    /// Why it is being rolled back, if it is.
     pub(crate) rolling_back: Option<String>,
-    /// The database as it was before it was migrated, if its migration began.
+    /// The dump of the database, if its migration began.
     pub(crate) dump: Option<PathBuf>,
     /// The units that were active before anything was changed.
     pub(crate) active: Vec<String>,
-    /// How it stopped, if it was not cut short.
+    /// How it stopped, if it was not interrupted.
     pub(crate) stopped: Option<Exit>,
-    /// What it was going to do when it was taken up last.
+    /// The plan when it was resumed last.
     latest: Plan,
     /// The boot of the machine in which it was under way last; empty if an older upgrader did not write it down.
     boot: String,
@@ -70,7 +69,7 @@ impl PastRun {
                 self.boot = boot;
                 self.boots = self.boots.saturating_add(u32::from(at_boot));
                 self.stopped = None;
-                // On the way to another version everything has its turn anew; what is saved stays saved.
+                // For another version every step is repeated; the rollback data stays.
                 if plan.candidate != self.latest.candidate {
                     self.ended.retain(|step| *step == Step::SaveRollbackData);
                     self.hooks.clear();
@@ -95,12 +94,9 @@ impl PastRun {
                 self.hook = None;
                 self.hooks.push((phase, hook));
             }
-            // Of a run that goes on, those of its beginning count.
-            JournalEntry::Active(units) => {
-                if self.active.is_empty() {
-                    self.active = units;
-                }
-            }
+            // Those of the beginning count, not those of a resumed run.
+            JournalEntry::Active(units) if self.active.is_empty() => self.active = units,
+            JournalEntry::Active(_) => {}
             JournalEntry::Migrating(dump) => {
                 self.dump.get_or_insert(dump);
             }
@@ -111,27 +107,23 @@ impl PastRun {
         }
     }
 
-    /// The step that it was at; none if it had not begun one.
+    /// Its last step; none if it had not begun one.
     pub(crate) fn step(&self) -> Option<Step> {
         self.begun.last().copied()
     }
 
-    /// The hook that was running.
     pub(crate) fn hook(&self) -> Option<&Path> {
         self.hook.as_deref()
     }
 
-    /// True if this step was begun, whatever came of it.
     pub(crate) fn has_begun(&self, step: Step) -> bool {
         self.begun.contains(&step)
     }
 
-    /// True if this step came to its end.
     pub(crate) fn has_ended(&self, step: Step) -> bool {
         self.ended.contains(&step)
     }
 
-    /// True if this hook ran to its end, however it ended.
     pub(crate) fn has_run(&self, phase: Phase, hook: &Path) -> bool {
         self.hooks.iter().any(|(when, path)| *when == phase && path == hook)
     }
@@ -141,19 +133,19 @@ impl PastRun {
         self.begun.iter().any(|step| step.changes_the_machine())
     }
 
-    /// True if it did not say that it stops, or is half-way back: then it is to be taken up before anything else.
+    /// True if it ended without an entry for that, or is partially rolled back: then it must be resumed before another run.
     pub(crate) fn was_interrupted(&self) -> bool {
         self.stopped.is_none() || self.rolling_back.is_some()
     }
 
-    /// True if the machine has booted since while packages changed: what dpkg had done by then may be on the disk or not.
+    /// True if the machine has booted since while packages changed: the disk may have only a part of what dpkg wrote.
     #[must_use]
     pub(crate) fn lost_power_in_packages(&self, boot: &str) -> bool {
         let in_packages = matches!(self.under_way, Some(Step::Repair | Step::Packages));
         in_packages && !self.boot.is_empty() && self.boot != boot
     }
 
-    /// What it was going to do when it was taken up last.
+    /// The plan when it was resumed last.
     pub(crate) fn latest_plan(&self) -> &Plan {
         &self.latest
     }

@@ -1,4 +1,4 @@
-//! What the machine does by itself when it boots.
+//! What the unit does that runs at boot: completes an interrupted run, or rolls it back.
 
 use std::fs;
 use std::time::Duration;
@@ -16,29 +16,25 @@ use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
-use crate::output::history::HistoryWriter;
 use crate::output::session;
 use crate::system::lock::Lock;
 use crate::system::{package_locks, signals};
 
-/// How often a machine takes a run up by itself. Whatever cuts it short each time needs a human.
+/// How often a run is resumed at boot. After that it needs a human.
 const BOOTS: u32 = 3;
 
-/// How long whoever works with packages when the machine has booted may take.
+/// How long to wait at boot for the dpkg lock.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
-/// The machine has booted: completes a run that was cut short, and if that fails undoes it.
-///
-/// # Errors
-/// If it can do neither: then whoever logs in is told.
+/// Completes an interrupted run, and if that fails rolls it back. If both fail, leaves a message for the next login.
 pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let result = resume_run(context, events);
     let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
     if exit == Exit::NeedsHuman {
         let command = context.paths.package();
         let text = format!(
-            "An upgrade was cut short, and this machine could neither complete nor undo it by itself.\nWhat to do: `{command}` tries \
-             again and shows what is wrong; `{command} rollback` goes back; {} has all that happened.\n",
+            "An upgrade was interrupted, and could neither be completed nor rolled back at boot.\nWhat to do: `{command}` tries \
+             again and shows the error; `{command} rollback` rolls back; {} is the log.\n",
             context.paths.log().display()
         );
         let path = context.paths.message_of_the_day();
@@ -49,9 +45,9 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 }
 
 impl Run<'_> {
-    /// Removes the message that [`at_boot`] leaves for those who log in: it is not true any more.
+    /// Removes the message that [`at_boot`] leaves for the next login.
     pub(super) fn remove_boot_message(&self) {
-        // It is gone with the next boot in any case.
+        // The next boot removes it in any case.
         let _ = fs::remove_file(self.context.paths.message_of_the_day());
     }
 }
@@ -64,7 +60,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         self_update::finish(context.paths, events)?;
         return Ok(Exit::Done);
     }
-    // A run that waits for a human waits on.
+    // A run that needs a human is not resumed here.
     let Some(past) = Journal::read(context.paths)?.filter(PastRun::was_interrupted) else { return Ok(Exit::Done) };
     signals::shield()?;
     session::begin(context, events)?;
@@ -74,13 +70,13 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         run.forget(events)?;
         return Ok(Exit::Done);
     }
-    events.emit(Event::Interrupted(run.cut_short(&past)));
+    events.emit(Event::Interrupted(run.describe_interrupted(&past)));
     let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
     run.past = Some(past);
     if boots >= BOOTS {
         return Err(Stopped {
-            error: Failure::new(format!("this machine has tried {boots} times to end an upgrade that was cut short"))
-                .remedy(format!("`{}` tries again, and shows what is wrong.", context.paths.package()))
+            error: Failure::new(format!("the interrupted upgrade was resumed {boots} times at boot, without success"))
+                .remedy(format!("`{}` tries again, and shows the error.", context.paths.package()))
                 .into(),
             exit: Exit::NeedsHuman,
         });
@@ -88,9 +84,9 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     if is_back {
         return run.roll_back_at_boot(events);
     }
-    // Others start to work with packages when a machine boots. They are no reason to go back.
+    // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
     package_locks::wait(context.paths.root(), PATIENCE, events)
-        .explain(|| Failure::new("the upgrade that was cut short was not taken up").exit(Exit::NeedsHuman))?;
+        .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
     run.agreed = true;
     run.roll_back_torn_packages(events)?;
     let unit = Some(worker::own_unit(context.paths));
@@ -104,8 +100,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     match ready {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            events.add_recorder(HistoryWriter::new(context.paths, events.report().clone()));
-            events.emit(Event::Detached { unit, command: context.paths.package() });
+            run.detach(unit, events);
             run.open_journal(true)?;
             run.forward(first, events)
         }

@@ -1,4 +1,4 @@
-//! The end: what is said, and the exit code.
+//! The end of a run: its closing message and its exit code.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -14,9 +14,8 @@ use crate::model::report::{Report, seconds};
 use crate::model::step::Step;
 use crate::system::dpkg;
 
-/// The last words.
 impl Run<'_> {
-    /// Says the last words, with all that wants attention in them, and gives the exit code.
+    /// Emits the closing message with everything that needs attention, and returns the exit code.
     pub(super) fn finish(&self, last: Step, exit: Exit, events: &mut Events<'_>) -> Result<Exit> {
         let next = if last == Step::Verify { self.check_pair_afterwards(events)? } else { None };
         if last == Step::Verify {
@@ -69,8 +68,7 @@ impl Run<'_> {
         Ok((exit, message))
     }
 
-    /// Compares the machine with what was validated, and says what differs that nobody was shown before. That it cannot be compared is
-    /// no failure of the upgrade, which is done.
+    /// Reports differences from the validated set that the plan did not show. An error here does not fail the upgrade.
     fn report_drift(&self, events: &mut Events<'_>) {
         let command = self.context.paths.package();
         let said = match self.unseen_drift() {
@@ -91,7 +89,7 @@ impl Run<'_> {
         Ok(unseen.map(ToString::to_string).collect())
     }
 
-    /// Says what has become of the pair meanwhile, and gives what comes next.
+    /// Checks the other node again, and returns what to do next.
     fn check_pair_afterwards(&self, events: &mut Events<'_>) -> Result<Option<String>> {
         let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
         let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
@@ -105,7 +103,6 @@ impl Run<'_> {
         }
     }
 
-    /// The version that dpkg says is installed now.
     pub(super) fn installed_version(&self) -> Result<String> {
         let (product, package) = (&self.product.name, &self.product.version_package);
         dpkg::installed_version(package)?.ok_or_else(|| {
@@ -116,7 +113,6 @@ impl Run<'_> {
     }
 }
 
-/// What wants attention, each with what to do on the next line.
 pub(super) fn attention(report: &Report) -> String {
     report.attention.iter().map(|attention| format!("\n{attention}")).collect()
 }

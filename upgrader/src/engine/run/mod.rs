@@ -147,13 +147,18 @@ impl<'a> Run<'a> {
 
     /// Continues in this process with the first step that changes the machine.
     fn continue_from(&mut self, first: Step, unit: Option<String>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        events.emit(Event::Detached { unit, command: self.context.paths.package() });
+        self.detach(unit, events);
         if first == Step::RollBack {
             return self.roll_back_as_asked(events);
         }
         self.open_journal(false)?;
         self.forward(first, events)
+    }
+
+    /// Records from here on that the run continues without the terminal, in this unit.
+    fn detach(&self, unit: Option<String>, events: &mut Events<'_>) {
+        events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
+        events.emit(Event::Detached { unit, command: self.context.paths.package() });
     }
 
     /// Performs the steps from this one on; if one fails, rolls back or stops.

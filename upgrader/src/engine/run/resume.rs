@@ -1,4 +1,4 @@
-//! A run that was cut short: completing it, or undoing it.
+//! An interrupted run: whether it is completed or rolled back, its journal, and what follows a failed step.
 
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
@@ -15,18 +15,17 @@ use crate::output::question::{self, Choice};
 use crate::rollback;
 use crate::system::{filesystems, hooks, reboot, systemd};
 
-/// What becomes of a run that was cut short.
+/// What happens with an interrupted run.
 pub(super) enum ResumeChoice {
     /// There is none, or it is completed.
     Continue,
-    /// It is rolled back.
     RollBack,
-    /// It stays as it is, and the program ends with this exit code.
+    /// Nothing for now; the program ends with this exit code.
     Leave(Exit),
 }
 
 impl Run<'_> {
-    /// Looks for an earlier run that did not come to its end, and finds out what is to become of it.
+    /// Looks for an interrupted run, and asks what to do with it.
     pub(super) fn find_interrupted_run(&mut self, events: &mut Events<'_>) -> Result<ResumeChoice> {
         let Some(past) = Journal::read(self.context.paths)? else { return Ok(ResumeChoice::Continue) };
         if !past.has_changed_something() {
@@ -38,21 +37,21 @@ impl Run<'_> {
             return Ok(ResumeChoice::Continue);
         };
         let mode = self.context.options.mode();
-        let found = self.cut_short(past);
+        let found = self.describe_interrupted(past);
         events.emit(Event::Interrupted(found.clone()));
         if mode == Mode::DryRun {
             return Ok(ResumeChoice::Continue);
         }
         if mode == Mode::DownloadOnly {
             let command = self.context.paths.package();
-            return Err(Failure::new("an upgrade that was cut short comes before any other")
+            return Err(Failure::new("an interrupted upgrade must be completed first")
                 .remedy(format!("`{command}` completes it or rolls it back."))
                 .into());
         }
         let choice = if self.context.options.yes { Choice::Yes } else { self.prompt(&found) };
         let way = match choice {
             Choice::No => {
-                let message = format!("{} stays as it is, between two versions.", found.product);
+                let message = format!("{} was not changed: it is still partially upgraded.", found.product);
                 events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
                 return Ok(ResumeChoice::Leave(Exit::Declined));
             }
@@ -95,7 +94,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    pub(super) fn cut_short(&self, past: &PastRun) -> InterruptedRun {
+    pub(super) fn describe_interrupted(&self, past: &PastRun) -> InterruptedRun {
         InterruptedRun {
             product: self.product.name.clone(),
             from: past.plan.comes_from().to_owned(),
@@ -118,15 +117,14 @@ impl Run<'_> {
         question::prompt(&question, back.as_deref(), self.context.options)
     }
 
-    /// Forgets a run that was cut short before it changed anything.
+    /// Removes the journal of a run that was interrupted before it changed anything.
     pub(super) fn forget(&self, events: &mut Events<'_>) -> Result<()> {
-        let line = "an earlier run was cut short before it changed anything".to_owned();
+        let line = "an earlier run was interrupted before it changed anything".to_owned();
         events.emit(Event::Output { source: self.context.paths.package(), line });
         Journal::open(self.context.paths)?.map_or(Ok(()), |(journal, past)| self.drop_journal(journal, &past))
     }
 
-    /// Drops the journal of a run that has changed nothing, and what it kept to go back. What an upgrade before it kept is there until
-    /// another one keeps something in its place.
+    /// Removes the journal of a run that has changed nothing, and its rollback data. Rollback data of an earlier upgrade stays.
     fn drop_journal(&self, journal: Journal, past: &PastRun) -> Result<()> {
         if past.has_begun(Step::SaveRollbackData) {
             rollback::discard(self.context.paths)?;
@@ -134,7 +132,7 @@ impl Run<'_> {
         journal.forget()
     }
 
-    /// Opens the journal: that of the run which this one goes on with, or a new one.
+    /// Opens the journal of the interrupted run, or a new one.
     pub(super) fn open_journal(&mut self, at_boot: bool) -> Result<()> {
         let plan = self.plan()?.clone();
         let paths = self.context.paths;
@@ -148,12 +146,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// True if a step to which an earlier run came to its end leaves nothing to do. Verify needs to know which services it has to watch.
+    /// True if a step that the interrupted run completed has nothing left to do. Verify needs the services that were restarted.
     pub(super) fn is_done_with(&mut self, step: Step) -> Result<bool> {
         match step {
             Step::Packages => Ok(!self.plan()?.changes_packages()),
             Step::Migrate => Ok(self.plan()?.migrations.is_empty()),
-            // There may be more to keep than there was.
+            // The plan may cover more paths now.
             Step::SaveRollbackData => Ok(false),
             Step::Restart if systemd::is_running() => {
                 self.restarted = restart::as_they_are(&self.product.services)?;
@@ -163,25 +161,26 @@ impl Run<'_> {
         }
     }
 
-    /// The run came to its end.
+    /// Closes the journal of a completed run. Errors do not fail the run.
     pub(super) fn close_journal(&mut self, events: &mut Events<'_>) {
         self.remove_boot_message();
         let (paths, command) = (self.context.paths, self.context.paths.package());
         let remedy = format!("Check the filesystem of {}", paths.state().display());
         let finalized = rollback::open(paths).and_then(|store| store.map_or(Ok(()), |store| store.finalize()));
         if let Err(error) = finalized {
-            // A rollback would also undo what comes after this upgrade.
+            // A later rollback would also undo changes that follow this upgrade.
             let _ = rollback::discard(paths);
             let message = format!("This upgrade cannot be rolled back with `{command} rollback`: {error:#}");
             events.attention(message, format!("{remedy}."));
         }
         if let Err(error) = self.journal.take().map_or(Ok(()), Journal::close) {
-            let message = format!("The next run will take this one for interrupted: {error:#}");
+            let message = format!("The next run will report this one as interrupted: {error:#}");
             events.attention(message, format!("{remedy}, then start {command} again."));
         }
     }
 
-    /// A step failed: nothing was changed, or what was is undone, or it waits for a human.
+    /// Decides what follows a failed step: the run is dropped because nothing was changed, it is rolled back, or it needs a human.
+    /// [`Step::undone_by`] has the steps that are rolled back.
     pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let now = Journal::read(self.context.paths)?.context("there is no journal")?;
         let step = now.step().unwrap_or(Step::Repair);
@@ -192,12 +191,12 @@ impl Run<'_> {
             self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
             return Err(stopped);
         }
-        // What was cut short is completed or undone, whatever step it is that does not go on.
-        let can_go_back = (step.undone_by().is_some() || !is_first)
+        // An interrupted run is rolled back whichever step fails.
+        let can_roll_back = (step.undone_by().is_some() || !is_first)
             && self.context.config.rollback == RollbackPolicy::Auto
             && journal::is_revertible(self.context.paths);
-        if can_go_back {
-            // What to do about it is what the machine does now.
+        if can_roll_back {
+            // Without its remedy: that is for a machine without a rollback.
             let text = format!("error: {:#}", stopped.error);
             events.emit(Event::Failed(text.clone()));
             if !self.context.options.works() {
@@ -207,21 +206,21 @@ impl Run<'_> {
             return self.perform_rollback(events);
         }
         self.note(JournalEntry::Stopped(exit))?;
-        // The services have had their turn: there is nothing that another run could go on with.
+        // All services were restarted: another run would have nothing to do.
         if step == Step::Verify {
             self.close_journal(events);
         }
         Err(stopped)
     }
 
-    /// What stopped a run that goes on with another: that this one has changed nothing says nothing of the machine.
+    /// Turns "nothing was changed" into "needs a human" if an interrupted run has changed the machine before.
     pub(super) fn partially_upgraded(&self, stopped: Stopped) -> Stopped {
         let Stopped { error, exit } = stopped;
         if self.past.is_none() || code_of(&error, exit) != Exit::Unchanged {
             return Stopped { error, exit };
         }
         let text = format!("{error:#}");
-        let remedy = remedy_of(&error).unwrap_or("Mend what this names, then start again.").to_owned();
+        let remedy = remedy_of(&error).unwrap_or("Fix this error, then start again.").to_owned();
         let exit = Exit::NeedsHuman;
         Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
     }

@@ -13,15 +13,14 @@ use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
-use crate::output::history::HistoryWriter;
 use crate::rollback::{self, Damage, Store};
 use crate::system::{dpkg, filesystems, processes, reboot, systemd};
 
-/// Why a machine goes back if nothing failed.
-const ASKED_FOR: &str = "somebody asked for it";
+/// The reason in the journal of a rollback that the admin asked for.
+const ASKED_FOR: &str = "the admin asked for it";
 
 impl Run<'_> {
-    /// Fails if something that is needed to go back is missing or damaged.
+    /// Fails if rollback data is missing or damaged.
     pub(super) fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
         let damages: Vec<Damage> = store.check()?.into_iter().filter(Damage::is_fatal).collect();
         let Some(first) = damages.first() else { return Ok(()) };
@@ -35,7 +34,7 @@ impl Run<'_> {
             .into())
     }
 
-    /// Writes down that the machine goes back, and tells it.
+    /// Records the beginning of a rollback.
     pub(super) fn begin_rollback(&mut self, reason: String, events: &mut Events<'_>) -> Result<()> {
         let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
         if self.journal.is_none() {
@@ -49,10 +48,10 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The way back of a run that was told of already, in the process that works.
+    /// Performs, in the worker, a rollback that the admin has confirmed.
     pub(super) fn roll_back_as_asked(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        // On a full disk as well: going back is what mends it.
+        // Also on a full disk: the rollback frees space.
         let _ = journal.write(JournalEntry::RollingBack(ASKED_FOR.to_owned()));
         self.journal = Some(journal);
         let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
@@ -61,16 +60,14 @@ impl Run<'_> {
         self.perform_rollback(events)
     }
 
-    /// The same when nobody is there.
+    /// Performs a rollback at boot.
     pub(super) fn roll_back_at_boot(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let past = Journal::read(self.context.paths)?.context("there is no journal")?;
         if past.rolling_back.is_none() {
-            return Err(anyhow::anyhow!("this run is not on its way back").into());
+            return Err(anyhow::anyhow!("this run is not being rolled back").into());
         }
         events.emit(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
-        events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        let unit = Some(worker::own_unit(self.context.paths));
-        events.emit(Event::Detached { unit, command: self.context.paths.package() });
+        self.detach(Some(worker::own_unit(self.context.paths)), events);
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
         journal.write(JournalEntry::Resumed {
             plan: Box::new(past.latest_plan().clone()),
@@ -82,7 +79,7 @@ impl Run<'_> {
         self.perform_rollback(events)
     }
 
-    /// Goes back, step by step. Each can be begun again: what is as it was is left alone.
+    /// Performs the steps of a rollback. Each can be repeated: it skips paths that are restored already.
     pub(super) fn perform_rollback(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let reached = drive(
             Step::RollBack,
@@ -90,11 +87,11 @@ impl Run<'_> {
             Mode::Upgrade,
             events,
             |step, events| {
-                if self.is_back_to(step) {
+                if self.is_rollback_step_done(step) {
                     events.emit(Event::StepAlreadyDone(step));
                     return Ok(Outcome::Done);
                 }
-                // The disk may be full, and going back is what mends it: what cannot be written down is done all the same.
+                // Errors of the journal are ignored: the disk may be full, and the rollback frees space.
                 let _ = self.note(JournalEntry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
                 filesystems::sync()?;
@@ -104,17 +101,17 @@ impl Run<'_> {
         );
         match reached {
             Ok(Reached::End(_, exit)) => {
-                // Whoever wanted it has what was wanted.
+                // A rollback that the admin asked for is a success.
                 let exit = if self.is_asked_for() { Exit::Done } else { exit };
-                self.arrive()?;
+                self.close_rollback()?;
                 let message = self.rollback_summary(events)?;
                 events.emit(Event::Finished { exit, time: Timestamp::now(), message });
                 Ok(exit)
             }
             Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
-            // A service that does not come up as it was is for a human; the way back is gone to its end.
-            Err(stopped) if self.is_back() => {
-                self.arrive()?;
+            // Only a service failed: the rollback itself is complete.
+            Err(stopped) if self.is_rolled_back() => {
+                self.close_rollback()?;
                 Err(stopped)
             }
             Err(stopped) => {
@@ -124,9 +121,9 @@ impl Run<'_> {
         }
     }
 
-    /// True if a way back that was cut short came to the end of a step that must not be taken again: the old services may have run since,
-    /// and what they wrote is no part of the upgrade.
-    fn is_back_to(&self, step: Step) -> bool {
+    /// True if an interrupted rollback has completed this step and it must not be repeated: it would undo what the old services have
+    /// written since.
+    fn is_rollback_step_done(&self, step: Step) -> bool {
         let has_ended = self.past.as_ref().is_some_and(|past| past.has_ended(step));
         match step {
             Step::RollBack => has_ended && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty()),
@@ -135,8 +132,8 @@ impl Run<'_> {
         }
     }
 
-    /// The machine is what it was: there is nothing more to go back to.
-    fn arrive(&mut self) -> Result<()> {
+    /// Closes the journal and discards the rollback data.
+    fn close_rollback(&mut self) -> Result<()> {
         self.remove_boot_message();
         self.journal.take().map_or(Ok(()), Journal::close)?;
         rollback::discard(self.context.paths)
@@ -159,12 +156,12 @@ impl Run<'_> {
         Ok(message)
     }
 
-    /// Puts every path back.
+    /// Restores every path.
     pub(super) fn roll_back(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let store = rollback::open(self.context.paths)?.context("no upgrade to roll back")?;
         Self::judge(&store, self.context.paths.log().display())?;
         if systemd::is_running() {
-            // While their files are there, systemd knows how.
+            // systemd needs the unit files to stop them.
             for unit in store.added_units()? {
                 let _ = systemd::stop(&unit);
             }
@@ -174,7 +171,7 @@ impl Run<'_> {
         let restored = store.restore(&mut |percent| {
             if last != Some(percent) {
                 last = Some(percent);
-                events.emit(Event::Progress { percent, what: "Putting files back".to_owned() });
+                events.emit(Event::Progress { percent, what: "Restoring files".to_owned() });
             }
         })?;
         events.emit(Event::Restored { changed: restored.changed, removed: restored.removed });
@@ -187,26 +184,26 @@ impl Run<'_> {
         }
         for path in restored.edited_in_place {
             events.attention(
-                format!("{} was edited in place during the upgrade, and its old content is not known", path.display()),
+                format!("{} was edited in place during the upgrade, and its old content was not saved", path.display()),
                 "Install its package again, or restore it from a backup.",
             );
         }
         for path in restored.left {
             events.emit(Event::Output {
                 source: "rollback".to_owned(),
-                line: format!("{} is left as it is", path.display()),
+                line: format!("{} was not changed", path.display()),
             });
         }
         if systemd::is_running() {
-            // A newer systemd starts services by way of programs that need its own libraries, and they are gone.
+            // A newer systemd needs its own libraries to start services, and they are removed.
             let is_newer = processes::Processes::of_this_machine().replaced_file(1).is_some();
             if is_newer { systemd::reexecute() } else { systemd::reload() }?;
         }
         Ok(Outcome::Done)
     }
 
-    /// The packages that others have changed since the upgrade. If an earlier process has begun to go back, those of the plan may be what
-    /// that has put back.
+    /// The packages that were changed since the upgrade. After an interrupted rollback, those of the plan do not count: it may have
+    /// restored them.
     fn changed_by_others(&self, store: &Store) -> Result<Vec<String>> {
         let mut packages = store.packages_since()?;
         if let Some(past) = self.past.as_ref().filter(|past| past.has_begun(Step::RollBack)) {
@@ -216,7 +213,7 @@ impl Run<'_> {
         Ok(packages)
     }
 
-    /// Puts the database back, if its migration had begun.
+    /// Restores the database, if its migration had begun.
     pub(super) fn roll_back_database(&self, events: &mut Events<'_>) -> Result<Outcome> {
         let dump = self.past.as_ref().and_then(|past| past.dump.as_deref());
         if let (Some(database), Some(dump)) = (&self.product.database, dump) {
@@ -225,7 +222,6 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Gives the old services their turn.
     pub(super) fn restart_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         if !systemd::is_running() {
             return Ok(Outcome::Done);
@@ -237,7 +233,7 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// Looks whether the old packages are there and the old services stay up.
+    /// Checks that the old packages are installed and the old services stay up.
     pub(super) fn verify_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let wrong = self.not_as_it_was()?;
         if !wrong.is_empty() {
@@ -252,13 +248,13 @@ impl Run<'_> {
         Ok(Outcome::Done)
     }
 
-    /// True if nothing is left but to see to services.
-    fn is_back(&self) -> bool {
+    /// True if only services are left to check.
+    fn is_rolled_back(&self) -> bool {
         let step = Journal::read(self.context.paths).ok().flatten().and_then(|past| past.step());
         step == Some(Step::VerifyOld) && self.not_as_it_was().is_ok_and(|wrong| wrong.is_empty())
     }
 
-    /// The packages that are not what they were.
+    /// The packages that differ from before the upgrade.
     fn not_as_it_was(&self) -> Result<Vec<String>> {
         let past = self.past.as_ref().context("there is no past")?;
         Ok(past.plan.not_rolled_back(&dpkg::packages()?).into_iter().map(str::to_owned).collect())

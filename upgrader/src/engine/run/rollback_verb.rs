@@ -20,7 +20,6 @@ use crate::system::command::Program;
 use crate::system::lock::Lock;
 use crate::system::{dpkg, package_locks};
 
-/// `NAME-upgrade rollback`: goes back to how the machine was before the last run.
 pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let (context, product) = (run.context, run.product);
     if Journal::read(context.paths)?.is_some_and(|past| !past.has_changed_something()) {
@@ -58,8 +57,7 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
     run.hand_over(lock, Step::RollBack, events)
 }
 
-/// Asks whether to go back from an upgrade that failed, if that is what the admin wants and somebody is there: as if `rollback` had been
-/// typed.
+/// Continues as `NAME-upgrade rollback` after a failed upgrade, if the settings say "ask" and there is a terminal.
 pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> {
     let is_asked = context.config.rollback == RollbackPolicy::Ask && !context.options.yes && stdin().is_terminal();
     if exit == Exit::NeedsHuman && is_asked && journal::revertible(context.paths)?.is_some() {
@@ -70,10 +68,10 @@ pub(super) fn offer(context: &Context<'_>, exit: Exit) -> Result<Exit, Stopped> 
     Ok(exit)
 }
 
-/// What there is to go back to, and the way there.
+/// The run to roll back, and its rollback data.
 ///
 /// # Errors
-/// If there is nothing, or something of it is missing: said before anything is touched.
+/// If there is none, or it is damaged.
 fn revertible(run: &Run<'_>) -> Result<(PastRun, Store)> {
     let paths = run.context.paths;
     let nothing = || {
