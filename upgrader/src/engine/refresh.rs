@@ -1,4 +1,4 @@
-//! `NAME-upgrade`: refresh, update itself, become the real one.
+//! `NAME-upgrade`: reads the package lists, updates its own package, and becomes `real-NAME-upgrade`.
 
 use std::ffi::OsString;
 
@@ -15,23 +15,22 @@ use crate::output::session;
 use crate::system::command::Program;
 use crate::system::{apt, package_locks, signals};
 
-/// `NAME-upgrade`: reads the package lists, upgrades its own package, and becomes the `real-NAME-upgrade` that is on disk
-/// then, with the same arguments. Returns only if it fails.
+/// Becomes the `real-NAME-upgrade` that is on disk after the update, with the same arguments. Returns only if it fails.
 ///
-/// It can do without product.toml: a new package must be able to repair a broken one.
+/// Does not read product.toml: a new package must be able to repair a broken one.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     if context.options.verb.is_some() {
         return Err(become_real(context, std::env::args_os().skip(1), None).into());
     }
-    // Given back when the real program takes over, which takes it again.
+    // Released when this process becomes the real program, which takes it again.
     let Some(_lock) = session::lock(context)? else {
         return Err(become_real(context, std::iter::once(OsString::from("attach")), None).into());
     };
     signals::leave_when_asked()?;
-    // What was cut short is completed or undone with what is there, network or not, and by the program that is there.
-    let cut_short =
+    // An interrupted run is completed or rolled back without the network, by the installed program.
+    let interrupted =
         Journal::read(context.paths)?.is_some_and(|past| past.was_interrupted() && past.has_changed_something());
-    if cut_short {
+    if interrupted {
         return Err(become_real(context, std::env::args_os().skip(1), None).into());
     }
     session::begin(context, events)?;
@@ -49,7 +48,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
     Err(become_real(context, std::env::args_os().skip(1), session::variable(events)).into())
 }
 
-/// Becomes the program that is on disk now. Gives the reason if that fails.
+/// Becomes the program that is on disk now. Returns the error if that fails.
 fn become_real(
     context: &Context<'_>,
     arguments: impl Iterator<Item = OsString>,

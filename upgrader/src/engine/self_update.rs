@@ -1,4 +1,4 @@
-//! The update of the upgrader's own package, and completing one that was interrupted.
+//! Updates the upgrader's own package, and completes an interrupted update of it.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -16,21 +16,21 @@ use crate::model::version::is_newer;
 use crate::paths::Paths;
 use crate::system::{apt, dpkg, signals};
 
-/// Finishes an update of the upgrader's own package that was cut short. Its conffiles are the admin's own settings: they stay.
+/// Completes an interrupted update of the upgrader's own package. Keeps its conffiles: they are the admin's settings.
 pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     let (note, package) = (paths.self_update(), paths.package());
     if !note.try_exists()? {
         return Ok(());
     }
     let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
-    let is_whole = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
+    let is_installed = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
     events.emit(Event::Output {
         source: package.clone(),
         line: "dpkg was interrupted in the middle of this package".to_owned(),
     });
-    // Complains of a package that is whole: what it had not yet put into its database is there then.
+    // Fails if the package is configured already, but processes dpkg's pending updates.
     let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
-    if !is_whole(state()?) {
+    if !is_installed(state()?) {
         apt::reinstall(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(|| cannot_update(&package))?;
     }
     match std::fs::remove_file(note) {
@@ -39,7 +39,6 @@ pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     }
 }
 
-/// Notes on disk that the upgrader's own package is about to be replaced.
 fn note_self_update(paths: &Paths) -> Result<()> {
     let note = paths.self_update();
     let write = || -> std::io::Result<()> {
@@ -55,16 +54,13 @@ fn cannot_update(package: &str) -> Failure {
         .remedy(format!("`apt-get install {package}` shows the same without this program; then start again."))
 }
 
-/// The step: brings the upgrader's own package up to date.
-///
-/// # Errors
-/// If apt or dpkg fail.
+/// The step: upgrades the upgrader's own package.
 pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let package = context.paths.package();
     if context.options.mode() != Mode::DryRun {
         finish(context.paths, events)?;
     }
-    // Put there by hand, without a package: then there is nothing that apt could bring up to date.
+    // Installed without a package: nothing to upgrade.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
     let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
     // A pin may point to an older one.
@@ -82,14 +78,14 @@ pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> 
     if outcome == SelfUpdateOutcome::Installed {
         let failure = || cannot_update(&package);
         apt::download_only(&package, context.config.time_limits.source, &mut events.apt_status()).explain(failure)?;
-        // dpkg must not lose the reader of what it says; it takes a moment.
+        // dpkg must not lose the reader of its output.
         signals::shield()?;
         note_self_update(context.paths).explain(failure)?;
         if dpkg::was_interrupted(context.paths)? {
-            // apt does nothing before that is in order; what is left of it is for after the question.
+            // apt refuses to work before that. The rest follows after the question.
             let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
         }
-        // The conffiles of this package are the admin's own settings: whatever the product says of others, these stay.
+        // Keeps the admin's settings, whatever the policy for conffiles is.
         apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(failure)?;
         let _ = std::fs::remove_file(context.paths.self_update());
     }

@@ -15,8 +15,8 @@ use crate::paths::Paths;
 /// How many runs `history` shows on a screen.
 const SHOWN: usize = 20;
 
-/// Keeps the report of a run: written when the machine is about to be changed, and again when the run is over. A report
-/// without an end is one of a run that was cut short.
+/// Saves the report of a run: when it detaches from the terminal, and when it is over. A report without an end is of an interrupted
+/// run.
 #[derive(Debug)]
 pub(crate) struct HistoryWriter {
     directory: PathBuf,
@@ -24,21 +24,20 @@ pub(crate) struct HistoryWriter {
 }
 
 impl HistoryWriter {
-    /// A keeper of the run that this report has the beginning of.
     pub(crate) fn new(paths: &Paths, report: Report) -> Self {
         Self { directory: paths.history(), report }
     }
 
-    fn keep(&self) -> Result<()> {
+    fn save(&self) -> Result<()> {
         fs::create_dir_all(&self.directory)?;
         let started = self.report.started.unwrap_or_default();
         let path = self.directory.join(format!("{}.json", started.strftime("%Y%m%dT%H%M%SZ")));
         let new = path.with_extension("new");
-        // What failed is in it with its last lines, which may be private; who may read logs may read it.
+        // Quotes the output of programs, which may be private.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
         file.write_all(serde_json::to_string_pretty(&self.report)?.as_bytes())?;
         file.sync_all()?;
-        // From one moment to the next: there is never half a report.
+        // Atomic: there is never an incomplete report.
         fs::rename(&new, &path)?;
         Ok(File::open(&self.directory)?.sync_all()?)
     }
@@ -48,13 +47,13 @@ impl Subscriber for HistoryWriter {
     fn receive(&mut self, event: &Event) {
         self.report.receive(event);
         if matches!(event, Event::Detached { .. } | Event::Finished { .. }) {
-            // A full disk must not end an upgrade because of its history.
-            let _ = self.keep();
+            // A full disk must not end an upgrade.
+            let _ = self.save();
         }
     }
 }
 
-/// The reports of past runs, the last one first. Files that are no report are passed over.
+/// The reports of past runs, the newest first. Skips files that are no report.
 pub(crate) fn read(directory: &Path) -> Result<Vec<Report>> {
     let entries = match directory.read_dir() {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -73,13 +72,13 @@ pub(crate) fn read(directory: &Path) -> Result<Vec<Report>> {
     Ok(paths.iter().rev().filter_map(report).collect())
 }
 
-/// For how long services were out of service in the last run that brought all of them back, in milliseconds.
+/// How long services were down in the last run that restarted all of them, in milliseconds.
 pub(crate) fn last_outage(directory: &Path) -> Option<u64> {
     let is_typical = |report: &Report| !report.services.is_empty() && report.services.iter().all(|service| service.up);
     read(directory).ok()?.iter().find(|report| is_typical(report)).map(Report::outage_ms)
 }
 
-/// Removes the reports of runs that ended before `oldest`; the last one stays whatever its age.
+/// Removes the reports of runs that ended before `oldest`, except the newest one.
 pub(crate) fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
     let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
     let Ok(entries) = directory.read_dir() else { return Ok(()) };
@@ -92,7 +91,7 @@ pub(crate) fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// One line a run, the last one first.
+/// One line a run.
 pub(crate) fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -> std::io::Result<()> {
     if reports.is_empty() {
         return writeln!(out, "No upgrade yet.");
@@ -172,12 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_read_again_the_last_first_and_forgotten_in_time() {
+    fn saved_reports_are_read_newest_first_and_pruned() {
         let root = tempfile::tempdir().expect("a directory");
         let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
         assert_eq!(read(&paths.history()).expect("absent is empty"), []);
         for hour in [9, 11, 10] {
-            HistoryWriter::new(&paths, report(hour, RunResult::Done)).keep().expect("kept");
+            HistoryWriter::new(&paths, report(hour, RunResult::Done)).save().expect("saved");
         }
         fs::write(paths.history().join("99990101T000000Z.json"), "{ nonsense").expect("written");
         let hours = |reports: Vec<Report>| -> Vec<String> {

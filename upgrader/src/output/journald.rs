@@ -1,4 +1,4 @@
-//! The journal of systemd, a recorder of events.
+//! A subscriber that writes events to systemd's journal.
 
 use std::io;
 use std::os::unix::net::UnixDatagram;
@@ -17,7 +17,7 @@ const WARNING: u8 = 4;
 const NOTICE: u8 = 5;
 const INFO: u8 = 6;
 
-/// Tells journald what happens, with fields that can be searched for: `journalctl UPGRADE_SERVICE=asterisk`.
+/// Has fields to search for: `journalctl UPGRADE_SERVICE=asterisk`.
 #[derive(Debug)]
 pub(crate) struct Journald {
     socket: UnixDatagram,
@@ -25,7 +25,7 @@ pub(crate) struct Journald {
 }
 
 impl Journald {
-    /// A connection to journald, under this name. None where it does not listen.
+    /// None if journald does not listen.
     pub(crate) fn connect(identifier: String) -> Option<Self> {
         Self::connect_to(Path::new(SOCKET), identifier).ok()
     }
@@ -33,7 +33,7 @@ impl Journald {
     fn connect_to(path: &Path, identifier: String) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
-        // A journald that is stuck must not hold an upgrade up.
+        // A stuck journald must not block an upgrade.
         socket.set_nonblocking(true)?;
         Ok(Self { socket, identifier })
     }
@@ -53,7 +53,7 @@ impl Subscriber for Journald {
     }
 }
 
-/// The priority of an event and its fields. None for what is of no use between other programs' messages; the log has it.
+/// The priority of an event and its fields. None for an event that is in the log only.
 fn entry(event: &Event) -> Option<(u8, Vec<(&'static str, String)>)> {
     let entry = match event {
         Event::Planned { plan, .. } => {
@@ -84,7 +84,7 @@ fn entry(event: &Event) -> Option<(u8, Vec<(&'static str, String)>)> {
     Some(entry)
 }
 
-/// The sentence of an event without its details, which are for the log alone. What is written for the admin is whole.
+/// The first line of an event's sentence; messages to the admin are complete.
 fn message(event: &Event) -> String {
     let text = sentences::of(event).unwrap_or_default();
     match event {
@@ -93,7 +93,7 @@ fn message(event: &Event) -> String {
     }
 }
 
-/// One field: `NAME=value` on a line, or with its length in front where the value has more than one.
+/// One field: `NAME=value`, or with a length before the value if that has several lines.
 fn field(datagram: &mut Vec<u8>, name: &str, value: &str) {
     datagram.extend_from_slice(name.as_bytes());
     if value.contains('\n') {

@@ -1,4 +1,4 @@
-//! The log file, a recorder of events.
+//! A subscriber that writes events to the log file.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,9 +18,8 @@ pub(crate) struct Log<W> {
 }
 
 impl Log<File> {
-    /// Opens a log file at its end.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        // What maintainer scripts and hooks print may be private, and so may conffiles, whose differences are in it.
+        // The output of scripts and the differences of conffiles may be private.
         let file = File::options().append(true).create(true).mode(0o640).open(path);
         Ok(Self { writer: file.with_context(|| format!("{}: cannot be written", path.display()))? })
     }
@@ -30,7 +29,7 @@ impl<W: Write> Log<W> {
     fn write(&mut self, text: &str) {
         let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
         for line in text.lines() {
-            // A full disk must not end an upgrade because of its log.
+            // A full disk must not end an upgrade.
             let _ = writeln!(self.writer, "{now} {line}");
         }
     }

@@ -1,4 +1,4 @@
-//! Subscribers of the events, and what past runs left: screen, log, journal of systemd, report, history.
+//! Subscribers of the events (screen, log, systemd's journal, recording), and the history of past runs.
 
 pub(crate) mod follow;
 pub(crate) mod history;

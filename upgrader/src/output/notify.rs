@@ -1,4 +1,4 @@
-//! Telling whom the admin wants to know.
+//! Runs the notification command of the settings at the end of a run.
 
 use std::time::Duration;
 
@@ -8,14 +8,9 @@ use crate::config::settings::Notify;
 use crate::model::report::Report;
 use crate::system::command::Program;
 
-/// How long whoever is told may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Tells the program that the admin chose how a run ended: the report as JSON on its stdin, the result in its environment. What
-/// is in both comes from the one report, so they never disagree. Does nothing if there is no such program.
-///
-/// # Errors
-/// If it fails or takes too long. The run is over, and stays what it was.
+/// Gives the command the report as JSON on its stdin and the result in its environment. Does nothing without a command.
 pub(crate) fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((program, arguments)) = notify.command.split_first() else { return Ok(()) };
     let result = serde_json::to_value(report.result)?;
@@ -24,11 +19,11 @@ pub(crate) fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) 
         .env("UPGRADE_RESULT", result.as_str().unwrap_or_default())
         .env("UPGRADE_EXIT_CODE", report.exit_code.unwrap_or_default().to_string())
         .env("UPGRADE_SUMMARY", summary(report))
-        .time_limit(LIMIT)
+        .time_limit(TIME_LIMIT)
         .feed(&serde_json::to_string_pretty(report)?, line)
 }
 
-/// One line: `XiVO 1.2.1 -> 1.2.2: done`.
+/// `XiVO 1.2.1 -> 1.2.2: done`.
 fn summary(report: &Report) -> String {
     let versions =
         report.plan.as_ref().map_or_else(String::new, |plan| format!(" {} -> {}", plan.installed, plan.candidate));
@@ -41,13 +36,13 @@ mod tests {
     use crate::model::report::RunResult;
 
     #[test]
-    fn subject_and_body_of_a_message_say_the_same() {
+    fn environment_and_stdin_have_the_same_result() {
         let report = Report { result: RunResult::NeedsHuman, exit_code: Some(5), ..Report::default() };
         let script = "echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE $UPGRADE_SUMMARY\"; grep '\"result\"'";
         let notify = Notify { command: ["sh", "-c", script].map(str::to_owned).to_vec() };
         let mut lines = Vec::new();
         run(&notify, &report, &mut |line| lines.push(line.trim().to_owned())).expect("it runs");
         assert_eq!(lines, ["needs-human 5 : failed, needs a human", "\"result\": \"needs-human\","]);
-        assert!(run(&Notify::default(), &report, &mut |_| panic!("nobody is told")).is_ok());
+        assert!(run(&Notify::default(), &report, &mut |_| panic!("there is no command")).is_ok());
     }
 }

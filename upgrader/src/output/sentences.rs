@@ -1,10 +1,10 @@
-//! What each event is called in the log and in the journal of systemd: the one table of sentences. The screen's layout is in `screen`.
+//! The sentence of each event in the log and in systemd's journal. The screen has lines of its own.
 
 use crate::model::event::Event;
 use crate::model::hook::HookOutcome;
 use crate::model::plan::Plan;
 
-/// An event in words: a sentence, and its details on lines of their own. None for what only moves a bar.
+/// A sentence, and its details on further lines. None for progress.
 pub(crate) fn of(event: &Event) -> Option<String> {
     let text = match event {
         Event::Progress { .. } => return None,

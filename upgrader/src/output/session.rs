@@ -1,4 +1,4 @@
-//! Whom a run is told to, from its first program to its last.
+//! Opens the subscribers of a run, in each of the processes that perform it.
 
 use std::ffi::OsString;
 use std::io::{IsTerminal as _, stdout};
@@ -17,13 +17,10 @@ use crate::output::stream::{self, Recorder};
 use crate::output::{follow, history, notify};
 use crate::system::lock::Lock;
 
-/// Names a run to the program that goes on with it: when it started.
-pub(crate) const VARIABLE: &str = "UPGRADE_RUN";
+/// Has the start time of the run, for the program that this one becomes.
+const VARIABLE: &str = "UPGRADE_RUN";
 
-/// Takes the lock. None if another run is under way that this terminal can follow.
-///
-/// # Errors
-/// With [`Exit::Busy`] if another run is under way and no terminal is there to show it.
+/// Takes the lock. None if another run is under way that this terminal can follow; without a terminal that is an error.
 pub(crate) fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
     match Lock::take(&context.paths.lock()) {
         Ok(lock) => Ok(Some(lock)),
@@ -34,13 +31,13 @@ pub(crate) fn lock(context: &Context<'_>) -> Result<Option<Lock>> {
     }
 }
 
-/// Begins to tell of a run to the screen, the log and the recording, or goes on where the program that became this one
-/// stopped. The lock must be held: there is one recording.
+/// Opens screen, log and recording, or continues the recording of the program that became this one. Needs the lock: there is one
+/// recording.
 pub(crate) fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     let begun = std::env::var(VARIABLE).ok().and_then(|time| time.parse().ok());
     let past = begun.map_or_else(Vec::new, |time| recorded(context, time));
-    keep(context, events)?;
+    add_logs(context, events)?;
     events.add_recorder(if past.is_empty() { Recorder::begin(&path)? } else { Recorder::append(&path)? });
     for event in &past {
         events.remember(event);
@@ -50,8 +47,7 @@ pub(crate) fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()
     Ok(())
 }
 
-/// Records what outlives the run.
-fn keep(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
+fn add_logs(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     events.add_recorder(Log::open(&context.paths.log())?);
     if let Some(journald) = Journald::connect(context.paths.package()) {
         events.add_recorder(journald);
@@ -59,32 +55,31 @@ fn keep(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What was recorded of the run that started at this time; nothing if the recording is of another.
+/// The recorded events of the run that started at this time; empty if the recording is of another run.
 fn recorded(context: &Context<'_>, begun: Timestamp) -> Vec<Event> {
     let past = stream::read(&context.paths.events()).unwrap_or_default();
     let same = matches!(past.first(), Some(Event::Started { time, .. }) if *time == begun);
     if same { past } else { Vec::new() }
 }
 
-/// Goes on, in another process, with a run that the recording tells of.
+/// Continues the recorded run in another process.
 pub(crate) fn resume(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let path = context.paths.events();
     for event in stream::read(&path)? {
         events.remember(&event);
     }
-    keep(context, events)?;
+    add_logs(context, events)?;
     events.add_recorder(Recorder::append(&path)?);
     events.emit(started());
     Ok(())
 }
 
-/// What the program that goes on needs in its environment.
+/// The environment variable for the program that this one becomes.
 pub(crate) fn variable(events: &Events<'_>) -> Option<(&'static str, OsString)> {
     Some((VARIABLE, events.report().started?.to_string().into()))
 }
 
-/// Ends a run that changed the machine, or was meant to: runs the admin's notification and prunes the history. A failure of either does
-/// not change how the run ended.
+/// Runs the admin's notification and prunes the history. A failure of either does not change the result of the run.
 pub(crate) fn end(context: &Context<'_>, events: &mut Events<'_>) {
     let report = events.report().clone();
     let notified = notify::run(&context.config.notify, &report, &mut events.output_of("notify"));

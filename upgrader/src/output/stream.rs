@@ -1,4 +1,4 @@
-//! The run under way, recorded by who works and read by who looks on.
+//! The recording of the run under way: the worker writes it, and other processes follow it.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
@@ -13,12 +13,10 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::model::event::{Event, Subscriber};
 
-/// How many bytes of programs' output are recorded, as they lie in the file; after that, the log alone has it. The file is in
-/// memory.
+/// How many bytes of programs' output are recorded; the rest is in the log only. The file is in memory.
 const MOST_OUTPUT: usize = 8 * 1024 * 1024;
 
-/// The run under way as a file of events, one JSON line each, for the processes that follow it. It is in memory (/run): what
-/// outlives the machine's boot is the history and the log.
+/// Writes events to a file in memory (/run), each as a line of JSON. A reboot leaves the history and the log.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     file: File,
@@ -26,16 +24,16 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// A new run begins: what was there of an earlier one is gone.
+    /// Replaces the recording of an earlier run.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
-        // Removed and not emptied: whoever still follows the earlier run keeps what it was.
+        // Removed, not truncated: another process may still follow the earlier run.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(cannot(path)),
             _ => Self::append(path),
         }
     }
 
-    /// The run goes on in another process. Output of programs may be private: only root can read the file.
+    /// Continues a recording. Only root can read it: the output of programs may be private.
     pub(crate) fn append(path: &Path) -> Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(path);
         Ok(Self { file: file.with_context(|| cannot(path))?, output: 0 })
@@ -56,24 +54,24 @@ impl Subscriber for Recorder {
                     return;
                 }
             }
-            // In one piece, so that nobody reads half a line; a full memory must not end an upgrade.
+            // In one write, so that readers see complete lines. Full memory must not end an upgrade.
             let _ = self.file.write_all(&line);
         }
     }
 }
 
-/// The events of a run, read while another process records them.
+/// Reads the events of a run while another process records them.
 #[derive(Debug)]
 pub(crate) struct Follower {
     reader: BufReader<File>,
-    /// The beginning of a line whose end is not written yet.
+    /// The beginning of a line that is not complete yet.
     unfinished: Vec<u8>,
-    /// Tells when more is recorded. None where others have used up what the kernel has of this: then one looks every [`GLANCE`].
+    /// inotify's descriptor. None if the kernel has no more of them: then the file is checked every [`INTERVAL`].
     changes: Option<OwnedFd>,
 }
 
-/// How often to look for more where nothing tells.
-const GLANCE: Duration = Duration::from_millis(100);
+/// How often to check for more without inotify.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 fn watch(path: &Path) -> rustix::io::Result<OwnedFd> {
     let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
@@ -82,13 +80,12 @@ fn watch(path: &Path) -> rustix::io::Result<OwnedFd> {
 }
 
 impl Follower {
-    /// Opens a recording at its beginning.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("{}: cannot be followed", path.display()))?;
         Ok(Self { reader: BufReader::new(file), unfinished: Vec::new(), changes: watch(path).ok() })
     }
 
-    /// The next event that is there already. Lines that are no event this program knows are passed over.
+    /// The next event, if there is one already. Skips lines that are no known event.
     pub(crate) fn read(&mut self) -> Option<Event> {
         while let Ok(count) = self.reader.read_until(b'\n', &mut self.unfinished) {
             if count == 0 || !self.unfinished.ends_with(b"\n") {
@@ -103,26 +100,25 @@ impl Follower {
         None
     }
 
-    /// True if something was recorded that is not read yet.
+    /// True if there is something to read already.
     pub(crate) fn has_more(&mut self) -> bool {
         self.reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty())
     }
 
-    /// Passes over everything that is there already.
+    /// Skips everything that is there already.
     pub(crate) fn skip(&mut self) {
         while self.read().is_some() {}
     }
 
-    /// Waits until more is recorded, a signal arrives, or this much time has passed.
-    pub(crate) fn wait(&self, patience: Duration) {
-        let Some(changes) = &self.changes else { return std::thread::sleep(patience.min(GLANCE)) };
-        let Ok(patience) = Timespec::try_from(patience) else { return };
-        let _ = poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&patience));
+    /// Waits for more, a signal or the timeout.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let Some(changes) = &self.changes else { return std::thread::sleep(timeout.min(INTERVAL)) };
+        let Ok(timeout) = Timespec::try_from(timeout) else { return };
+        let _ = poll(&mut [PollFd::new(changes, PollFlags::IN)], Some(&timeout));
         let _ = rustix::io::read(changes, &mut [0_u8; 4096]);
     }
 }
 
-/// All events of a recording.
 pub(crate) fn read(path: &Path) -> Result<Vec<Event>> {
     let mut follower = Follower::open(path)?;
     Ok(std::iter::from_fn(|| follower.read()).collect())
@@ -130,17 +126,24 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Event>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
-    #[test]
-    fn what_is_recorded_is_followed_whole_line_by_whole_line() {
+    fn file() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("events");
+        (directory, path)
+    }
+
+    #[test]
+    fn a_recording_is_followed_by_complete_lines() {
+        let (_directory, path) = file();
         let mut recorder = Recorder::begin(&path).expect("writable");
         let mut follower = Follower::open(&path).expect("there");
         assert_eq!(follower.read(), None);
         recorder.receive(&Event::Answered(true));
-        // Somebody newer tells of something else, and is not done with the next line.
+        // A newer program has recorded an unknown event, and has not completed the next line.
         write!(recorder.file, "{{\"teleported\": 3}}\nnonsense\n{{\"answ").expect("written");
         assert_eq!(follower.read(), Some(Event::Answered(true)));
         assert_eq!(follower.read(), None);
@@ -150,9 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn without_inotify_a_recording_is_followed_all_the_same() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("events");
+    fn a_recording_is_followed_without_inotify() {
+        let (_directory, path) = file();
         let mut recorder = Recorder::begin(&path).expect("writable");
         let mut follower = Follower { changes: None, ..Follower::open(&path).expect("there") };
         recorder.receive(&Event::Repairing);
@@ -161,9 +163,8 @@ mod tests {
     }
 
     #[test]
-    fn a_new_run_begins_a_new_recording_and_one_that_goes_on_does_not() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("events");
+    fn a_new_run_replaces_the_recording_and_a_continued_one_appends() {
+        let (_directory, path) = file();
         Recorder::begin(&path).expect("writable").receive(&Event::Answered(true));
         Recorder::append(&path).expect("writable").receive(&Event::Repairing);
         assert_eq!(read(&path).expect("there"), [Event::Answered(true), Event::Repairing]);
@@ -172,9 +173,8 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_output_does_not_fill_the_memory_and_what_counts_still_comes_through() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("events");
+    fn a_flood_of_output_is_limited_and_other_events_still_follow() {
+        let (_directory, path) = file();
         let mut recorder = Recorder::begin(&path).expect("writable");
         for (length, count) in [(1, 200_000), (64 * 1024, 1000)] {
             let flood = Event::Output { source: "hook".to_owned(), line: "y".repeat(length) };
