@@ -15,7 +15,7 @@ NAME, VERSION = "@NAME@", "@VERSION@"
 CONTROL = "/run/asterisk.ctl"
 LOADING = "/var/lib/asterisk/loading"
 
-# How long it takes to load the modules, in seconds: the services after it would be started by then if nobody waited.
+# Seconds to load the modules. The services after it would start earlier if systemd or the upgrader did not wait.
 MODULES = 0.5
 
 

@@ -72,7 +72,7 @@ class Configs:
 
 
 class Faults:
-    """What goes wrong, from outside: a list of {"method": "PUT", "id": "regular expression", "fault": …} in faults.json.
+    """The injected faults: a list of {"method": "PUT", "id": "regular expression", "fault": …} in faults.json.
 
     The id of the list is "". Faults: a number answers it as the status; "stall" never answers, "cut" ends the connection in the
     middle of the answer, "half" sends half of the JSON as if it were whole, "close" ends it without an answer.
@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
         elif name is not None:
             with self.server.lock:
                 status, answer, headers = method(name, url.query, content)
-        # Before the other side knows: whoever looks at the log afterwards finds it there.
+        # Log the request before the answer, so that a test that has the answer finds it in the log.
         self.log(name, status)
         self.answer(status, answer, headers)
 
@@ -188,7 +188,7 @@ class Handler(BaseHTTPRequestHandler):
         return 204, None, {}
 
     def config(self, content):
-        """The configuration in the body of a request, or what to answer."""
+        """Returns the configuration in the body of a request, or the error to answer."""
         if self.headers.get("Content-Type") != MEDIA_TYPE:
             return None, (415, f'Entity must be in media type "{MEDIA_TYPE}".', {})
         try:
@@ -243,7 +243,7 @@ class Server(ThreadingHTTPServer):
 
 
 def _find_arguments(query):
-    """As provd reads them: what is not good is left out."""
+    """Parses the parameters as provd does: invalid ones are ignored."""
     query = {key: values[0] for key, values in parse_qs(query).items()}
 
     def number(key):
@@ -327,7 +327,7 @@ def _merged(below, above):
 
 
 def _ready():
-    """What runs is written down for whoever looks on from outside, then systemd is told."""
+    """Writes pid and version for the tests, then notifies systemd."""
     with open(f"/run/{NAME}.running", "w", encoding="utf-8") as file:
         file.write(f"{os.getpid()} {VERSION}\n")
     supervisor = os.environ.get("NOTIFY_SOCKET")

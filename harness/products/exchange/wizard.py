@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -IB
-"""What the setup wizard leaves on an exchange: its files, and provd's first configurations, with as many devices as wanted.
+"""The result of the setup wizard on an exchange: its files, and provd's first configurations with any number of devices.
 
 What is there already stays as it is.
 """
@@ -33,7 +33,7 @@ level = 2047
 ; The language of the error page is another matter.
 language = fr
 """,
-    # The other node, as it is with a pair.
+    # The address of the other node of a pair.
     "/etc/xivo/ha.conf": json.dumps({"node_type": "master", "remote_address": "192.0.2.20"}),
 }
 
