@@ -22,14 +22,14 @@ use upgrader::config::product::Product;
 
 const GUIDE: &str = "docs/guide.md";
 
-/// The product of the guide: what the gate calls the images of its machines.
+/// The names of the images that the gate makes for the product of the guide.
 const IMAGES: [&str; 2] = ["bookworm-gate-vane", "trixie-gate-vane"];
 
-/// What belongs to the run of this test, and not to who reads the guide.
-const NOT_THE_READERS: [&str; 7] =
+/// Variables of the test run that a reader of the guide does not have.
+const VARIABLES_OF_TESTS: [&str; 7] =
     ["UPGRADER_BINARIES", "CARGO_TARGET_DIR", "RUST_BACKTRACE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS", "GNUPGHOME"];
 
-/// Commands, and what they print as far as the guide shows it.
+/// Commands, and their output if the guide shows it.
 #[derive(Debug, PartialEq, Eq)]
 struct Block {
     /// The line of the guide on which the commands begin.
@@ -104,8 +104,7 @@ fn files(blocks: &[Block]) -> BTreeMap<&str, String> {
     files
 }
 
-/// What differs between the output that is shown and the one that was seen: `…` stands for anything on a line, and for any lines where
-/// it has one for itself.
+/// The difference between the shown and the real output. `…` stands for any text on a line; a line of `…` alone stands for any lines.
 fn difference(shown: &str, seen: &str) -> Result<Option<String>> {
     let seen: String = seen.lines().flat_map(|line| [line.trim_end(), "\n"]).collect();
     let line = |line: &str| match line.trim() {
@@ -119,7 +118,7 @@ fn difference(shown: &str, seen: &str) -> Result<Option<String>> {
     Ok(Some(TextDiff::from_lines(shown, &seen).unified_diff().header("shown", "seen").to_string()))
 }
 
-/// A reader who pastes block after block into one bash, in a new directory. Gone with all that came of it when dropped.
+/// A bash in a new directory that runs block after block. It ends and its directory is removed when dropped.
 struct Reader {
     bash: Child,
     go_on: ChildStdin,
@@ -135,7 +134,7 @@ impl Reader {
         fs::create_dir(&work)?;
         fs::create_dir(&output)?;
         let (go, all) = (home.path().join("go"), home.path().display());
-        // Who stands by also sees it when this test is killed: then nobody is there any more to tidy up.
+        // The background process cleans up even if this test is killed.
         let mut script = format!(
             "exec 8<&0 9>&1 </dev/null
             mkfifo {go}
@@ -161,7 +160,7 @@ impl Reader {
         let mut command = Command::new("bash");
         command.arg(&file).current_dir(&work).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.env("XIVO_UPGRADE", tree().canonicalize()?);
-        for variable in NOT_THE_READERS {
+        for variable in VARIABLES_OF_TESTS {
             command.env_remove(variable);
         }
         let mut bash = command.spawn().context("bash could not be started")?;
@@ -183,7 +182,7 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        // All that the guide has left behind, also if it ended early.
+        // Ends all processes of the guide, even after a failure.
         if let Some(group) = Pid::from_raw(self.bash.id().cast_signed()) {
             let _ = kill_process_group(group, Signal::TERM);
         }
@@ -249,7 +248,7 @@ fn the_guide_is_sound() -> Result<()> {
 }
 
 #[test]
-fn a_block_that_nobody_would_run_is_named() {
+fn a_bad_block_is_named() {
     let said = |text: &str| blocks(text).unwrap_err().to_string();
     assert_eq!(said("a\n```toml\nx = 1\n```\n"), "docs/guide.md:2: a block is sh or text, not \"toml\"");
     assert_eq!(said("```\nx\n```\n"), "docs/guide.md:1: a block is sh or text, not \"\"");
@@ -259,7 +258,7 @@ fn a_block_that_nobody_would_run_is_named() {
 }
 
 #[test]
-fn an_output_is_compared_but_for_what_is_left_open() {
+fn an_output_is_compared_except_for_dots() {
     let same = |shown, seen| difference(shown, seen).unwrap().is_none();
     assert!(same("a … s\n…\nend\n", "a 12 s\nb\nc\nend\n"));
     assert!(same("…\n", "") && same("", "") && same("a\n", "a  \n"));
@@ -269,7 +268,7 @@ fn an_output_is_compared_but_for_what_is_left_open() {
 }
 
 #[test]
-fn a_command_that_fails_ends_it_and_what_it_set_before_stays() -> Result<()> {
+fn a_failed_command_ends_the_run_and_variables_are_kept() -> Result<()> {
     let block = |commands: &str| Block { line: 1, commands: commands.to_owned(), output: None };
     let blocks = [
         block("a=1\nmkdir x && cd x\n"),

@@ -74,10 +74,7 @@ impl Subject {
 }
 
 /// Measures these subjects, or all that need no mirror if none is named, and prints the figures. They are also written to
-/// `target/bench/results.json`.
-///
-/// # Errors
-/// If something could not be measured, or a limit was exceeded; then all figures are printed first.
+/// `target/bench/results.json`. Fails after the last figure if a limit was exceeded.
 pub fn run(subjects: &[Subject], out: &mut dyn Write) -> Result<()> {
     let mut subjects = subjects.to_vec();
     if subjects.is_empty() {

@@ -1,4 +1,4 @@
-//! The page for a day on which something is wrong.
+//! The page docs/troubleshooting.md: made of data, complete and true.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -10,20 +10,20 @@ use crate::data;
 use crate::matrix::cell::Cell;
 use crate::matrix::scenario::matrix;
 
-/// Where it is written down what the messages mean.
+/// The meaning of the messages.
 const SOURCE: &str = "docs/troubleshooting.toml";
 
 /// The page that is made of it, of the snapshots and of the matrix.
 const PAGE: &str = "docs/troubleshooting.md";
 
-/// What an admin does on a day on which something is wrong.
+/// The source of the page.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Troubleshooting {
     introduction: String,
     #[serde(rename = "group")]
     groups: Vec<Group>,
-    /// Faults and states that an upgrade copes with, so that nobody sees anything of them.
+    /// Faults and states with which an upgrade copes without a message.
     unseen: Vec<String>,
 }
 
@@ -317,7 +317,7 @@ fn every_message_has_an_entry_and_every_entry_a_message() {
         }
         for part in &entry.seen {
             if !material.snapshots.values().any(|seen| seen.lines().any(|line| line.contains(part.as_str()))) {
-                wrong.insert(format!("{:?}: nobody has seen {part:?}", entry.heading));
+                wrong.insert(format!("{:?}: no snapshot has {part:?}", entry.heading));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::packages::package::Package;
 use crate::packages::release::Release;
 use crate::packages::shipped::{XIVO, definition};
 
-/// Where provd's stand-in keeps what it has, and where its faults are told: `products/exchange/provd.py`.
+/// The data and the faults of the stand-in of provd, `products/exchange/provd.py`.
 pub const PROVD: &str = "/var/lib/xivo-provd";
 
 /// The hooks that the package ships, in the order in which they run.
@@ -55,9 +55,6 @@ fn upgrader() -> Result<Package> {
 
 /// Gives an exchange this many devices, makes it the master of a pair and then a node of none, each twice, and has the hook set and take
 /// away the backup proxy of each. Says how long each turn took.
-///
-/// # Errors
-/// Also if in a first turn not each of them and the template was written, or in a second one any.
 pub fn change_devices(machine: &Machine, devices: usize) -> Result<[Duration; 4]> {
     machine
         .sh(&format!("systemctl stop xivo-provd && xivo-wizard --devices {devices} && systemctl start xivo-provd"))?;
@@ -78,7 +75,7 @@ pub fn change_devices(machine: &Machine, devices: usize) -> Result<[Duration; 4]
     Ok(took)
 }
 
-/// Runs one of [`HOOKS`] alone, as somebody does whom the screen told to.
+/// Runs one of [`HOOKS`] alone, as the remedy on the screen says.
 pub fn run_hook(machine: &Machine, hook: &str) -> Result<Transcript> {
     machine.command(&[&format!("/usr/share/xivo-upgrade/post-upgrade.d/{hook}")]).run()
 }

@@ -12,7 +12,7 @@ use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::machine::Machine;
 use crate::runtime::block_on;
 
-/// A cable between two machines: a network that nobody else is on. Gone when dropped.
+/// A cable between two machines: a network of their own. Removed when dropped.
 #[derive(Debug)]
 pub struct Link {
     docker: Docker,

@@ -9,8 +9,8 @@ use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
 
-/// Lets lintian look at a .deb, on a Debian machine of ours so that nothing is installed on this host. Warnings are
-/// failures; exceptions are listed in the package's own overrides.
+/// Checks a .deb with lintian on a machine, so that nothing is installed on this host. Warnings are failures; the package's overrides
+/// list the exceptions.
 pub fn run(file: &Path, out: &mut dyn Write) -> Result<()> {
     let package = std::fs::read(file).with_context(|| file.display().to_string())?;
     let name = file.file_name().context("a file")?.to_string_lossy();
@@ -24,6 +24,6 @@ pub fn run(file: &Path, out: &mut dyn Write) -> Result<()> {
         ["lintian", "--allow-root", "--tag-display-limit=0", "--show-overrides", "--fail-on=error,warning", &path];
     let transcript = machine.command(&lintian).run()?;
     write!(out, "{}", transcript.screen)?;
-    ensure!(transcript.exit == 0, "lintian is not content");
+    ensure!(transcript.exit == 0, "lintian reports errors or warnings");
     Ok(())
 }

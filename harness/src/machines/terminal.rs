@@ -15,7 +15,7 @@ pub const COLUMNS: NonZeroU16 = NonZeroU16::new(200).expect("not zero");
 /// The terminal's name in terminfo(5), for `TERM`.
 pub const NAME: &str = "xterm";
 
-/// A screen at which nobody looks for anything but text: what was printed, with plain ends of lines.
+/// The text that was printed, with plain ends of lines.
 #[derive(Default)]
 pub struct Printed {
     text: String,
@@ -43,7 +43,7 @@ impl Printed {
     }
 }
 
-/// A terminal and a person before it: what was printed, and what is to be seen of that.
+/// A terminal: what was printed, and what of it is visible.
 pub struct Terminal {
     parser: Parser,
     strip: StripBytes,
@@ -71,11 +71,8 @@ impl Terminal {
         self.printed.text()
     }
 
-    /// What a person sees now. A line that is wider than the terminal is one line; a line ends where the last character was
-    /// written that was not erased.
-    ///
-    /// # Errors
-    /// If lines may have scrolled away.
+    /// What is visible now. A line that is wider than the terminal is one line; a line ends where the last character was
+    /// written that was not erased. Fails if lines may have scrolled away.
     pub fn seen(&self) -> Result<String> {
         let screen = self.parser.screen();
         let (cursor, _) = screen.cursor_position();
@@ -109,7 +106,7 @@ mod tests {
         }
         assert_eq!(printed.text(), "a\né\u{fffd}b\n");
         printed.add(b"\xffz");
-        assert!(printed.text().ends_with("\u{fffd}z"), "what is no text does not hold up the rest");
+        assert!(printed.text().ends_with("\u{fffd}z"), "invalid UTF-8 does not block the rest");
     }
 
     #[test]

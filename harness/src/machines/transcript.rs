@@ -2,19 +2,18 @@
 
 use std::fmt;
 
-/// A command and what a person saw of it.
+/// A command and its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transcript {
     /// The command, as it was typed.
     pub command: String,
-    /// Without a terminal, stdout and stderr as they came. At a terminal, what a person sees at the end, answers included: what
-    /// was overwritten or erased is not in it.
+    /// Without a terminal, stdout and stderr as they came. At a terminal, what is visible at the end, answers included.
     pub screen: String,
     /// The exit code, or [`HUNG_UP`].
     pub exit: i64,
 }
 
-/// The exit code of a command whose terminal went away before its end: nobody is there to hear of another one.
+/// The exit code of a command whose terminal hung up before its end.
 pub const HUNG_UP: i64 = -1;
 
 impl fmt::Display for Transcript {
@@ -31,7 +30,7 @@ impl fmt::Display for Transcript {
     }
 }
 
-/// A document without the lines' rests that say how long something took: that is never the same twice.
+/// A document without durations, which differ from run to run.
 #[must_use]
 pub fn without_times(document: &str) -> String {
     const BEGINNINGS: [&str; 2] = ["It took ", "Last time they were out of service for "];

@@ -87,9 +87,6 @@ impl Repository {
     }
 
     /// Takes packages that were built elsewhere, in place of all such packages that it has.
-    ///
-    /// # Errors
-    /// If one lacks a field that every package has.
     pub fn take(&mut self, debs: &[Deb]) -> Result<()> {
         self.pool.retain(|_, pooled| pooled.package.is_some());
         let taken = debs.par_iter().map(|deb| {
@@ -103,9 +100,6 @@ impl Repository {
     }
 
     /// Indexes and signs what is in the pool, so that this is wrong with it.
-    ///
-    /// # Errors
-    /// If signing fails.
     pub fn publish(&self, fault: Option<ServerFault>) -> Result<Published> {
         let good = || files(&self.pool, &self.key, AGE);
         let mut next = None;

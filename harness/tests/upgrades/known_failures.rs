@@ -31,7 +31,7 @@ fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
     let (transcript, ()) = while_running(
         || world.upgrade(&["--yes"]).run(),
         || {
-            // In the middle of it: some packages are here.
+            // During the download: some packages are in the cache.
             wait_until(&world, "ls /var/cache/apt/archives/*1.2.2*.deb 2>/dev/null | grep -q .")?;
             world
                 .machine
@@ -49,7 +49,7 @@ fn closed_stdin(debian: Debian) -> Result<()> {
     let before = snapshot(&world)?;
     let closed = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade <&-"]).run()?;
     ensure!(closed.exit == 3 && snapshot(&world)? == before, "{closed}");
-    // Nobody there in any way, and yet it has been told to.
+    // Without stdin, stdout and stderr, --download-only works.
     let silent = world.machine.command(&["timeout", "60", "sh", "-c", "exec xivo-upgrade -d <&- >&- 2>&-"]).run()?;
     ensure!(silent.exit == 0 && silent.screen.is_empty(), "{silent}");
     let entered = world.upgrade(&[]).answer("[Y/n] ", "\n").exits(0)?;
@@ -65,8 +65,8 @@ fn nothing_stays_disabled(debian: Debian) -> Result<()> {
     let broken = "/etc/systemd/system/xivo-agid.service.d/broken.conf";
     world.machine.write(broken, b"[Service]\nExecStart=\nExecStart=/bin/false\n", 0o644)?;
     let transcript = world.upgrade(&["--yes"]).exits(5)?;
-    ensure!(settings()? == before, "units are switched off or on: {transcript}");
-    // The admin mends it, and its package may start it again.
+    ensure!(settings()? == before, "units were enabled or disabled: {transcript}");
+    // After the repair its package may start it again.
     world.machine.sh(&format!(
         "test ! -e /usr/sbin/policy-rc.d; rm {broken}; systemctl daemon-reload
          apt-get -qq -y install --reinstall xivo-agid 2>&1"

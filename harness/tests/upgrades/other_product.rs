@@ -38,22 +38,22 @@ fn other_product(debian: Debian) -> Result<String> {
     ensure!(happened.hooks.iter().any(|hook| hook.contains(" 50-licence ")), "the vendor's own hook did not run");
 
     let log = world.machine.sh("cat /var/log/acme-upgrade.log")?;
-    ensure!(log.contains("started with arguments"), "the log is somewhere else: {log}");
+    ensure!(log.contains("started with arguments"), "the log lacks the start: {log}");
     for text in [&transcript.to_string(), &log] {
         let said = text.lines().find(|line| line.to_lowercase().contains("xivo"));
-        ensure!(said.is_none(), "somebody else's product is named: {said:?}");
+        ensure!(said.is_none(), "another product is named: {said:?}");
     }
     // Every machine of the harness gets its package source in files of these two names.
     let paths = world.machine.sh("{ find / -xdev -iname '*xivo*'; find /run /tmp -iname '*xivo*'; } \
          | sed '/^.etc.apt.sources.list.d.xivo.sources$/d; /^.usr.share.keyrings.xivo.pgp$/d'")?;
-    ensure!(paths.is_empty(), "somebody else's product has files here:\n{paths}");
+    ensure!(paths.is_empty(), "another product has files here:\n{paths}");
     Ok(format!("{transcript}\n{happened}"))
 }
 
 fn two_products(debian: Debian) -> Result<()> {
     let ours = product_machine::upgrader()?;
     let mut world = product_machine::upgradable_with(debian, &ours, &ours)?;
-    // The same disk, and with it the files of the one, before and after the other came.
+    // The files of the one product, before and after the other is installed.
     let files = "find / -xdev -path '*xivo*' -not -path '/proc/*' -not -path '/var/lib/dpkg/*' \
                  -printf '%p %y %m %s %i %C@\\n' | LC_ALL=C sort";
     let before = world.machine.sh(files)?;
@@ -62,20 +62,19 @@ fn two_products(debian: Debian) -> Result<()> {
     world.publish(Release::of(&ACME, "2025.4")?.packages.iter().chain([&acme]))?;
     world.install(&["acme", "acme-upgrade"])?;
     world.publish(&Release::of(&ACME, "2025.10")?.packages)?;
-    // What is published of the one is held, so that the other has only its own to do.
+    // The packages of the one product are held, so that the other upgrades only its own.
     let others: Vec<&str> = harness::packages::shipped::SERVICES.into_iter().chain([XIVO.name]).collect();
     world.machine.sh(&format!("apt-mark hold {} >/dev/null; rm {HOOK_MARKS} 2>/dev/null || :", others.join(" ")))?;
     let mark = Mark::set(&world.machine)?;
     let services: Vec<&str> = SERVICES.into_iter().chain(harness::packages::shipped::SERVICES).collect();
-    let transcript = world.machine.command(&["acme-upgrade", "--yes"]).run()?;
-    // Held packages want attention.
-    ensure!(transcript.exit == 6, "{transcript}");
+    // Held packages need attention.
+    let transcript = world.machine.command(&["acme-upgrade", "--yes"]).exits(6)?;
     let happened = Events::since(&mark, &world.machine, &services)?;
     ensure!(happened.starts == SERVICES, "{:?}", happened.starts);
     ensure!(happened.hooks.len() == HOOK_COUNT + 1, "only its own hooks ran: {:?}", happened.hooks);
     ensure!(world.machine.sh(files)? == before, "files of the other product changed: {transcript}");
 
-    // The other one goes, and leaves the first as it was.
+    // Its removal does not change the first one.
     world.machine.sh("apt-get -qq -y purge acme-upgrade >/dev/null; test ! -e /etc/logrotate.d/acme-upgrade")?;
     ensure!(world.machine.sh(files)? == before, "files of the other product changed");
     world.machine.sh("apt-mark unhold $(apt-mark showhold) >/dev/null")?;

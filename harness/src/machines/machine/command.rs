@@ -139,10 +139,7 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// Runs it to its end.
-    ///
-    /// # Errors
-    /// If it does not end, or never prints a prompt that somebody waits for.
+    /// Runs it to its end. Fails if it does not end, or does not print a prompt.
     pub fn run(self) -> Result<Transcript> {
         let (typed, patience) = (self.words.join(" "), self.patience);
         let (screen, exit) = block_on(async { tokio::time::timeout(patience, self.follow()).await })
@@ -152,9 +149,6 @@ impl<'a> Command<'a> {
     }
 
     /// Runs it to its end, which has to be with this exit code.
-    ///
-    /// # Errors
-    /// As those of [`Command::run`]; also the transcript, if the exit code is another one.
     pub fn exits(self, code: i64) -> Result<Transcript> {
         let transcript = self.run()?;
         ensure!(transcript.exit == code, "exit code {}, not {code}: {transcript}", transcript.exit);

@@ -1,4 +1,4 @@
-//! A shell for a person.
+//! An interactive shell on a machine.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::Machine;
 use crate::runtime::block_on;
 
-/// A terminal that passes every key on, until this is dropped.
+/// Sets the terminal to raw mode until this is dropped.
 struct Raw(Termios);
 
 impl Raw {
@@ -26,14 +26,12 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // There is nobody left to tell that it failed.
         let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }
 
 impl Machine {
-    /// Gives whoever is at this terminal a shell on the machine, until they leave it; without a terminal the shell reads its commands
-    /// from stdin.
+    /// Connects this terminal with a shell on the machine until its end. Without a terminal the shell reads its commands from stdin.
     pub fn shell(&self) -> Result<()> {
         let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         block_on(self.follow_shell(terminal))

@@ -33,10 +33,7 @@ pub struct Deb {
     pub control: String,
 }
 
-/// Builds a .deb, or gives the one that was built of the same data before.
-///
-/// # Errors
-/// If a path is not absolute, or a name cannot be written into a control file.
+/// Builds a .deb, or gives the one that was built of the same data before. Fails if a path is not absolute.
 pub fn build(package: &Package) -> Result<Deb> {
     /// A world needs the same packages for its machine's image and for its repository.
     static BUILT: Mutex<Vec<(Package, Deb)>> = Mutex::new(Vec::new());

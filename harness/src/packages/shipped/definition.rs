@@ -9,26 +9,17 @@ use crate::packages::package::{File, Package};
 pub const PRODUCT: &str = "/usr/share/xivo-upgrade/product.toml";
 
 /// The product.toml of a package of XiVO's upgrader.
-///
-/// # Errors
-/// If the package has none.
 pub(crate) fn file(package: &mut Package) -> Result<&mut File> {
     package.files.iter_mut().find(|file| file.path == PRODUCT).context("the package has no product.toml")
 }
 
 /// A package of XiVO's upgrader with another product.toml.
-///
-/// # Errors
-/// As those of [`file`].
 pub fn with_definition(mut package: Package, definition: &str) -> Result<Package> {
     file(&mut package)?.content = definition.as_bytes().to_vec();
     Ok(package)
 }
 
 /// A package of XiVO's upgrader after a change of its product.toml.
-///
-/// # Errors
-/// As those of [`file`]; also if it is no TOML.
 pub(crate) fn edited(mut package: Package, edit: impl FnOnce(&mut Table) -> Result<()>) -> Result<Package> {
     let file = file(&mut package)?;
     let mut table: Table = toml::from_slice(&file.content)?;

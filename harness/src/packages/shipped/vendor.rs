@@ -40,9 +40,6 @@ pub struct DebOptions {
 }
 
 /// Packages the upgrader, and prints where the package is.
-///
-/// # Errors
-/// If something of it cannot be read, or would never be used on a machine.
 pub fn package(options: &DebOptions, out: &mut dyn Write) -> Result<()> {
     let DebOptions { directory, product, name, maintainer, version, homepage } = options;
     let package = match product {
@@ -77,18 +74,12 @@ pub struct Described {
 }
 
 impl Described {
-    /// Reads a product.toml, or the directory of a product, as it is named on the command line.
-    ///
-    /// # Errors
-    /// One line, if it is not there or not right.
+    /// Reads a product.toml, or the directory of a product, as it is named on the command line. The error is one line.
     pub fn parse(text: &str) -> Result<Self, String> {
         if Path::new(text).is_dir() { Self::parse_directory(text) } else { Self::read(Path::new(text)) }
     }
 
     /// Reads the directory of a product.
-    ///
-    /// # Errors
-    /// One line, if it is not there, or has something in it that would never be used on a machine.
     pub fn parse_directory(text: &str) -> Result<Self, String> {
         let directory = Path::new(text);
         if !directory.is_dir() {
@@ -154,9 +145,6 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 }
 
 /// A path as a text.
-///
-/// # Errors
-/// If it is none.
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{}: the path is not UTF-8", path.display()))
 }
