@@ -30,7 +30,6 @@ pub enum Exit {
 
 impl Exit {
     /// The number the shell sees.
-    #[must_use]
     pub fn code(self) -> u8 {
         self as u8
     }
@@ -73,6 +72,7 @@ impl From<Exit> for ExitCode {
 /// Travels as (the context of) an [`anyhow::Error`]. The exit code follows from the step that failed, unless the failure
 /// carries one of its own.
 #[derive(Debug)]
+#[must_use]
 pub struct Failure {
     message: String,
     remedy: Option<String>,
@@ -86,14 +86,12 @@ impl Failure {
     }
 
     /// What the person can do next, as a sentence.
-    #[must_use]
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
     /// An exit code that holds whatever step failed.
-    #[must_use]
     pub fn exit(mut self, exit: Exit) -> Self {
         self.exit = Some(exit);
         self
@@ -137,19 +135,16 @@ impl From<anyhow::Error> for Stopped {
 }
 
 /// The exit code of an error: its own, or else `otherwise`.
-#[must_use]
 pub fn code_of(error: &anyhow::Error, otherwise: Exit) -> Exit {
     error.downcast_ref::<Failure>().and_then(|failure| failure.exit).unwrap_or(otherwise)
 }
 
 /// What to do about an error, if it knows.
-#[must_use]
 pub fn remedy_of(error: &anyhow::Error) -> Option<&str> {
     error.downcast_ref::<Failure>()?.remedy.as_deref()
 }
 
 /// An error as the screen and the log show it: the chain of causes on one line, the remedy on the next.
-#[must_use]
 pub fn describe(error: &anyhow::Error) -> String {
     let mut text = format!("error: {error:#}");
     if let Some(remedy) = remedy_of(error) {

@@ -42,25 +42,21 @@ impl Paths {
     }
 
     /// The upgrader's own package, which is also the command people type: `xivo-upgrade`.
-    #[must_use]
     pub fn package(&self) -> String {
         format!("{}-upgrade", self.name)
     }
 
     /// The product's short name, NAME.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Where the hooks of a phase, `pre-upgrade` for example, are: the shipped directory first, then the admin's own.
-    #[must_use]
     pub fn hooks(&self, phase: impl fmt::Display) -> [PathBuf; 2] {
         ["usr/share", "etc"].map(|top| self.at(&format!("{top}/NAME-upgrade/{phase}.d")))
     }
 
     /// The root directory that everything is below: `/` but in tests.
-    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -75,7 +71,6 @@ macro_rules! paths {
     ($($(#[$meaning:meta])* $name:ident = $path:literal)*) => {
         impl Paths {
             $($(#[$meaning])*
-            #[must_use]
             pub fn $name(&self) -> PathBuf {
                 self.at($path)
             })*

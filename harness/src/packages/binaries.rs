@@ -45,7 +45,7 @@ pub fn build_example(name: &str) -> Result<PathBuf> {
     Ok(build_targets(&["--example", name])?.join("examples").join(name))
 }
 
-/// How the shipped programs are linked: static, with their relocations packed (DT_RELR), which takes 100 kB less.
+/// How the shipped programs are linked: static, with their relocations packed (`DT_RELR`), which takes 100 kB less.
 const FLAGS: &str = "-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs";
 
 /// Builds some of the upgrader's programs, and says which directory they are in.

@@ -24,7 +24,6 @@ pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
 }
 
 /// The number of the line that has this byte of a text, counted from 1.
-#[must_use]
 pub fn line_at(text: &str, offset: usize) -> usize {
     text.get(..offset).map_or(1, |before| before.matches('\n').count() + 1)
 }

@@ -38,7 +38,6 @@ pub(crate) struct Survey {
 }
 
 /// True if this is the name of a migration file: `003-call-log.sql`.
-#[must_use]
 pub fn is_migration(file: &str) -> bool {
     migrations::parse_name(file).is_some()
 }
@@ -197,7 +196,7 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
         pending = product_command::pending(database, paths, packages_change)?;
         more_may_come = packages_change;
         if !pending.is_empty() || (packages_change && database.pending.is_none()) {
-            work.push(Work::OwnCommand(command.to_vec()));
+            work.push(Work::OwnCommand(command.clone()));
         }
     } else {
         let found = migrations::find(&paths.migrations())?;

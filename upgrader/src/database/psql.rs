@@ -209,7 +209,7 @@ pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mu
     as_postgres("pg_restore")
         .env("PGOPTIONS", WRITING)
         .settings(["--no-password", "--create", "--exit-on-error", "--dbname=postgres"])
-        .from_file(file()?)
+        .stdin(file()?)
         .lines(line)
 }
 

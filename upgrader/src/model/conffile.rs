@@ -55,7 +55,6 @@ pub enum ConffileOutcome {
 
 impl ConffileResult {
     /// True if the admin should have a look: the file is not what it was, or not what the package expects.
-    #[must_use]
     pub fn wants_a_look(&self) -> bool {
         match self.fate {
             ConffileOutcome::Kept | ConffileOutcome::Replaced | ConffileOutcome::Back => true,
@@ -65,7 +64,6 @@ impl ConffileResult {
     }
 
     /// The older version and the newer one, where both are on disk.
-    #[must_use]
     pub fn versions(&self) -> Option<(&Path, &Path)> {
         let other = self.other.as_deref()?;
         if self.sha256_before.is_none() || self.sha256_after.is_none() {

@@ -29,7 +29,6 @@ impl<'a> Events<'a> {
     }
 
     /// True if this process records.
-    #[must_use]
     pub fn are_recorded(&self) -> bool {
         !self.recorders.is_empty()
     }
@@ -62,7 +61,6 @@ impl<'a> Events<'a> {
     }
 
     /// The report of all events so far.
-    #[must_use]
     pub fn report(&self) -> &Report {
         &self.report
     }

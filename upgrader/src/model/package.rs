@@ -13,26 +13,22 @@ pub struct PackageName(String);
 
 impl PackageName {
     /// As it was written.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Without the architecture.
-    #[must_use]
     pub fn bare(&self) -> &str {
         self.0.split_once(':').map_or(&self.0, |(name, _)| name)
     }
 
     /// The architecture, if one is written.
-    #[must_use]
     pub fn architecture(&self) -> Option<&str> {
         self.0.split_once(':').map(|(_, architecture)| architecture)
     }
 
     /// True if this is the name of the package that dpkg knows by this name and architecture, on a machine whose own
     /// architecture is `native` (empty if it is not known).
-    #[must_use]
     pub fn is_of(&self, name: &str, architecture: &str, native: &str) -> bool {
         let is_architecture = match self.architecture() {
             Some(wanted) => architecture == wanted,
@@ -61,7 +57,6 @@ impl fmt::Display for PackageName {
 }
 
 /// The machine's own architecture: that of dpkg. Empty if dpkg is not among its packages.
-#[must_use]
 pub fn native_architecture(packages: &[Package]) -> &str {
     packages.iter().find(|package| package.name == "dpkg").map_or("", |package| &package.architecture)
 }
@@ -101,7 +96,6 @@ impl Package {
     }
 
     /// True if its files are on the machine.
-    #[must_use]
     pub fn is_present(&self) -> bool {
         !matches!(self.status.as_str(), "not-installed" | "config-files") && !self.version.is_empty()
     }
@@ -133,7 +127,6 @@ impl Offered {
     }
 
     /// The one with this name, on a machine whose own architecture is `native`.
-    #[must_use]
     pub fn find(&self, name: &PackageName, native: &str) -> Option<&Offer> {
         self.0.get(name.bare())?.iter().find(|offer| name.is_of(name.bare(), &offer.architecture, native))
     }

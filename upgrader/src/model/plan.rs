@@ -106,7 +106,6 @@ impl Change {
 
 impl Change {
     /// True if the package is then what it is after the other change, whatever it was before.
-    #[must_use]
     pub fn ends_as(&self, other: &Self) -> bool {
         let to = |change: &Self| match &change.kind {
             ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
@@ -118,19 +117,16 @@ impl Change {
 
 impl Plan {
     /// True if the machine is as new as its sources, its database as new as the machine, and no earlier run is to be finished.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         !self.changes_packages() && self.migrations.is_empty() && self.unfinished_from.is_none()
     }
 
     /// The version that the machine comes from: before an earlier run that was not finished, if there was one.
-    #[must_use]
     pub fn comes_from(&self) -> &str {
         self.unfinished_from.as_deref().unwrap_or(&self.installed)
     }
 
     /// True if it changes packages, or finishes some.
-    #[must_use]
     pub fn changes_packages(&self) -> bool {
         !self.changes.is_empty() || !self.unfinished.is_empty()
     }
@@ -150,7 +146,6 @@ impl Plan {
     }
 
     /// The packages of the plan that are not what they were before it, on a machine with these packages.
-    #[must_use]
     pub fn not_rolled_back(&self, present: &[Package]) -> Vec<&str> {
         let native = native_architecture(present);
         let installed = |name: &PackageName| {
@@ -168,7 +163,6 @@ impl Plan {
     }
 
     /// True if it changes this package.
-    #[must_use]
     pub fn changes_package(&self, package: &str) -> bool {
         self.changes.iter().any(|change| change.package == *package)
     }

@@ -205,14 +205,12 @@ impl Report {
     }
 
     /// How long services were out of service, all of them added up, in milliseconds.
-    #[must_use]
     pub fn outage_ms(&self) -> u64 {
         self.services.iter().filter_map(|service| service.outage_ms).fold(0, u64::saturating_add)
     }
 }
 
 /// Milliseconds as people read them: `0.41 s`.
-#[must_use]
 pub fn seconds(milliseconds: u64) -> String {
     format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
 }

@@ -1,7 +1,6 @@
 //! Numbers of bytes, for people.
 
 /// A number of bytes as apt shows it: powers of a thousand, three digits.
-#[must_use]
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {

@@ -83,7 +83,6 @@ pub enum Next {
 
 impl Step {
     /// The legal transitions: all of them, and only here. ARCHITECTURE.md has the drawing.
-    #[must_use]
     pub fn next(self, outcome: Outcome, mode: Mode) -> Next {
         match (self, outcome, mode) {
             (_, Outcome::Declined, _) => Next::End(Exit::Declined),
@@ -113,7 +112,6 @@ impl Step {
     }
 
     /// What comes after a step that failed, if the machine can be put back as it was. No step that undoes is undone.
-    #[must_use]
     pub fn undone_by(self) -> Option<Self> {
         let undone =
             matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify);
@@ -121,13 +119,11 @@ impl Step {
     }
 
     /// True if the machine may be another one after this step began.
-    #[must_use]
     pub fn changes_the_machine(self) -> bool {
         self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::SaveRollbackData)
     }
 
     /// True if this step runs in the background, because it changes the machine.
-    #[must_use]
     pub fn works(self, mode: Mode) -> bool {
         match self {
             Self::Refresh | Self::SelfUpdate | Self::Preflight | Self::Plan | Self::Confirm => false,
@@ -137,7 +133,6 @@ impl Step {
     }
 
     /// The exit code when this step fails: it says whether the machine was changed.
-    #[must_use]
     pub fn exit_on_failure(self) -> Exit {
         if self.changes_the_machine() && self != Self::PreUpgradeHooks { Exit::NeedsHuman } else { Exit::Unchanged }
     }

@@ -41,7 +41,6 @@ impl fmt::Display for PackageDifference {
 
 impl Validation {
     /// How many packages are as they were validated.
-    #[must_use]
     pub fn same(&self) -> usize {
         self.packages.saturating_sub(self.differing.len())
     }

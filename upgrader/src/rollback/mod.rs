@@ -67,7 +67,6 @@ pub enum Damage {
 
 impl Damage {
     /// True if a rollback is impossible.
-    #[must_use]
     pub fn is_fatal(&self) -> bool {
         !matches!(self, Self::EditedInPlace(_))
     }
@@ -127,7 +126,6 @@ impl fmt::Display for Damage {
 impl PathDifference {
     /// True if somebody would miss something. A time alone is that of a directory in which something else changed, or of a file that was
     /// written as it was.
-    #[must_use]
     pub fn matters(&self) -> bool {
         self.change != PathChange::Aspects(vec![Aspect::Time])
     }

@@ -79,7 +79,6 @@ pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut d
 }
 
 /// A hook's name, as it is shown.
-#[must_use]
 pub fn name(hook: &Path) -> String {
     hook.file_name().unwrap_or(hook.as_os_str()).to_string_lossy().into_owned()
 }

@@ -15,7 +15,6 @@ const STAYS_IN_USE: [(&[&str], &str); 2] = [
 ];
 
 /// Which boot of the machine this is (random(4)); empty if the kernel does not say.
-#[must_use]
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }

@@ -16,7 +16,6 @@ use crate::paths::Paths;
 use crate::rollback;
 
 /// Checks everything that can be known to go wrong. A check that fails is a finding, too.
-#[must_use]
 pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     add(&mut findings, sources::check(product));
@@ -31,7 +30,6 @@ pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding
 
 /// Checks the plan, if there is one: whether it fits on the disks together with the rollback data (`kept`), and which packages it
 /// leaves broken.
-#[must_use]
 pub fn check_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback::SpaceRequirement>>) -> Vec<Finding> {
     let mut findings = Vec::new();
     add(&mut findings, packages::check(plan));

@@ -74,7 +74,6 @@ impl Drift {
     }
 
     /// True if the machine is not what was validated. What the admin may do to it, edit conffiles and install packages, is none.
-    #[must_use]
     pub fn is_one(&self) -> bool {
         self.debian.is_none()
             || !self.differing.is_empty()

@@ -170,7 +170,6 @@ impl Services {
     }
 
     /// How to find out that a service is ready, if systemd's word is not enough.
-    #[must_use]
     pub fn ready(&self, service: &str) -> Option<&Ready> {
         self.ready.iter().find(|(name, _)| name.get_ref() == service).map(|(_, ready)| ready)
     }

@@ -57,7 +57,7 @@ impl Run<'_> {
         let Context { paths, options, .. } = self.context;
         let is_free = options.ignore_peer || options.mode() != Mode::Upgrade || self.past.is_some();
         let check = |plan| pair::check_plan(plan, is_free, &paths.package());
-        self.plan.as_ref().map_or(Ok(Vec::new()), check).unwrap_or_else(|error| vec![Finding::from(&error)])
+        self.plan.as_ref().map_or(Vec::new(), check)
     }
 
     /// The space that the rollback data needs on each filesystem.

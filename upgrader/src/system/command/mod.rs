@@ -140,7 +140,7 @@ impl Program {
     }
 
     /// Takes the program's stdin from a file.
-    pub(crate) fn from_file(mut self, file: File) -> Self {
+    pub(crate) fn stdin(mut self, file: File) -> Self {
         self.command.stdin(file);
         self
     }
