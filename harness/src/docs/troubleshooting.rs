@@ -194,7 +194,7 @@ impl Material {
                 }
             }
         }
-        text.push_str("\n## What needs nothing of you\n\nAn upgrade copes with these by itself; each was tried.\n\n| what | |\n|---|---|\n");
+        text.push_str("\n## Handled automatically\n\nAn upgrade handles these without your help. A test covers each.\n\n| what | |\n|---|---|\n");
         let unseen: BTreeMap<&str, &Known> =
             self.cells(&self.page.unseen).map(|known| (known.name.as_str(), known)).collect();
         for known in unseen.into_values() {
@@ -209,7 +209,7 @@ const BEGINNINGS: [&str; 8] = [
     "error: ",
     "Problem: ",
     "Note: ",
-    "Waiting for ",
+    "Waiting up to ",
     "Restart recommended",
     "Reboot recommended",
     "Configuration files to look at",
