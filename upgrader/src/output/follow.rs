@@ -60,7 +60,12 @@ pub(crate) fn follow(context: &Context<'_>, follower: &mut Follower, events: &mu
             return Ok(Exit::Busy);
         }
         if !alive {
-            return Err(interrupted(&context.paths.package(), &context.paths.log()));
+            let (log, command) = (context.paths.log(), context.paths.package());
+            let failure = Failure::new("the upgrade was interrupted: its process is gone").remedy(format!(
+                "See {}, then start {command} again: it completes the upgrade or rolls it back.",
+                log.display()
+            ));
+            return Err(Stopped { error: failure.into(), exit: Exit::NeedsHuman });
         }
         follower.wait(HEARTBEAT);
     }
@@ -74,12 +79,4 @@ fn wait_until_gone(lock: &Path, follower: &Follower) {
         }
         follower.wait(Duration::from_millis(10));
     }
-}
-
-fn interrupted(command: &str, log: &Path) -> Stopped {
-    let failure = Failure::new("the upgrade was interrupted: its process is gone").remedy(format!(
-        "See {}, then start {command} again: it completes the upgrade or rolls it back.",
-        log.display()
-    ));
-    Stopped { error: failure.into(), exit: Exit::NeedsHuman }
 }

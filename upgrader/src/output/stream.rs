@@ -28,7 +28,7 @@ impl Recorder {
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         // Removed, not truncated: another process may still follow the earlier run.
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(cannot(path)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
             _ => Self::append(path),
         }
     }
@@ -36,12 +36,8 @@ impl Recorder {
     /// Continues a recording. Only root can read it: the output of programs may be private.
     pub(crate) fn append(path: &Path) -> Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(path);
-        Ok(Self { file: file.with_context(|| cannot(path))?, output: 0 })
+        Ok(Self { file: file.with_context(|| format!("{}: cannot be written", path.display()))?, output: 0 })
     }
-}
-
-fn cannot(path: &Path) -> String {
-    format!("{}: cannot be written", path.display())
 }
 
 impl Subscriber for Recorder {

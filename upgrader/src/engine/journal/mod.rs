@@ -118,7 +118,7 @@ impl Journal {
             File::open(paths.state())?.sync_all()?;
             Ok((file, first.len() as u64))
         };
-        let (file, whole) = begin().with_context(|| path.display().to_string()).explain(cannot_write)?;
+        let (file, whole) = explained(&path, begin())?;
         Ok(Self { file, whole, path, last })
     }
 
@@ -136,7 +136,7 @@ impl Journal {
             let _ = reserve(&file);
             Ok(file)
         };
-        let file = open().with_context(|| path.display().to_string()).explain(cannot_write)?;
+        let file = explained(&path, open())?;
         Ok(Some((Self { file, whole, path, last: paths.last_journal() }, past)))
     }
 
@@ -145,7 +145,7 @@ impl Journal {
         let (path, last) = (paths.journal(), paths.last_journal());
         if !path.exists() && last.exists() {
             let reopen = || fs::rename(&last, &path).and_then(|()| File::open(paths.state())?.sync_all());
-            reopen().with_context(|| path.display().to_string()).explain(cannot_write)?;
+            explained(&path, reopen())?;
         }
         Ok(Self::open(paths)?.map(|(journal, _)| journal))
     }
@@ -169,7 +169,7 @@ impl Journal {
             // The disk may be full. An incomplete line is damage once another follows it.
             Err(_) => self.truncate(),
         }
-        written.with_context(|| self.path.display().to_string()).explain(cannot_write)
+        explained(&self.path, written)
     }
 
     /// Removes an incomplete line.
@@ -181,20 +181,12 @@ impl Journal {
 
     /// Removes the journal of a run that has changed nothing. That of the last completed run stays.
     pub(crate) fn forget(self) -> Result<()> {
-        let forget = || -> std::io::Result<()> {
-            fs::remove_file(&self.path)?;
-            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-        };
-        forget().with_context(|| self.path.display().to_string()).explain(cannot_write)
+        explained(&self.path, fs::remove_file(&self.path).and_then(|()| sync_directory(&self.path)))
     }
 
     /// Closes the journal of a completed run. It is kept until the next run ends.
     pub(crate) fn close(self) -> Result<()> {
-        let close = || -> std::io::Result<()> {
-            fs::rename(&self.path, &self.last)?;
-            self.path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
-        };
-        close().with_context(|| self.path.display().to_string()).explain(cannot_write)
+        explained(&self.path, fs::rename(&self.path, &self.last).and_then(|()| sync_directory(&self.path)))
     }
 }
 
@@ -231,9 +223,15 @@ fn reserve(file: &File) -> rustix::io::Result<()> {
     fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED)
 }
 
-fn cannot_write() -> Failure {
-    Failure::new("the journal of the run cannot be written")
-        .remedy("Check that filesystem (`df`, `df -i`, `dmesg`), then start again.")
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn explained<T>(path: &Path, result: std::io::Result<T>) -> Result<T> {
+    result.with_context(|| path.display().to_string()).explain(|| {
+        Failure::new("the journal of the run cannot be written")
+            .remedy("Check that filesystem (`df`, `df -i`, `dmesg`), then start again.")
+    })
 }
 
 fn line(entry: JournalEntry) -> Vec<u8> {

@@ -11,7 +11,7 @@ use crate::model::plan::Plan;
 use crate::model::step::Step;
 
 /// A run as its journal describes it: usually an interrupted one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct PastRun {
     pub(crate) started: Timestamp,
     /// The plan at its beginning; it has the version that the machine comes from.
@@ -42,23 +42,7 @@ pub(crate) struct PastRun {
 
 impl PastRun {
     pub(super) fn new(started: Timestamp, plan: Plan, boot: String, last: Timestamp) -> Self {
-        Self {
-            started,
-            latest: plan.clone(),
-            boot,
-            under_way: None,
-            plan,
-            last,
-            boots: 0,
-            rolling_back: None,
-            dump: None,
-            active: Vec::new(),
-            stopped: None,
-            ended: Vec::new(),
-            begun: Vec::new(),
-            hooks: Vec::new(),
-            hook: None,
-        }
+        Self { started, latest: plan.clone(), plan, boot, last, ..Self::default() }
     }
 
     pub(super) fn note(&mut self, entry: JournalEntry, time: Timestamp) {

@@ -54,13 +54,8 @@ mod tests {
 
     #[test]
     fn services_that_sessions_or_other_services_depend_on_are_not_restarted() {
-        for id in [
-            "dbus.service",
-            "systemd-logind.service",
-            "getty@tty1.service",
-            "ssh@3-10.0.0.1:22.service",
-            "docker.service",
-        ] {
+        let refused = "dbus.service systemd-logind.service getty@tty1.service ssh@3-10.0.0.1:22.service docker.service";
+        for id in refused.split(' ') {
             assert!(why_not(&unit(id), None).is_some(), "{id}");
         }
         for id in ["cron.service", "ssh.service", "systemd-journald.service", "rsyslog.service", "dbusmock.service"] {

@@ -10,7 +10,6 @@ use crate::config::product::Product;
 use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
 use crate::engine::journal::{self, Journal, PastRun};
-use crate::engine::steps::drive;
 use crate::engine::{self_update, worker};
 use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
 use crate::model::event::Event;
@@ -90,14 +89,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     run.agreed = true;
     run.roll_back_torn_packages(events)?;
     let unit = Some(worker::own_unit(context.paths));
-    let ready = drive(
-        Step::Preflight,
-        |step| !step.works(Mode::Upgrade),
-        Mode::Upgrade,
-        events,
-        |step, events| run.perform(step, events),
-    );
-    match ready {
+    match run.prepare(events) {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
             run.detach(unit, events);

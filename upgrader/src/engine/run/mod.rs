@@ -70,10 +70,7 @@ fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit
         resume::ResumeChoice::RollBack => return run.hand_over(lock, Step::RollBack, events),
         resume::ResumeChoice::Leave(exit) => return Ok(exit),
     }
-    let mode = run.context.options.mode();
-    let reached =
-        drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| run.perform(step, events));
-    match reached.map_err(|stopped| run.partially_upgraded(stopped))? {
+    match run.prepare(events).map_err(|stopped| run.partially_upgraded(stopped))? {
         Reached::End(last, exit) => Ok(run.finish(last, exit, events)?),
         Reached::Before(step) => {
             let exit = run.hand_over(lock, step, events)?;
@@ -121,6 +118,12 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(context: &'a Context<'a>, product: &'a Product) -> Self {
         Self { context, product, plan: None, restarted: Restarted::default(), journal: None, past: None, agreed: false }
+    }
+
+    /// Performs the steps before the machine is changed.
+    fn prepare(&mut self, events: &mut Events<'_>) -> Result<Reached, Stopped> {
+        let mode = self.context.options.mode();
+        drive(Step::Preflight, |step| !step.works(mode), mode, events, |step, events| self.perform(step, events))
     }
 
     /// Lets a worker in a systemd unit continue with this step, and follows it. Without systemd this process continues, and ignores

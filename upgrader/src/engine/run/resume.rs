@@ -8,7 +8,7 @@ use crate::config::settings::RollbackPolicy;
 use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
 use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
-use crate::model::event::{Attention, Event, InterruptedRun};
+use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{self, Choice};
@@ -80,10 +80,10 @@ impl Run<'_> {
             return Ok(());
         }
         if !journal::is_revertible(self.context.paths) {
-            events.emit(Event::Attention(Attention::new(
+            events.attention(
                 "The machine lost its power while packages changed, and no rollback data was saved: files may have lost their content",
                 "`dpkg --verify` names those that differ from their package; `apt-get install --reinstall PACKAGE` installs them again.",
-            )));
+            );
             return Ok(());
         }
         self.roll_back(events)?;
