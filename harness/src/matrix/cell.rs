@@ -34,14 +34,10 @@ pub struct Cell {
     pub has_database: bool,
     /// The name of the machine's state.
     pub state_name: String,
-    /// The state.
-    pub state: State,
-    /// The fault.
-    pub fault: Option<FaultAtStep>,
-    /// The defect.
-    pub defect: Option<Defect>,
-    /// The answer.
-    pub answer: Answer,
+    pub(crate) state: State,
+    pub(crate) fault: Option<FaultAtStep>,
+    pub(crate) defect: Option<Defect>,
+    pub(crate) answer: Answer,
     /// What the scenario expects.
     pub expect: Expectation,
     /// Why something else is expected than of the scenario's other cells.

@@ -6,24 +6,20 @@ use serde::Deserialize;
 
 /// What is expected of a run, as far as it is said; what is not said is as with nothing in the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Expectation {
     /// The exit code.
     pub exit: Option<i64>,
     /// What has become of the machine.
     pub end: Option<End>,
     /// What the screen has to say, each somewhere.
-    #[serde(default)]
     pub says: Vec<String>,
     /// Packages that keep the version that they have.
-    #[serde(default)]
     pub keeps: Vec<String>,
     /// Services that do not run afterwards.
-    #[serde(default)]
     pub down: Vec<String>,
     /// What differs in the end from a machine on which the release was installed: beginnings of the lines that name it. Each has to
     /// differ: an exception that nothing needs hides something one day.
-    #[serde(default)]
     pub differs: Vec<String>,
 }
 

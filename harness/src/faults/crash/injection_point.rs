@@ -77,21 +77,17 @@ pub(super) fn all(reference: &Reference) -> Vec<InjectionPoint> {
         points.push((format!("script:{script}{word}"), Phase::Run, Location::Script(script.clone()), action));
     }
     for (word, alone) in [("alone", true), ("again", false)] {
-        let cut = Action::CutPower { alone };
+        let mut cut = |name: String, phase, location| {
+            points.push((format!("power:{name}:{word}"), phase, location, Action::CutPower { alone }));
+        };
         for script in ["asterisk.preinst", "xivo-config.postrm", "xivo-agid.postinst"] {
-            points.push((
-                format!("power:script:{script}:{word}"),
-                Phase::Run,
-                Location::Script(script.to_owned()),
-                cut,
-            ));
+            cut(format!("script:{script}"), Phase::Run, Location::Script(script.to_owned()));
         }
         for phase in ["pre-upgrade", "post-upgrade"] {
-            points.push((format!("power:hook:{phase}:{word}"), Phase::Run, Location::Hook(phase), cut));
+            cut(format!("hook:{phase}"), Phase::Run, Location::Hook(phase));
         }
         for (phase, service) in [(Phase::Run, "asterisk"), (Phase::Back, "xivo-provd"), (Phase::Resume, "nginx")] {
-            let location = Location::Start(service.to_owned());
-            points.push((format!("power:start:{service}:{}:{word}", phase.key()), phase, location, cut));
+            cut(format!("start:{service}:{}", phase.key()), phase, Location::Start(service.to_owned()));
         }
     }
     for phase in ["pre-upgrade", "post-upgrade"] {
@@ -110,13 +106,12 @@ pub(super) fn all(reference: &Reference) -> Vec<InjectionPoint> {
             points.push((format!("full:{word}:{directory}"), phase, location, Action::Fill(directory)));
         }
     }
-    let cut = |alone| Action::CutPower { alone };
     for (word, action) in [
         ("fails", Action::Fail),
         ("kills", Action::KillUpgrader),
         ("kills-all", Action::KillAll),
-        ("power:alone", cut(true)),
-        ("power:again", cut(false)),
+        ("power:alone", Action::CutPower { alone: true }),
+        ("power:again", Action::CutPower { alone: false }),
     ] {
         points.push((format!("migration:{word}"), Phase::Migration, Location::Migration, action));
     }
@@ -182,7 +177,7 @@ impl InjectionPoint {
             let _ = run.join();
             world.machine.power_on()
         })?;
-        if alone { PhaseEnd::at_boot(&world.machine) } else { Ok(PhaseEnd::unseen()) }
+        if alone { PhaseEnd::at_boot(&world.machine) } else { Ok(PhaseEnd::default()) }
     }
 }
 
@@ -196,12 +191,8 @@ fn judge(
     let (to_old, to_new) = (now.differences(old), now.differences(upgraded));
     let (is_old, is_new) = (to_old.is_empty(), to_new.is_empty());
     match exit {
-        Some(0 | 6) if !is_new => {
-            wrong.push(format!("the exit code {} says that it is upgraded", exit.unwrap_or_default()));
-        }
-        Some(1 | 4) if !is_old => {
-            wrong.push(format!("the exit code {} says that it is unchanged", exit.unwrap_or_default()));
-        }
+        Some(code @ (0 | 6)) if !is_new => wrong.push(format!("the exit code {code} says that it is upgraded")),
+        Some(code @ (1 | 4)) if !is_old => wrong.push(format!("the exit code {code} says that it is unchanged")),
         Some(0 | 1 | 4 | 6) | None => {}
         Some(other) => wrong.push(format!("the exit code is {other}")),
     }

@@ -8,7 +8,7 @@ use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 
 /// How a phase ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct PhaseEnd {
     /// The exit code, which says what the machine is now; none if the upgrader was killed or had nothing to do.
     pub(super) exit: Option<i64>,
@@ -28,11 +28,6 @@ impl PhaseEnd {
         }
         let Transcript { screen, exit, .. } = world.upgrade(&["--yes"]).run()?;
         Ok(Self { exit: Some(exit), is_over: matches!(exit, 0 | 1 | 4 | 6), screen })
-    }
-
-    /// The machine lost its power before the end.
-    pub(super) fn unseen() -> Self {
-        Self { exit: None, is_over: false, screen: String::new() }
     }
 
     /// Waits for the end of the unit at boot.

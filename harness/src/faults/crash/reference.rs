@@ -17,7 +17,7 @@ use crate::observe::inventory::{Inventory, Section};
 use crate::packages::binaries;
 
 /// What runs without a fault were like on one Debian: the machines that every injection point must end as, and what can be interrupted.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Reference {
     /// The machine before it is upgraded.
     pub(super) old: Inventory,
@@ -55,42 +55,18 @@ impl Reference {
                 ensure!(ended.exit == Some(0), "{ended:?}");
                 Ok((before, Inventory::collect(&world.machine, &[Section::Files])?))
             });
-            let runs = Phase::COUNTED.map(|phase| scope.spawn(move || ReferenceRun::of(fixture, phase)));
-            let mut reference = Self {
-                old: result(old)?,
-                upgraded: Inventory::default(),
-                database: result(database)?,
-                calls: Vec::new(),
-                dpkg: Vec::new(),
-                scripts: Vec::new(),
-            };
-            for (phase, run) in Phase::COUNTED.into_iter().zip(runs) {
-                let run = result(run)?;
-                reference.calls.push((phase, run.calls));
-                if let Some((upgraded, scripts, dpkg)) = run.upgraded {
-                    (reference.upgraded, reference.scripts, reference.dpkg) = (upgraded, scripts, dpkg);
-                }
+            let [run, others @ ..] = Phase::COUNTED.map(|phase| scope.spawn(move || Self::run(fixture, phase)));
+            let mut reference = Self { old: result(old)?, database: result(database)?, ..result(run)? };
+            for other in others {
+                reference.calls.extend(result(other)?.calls);
             }
             ensure!(reference.old != reference.upgraded, "an upgrade changes nothing");
             Ok(reference)
         })
     }
-}
 
-/// What a thread found out.
-fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread panicked"))?
-}
-
-/// A phase without a fault.
-struct ReferenceRun {
-    calls: Vec<Call>,
-    /// Of a whole run: the machine, the maintainer scripts, and the calls of dpkg.
-    upgraded: Option<(Inventory, Vec<String>, Vec<Vec<Call>>)>,
-}
-
-impl ReferenceRun {
-    fn of(fixture: &Fixture, phase: Phase) -> Result<Self> {
+    /// Runs a phase without a fault: its calls, and of a whole run also the machine, the maintainer scripts, and the calls of dpkg.
+    fn run(fixture: &Fixture, phase: Phase) -> Result<Self> {
         let world = fixture.world(phase)?;
         world.machine.sh(&count(phase))?;
         let ended = PhaseEnd::of(phase, &world)?;
@@ -100,22 +76,21 @@ impl ReferenceRun {
         let mut sections = printed.split("==\n");
         let calls = call::read(sections.next().unwrap_or_default());
         ensure!(!calls.is_empty(), "nothing was seen of the upgrader: {printed}");
-        if phase != Phase::Run {
-            return Ok(Self { calls, upgraded: None });
-        }
-        let mut scripts: Vec<String> = Vec::new();
-        for script in sections.next().unwrap_or_default().lines() {
-            if !scripts.iter().any(|known| known == script) {
-                scripts.push(script.to_owned());
+        let mut reference = Self { calls: vec![(phase, calls)], ..Self::default() };
+        if phase == Phase::Run {
+            for script in sections.next().unwrap_or_default().lines().map(str::to_owned) {
+                if !reference.scripts.contains(&script) {
+                    reference.scripts.push(script);
+                }
             }
+            reference.dpkg = sections.map(call::read).collect();
+            reference.upgraded = Inventory::collect(&world.machine, &[Section::Files])?;
         }
-        Ok(Self {
-            calls,
-            upgraded: Some((
-                Inventory::collect(&world.machine, &[Section::Files])?,
-                scripts,
-                sections.map(call::read).collect(),
-            )),
-        })
+        Ok(reference)
     }
+}
+
+/// What a thread returned.
+fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }
