@@ -38,6 +38,15 @@ pub fn files_below(directory: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>
     Ok(files)
 }
 
+/// Reads a text as if it were the file with this name.
+#[cfg(test)]
+pub(crate) fn read_as<T>(name: &str, text: &str, read: impl FnOnce(&Path) -> T) -> T {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join(name);
+    fs::write(&path, text).expect("the file is written");
+    read(&path)
+}
+
 /// The keys that a table can have.
 #[cfg(test)]
 pub(crate) fn keys<T: DeserializeOwned>() -> std::collections::BTreeSet<String> {

@@ -172,12 +172,10 @@ mod tests {
     use documented::Page;
 
     use super::*;
+    use crate::data::read_as;
 
     fn complaint(text: &str) -> String {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("bad.toml");
-        std::fs::write(&path, text).unwrap();
-        let error = Fault::read(&path).unwrap_err().to_string();
+        let error = read_as("bad.toml", text, Fault::read).unwrap_err().to_string();
         error.rsplit_once('/').unwrap().1.to_owned()
     }
 
@@ -194,11 +192,8 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_documentation_are_good() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("example.toml");
         for example in Page::read("docs/reference/matrix.md").examples("fault") {
-            std::fs::write(&path, example.text).unwrap();
-            Fault::read(&path).unwrap();
+            read_as("example.toml", &example.text, Fault::read).unwrap();
         }
     }
 

@@ -57,7 +57,8 @@ impl Machines<'_> {
             answer: Answer::Unasked.key().to_owned(),
         };
         let again = self.options.again(from, debian, named);
-        let record = Record::new(name, place, self.explanation(debian, from, to, named), again);
+        let explanation = self.explanation(debian, from, to, named);
+        let record = Record { cell: name, place, explanation, again, ..Record::default() };
         let record = recorded(record, &directory, |record| {
             if let Err(error) = installed {
                 record.failures.push(format!("the candidate cannot be installed on a new machine: {error:#}"));

@@ -36,7 +36,7 @@ pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
         for from in &options.from {
             for state in options.states() {
                 let record = machines.upgrade(debian, from, &state, &installed, &cells)?;
-                writeln!(out, "{}", line(&record))?;
+                writeln!(out, "{}: {}, {} s", record.cell, verdict(&record), record.took / 1000)?;
                 records.push(record);
             }
         }
@@ -53,10 +53,8 @@ pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
     report::run(&cells, &ReportFiles { html, junit, json }, out)
 }
 
-/// A line for an upgrade that was tried.
-fn line(record: &Record) -> String {
-    let verdict = if record.passed() { "passed" } else { "FAILED" };
-    format!("{}: {verdict}, {} s", record.cell, record.took / 1000)
+fn verdict(record: &Record) -> &'static str {
+    if record.passed() { "passed" } else { "FAILED" }
 }
 
 /// What came of each upgrade: its name, the verdict, seconds, and what failed first.
@@ -64,9 +62,8 @@ fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
     let width = records.iter().map(|record| record.cell.len()).max().unwrap_or_default();
     writeln!(out)?;
     for record in records {
-        let verdict = if record.passed() { "passed" } else { "FAILED" };
         let failure = record.failures.first().map(|failure| in_short(failure)).unwrap_or_default();
-        let row = format!("{:width$}  {verdict}  {:>4} s  {failure}", record.cell, record.took / 1000);
+        let row = format!("{:width$}  {}  {:>4} s  {failure}", record.cell, verdict(record), record.took / 1000);
         writeln!(out, "{}", row.trim_end())?;
     }
     writeln!(out)?;

@@ -78,16 +78,15 @@ pub struct DefectFile {
 
 /// What is different about a release.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct ReleaseEdit {
     /// Packages that are different.
-    #[serde(default, rename = "change")]
+    #[serde(rename = "change")]
     changes: Vec<PackageEdit>,
-    /// Packages that are not in it otherwise.
-    #[serde(default, rename = "package")]
+    /// Packages that it has in addition.
+    #[serde(rename = "package")]
     packages: Vec<Package>,
-    /// Packages that are not in it.
-    #[serde(default)]
+    /// Packages that it lacks.
     drop: Vec<Spanned<String>>,
 }
 
@@ -137,10 +136,9 @@ struct ShippedHook {
 
 /// What is different about product.toml.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct ProductEdit {
     /// Texts, and what is there instead.
-    #[serde(default)]
     replace: Vec<Spanned<(String, String)>>,
 }
 
@@ -340,13 +338,11 @@ mod tests {
     use documented::Page;
 
     use super::*;
-    use crate::data::keys;
+    use crate::data::{keys, read_as};
 
     fn complaint(text: &str) -> String {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("bad.toml");
-        std::fs::write(&path, format!("description = \"\"\non = \"trixie\"\ncaught-by = []\n{text}\n")).unwrap();
-        let error = read("bad", &path).unwrap_err().to_string();
+        let text = format!("description = \"\"\non = \"trixie\"\ncaught-by = []\n{text}\n");
+        let error = read_as("bad.toml", &text, |path| read("bad", path)).unwrap_err().to_string();
         error[error.find("bad.toml").unwrap()..].to_owned()
     }
 
@@ -358,11 +354,8 @@ mod tests {
         page.section("## Releases").has_keys(keys::<ReleaseEdit>().into_iter().chain(keys::<PackageEdit>()));
         page.section("## Hooks").has_keys(keys::<ShippedHook>());
         page.section("## product.toml").has_keys(keys::<ProductEdit>());
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("example.toml");
         for example in page.examples("defect") {
-            std::fs::write(&path, example.text).unwrap();
-            read("example", &path).unwrap();
+            read_as("example.toml", &example.text, |path| read("example", path)).unwrap();
         }
     }
 

@@ -79,11 +79,6 @@ pub struct Place {
 }
 
 impl Record {
-    /// Of a cell that is about to run.
-    pub fn new(cell: String, place: Place, explanation: Vec<String>, again: String) -> Self {
-        Self { cell, place, explanation, again, ..Self::default() }
-    }
-
     /// Notes whether a run ended as expected and said what it has to.
     pub fn expect(&mut self, transcript: &Transcript, expected: &Expectation) {
         if transcript.exit != expected.exit() {

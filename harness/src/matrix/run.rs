@@ -79,7 +79,8 @@ impl Cell {
     /// The same, and calls `visit` before the machine is removed.
     pub fn run_then(&self, visit: Visit<'_>) -> Result<Outcome> {
         let (mut document, directory) = (String::new(), self.kept_in());
-        let record = Record::new(self.name(), self.place(), self.explanation(), self.again());
+        let (place, explanation, again) = (self.place(), self.explanation(), self.again());
+        let record = Record { cell: self.name(), place, explanation, again, ..Record::default() };
         let record = recorded(record, &directory, |record| {
             let (mut prepared, local) = Prepared::new(self, None).context("the run could not begin")?;
             let ran = perform(&mut prepared, Some(local), record, &directory);
