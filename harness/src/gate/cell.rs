@@ -135,7 +135,7 @@ impl Subject for Candidate<'_> {
             record.note(("there is something to upgrade", findings));
         }
         Ok(Some(match (self.machine.expected.end(), record.exit) {
-            // A machine that was rolled back lacks all that is new: that is no news.
+            // A machine that was rolled back lacks the new release: compare it with the old one.
             (End::Upgraded, Some(ROLLED_BACK)) => End::RolledBack,
             (end, _) => end,
         }))

@@ -21,7 +21,7 @@ use crate::packages::package::Package;
 use crate::packages::shipped::Product;
 use crate::packages::shipped::vendor::utf8;
 
-/// How long a vendor's packages may take to be installed or upgraded.
+/// The timeout of installations and upgrades of a vendor's packages.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The version of the upgrader that machines get where the vendor's repository has none. Every other is newer.
@@ -44,8 +44,7 @@ const DEBIAN_SOURCES: &str = "for source in /etc/apt/debian-sources/*; do
     esac
 done";
 
-/// Prefers the repositories that a machine knows now to all that it will know, even where those have something newer: then it has
-/// what it had on the day of the old version.
+/// Pins all packages to the repositories that the machine has now, even if later ones have newer versions.
 const PREFER: &str =
     "apt-cache policy | sed -n 's/^ *release //p' | grep -v 'a=now' | sort -u | while read -r release; do
     printf 'Package: *\\nPin: release %s\\nPin-Priority: 1001\\n\\n' \"$release\"
@@ -59,7 +58,7 @@ pub(super) struct Machines<'a> {
     pub(super) upgrader: Package,
 }
 
-/// What a machine is like on which the candidate was installed.
+/// A machine on which the candidate was installed.
 pub(super) struct Installed {
     /// The version of the version package.
     pub(super) version: String,
@@ -67,7 +66,7 @@ pub(super) struct Installed {
     pub(super) inventory: Inventory,
     /// The packages on it.
     pub(super) set: Set,
-    /// Beginnings of the lines in which two such machines differ: what is there is each machine's own.
+    /// Beginnings of the facts in which two such machines differ.
     pub(super) own: Vec<String>,
 }
 
@@ -178,8 +177,8 @@ impl<'a> Machines<'a> {
         Ok(world)
     }
 
-    /// The image in which a machine with an old version is kept, if all that goes into it is in a directory: it is named after that.
-    /// What a repository on the network has is another thing tomorrow.
+    /// The cached image of a machine with an old version, named after its packages. Only for packages in a directory: a repository on the
+    /// network changes.
     fn image(&self, debian: Debian, from: &str, origin: &Origin) -> Result<Option<Image>> {
         let Origin::Directory(_, debs) = origin else { return Ok(None) };
         if self.options.debian_sources {
@@ -202,8 +201,7 @@ impl<'a> Machines<'a> {
         packages.collect::<Vec<_>>().join(" ")
     }
 
-    /// Makes the old repository a source, and finds the version in it that is meant. What it has is preferred from then on, and of
-    /// several versions that one.
+    /// Makes the old repository a source, finds the wanted version in it, and pins both.
     fn find(&self, world: &World, debian: Debian, offer: &Offer, wanted: Option<&str>) -> Result<String> {
         let (machine, package) = (&world.machine, self.version_package());
         offer.add_to(machine, debian)?;

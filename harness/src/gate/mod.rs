@@ -30,7 +30,7 @@ pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
         let installed = machines.installed(debian);
         match &installed {
             Ok(installed) => writeln!(out, "{debian}: {}", machines.offered(installed))?,
-            Err(error) => writeln!(out, "{debian}: the candidate is not good on a new machine: {error:#}")?,
+            Err(error) => writeln!(out, "{debian}: the candidate cannot be installed on a new machine: {error:#}")?,
         }
         sets.extend(installed.as_ref().map(|installed| installed.set.clone()));
         for from in &options.from {
@@ -57,7 +57,7 @@ fn verdict(record: &Record) -> &'static str {
     if record.passed() { "passed" } else { "FAILED" }
 }
 
-/// What came of each upgrade: its name, the verdict, seconds, and what failed first.
+/// A row for each upgrade: its name, the verdict, seconds, and the first failure.
 fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
     let width = records.iter().map(|record| record.cell.len()).max().unwrap_or_default();
     writeln!(out)?;
@@ -70,7 +70,7 @@ fn table(records: &[Record], out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-/// A failure in one line: what is said first, and what that announces. Of a screen that is what the upgrader calls an error.
+/// A failure in one line: its first line, and after a colon the error of the upgrader or the next line.
 fn in_short(failure: &str) -> String {
     let mut lines = failure.lines().map(str::trim);
     let first = lines.next().unwrap_or_default();

@@ -63,12 +63,12 @@ impl Baseline {
         })
     }
 
-    /// What has changed since; if the machine has booted in between, processes and times have in any case.
+    /// What has changed since. After a boot processes and times are not compared.
     pub(crate) fn changes(&self, machine: &Machine, booted: bool) -> Result<Vec<String>> {
         Ok(self.compare(machine, booted)?.0)
     }
 
-    /// What an upgrade that was rolled back has left. Services were restarted, and run what they ran.
+    /// What a rollback has not restored. Services were restarted, and must run their old versions.
     pub(crate) fn not_restored(&self, machine: &Machine) -> Result<Vec<String>> {
         let (mut left, now) = self.compare(machine, true)?;
         for (service, before) in self.state.services.iter().filter(|_| self.inventory.is_some()) {
@@ -105,7 +105,7 @@ impl Baseline {
         let [now, there] = machine.ask([&Inventory::script(&[Section::Local]), etc])?;
         let now = Inventory::parse(&now);
         let sums: BTreeSet<&str> = edited(&self.local).map(|(sum, _)| sum).collect();
-        // What a link leads to may be anywhere.
+        // A link may lead to a file outside of /etc.
         let linked = edited(&now).map(|(sum, _)| sum);
         let there: BTreeSet<&str> = there.lines().filter_map(|line| line.split(' ').next()).chain(linked).collect();
         let lost = edited(&self.local).filter(|(sum, _)| !there.contains(sum));
@@ -138,7 +138,7 @@ fn data(local: &Inventory, unit: DataUnit) -> BTreeSet<&str> {
     local.of_kind("data").map(place).collect()
 }
 
-/// A unit that is gone is not switched on, nor is one that comes switched on.
+/// Disabled units that are enabled now. Removed units and new ones do not count.
 fn switched_on(before: &Inventory, now: &Inventory) -> Vec<String> {
     let units = |local: &Inventory, state: &str| -> BTreeSet<String> {
         local.of_kind("unit").filter_map(|unit| unit.strip_suffix(state)).map(str::to_owned).collect()

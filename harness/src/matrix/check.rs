@@ -45,7 +45,7 @@ const REPLACED: &str = r#"
     echo "$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' /proc/$process/cgroup 2>/dev/null): $path"
 done || :"#;
 
-/// Prints what a run has to take away and did not.
+/// Prints temporary files, units and processes that a run did not remove.
 const LEFT: &str = r#"
 if [ -e /usr/sbin/policy-rc.d ]; then echo /usr/sbin/policy-rc.d; fi
 ls -d /run/systemd/transient/@NAME@* /run/systemd/system/@NAME@* /tmp/*@NAME@* /etc/apt/apt.conf.d/*@NAME@* 2>/dev/null || :
@@ -89,7 +89,7 @@ pub(super) struct Upgraded<'a> {
 /// A check: what has to be true in a few words, and what contradicts it.
 pub(crate) type Check = (&'static str, Vec<String>);
 
-/// What was collected with one command: the output of each part's script.
+/// What was collected of the machine: mostly the output of a script each.
 struct Seen {
     state: SystemState,
     audit: String,
@@ -99,7 +99,7 @@ struct Seen {
     modified: String,
     replaced: String,
     left: String,
-    /// What the upgrader remembers of its runs, the last one first.
+    /// The reports in the upgrader's history, the last one first.
     reports: Vec<Value>,
     /// The sum of every file below /etc, by its path.
     sums: BTreeMap<String, String>,
@@ -108,7 +108,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// What the upgrader has said to run old code, and has not restarted.
+    /// The services that the last report recommends to restart.
     fn restart_recommended(&self) -> Result<Vec<String>> {
         let Some(last) = self.reports.first() else { return Ok(Vec::new()) };
         let named: Vec<(String, String)> =
@@ -224,7 +224,7 @@ impl Upgraded<'_> {
         // Our machines come without Debian's documentation, and their lists and logs were cleared.
         let unneeded = ["/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/var/"];
         modified.retain(|line| !(line.starts_with("missing") && unneeded.iter().any(|path| line.contains(path))));
-        // Whether all are there is another question.
+        // Another check compares the installed packages.
         modified.retain(|line| !line.ends_with("is not installed"));
         // The harness changes this file itself, so that no test waits for services to settle.
         modified.retain(|line| !line.ends_with(&format!("/usr/share/{}/product.toml", self.upgrader)));
@@ -236,7 +236,7 @@ impl Upgraded<'_> {
     }
 
     fn conffile_report(&self, seen: &Seen) -> Result<Vec<String>> {
-        // What the last run that changed it says of a file is how it has to be.
+        // The last report with a file says what it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
         for report in seen.reports.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
@@ -273,12 +273,12 @@ impl Upgraded<'_> {
 
     fn drift(&self, seen: &Seen) -> Vec<String> {
         let mut differences = seen.inventory.differences(&self.target.installed);
-        // No service of a machine on which it was just installed has such a process.
+        // The machine to compare with has no such process.
         let old = outlived(&stops(&seen.units), &seen.processes);
         differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));
         differences.retain(|line| !self.target.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         if self.target.next_debian.is_some() {
-            // What Debian's own packages leave behind on their way to the next release is not ours to judge.
+            // Leftovers of Debian's own packages are not the product's.
             differences.retain(|line| self.target.packages.keys().any(|name| line.contains(name.as_str())));
         }
         let mut findings = Vec::new();
@@ -287,7 +287,7 @@ impl Upgraded<'_> {
         findings.extend(differences.iter().filter(|line| excepted(line).is_none()).cloned());
         for beginning in &self.expect.differs {
             if !differences.iter().any(|line| line[2..].starts_with(beginning.as_str())) {
-                findings.push(format!("\"{beginning}\" does not differ, though it was said to"));
+                findings.push(format!("\"{beginning}\" does not differ, though `differs` names it"));
             }
         }
         findings
@@ -295,10 +295,10 @@ impl Upgraded<'_> {
 }
 
 /// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
-/// What cannot be restarted on a machine that is in use may run on, if the upgrader has `named` it.
+/// Services that the upgrader has `named` may run on: they cannot be restarted on a machine that is in use.
 fn old_processes(units: &str, named: &[String]) -> Result<Vec<String>> {
-    let (units, packages) = units.split_once("==\n").context("the machine said less than it was asked")?;
-    let (owners, unpacked) = packages.split_once("==\n").context("the machine said less than it was asked")?;
+    let (units, packages) = units.split_once("==\n").context("the output of the machine is incomplete")?;
+    let (owners, unpacked) = packages.split_once("==\n").context("the output of the machine is incomplete")?;
     // A unit's package, by the name of its file: which of two paths to the same directory dpkg knows is another question.
     let owners: BTreeMap<&str, &str> =
         lines_of(owners, ": ").map(|(package, path)| (file_name(path), package)).collect();
@@ -339,8 +339,8 @@ fn unread_units(units: &str) -> Vec<String> {
 }
 
 /// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
-/// maps its interpreter: that its script was replaced is seen by the version that it says it is. What cannot be restarted on a
-/// machine that is in use may run on, if the upgrader has said so.
+/// maps its interpreter: whether it runs the new script is checked by the version that it reports. Services that the upgrader has named
+/// may run on.
 fn replaced_files(seen: &Seen) -> Result<Vec<String>> {
     let named = seen.restart_recommended()?;
     let is_named = |line: &String| named.iter().any(|name| line.starts_with(&format!("{name}: ")));

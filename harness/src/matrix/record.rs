@@ -1,4 +1,4 @@
-//! What is known of a cell after it ran.
+//! The record of a cell that ran.
 
 use std::fs;
 use std::path::Path;
@@ -23,7 +23,7 @@ const LOGS: [(&str, &str); 4] = [
 /// How the failure of a check begins.
 const NOT_TRUE: &str = "check failed: ";
 
-/// What is known of a cell after it ran: one JSON document beside its logs. Reports are made of these and of nothing else.
+/// The record of a cell that ran: a JSON document beside its logs. Reports are made of records alone.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -41,7 +41,7 @@ pub struct Record {
     pub took: u64,
     /// How long the run of the upgrader took, in milliseconds.
     pub run: u64,
-    /// The exit code of the upgrader; `None` if it did not come so far.
+    /// The exit code of the upgrader; `None` if it was not started.
     pub exit: Option<i64>,
     /// The screen as the admin saw it.
     pub screen: String,
@@ -55,7 +55,7 @@ pub struct Record {
     pub again: String,
 }
 
-/// What is called what goes wrong if nothing does.
+/// The name of the fault of a run without one.
 pub const NONE: &str = "none";
 
 /// Where a cell is in the matrix.
@@ -74,7 +74,7 @@ pub struct Place {
     pub state: String,
     /// What goes wrong, and at which step (`hook-fails@pre-upgrade-hooks`); [`NONE`] if nothing does.
     pub fault: String,
-    /// What the person does who is asked.
+    /// How the question is answered.
     pub answer: String,
 }
 

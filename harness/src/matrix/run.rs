@@ -37,19 +37,19 @@ use crate::packages::shipped::SERVICES;
 /// Above this an exit code says which signal ended a program, as in a shell.
 const SIGNALLED: i64 = 128;
 
-/// How long the way to the next Debian may take: a few hundred packages come from the mirror, and all are unpacked.
+/// The timeout of an upgrade to the next Debian, with some hundred packages from the mirror.
 const NEXT_DEBIAN: Duration = Duration::from_secs(20 * 60);
 
 /// Where a machine prefers the packages of the product's vendor to Debian's.
 const PREFERENCES: &str = "/etc/apt/preferences.d/vendor";
 
-/// There once a machine is about to lose its power.
+/// This file exists once a machine is about to lose its power.
 const POWER_CUT: &str = "/run/power-cut";
 
-/// What became of a cell.
+/// The result of a cell.
 #[derive(Debug)]
 pub struct Outcome {
-    /// What is known of it.
+    /// Its record.
     pub record: Record,
     /// What is compared with its snapshot.
     pub document: String,
@@ -127,8 +127,8 @@ impl<'a> Prepared<'a> {
     fn new(cell: &'a Cell, stop: Option<Trigger>) -> Result<(Self, Inventory)> {
         let today = product_machine::upgrader()?;
         let at = |step| cell.fault.as_ref().is_some_and(|fault| fault.step == step);
-        // A release that changes the database brings its migration with an upgrader of its own. Where something goes wrong that has come
-        // before: it stays when the machine goes back, which then is not what it was.
+        // A release that changes the database brings its migration with a newer upgrader. Before a fault that one is installed already: a
+        // rollback does not remove it, so the machine would differ.
         let is_old = (cell.has_database && cell.fault.is_none())
             || cell.state.old_upgrader
             || at(Step::SelfUpdate)
@@ -139,7 +139,7 @@ impl<'a> Prepared<'a> {
         }
         cell.state.bring_about(&mut world)?;
         if let Some(next) = cell.next_debian {
-            // As vendors advise, the product's packages stay those of its vendor: Debian has some of the same names.
+            // Vendors advise to pin their repository: Debian has packages of the same names.
             world.machine.sh(&format!(
                 "sed 's/{}/{next}/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
                  printf 'Package: *\nPin: release o={ORIGIN}\nPin-Priority: 990\n' >{PREFERENCES}",
@@ -157,7 +157,7 @@ impl<'a> Prepared<'a> {
         if let Some(defect) = &cell.defect {
             defect.inject(&world)?;
         }
-        // What a fault brings with it, and takes away again, is not the admin's.
+        // Files that a fault adds and removes are not local data of the admin.
         let local = Inventory::collect(&world.machine, &[Section::Local])?;
         let database = if cell.has_database {
             database::copy(&world.machine)?;
@@ -214,7 +214,7 @@ impl<'a> Prepared<'a> {
         {
             let cut = fault.fault.power_cut;
             command = command.run_at_prompt(QUESTION, &fault_trigger(Step::Confirm).program());
-            // A run that a signal or a power cut has ended gets no answer.
+            // A signal or a power cut ends the run before the answer.
             if cut || self.machine.expected.exit() > SIGNALLED {
                 return command;
             }
@@ -222,7 +222,7 @@ impl<'a> Prepared<'a> {
         self.cell.answer.given(command)
     }
 
-    /// Whether the fault happened; `None` if only what is expected of the run can tell.
+    /// Whether the fault happened; `None` if only the end of the run shows it.
     fn fault_happened(&self) -> Result<Option<bool>> {
         let Some(fault) = &self.cell.fault else { return Ok(None) };
         if fault.is_injected() && !(fault.step == Step::Download && fault.fault.power_cut) {
@@ -232,17 +232,17 @@ impl<'a> Prepared<'a> {
         Ok(of_answers.then(|| self.machine.world.fault_was_injected()))
     }
 
-    /// The fault ends, and the admin does what has to be done.
+    /// Ends the fault, and runs the commands with which the admin repairs the machine.
     fn mend(&mut self) -> Result<()> {
         if let Some(fault) = &self.cell.fault {
             self.machine.world.clear_fault()?;
             fault_trigger(fault.step).remove(&self.machine.world.machine)?;
-            self.machine.world.machine.sh(fault.mend()).context("it cannot be mended")?;
+            self.machine.world.machine.sh(fault.mend()).context("the fault cannot be mended")?;
         }
         Ok(())
     }
 
-    /// The run after one that did not upgrade the machine. Nothing of that one is in its way.
+    /// Runs the upgrader again after a run that did not upgrade the machine, when the fault and the state are mended.
     fn again(&mut self, run: &Run, record: &mut Record) -> Result<()> {
         self.mend()?;
         self.machine.world.clear_fault()?;
@@ -331,7 +331,7 @@ impl Subject for Prepared<'_> {
                 machine.power_on()?;
             }
             if fault.step == Step::Packages {
-                // The upgrader may be gone, and dpkg at its last package.
+                // The upgrader may have been killed while dpkg still works on its last package.
                 machine.sh("timeout 60 sh -c 'while pgrep -x dpkg >/dev/null; do sleep 0.05; done'")?;
             }
             anyhow::Ok(transcript)
@@ -359,7 +359,7 @@ impl Subject for Prepared<'_> {
             let finding = (!happened).then(|| "it did not".to_owned());
             record.note(("the fault happened", finding.into_iter().collect()));
         }
-        // What a failed run of a defect leaves is known.
+        // After a failed run of a defect nothing else is compared.
         Ok((self.cell.defect.is_none() || record.passed()).then(|| self.machine.expected.end()))
     }
 
@@ -376,7 +376,7 @@ impl Subject for Prepared<'_> {
     }
 }
 
-/// Lets a fault happen when its step comes.
+/// Prepares a fault for its step.
 fn inject(fault: &FaultAtStep, world: &World) -> Result<()> {
     let machine = &world.machine;
     for script in [&fault.fault.prepare, &fault.at.prepare] {

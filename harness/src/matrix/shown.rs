@@ -1,9 +1,8 @@
-//! What of a screen is the same each time.
+//! Removes from screens what differs from run to run.
 
 use crate::machines::transcript::Transcript;
 
-/// What was shown without the lists of Debian's own packages, and the versions of those that want a reboot: there are newer ones every
-/// week.
+/// A screen without the lists of Debian's packages and the versions of those that need a reboot: Debian publishes newer ones every week.
 pub(super) fn without_debians_packages(shown: &str) -> String {
     const LISTS: [&str; 4] = ["System packages to upgrade", "New packages", "Packages to remove", "Download: "];
     let line = |line: &str| match line
@@ -23,8 +22,7 @@ pub(super) fn without_debians_packages(shown: &str) -> String {
     shown.split("\n\n").map(paragraph).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What was seen of a run until the power was cut. Not everything is gone in the same instant: who still is has a complaint about those
-/// who are not, or has none.
+/// The screen of a run until the power was cut. Processes do not end in the same instant: some still report that others are gone.
 pub(super) fn without_exit(transcript: &Transcript) -> String {
     let lines = transcript.screen.lines().take_while(|line| !line.starts_with("error: "));
     let screen = lines.collect::<Vec<_>>().join("\n");

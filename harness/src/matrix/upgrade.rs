@@ -41,9 +41,9 @@ pub(crate) trait Subject {
     fn start(&self) -> Result<Transcript>;
     /// What an upgraded machine is compared with.
     fn target(&self) -> Result<Target>;
-    /// Notes what is particular about a run that has ended, and says how the machine ended; `None` if nothing else is compared.
+    /// Adds checks of its own after the run, and returns how the machine ended; `None` if nothing else is compared.
     fn ended(&mut self, run: &Run, record: &mut Record) -> Result<Option<End>>;
-    /// Goes on with the machine after the comparison.
+    /// Continues after the comparison.
     fn finish(&mut self, end: End, run: &Run, record: &mut Record) -> Result<()>;
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Run {
     pub(crate) trace: RunTrace,
 }
 
-/// Does an upgrade whose record goes into a directory, and notes there what fails. An upgrade that is killed leaves the directory empty.
+/// Does an upgrade with an empty directory for its record, and notes what fails. If the process is killed, the directory stays empty.
 pub(crate) fn recorded(
     mut record: Record,
     directory: &Path,

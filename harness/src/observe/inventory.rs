@@ -1,5 +1,4 @@
-//! What a machine looks like: everything that is collected of one, for readers to compare. What is right or wrong about it is for them to
-//! say.
+//! The inventory of a machine: all facts that are collected of it. Its readers compare inventories and judge the differences.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,7 +23,7 @@ pub enum Section {
     Files,
 }
 
-/// What a machine looks like: facts, sorted.
+/// The sorted facts of a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Inventory(BTreeSet<String>);
@@ -81,7 +80,7 @@ impl Inventory {
         fields.map(|(name, rest)| (name.to_owned(), version(rest))).collect()
     }
 
-    /// In what this machine differs from another: facts that begin with `-` are only there, with `+` only here.
+    /// The differences from another machine: `-` marks facts of the other one, `+` those of this one.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let differing = self.0.symmetric_difference(&other.0);
         differing.map(|fact| format!("{} {fact}", if self.0.contains(fact) { '+' } else { '-' })).collect()
@@ -93,8 +92,7 @@ pub fn fingerprint(machine: &Machine) -> Result<String> {
     Inventory::collect(machine, &[Section::Fingerprint]).map(|inventory| inventory.text())
 }
 
-/// Services and units that come and go by themselves: systemd's own, of moments long past, one that had nothing to do at boot, and what a
-/// fault waits in.
+/// Units that systemd starts and stops by itself, and the one in which a fault waits.
 const TRANSIENT: [&str; 9] = [
     "service fault-trigger.service ",
     "service xivo-upgrade-resume.service inactive",
@@ -148,8 +146,8 @@ const UNITS: &str = r#"
 } | LC_ALL=C sort -r | awk '!seen[$2]++ { print "unit", $2, $3 }'
 "#;
 
-/// Prints [`Section::Release`], but for the units. find(1) looks up the name of an owner for each file anew, which takes it longer than all
-/// else: awk knows them all.
+/// Prints [`Section::Release`], but for the units. find(1) would look up the owner's name for each file, which takes
+/// longer than all else, so awk does.
 const RELEASE: &str = r#"
 dpkg-query --show --showformat='package ${Package} ${Version} ${db:Status-Abbrev}\n' | grep -v ' rc *$'
 apt-mark showmanual | sed 's/^/manual /'
@@ -257,7 +255,7 @@ impl SystemState {
     pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
         let services_wanted = services.len();
         let mut sections = seen.split("==\n");
-        let mut section = || sections.next().context("the machine said less than it was asked");
+        let mut section = || sections.next().context("the output of the machine is incomplete");
         let mut packages = BTreeMap::new();
         let mut unfinished = Vec::new();
         for fields in section()?.lines().map(fields) {

@@ -53,7 +53,7 @@ pub struct Transition {
     pub monotonic: u64,
 }
 
-/// Something that takes time.
+/// A span of time in a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Span {
@@ -63,13 +63,13 @@ pub struct Span {
     pub name: String,
     /// When it began, in milliseconds since the upgrader was started.
     pub begin: u64,
-    /// When it ended; `None` if it never did.
+    /// When it ended; `None` if it did not.
     pub end: Option<u64>,
     /// False if it failed.
     pub good: bool,
 }
 
-/// What takes time.
+/// What takes the time of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SpanKind {
@@ -79,7 +79,7 @@ pub enum SpanKind {
     Hook,
     /// The maintainer scripts of a package.
     MaintainerScript,
-    /// A service that is not there.
+    /// A service is down.
     Outage,
 }
 
@@ -158,7 +158,7 @@ impl Events {
 
     /// Reads what that printed.
     pub(crate) fn read(seen: &str, services: &[&str]) -> Result<Self> {
-        let (hooks, journal) = seen.split_once("==\n").context("the machine said less than it was asked")?;
+        let (hooks, journal) = seen.split_once("==\n").context("the output of the machine is incomplete")?;
         let hooks = hooks.lines().map(str::to_owned).collect();
         let mut happened = Self { hooks, transitions: transitions(journal, services)?, ..Self::default() };
         let mut down_since: BTreeMap<String, u64> = BTreeMap::new();

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 use crate::matrix::record::Record;
 
-/// What a cell that left no record has to say for itself.
+/// The failure of a cell without a record.
 const INTERRUPTED: &str = "It left no record: it was interrupted.";
 
 /// The files that a report is written to.
@@ -27,7 +27,7 @@ pub struct ReportFiles {
     /// The report as CI servers read it
     #[arg(long, value_name = "FILE", default_value = "target/matrix/junit.xml")]
     pub junit: PathBuf,
-    /// What came of each cell, as one JSON document
+    /// The results as one JSON document
     #[arg(long, value_name = "FILE", default_value = "target/matrix/summary.json")]
     pub json: PathBuf,
 }
@@ -50,7 +50,7 @@ pub fn run(directory: &Path, files: &ReportFiles, out: &mut dyn Write) -> Result
     Ok(())
 }
 
-/// What is known of the matrix after it ran.
+/// The records of a matrix.
 struct Report {
     /// The cells that left a record, in the order of their places.
     cells: Vec<Cell>,

@@ -1,11 +1,11 @@
-//! What came of each cell, as data.
+//! The results as JSON.
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::{INTERRUPTED, Report};
 
-/// What came of the matrix. `docs/matrix-summary.md` describes it.
+/// The results of the matrix. `docs/matrix-summary.md` describes it.
 #[derive(Serialize)]
 struct Summary<'a> {
     schema: u32,

@@ -1,4 +1,4 @@
-//! All that is known of one cell.
+//! The details of one cell.
 
 use maud::{Markup, html};
 
@@ -9,7 +9,7 @@ use crate::report::{Cell, Log};
 /// How much of the logs of a cell is on the page, in bytes: hundreds of cells must open at once.
 const LOGS: usize = 64 * 1024;
 
-/// All that is known of a cell, folded.
+/// The details of a cell, folded.
 pub(super) fn details(cell: &Cell) -> Markup {
     let (id, record) = (id(cell), &cell.record);
     let place = &record.place;
