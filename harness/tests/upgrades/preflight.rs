@@ -56,7 +56,7 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
     machine.write(&format!("{HOOKS}/30-python"), b"#!/usr/bin/python2 -u\n", 0o755)?;
     machine.write("/etc/systemd/system/monit.service", b"[Service]\nExecStart=sleep infinity\n", 0o644)?;
     // Two releases of Debian, and an unsigned source.
-    for (name, origin) in [("bookworm", "Debian"), ("trixie", "Debian"), ("unsigned", "Nobody")] {
+    for (name, origin) in [("bookworm", "Debian"), ("trixie", "Debian"), ("unsigned", "Other")] {
         let option = if name == "unsigned" { "allow-insecure=yes" } else { "trusted=yes" };
         machine.sh(&format!(
             "mkdir -p /srv/{name}; cd /srv/{name}; printf 'Package: xivo-stub\\nVersion: 1\\nArchitecture: all\\nFilename: ./a.deb\\nSize: 1\\nSHA256: %064d\\nDescription: a\\n\\n' 0 >Packages

@@ -90,7 +90,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     world.upgrade(&["--yes"]).exits(0)?;
     world.machine.sh("echo '# since 1.2.2' >>/etc/hosts")?;
     let mut unfinished = Package::new("unfinished", "1.0");
-    unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/mended\n".to_owned());
+    unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/repaired\n".to_owned());
     world.machine.write("/root/unfinished.deb", &deb::build(&unfinished)?.bytes, 0o644)?;
     // An update that dpkg had not merged into its database when it was killed.
     world.machine.sh("dpkg --unpack /root/unfinished.deb 2>&1
@@ -100,7 +100,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     world.publish([&failing])?;
     let in_repair = world.upgrade(&["--yes"]).run()?;
     ensure!(in_repair.exit == 5 && in_repair.screen.contains("unfinished"), "{in_repair}");
-    world.machine.sh("touch /srv/mended")?;
+    world.machine.sh("touch /srv/repaired")?;
     world.upgrade(&["--yes"]).exits(4)?;
     let state = SystemState::of(&world.machine, &SERVICES)?;
     // As at the start of that run: the package is not configured.
