@@ -123,18 +123,13 @@ pub(crate) fn line(report: &Report, under_way: bool) -> String {
         }
         result => result.to_string(),
     };
-    let took = duration(report).map_or_else(String::new, |text| format!(", {text}"));
+    let span = report.started.zip(report.ended).map(|(started, ended)| ended.duration_since(started));
+    let took = span.and_then(|span| span.round(Unit::Second).ok()).map(|span| format!(", {} s", span.as_secs()));
     let outage = match report.outage_ms() {
         0 => String::new(),
         milliseconds => format!(", out of service for {}", seconds(milliseconds)),
     };
-    format!("{started}  {versions:<16}  {result}{took}{outage}")
-}
-
-/// How long a run took, in whole seconds.
-fn duration(report: &Report) -> Option<String> {
-    let span = report.ended?.duration_since(report.started?).round(Unit::Second).ok()?;
-    Some(format!("{} s", span.as_secs()))
+    format!("{started}  {versions:<16}  {result}{}{outage}", took.unwrap_or_default())
 }
 
 #[cfg(test)]

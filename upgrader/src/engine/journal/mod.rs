@@ -43,7 +43,7 @@ pub(crate) enum JournalEntry {
         /// When the run started: the name of its report in the history.
         started: Timestamp,
         plan: Box<Plan>,
-        /// The boot of the machine in which it began: /proc/sys/kernel/random/boot_id.
+        /// The boot of the machine in which it began: `/proc/sys/kernel/random/boot_id`.
         #[serde(default)]
         boot: String,
     },

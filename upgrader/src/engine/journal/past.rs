@@ -48,7 +48,6 @@ impl PastRun {
     pub(super) fn note(&mut self, entry: JournalEntry, time: Timestamp) {
         self.last = time;
         match entry {
-            JournalEntry::Began { .. } => {}
             JournalEntry::Resumed { plan, at_boot, boot } => {
                 self.boot = boot;
                 self.boots = self.boots.saturating_add(u32::from(at_boot));
@@ -80,7 +79,7 @@ impl PastRun {
             }
             // Those of the beginning count, not those of a resumed run.
             JournalEntry::Active(units) if self.active.is_empty() => self.active = units,
-            JournalEntry::Active(_) => {}
+            JournalEntry::Began { .. } | JournalEntry::Active(_) => {}
             JournalEntry::Migrating(dump) => {
                 self.dump.get_or_insert(dump);
             }

@@ -31,6 +31,12 @@ impl Run<'_> {
         Ok(exit)
     }
 
+    /// Ends a run whose question was not answered with yes.
+    pub(super) fn decline(message: String, events: &mut Events<'_>) -> Exit {
+        events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
+        Exit::Declined
+    }
+
     fn summary(&self, last: Step, exit: Exit, report: &Report, now: Timestamp) -> Result<(Exit, String)> {
         let name = &self.product.name;
         let command = self.context.paths.package();
@@ -114,7 +120,7 @@ impl Run<'_> {
 }
 
 pub(super) fn attention(report: &Report) -> String {
-    report.attention.iter().map(|attention| format!("\n{attention}")).collect()
+    report.attention.iter().flat_map(|attention| ["\n".to_owned(), attention.to_string()]).collect()
 }
 
 /// `It took 12 s; services were out of service for 0.41 s in all, none longer than asterisk (0.09 s).`

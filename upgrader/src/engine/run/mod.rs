@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         }
         self.note(JournalEntry::StepBegan(step))?;
         let outcome = self.perform(step, events)?;
-        // What has ended is on the disk: after a power cut nobody looks at it again.
+        // A step that has ended is not repeated after a power cut: its files must be on the disk.
         filesystems::sync()?;
         self.note(JournalEntry::StepEnded(step))?;
         Ok(outcome)

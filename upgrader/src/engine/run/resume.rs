@@ -52,28 +52,25 @@ impl Run<'_> {
         let way = match choice {
             Choice::No => {
                 let message = format!("{} was not changed: it is still partially upgraded.", found.product);
-                events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
-                return Ok(ResumeChoice::Leave(Exit::Declined));
+                return Ok(ResumeChoice::Leave(Self::decline(message, events)));
             }
             Choice::Yes if !found.rolling_back => ResumeChoice::Continue,
             Choice::Yes | Choice::RollBack => ResumeChoice::RollBack,
         };
         events.emit(Event::Answered(true));
-        match way {
-            ResumeChoice::RollBack => events.emit(Event::RollingBack { product: found.product, to: found.from }),
-            _ => {
-                self.agreed = true;
-                self.roll_back_torn_packages(events)?;
-            }
+        if let ResumeChoice::RollBack = way {
+            events.emit(Event::RollingBack { product: found.product, to: found.from });
+        } else {
+            self.agreed = true;
+            self.roll_back_torn_packages(events)?;
         }
         Ok(way)
     }
 
-    /// After a power cut nothing that dpkg did is trusted: the page cache was lost, and of what it wrote the disk has some. What the packages
-    /// step had changed is rolled back, and the run goes on with the packages that are downloaded. A run that was only killed is resumed
-    /// where it was.
+    /// After a power cut the disk may have only a part of what dpkg wrote. The changes of the packages step are rolled back, and the run
+    /// continues with the downloaded packages. A run that was only killed is resumed where it was.
     ///
-    /// Begun again it does the same again: until it has ended, the journal says that packages are being changed.
+    /// Can be repeated: the journal has no entry of it until it has ended.
     pub(super) fn roll_back_torn_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
         let lost_power = self.past.as_ref().is_some_and(|past| past.lost_power_in_packages(&reboot::boot_id()));
         if !lost_power {

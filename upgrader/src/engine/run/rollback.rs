@@ -25,7 +25,7 @@ impl Run<'_> {
         let damages: Vec<Damage> = store.check()?.into_iter().filter(Damage::is_fatal).collect();
         let Some(first) = damages.first() else { return Ok(()) };
         let more = if damages.len() == 1 { String::new() } else { format!(" (and {} more)", damages.len() - 1) };
-        Err(Failure::new(format!("cannot roll back, nothing was touched: what was kept of the old version is damaged: {first}{more}"))
+        Err(Failure::new(format!("cannot roll back, nothing was changed: the rollback data is damaged: {first}{more}"))
             .remedy(format!(
                 "See {log}. `apt-get -f install` and `dpkg --configure -a` mend what packages are half-done; the old version is in your \
                  backups, and in the package sources."

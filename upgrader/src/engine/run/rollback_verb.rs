@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::io::{IsTerminal as _, stdin};
 
 use anyhow::{Context as _, Result};
-use jiff::Timestamp;
 
 use super::Run;
 use crate::config::settings::RollbackPolicy;
@@ -48,9 +47,7 @@ pub(super) fn run(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Resu
         let yes = question::prompt(&question, None, context.options) == Choice::Yes;
         events.emit(Event::Answered(yes));
         if !yes {
-            let message = format!("{} was not changed.", back.product);
-            events.emit(Event::Finished { exit: Exit::Declined, time: Timestamp::now(), message });
-            return Ok(Exit::Declined);
+            return Ok(Run::decline(format!("{} was not changed.", back.product), events));
         }
     }
     events.emit(Event::RollingBack { product: back.product, to: back.to });

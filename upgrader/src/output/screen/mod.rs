@@ -2,7 +2,6 @@
 
 mod plan;
 mod rollback;
-mod services;
 mod style;
 
 use std::io::{self, Write};
@@ -180,6 +179,33 @@ impl<W: Write> Screen<W> {
             Event::Migrated(name, Ok(())) => writeln!(out, "  {name}: {}", style.good("ok"))?,
             // The error follows, and ends the run.
             Event::Migrated(name, Err(_)) => writeln!(out, "  {name}: {}", style.bad("FAILED"))?,
+            Event::ServiceUp { service, .. } => writeln!(out, "  {service:<24} {}", style.good("OK"))?,
+            Event::ServiceDown { service, reason, log } => {
+                writeln!(out, "  {service:<24} {}  {reason}", style.bad("NOK"))?;
+                for line in log {
+                    writeln!(out, "      {line}")?;
+                }
+            }
+            Event::ServiceSkipped(service, reason) => writeln!(out, "  {service:<24} skipped: {reason}")?,
+            Event::OthersRestarting(_) => writeln!(out, "Restarting other services that still run replaced files")?,
+            Event::ManagerReexecuted(Ok(())) => {
+                writeln!(out, "  {:<24} {}, re-executed", "systemd", style.good("OK"))?;
+            }
+            Event::ManagerReexecuted(Err(error)) => {
+                writeln!(out, "  {:<24} {}  {error}", "systemd", style.bad("NOK"))?;
+            }
+            Event::RestartRecommended(what) => {
+                writeln!(out, "Restart recommended; these still run replaced files")?;
+                for (name, reason) in what {
+                    writeln!(out, "  {name:<24} {reason}")?;
+                }
+            }
+            Event::RebootRecommended(reasons) => {
+                writeln!(out, "Reboot recommended")?;
+                for reason in reasons {
+                    writeln!(out, "  {reason}")?;
+                }
+            }
             Event::Output { source, line } if self.verbose => writeln!(out, "    {source}: {line}")?,
             Event::Finished { message, .. } if !message.is_empty() => {
                 if !self.ends_empty {
@@ -189,10 +215,7 @@ impl<W: Write> Screen<W> {
             }
             // The error follows on stderr.
             Event::Failed(_) | Event::Finished { .. } => self.remove_bar()?,
-            _ => {
-                services::show(out, style, event)?;
-                rollback::show(out, event)?;
-            }
+            _ => rollback::show(out, event)?,
         }
         Ok(())
     }
