@@ -116,7 +116,7 @@ fn rollback_needs_the_dpkg_lock(debian: Debian) -> Result<String> {
     world.machine.write("/etc/xivo-upgrade/config.toml", b"[time-limits]\nlock = \"1s\"\n", 0o644)?;
     let holder = hold_lock(&world)?;
     let refused = world.upgrade(&["rollback", "--yes"]).run()?;
-    ensure!(refused.exit == 1 && refused.screen.contains("somebody else works with packages"), "{refused}");
+    ensure!(refused.exit == 1 && refused.screen.contains("another program holds the dpkg lock"), "{refused}");
     is_at(&world, "1.2.2")?;
     world.machine.sh("systemctl stop holder")?;
     world.upgrade(&["rollback", "--yes"]).exits(0)?;

@@ -68,7 +68,7 @@ pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Vec<F
     let (role, other) = (node.role, node.role.of_the_other());
     let Plan { installed, candidate, .. } = plan;
     let Some(peer) = &node.peer_version else {
-        let why = node.peer_silent.as_deref().unwrap_or("nobody knows why");
+        let why = node.peer_silent.as_deref().unwrap_or("the reason is not known");
         let what = format!("this is the {role} node, and the {other} one cannot be asked for its version: {why}");
         return vec![if role == Role::Active {
             let remedy = "See that the other node runs and that the two reach each other, then start again.";

@@ -116,9 +116,8 @@ pub const SETTINGS: &[Setting] = &[
         table: "",
         key: "rollback",
         default: "\"auto\"",
-        meaning: "What becomes of an upgrade that fails after the machine has been changed. \"auto\" puts everything back as it was; \
-                  \"ask\" leaves it as it is, and asks whoever is there; \"never\" keeps nothing of the old version, so that there is no way back, \
-                  and takes no space for it.",
+        meaning: "What becomes of an upgrade that fails after the machine has been changed. \"auto\" rolls back; \"ask\" asks the \
+                  admin; \"never\" saves no rollback data, so that no rollback is possible.",
     },
     Setting {
         table: "",
@@ -131,7 +130,7 @@ pub const SETTINGS: &[Setting] = &[
         table: "time-limits",
         key: "lock",
         default: "\"2m\"",
-        meaning: "How long to wait for somebody else who works with packages.",
+        meaning: "How long to wait for another program that holds the dpkg lock.",
     },
     Setting {
         table: "time-limits",

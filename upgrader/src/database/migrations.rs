@@ -80,7 +80,7 @@ pub(super) fn none_beside(directory: &Path, command: &[String]) -> Result<()> {
     match find(directory)?.migrations.first() {
         None => Ok(()),
         Some(migration) => Err(Failure::new(format!(
-            "{}: nobody applies it, for product.toml has database.migrate = {command:?}",
+            "{}: it would never be applied, because product.toml has database.migrate = {command:?}",
             migration.path.display()
         ))
         .remedy(VENDOR)

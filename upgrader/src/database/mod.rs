@@ -123,7 +123,7 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
     let kept_as = kept_as(name, dump);
     let failure = || {
         Failure::new(format!("the database {name} was not put back as it was")).remedy(format!(
-            "As it was it is in {} (`pg_restore --create` reads it), as it was last in the database {kept_as} or still in {name}. Mend what is \
+            "As it was it is in {} (`pg_restore --create` reads it), as it was last in the database {kept_as} or still in {name}. Fix what is \
              named, then start `{} rollback` again.",
             dump.display(),
             paths.package()

@@ -149,7 +149,7 @@ pub(super) fn apply(
 /// Says that another session holds a table, and how to find that session.
 fn waited(database: &Database) -> String {
     format!(
-        "it waited {LOCK_TIMEOUT} s for somebody who uses the same table (`runuser -u postgres -- psql --dbname={} \
+        "it waited {LOCK_TIMEOUT} s for another session that uses the same table (`runuser -u postgres -- psql --dbname={} \
          --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
         database.name
     )

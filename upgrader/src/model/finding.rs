@@ -32,7 +32,7 @@ impl Finding {
 impl From<&anyhow::Error> for Finding {
     /// What stopped a look.
     fn from(error: &anyhow::Error) -> Self {
-        Self::fatal(format!("{error:#}"), remedy_of(error).unwrap_or("Mend what this names, then start again."))
+        Self::fatal(format!("{error:#}"), remedy_of(error).unwrap_or("Fix what this names, then start again."))
     }
 }
 

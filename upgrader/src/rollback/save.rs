@@ -174,7 +174,7 @@ fn refuse(error: anyhow::Error) -> anyhow::Error {
     let remedy = match kind {
         Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => "Make room on the filesystem and start again.",
         Some(ErrorKind::ReadOnlyFilesystem) => "Remount the filesystem so that it can be written to, and start again.",
-        _ => "Mend what is named here, and start again.",
+        _ => "Fix what is named here, and start again.",
     };
     let failed: Result<()> = Err(error);
     match failed.explain(|| Failure::new("the rollback data cannot be saved").remedy(remedy)) {

@@ -27,7 +27,7 @@ pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Res
     while let Some(who) = holder(root) {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(Failure::new(format!("somebody else works with packages: {who}"))
+            return Err(Failure::new(format!("another program holds the dpkg lock: {who}"))
                 .remedy("Wait until it has ended, then start again.")
                 .exit(Exit::Unchanged)
                 .into());
@@ -53,10 +53,10 @@ fn holder_of(path: &Path) -> Option<String> {
     let held = fcntl_getlk(&file, &question).ok()??;
     // A process of another container has no number here.
     let Some(process) = held.pid.map(rustix::process::Pid::as_raw_nonzero) else {
-        return Some("somebody unseen".to_owned());
+        return Some("a process of another container".to_owned());
     };
     let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-    let name = if name.trim().is_empty() { "somebody" } else { name.trim() };
+    let name = if name.trim().is_empty() { "a process" } else { name.trim() };
     Some(format!("{name} (pid {process})"))
 }
 

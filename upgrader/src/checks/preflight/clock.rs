@@ -38,7 +38,7 @@ fn judge(youngest: Timestamp, now: Timestamp) -> Option<Finding> {
     }
     (age > STALE).then(|| {
         let what = format!("this machine's clock shows {shown}, and the newest package source is of {day}");
-        Finding::note(what, "If the clock is wrong, set it; otherwise nobody has published anything for a year.")
+        Finding::note(what, "If the clock is wrong, set it; otherwise the sources have had no update for a year.")
     })
 }
 

@@ -17,7 +17,7 @@ pub(super) fn check(product: &Product) -> Result<Vec<Finding>> {
     let package = &product.version_package;
     if !apt::is_offered(package)? {
         findings.push(Finding::fatal(
-            format!("no package source offers {package}, so nobody knows which {} comes next", product.name),
+            format!("no package source offers {package}, so the next version of {} is not known", product.name),
             format!("Add the source of {} to /etc/apt/sources.list.d, or mend it there.", product.name),
         ));
     }
@@ -37,8 +37,8 @@ fn judge(sources: &[Source]) -> Vec<Finding> {
         .map(|source| {
             // apt itself refuses to install from it; what else comes from it is for the admin to know.
             Finding::note(
-                format!("the package source {} is not signed by anybody whom this machine trusts", source.name),
-                "Remove it from /etc/apt/sources.list.d, or install the key of whoever publishes it.",
+                format!("the package source {} is not signed with a key that this machine trusts", source.name),
+                "Remove it from /etc/apt/sources.list.d, or install the key of its publisher.",
             )
         })
         .collect();

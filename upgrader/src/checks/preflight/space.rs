@@ -52,7 +52,7 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
         } else if filesystem.f_files > 0 && filesystem.f_favail < FILES {
             findings.push(Finding::fatal(
                 format!("{shown} is on a filesystem that has room for {} more files", filesystem.f_favail),
-                format!("Remove files that nobody needs: `du --inodes -xd1 {shown}` shows where they are many."),
+                format!("Remove files that are not needed: `du --inodes -xd1 {shown}` shows where they are many."),
             ));
         }
     }
@@ -88,7 +88,7 @@ pub(super) fn check(
     needs.extend(kept.map(|kept| Need {
         path: kept.on,
         bytes: kept.bytes.saturating_add(kept.held),
-        what: "the copies to go back",
+        what: "the rollback data",
     }));
     let mut findings = judge(needs)?;
     let touches_boot = |change: &&Change| {

@@ -205,7 +205,7 @@ fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(Apt
     if heard.contains("-y was used without") {
         return Err(Failure::new(heard)
             .remedy(
-                "apt would do something that nobody should agree to unseen: `apt-get dist-upgrade` asks about it. Often a pin in \
+                "apt asks a question that the upgrader must not answer: `apt-get dist-upgrade` shows it. Often a pin in \
                  /etc/apt/preferences.d or a hold (`apt-mark showhold`) is the reason.",
             )
             .into());

@@ -4,7 +4,7 @@
 const REMEDIES: [(&str, &str); 7] = [
     (
         "require authentication",
-        "Something else answers in place of the source: a network that wants somebody to log in, or a proxy. See to that, then start \
+        "Something else answers in place of the source: a network with a login page, or a proxy. See to that, then start \
          again.",
     ),
     ("GPG error: ", KEY),
@@ -14,12 +14,12 @@ const REMEDIES: [(&str, &str); 7] = [
     ("File has unexpected size", MIRROR),
     (
         "  404  ",
-        "The source may have changed since its lists were read: start again, which reads them anew. If that does not help, ask \
-         whoever publishes it.",
+        "The source may have changed since its lists were read: start again, which reads them anew. If that does not help, ask its \
+         publisher.",
     ),
 ];
 
-const KEY: &str = "Do not upgrade from a source that nobody vouches for. If it is to be trusted, install the key of whoever publishes it \
+const KEY: &str = "Do not upgrade from a source without a trusted signature. If it is to be trusted, install the key of its publisher \
                    where its file in /etc/apt/sources.list.d looks for it (Signed-By); otherwise ask them.";
 
 const MIRROR: &str = "The mirror is being changed, or it is broken, or a proxy keeps old files: start again in a while, or name another mirror \
@@ -29,9 +29,9 @@ const MIRROR: &str = "The mirror is being changed, or it is broken, or a proxy k
 pub(super) fn of(said: &str) -> Option<String> {
     // apt compares the dates in the Release file with this machine's clock.
     let otherwise = if said.contains("is not valid yet") {
-        Some("the clock of whoever publishes the source is")
+        Some("the clock of the source's publisher is")
     } else {
-        said.contains("is expired").then_some("the source has not been published anew in time")
+        said.contains("is expired").then_some("the source is out of date")
     };
     if let Some(otherwise) = otherwise {
         return Some(format!(
