@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::machines::machine::Machine;
 use crate::machines::product_machine::HOOK_MARKS;
@@ -106,32 +107,20 @@ impl Mark {
     }
 }
 
-/// The fields of systemd's own journal entries that matter here.
-#[derive(Deserialize)]
-struct JournalLine {
-    #[serde(rename = "MESSAGE_ID")]
-    message: Option<String>,
-    #[serde(rename = "UNIT")]
-    unit: Option<String>,
-    #[serde(rename = "__REALTIME_TIMESTAMP")]
-    time: String,
-    #[serde(rename = "__MONOTONIC_TIMESTAMP")]
-    monotonic: String,
-}
-
 /// The transitions of these services, from what `journalctl --output=json` prints.
 fn transitions(journal: &str, services: &[&str]) -> Result<Vec<Transition>> {
     let mut transitions = Vec::new();
     for line in journal.lines() {
-        let entry: JournalLine = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
-        let (Some(message), Some(unit)) = (entry.message, entry.unit) else { continue };
+        let entry: Value = serde_json::from_str(line).with_context(|| format!("journal entry {line:?}"))?;
+        let (Some(message), Some(unit)) = (entry["MESSAGE_ID"].as_str(), entry["UNIT"].as_str()) else { continue };
         let Some(service) = unit.strip_suffix(".service").filter(|unit| services.contains(unit)) else { continue };
         if message == STOPPING || message == STARTED {
+            let microseconds = |field: &str| -> Result<u64> { Ok(entry[field].as_str().context("no time")?.parse()?) };
             transitions.push(Transition {
                 service: service.to_owned(),
                 up: message == STARTED,
-                time: entry.time.parse::<u64>()? / 1000,
-                monotonic: entry.monotonic.parse()?,
+                time: microseconds("__REALTIME_TIMESTAMP")? / 1000,
+                monotonic: microseconds("__MONOTONIC_TIMESTAMP")?,
             });
         }
     }

@@ -24,15 +24,9 @@ impl Phase {
     /// Those in which system calls are counted.
     pub(super) const COUNTED: [Self; 4] = [Self::Run, Self::Resume, Self::Boot, Self::Back];
 
-    /// Its word in the names of injection points.
-    pub(super) fn key(self) -> &'static str {
-        match self {
-            Self::Run => "run",
-            Self::Resume => "resume",
-            Self::Boot => "boot",
-            Self::Back => "back",
-            Self::Migration => "migration",
-        }
+    /// Its word in the names of injection points: `run`.
+    pub(super) fn key(self) -> String {
+        format!("{self:?}").to_lowercase()
     }
 
     /// The unit in which the upgrader works, and its verb there.
