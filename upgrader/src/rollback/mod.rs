@@ -124,7 +124,7 @@ impl fmt::Display for Damage {
 }
 
 impl PathDifference {
-    /// True if somebody would miss something. A time alone is that of a directory in which something else changed, or of a file that was
+    /// True if more than the time differs. A time alone is that of a directory in which something else changed, or of a file that was
     /// written as it was.
     pub fn matters(&self) -> bool {
         self.change != PathChange::Aspects(vec![Aspect::Time])
