@@ -47,7 +47,7 @@ fn disabled_services(debian: Debian) -> Result<String> {
     // The reported outage of a service is not shorter than the one in the journal.
     let seen = happened.outages["postgresql"].context("postgresql is down")?;
     let reported =
-        world.machine.sh("sed -n 's/.* postgresql is up, after \\([0-9]*\\) ms$/\\1/p' /var/log/xivo-upgrade.log")?;
+        world.machine.sh("sed -n 's/.* postgresql is up after \\([0-9]*\\) ms$/\\1/p' /var/log/xivo-upgrade.log")?;
     let reported = Duration::from_millis(reported.trim().parse()?);
     ensure!(reported + Duration::from_millis(1) >= seen, "{reported:?}, {seen:?}");
     ensure!(reported < seen + Duration::from_secs(5), "{reported:?}, {seen:?}");

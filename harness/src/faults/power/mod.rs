@@ -106,7 +106,7 @@ pub fn check(filesystem: Filesystem) -> Result<()> {
     let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
     let (_world, states) = Scene::Upgrade.capture(&fixture, &[0])?;
     for moment in CHOSEN {
-        let of_moment: Vec<&State> = states.iter().filter(|state| state.name.ends_with(moment)).collect();
+        let of_moment: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;
         let examined = examine(&fixture, state)?;
         ensure!(

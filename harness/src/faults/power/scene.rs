@@ -101,8 +101,10 @@ impl Scene {
             let lines: Vec<&str> = text.lines().filter(|line| line.contains('{')).collect();
             let is_new = lines.len() != entries;
             if is_new {
+                // Several entries may have come since the journal was read last.
+                let new: Vec<String> = lines.iter().skip(entries).map(|line| kind(line)).collect();
+                last = if lines.is_empty() { "after the journal".to_owned() } else { new.join(", ") };
                 entries = lines.len();
-                last = lines.last().map_or_else(|| "after the journal".to_owned(), |line| kind(line));
             }
             if is_new || Instant::now() >= next {
                 let name = format!("{} {:.2} s {last}", self.name(), begin.elapsed().as_secs_f64());
