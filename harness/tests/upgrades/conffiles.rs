@@ -9,6 +9,7 @@ use harness::machines::world::World;
 use harness::packages::package::Package;
 use harness::packages::release::Release;
 use serde_json::Value;
+use upgrader::model::conffile::ConffileResult;
 
 use crate::scenario::scenarios;
 
@@ -113,8 +114,8 @@ fn reported(world: &World, screen: &str, report: &Value) -> Result<String> {
         } else {
             world.machine.sh(&format!("test ! -e {path}"))?;
         }
-        let is_logged = log.lines().any(|line| line.contains("conffile: ") && line.contains(path));
-        ensure!(is_logged, "the log has nothing of {path}");
+        let result: ConffileResult = serde_json::from_value(entry.clone())?;
+        ensure!(log.contains(&format!("conffile: {result}\n")), "the log does not have: {result}");
     }
     writeln!(shown, "\nDifferences in the log:")?;
     for line in log.lines().filter_map(|line| line.split_once(" diff: ").map(|(_, line)| line)) {
