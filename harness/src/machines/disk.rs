@@ -1,7 +1,7 @@
 //! Disks of machines: a filesystem on a loop device, whose backing file can be captured at any moment.
 //!
-//! The backing files lie on an XFS filesystem of their own, the lab, where `cp --reflink` takes milliseconds. The lab is mounted as long
-//! as a process has a disk; what a killed process leaves behind is removed by the next one ([`sweep`]).
+//! The backing files lie on an XFS filesystem of their own, the lab, where `cp --reflink` takes milliseconds. The lab is mounted while a
+//! process has a disk. The next process removes the disks of a killed one ([`sweep`]).
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -59,7 +59,7 @@ impl fmt::Display for Filesystem {
     }
 }
 
-/// The filesystem on which backing files lie, mounted as long as somebody has it.
+/// The filesystem on which backing files lie, mounted while a process has a disk.
 #[derive(Debug)]
 struct Lab {
     /// Where it is mounted.
@@ -98,7 +98,7 @@ impl Lab {
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
-        // Under the lock of the set-up nobody can come between.
+        // No other process can clear the lab in between: it would need the lock of the set-up.
         users.lock_shared()?;
         if !is_mounted(&root)? {
             if !file.exists() {
@@ -195,7 +195,7 @@ fn clear(root: &Path) -> Result<()> {
     program("umount", [root.as_os_str()])
 }
 
-/// A disk of a machine, mounted on this host. Gone when dropped.
+/// A disk of a machine, mounted on this host. Removed when dropped.
 #[derive(Debug)]
 pub struct Disk {
     filesystem: Filesystem,
@@ -203,7 +203,7 @@ pub struct Disk {
     lab: Arc<Lab>,
 }
 
-/// What was on a disk at one moment: what a machine finds there whose power was cut then. Gone when dropped.
+/// What was on a disk at one moment: a machine whose power was cut then finds this. Removed when dropped.
 #[derive(Debug)]
 pub struct Capture {
     /// The filesystem.
@@ -310,6 +310,23 @@ fn prepare(lab: &Arc<Lab>, filesystem: Filesystem, engine: &Engine, image: &Imag
     program("tar", words.into_iter().chain([archive.as_os_str(), "--directory".as_ref(), root.as_os_str()]))?;
     program("umount", [root.as_os_str()])?;
     fs::rename(&file, prepared)?;
+    remove_older(prepared, &format!("{}-", image.repository.replace('/', "-")))
+}
+
+/// Removes the disks of older images of the same name: these differ from this one in the tag only.
+fn remove_older(prepared: &Path, repository: &str) -> Result<()> {
+    let (directory, name) = prepared.parent().zip(prepared.file_name()).context("a file in a directory")?;
+    let name = name.to_string_lossy();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let other = entry.file_name().to_string_lossy().into_owned();
+        let filesystem = |name: &str| name.rsplit('-').next().map(str::to_owned);
+        let is_older =
+            other.starts_with(repository) && other.len() == name.len() && filesystem(&other) == filesystem(&name);
+        if is_older && other != name {
+            fs::remove_file(entry.path())?;
+        }
+    }
     Ok(())
 }
 
