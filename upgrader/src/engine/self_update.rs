@@ -14,7 +14,7 @@ use crate::model::policy::ConffilePolicy;
 use crate::model::step::Mode;
 use crate::model::version::is_newer;
 use crate::paths::Paths;
-use crate::system::{apt, dpkg, signals};
+use crate::system::{apt, dpkg, filesystems, signals};
 
 /// Completes an interrupted update of the upgrader's own package. Keeps its conffiles: they are the admin's settings.
 pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
@@ -33,6 +33,7 @@ pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     if !is_installed(state()?) {
         apt::reinstall(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(|| cannot_update(&package))?;
     }
+    filesystems::sync().explain(|| cannot_update(&package))?;
     match std::fs::remove_file(note) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
@@ -87,6 +88,7 @@ pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> 
         }
         // Keeps the admin's settings, whatever the policy for conffiles is.
         apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(failure)?;
+        filesystems::sync().explain(failure)?;
         let _ = std::fs::remove_file(context.paths.self_update());
     }
     Ok(())

@@ -56,7 +56,9 @@ pub(crate) enum JournalEntry {
         #[serde(default)]
         boot: String,
     },
-    /// The machine lost its power while packages changed: what they had changed is rolled back, and the packages are upgraded again.
+    /// The machine lost its power while packages changed: the rollback data is about to be restored.
+    RollingBackPackages,
+    /// It is restored: the pre-upgrade hooks run again, and the packages are upgraded again.
     PackagesRolledBack,
     /// A step is about to begin.
     StepBegan(Step),
@@ -350,10 +352,14 @@ mod tests {
         journal.write(JournalEntry::StepBegan(Step::Packages)).expect("writable");
         assert!(past(&paths).lost_power_in_packages("another boot"));
         assert!(!past(&paths).lost_power_in_packages(&reboot::boot_id()), "it was only killed");
+        journal.write(JournalEntry::RollingBackPackages).expect("writable");
+        assert!(past(&paths).lost_power_in_packages("another boot"), "it is not restored yet");
         journal.write(JournalEntry::PackagesRolledBack).expect("writable");
         let rolled_back = past(&paths);
         assert!(!rolled_back.lost_power_in_packages("another boot"));
-        assert!(!rolled_back.has_begun(Step::Packages) && rolled_back.has_begun(Step::PreUpgradeHooks));
+        assert!(rolled_back.has_ended(Step::SaveRollbackData));
+        assert!(!rolled_back.has_run(Phase::PreUpgrade, Path::new("/a/10")), "what the hook did is rolled back");
+        assert!(rolled_back.has_changed_something() && rolled_back.restored == 1);
         journal.write(JournalEntry::StepBegan(Step::Packages)).expect("writable");
         journal.write(JournalEntry::StepEnded(Step::Packages)).expect("writable");
         assert!(!past(&paths).lost_power_in_packages("another boot"), "what has ended is on the disk");

@@ -32,6 +32,8 @@ pub(crate) struct PastRun {
     latest: Plan,
     /// The boot of the machine in which it was under way last; empty if an older upgrader did not write it down.
     boot: String,
+    /// How often its packages were restored after a power cut, or were about to be.
+    pub(crate) restored: u32,
     /// The step that has begun and not ended.
     under_way: Option<Step>,
     ended: Vec<Step>,
@@ -59,10 +61,13 @@ impl PastRun {
                 }
                 self.latest = *plan;
             }
+            JournalEntry::RollingBackPackages => self.restored = self.restored.saturating_add(1),
+            // The machine is as it was when the rollback data was saved: without what the pre-upgrade hooks did.
             JournalEntry::PackagesRolledBack => {
                 self.under_way = None;
-                self.begun.retain(|step| *step < Step::Packages && *step != Step::Repair);
-                self.ended.retain(|step| *step < Step::Packages);
+                self.ended.retain(|step| *step < Step::PreUpgradeHooks);
+                self.hook = None;
+                self.hooks.clear();
             }
             JournalEntry::StepBegan(step) => {
                 self.under_way = Some(step);

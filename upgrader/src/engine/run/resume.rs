@@ -7,13 +7,16 @@ use super::Run;
 use crate::config::settings::RollbackPolicy;
 use crate::engine::journal::{self, Journal, JournalEntry, PastRun};
 use crate::engine::restart;
-use crate::exit::{Exit, Failure, Stopped, code_of, remedy_of};
+use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, remedy_of};
 use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{self, Choice};
 use crate::rollback;
-use crate::system::{filesystems, hooks, reboot, systemd};
+use crate::system::{filesystems, hooks, package_locks, reboot, signals, systemd};
+
+/// How often a run restores its packages after a power cut. A machine that loses its power each time needs a human.
+const RESTORES: u32 = 3;
 
 /// What happens with an interrupted run.
 pub(super) enum ResumeChoice {
@@ -67,27 +70,46 @@ impl Run<'_> {
         Ok(way)
     }
 
-    /// After a power cut the disk may have only a part of what dpkg wrote. The changes of the packages step are rolled back, and the run
-    /// continues with the downloaded packages. A run that was only killed is resumed where it was.
+    /// After a power cut the disk may have only a part of what dpkg wrote. The rollback data is restored, and the run continues from the
+    /// pre-upgrade hooks, with the downloaded packages. A run that was only killed is resumed where it was.
     ///
-    /// Can be repeated: the journal has no entry of it until it has ended.
+    /// # Errors
+    /// If the machine cannot be restored, or has lost its power too often: it needs a human.
     pub(super) fn roll_back_torn_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
-        let lost_power = self.past.as_ref().is_some_and(|past| past.lost_power_in_packages(&reboot::boot_id()));
-        if !lost_power {
+        let Some(past) = self.past.as_ref().filter(|past| past.lost_power_in_packages(&reboot::boot_id())) else {
             return Ok(());
+        };
+        let restored = past.restored;
+        let needs_human = || Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman);
+        if restored >= RESTORES {
+            let command = self.context.paths.package();
+            return Err(Failure::new(format!("the machine lost its power {restored} times while packages changed"))
+                .remedy(format!("`{command} rollback` restores the old version."))
+                .exit(Exit::NeedsHuman)
+                .into());
         }
-        if !journal::is_revertible(self.context.paths) {
+        self.restore_packages(events).explain(needs_human)
+    }
+
+    fn restore_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
+        let paths = self.context.paths;
+        let store = if journal::is_revertible(paths) { rollback::open(paths)? } else { None };
+        if store.is_none_or(|store| Self::judge(&store, paths.log().display()).is_err()) {
             events.attention(
-                "The machine lost its power while packages changed, and no rollback data was saved: files may have lost their content",
+                "The machine lost its power while packages changed, and there is no rollback data: files may have lost their content",
                 "`dpkg --verify` names those that differ from their package; `apt-get install --reinstall PACKAGE` installs them again.",
             );
             return Ok(());
         }
+        // Ctrl-C in the middle could leave a machine without its C library.
+        signals::shield()?;
+        package_locks::wait(paths.root(), self.context.config.time_limits.lock, events)?;
+        let (mut journal, _) = Journal::open(paths)?.context("there is no journal")?;
+        journal.write(JournalEntry::RollingBackPackages)?;
         self.roll_back(events)?;
         filesystems::sync()?;
-        let (mut journal, _) = Journal::open(self.context.paths)?.context("there is no journal")?;
         journal.write(JournalEntry::PackagesRolledBack)?;
-        self.past = Journal::read(self.context.paths)?;
+        self.past = Journal::read(paths)?;
         Ok(())
     }
 

@@ -94,7 +94,8 @@ impl Run<'_> {
                 // Errors of the journal are ignored: the disk may be full, and the rollback frees space.
                 let _ = self.note(JournalEntry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
-                filesystems::sync()?;
+                // An error here must not keep the services down. What is restored is synced where it is restored.
+                let _ = filesystems::sync();
                 let _ = self.note(JournalEntry::StepEnded(step));
                 Ok(outcome)
             },
