@@ -149,6 +149,7 @@ mod tests {
             paths.real_program(),
             paths.product(),
             paths.migrations(),
+            paths.validated(),
             paths.dumps(),
             paths.migration_owed(),
             paths.journal(),
