@@ -4,49 +4,43 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 /// Runs a program of this host with the caller's environment and screen.
 pub fn run<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
     run_with(program, arguments, &[])
 }
 
-/// The same; gives what it printed on stdout. What it says on stderr is shown.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
-pub fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Vec<u8>> {
-    let output = Command::new(program).args(arguments).stderr(Stdio::inherit()).output();
-    let output = output.with_context(|| format!("{} could not be started", program.display()))?;
-    if !output.status.success() {
-        bail!("{} failed ({})", program.display(), output.status);
-    }
-    Ok(output.stdout)
-}
-
-/// The same without showing what it prints.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
-pub fn silently<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
-    let output = Command::new(program).args(arguments).output();
-    let status = output.with_context(|| format!("{} could not be started", program.display()))?.status;
-    if !status.success() {
-        bail!("{} failed ({status})", program.display());
-    }
-    Ok(())
-}
-
 /// The same with more variables in its environment.
-#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
 pub fn run_with<'a>(
     program: &Path,
     arguments: impl IntoIterator<Item = &'a OsStr>,
     environment: &[(&str, &OsStr)],
 ) -> Result<()> {
-    let status = Command::new(program)
-        .args(arguments)
-        .envs(environment.iter().copied())
-        .status()
-        .with_context(|| format!("{} could not be started", program.display()))?;
-    if !status.success() {
-        bail!("{} failed ({status})", program.display());
-    }
-    Ok(())
+    finish(program, arguments, |command| {
+        command.envs(environment.iter().copied()).stdin(Stdio::inherit()).stdout(Stdio::inherit())
+    })
+    .map(drop)
+}
+
+/// The same; gives what it printed on stdout. What it says on stderr is shown.
+pub fn output<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Vec<u8>> {
+    finish(program, arguments, |command| command)
+}
+
+/// The same without showing what it prints.
+pub fn silently<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
+    finish(program, arguments, |command| command.stderr(Stdio::null())).map(drop)
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+fn finish<'a>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = &'a OsStr>,
+    set_up: impl FnOnce(&mut Command) -> &mut Command,
+) -> Result<Vec<u8>> {
+    let output = set_up(Command::new(program).args(arguments).stderr(Stdio::inherit())).output();
+    let output = output.with_context(|| format!("{} could not be started", program.display()))?;
+    ensure!(output.status.success(), "{} failed ({})", program.display(), output.status);
+    Ok(output.stdout)
 }
