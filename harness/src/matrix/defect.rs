@@ -30,8 +30,8 @@ pub struct Defect {
     pub file: DefectFile,
     /// The new release as it is published.
     pub(super) candidate: Release,
-    old: ReleaseChange,
-    new: ReleaseChange,
+    /// The old release as the machine has it.
+    old: Release,
     replaced: Vec<Replacement>,
 }
 
@@ -116,13 +116,6 @@ struct PackageEdit {
     service: Option<bool>,
 }
 
-/// What is different about a release, as it is published.
-#[derive(Debug, Clone)]
-struct ReleaseChange {
-    packages: Vec<Package>,
-    dropped: Vec<String>,
-}
-
 /// A hook of the upgrader's.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -167,17 +160,14 @@ fn read(name: &str, path: &Path) -> Result<Defect> {
             edition.apply(release).map_err(|(offset, what)| anyhow::anyhow!("{}: {what}", at(offset)))
         })
     };
-    let old = release(&file.from, &file.old)?;
-    let candidate = release(&file.to, &file.new)?;
     let replaced = |replace: &Spanned<(String, String)>| {
         let (text, by) = replace.get_ref().clone();
         Replacement { place: at(replace.span().start), text, by }
     };
     Ok(Defect {
         name: name.to_owned(),
-        old: file.old.change(&old),
-        new: file.new.change(&candidate),
-        candidate,
+        old: release(&file.from, &file.old)?,
+        candidate: release(&file.to, &file.new)?,
         replaced: file.product.replace.iter().map(replaced).collect(),
         file,
     })
@@ -200,16 +190,27 @@ impl ShippedHook {
 }
 
 impl ReleaseEdit {
-    /// What is different about a release that it was applied to.
-    fn change(&self, release: &Release) -> ReleaseChange {
-        let concerns = |name: &str| {
-            self.changes.iter().any(|change| change.name.get_ref() == name)
-                || self.packages.iter().any(|package| package.name == name)
+    /// Lets a machine that has the release as it is otherwise have what is different about it, as if it had been installed so.
+    fn install(&self, Release { product, packages, .. }: &Release, world: &mut World) -> Result<()> {
+        let is_different = |package: &&Package| {
+            self.changes.iter().any(|change| *change.name.get_ref() == package.name)
+                || self.packages.iter().any(|new| new.name == package.name)
         };
-        ReleaseChange {
-            packages: release.packages.iter().filter(|package| concerns(&package.name)).cloned().collect(),
-            dropped: self.drop.iter().map(|name| name.get_ref().clone()).collect(),
+        let different: Vec<&Package> = packages.iter().filter(is_different).collect();
+        let dropped = self.drop.iter().map(|name| name.get_ref().as_str());
+        let names: Vec<&str> = different.iter().map(|package| package.name.as_str()).chain(dropped).collect();
+        if names.is_empty() {
+            return Ok(());
         }
+        world.publish(different)?;
+        // The metapackage goes as well, so that nothing is broken and apt brings all of it back, the way it came.
+        let script = format!(
+            "dpkg --purge --force-depends {product} {} 2>&1
+             apt-get -qq update
+             DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {product} 2>&1",
+            names.join(" ")
+        );
+        world.machine.sh(&script).map(drop)
     }
 
     fn apply(&self, release: &mut Release) -> Result<(), Located> {
@@ -255,35 +256,16 @@ impl PackageEdit {
     }
 }
 
-impl ReleaseChange {
-    /// Lets a machine that has the release as it is otherwise have what is different, as if it had been installed so.
-    fn install(&self, world: &mut World, product: &str) -> Result<()> {
-        let names: Vec<&str> = self.packages.iter().map(|package| package.name.as_str()).collect();
-        let names = [names, self.dropped.iter().map(String::as_str).collect()].concat().join(" ");
-        if names.is_empty() {
-            return Ok(());
-        }
-        world.publish(&self.packages)?;
-        // The metapackage goes as well, so that nothing is broken and apt brings all of it back, the way it came.
-        let script = format!(
-            "dpkg --purge --force-depends {product} {names} 2>&1
-             apt-get -qq update
-             DEBIAN_FRONTEND=noninteractive apt-get -qq -y install {product} 2>&1"
-        );
-        world.machine.sh(&script).map(drop)
-    }
-}
-
 impl Defect {
     /// Lets the machine have what is different about the old release, as if it had been installed so.
     pub(super) fn install_old(&self, world: &mut World) -> Result<()> {
-        self.old.install(world, &self.candidate.product).context("the old release cannot be installed")
+        self.file.old.install(&self.old, world).context("the old release cannot be installed")
     }
 
     /// The inventory of a machine on which the new release was installed.
     pub(super) fn installed(&self, debian: Debian, upgrader: &Package) -> Result<Inventory> {
         let mut world = product_machine::at_release(debian, &self.candidate.version, upgrader)?;
-        let installed = self.new.install(&mut world, &self.candidate.product);
+        let installed = self.file.new.install(&self.candidate, &mut world);
         installed.context("the new release cannot be installed where there was none")?;
         Inventory::collect(&world.machine, &[Section::Release])
     }
