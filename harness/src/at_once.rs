@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Mutex, mpsc};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::Serialize;
@@ -17,16 +18,33 @@ pub fn both<A: Send, B>(
     thread::scope(|scope| {
         let one = scope.spawn(one);
         let other = other();
-        (one.join().map_err(|_| anyhow!("a thread panicked")).flatten(), other)
+        (joined(one), other)
     })
 }
 
-/// Works on items on so many threads, and passes on each result as soon as it is there. The first error of `receive` ends all.
+/// Works on all items at once, each on a thread of its own, and returns the results in the order of the items.
+pub fn all<T: Send, R: Send>(
+    items: impl IntoIterator<Item = T>,
+    work: impl Fn(T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let work = &work;
+    thread::scope(|scope| {
+        let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || work(item))).collect();
+        threads.into_iter().map(joined).collect()
+    })
+}
+
+fn joined<R>(thread: ScopedJoinHandle<'_, Result<R>>) -> Result<R> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
+}
+
+/// Works on items on so many threads, and passes on each result and how many seconds it took as soon as it is there. The first error of
+/// `receive` ends all.
 pub(crate) fn each<T: Send, R: Send>(
     items: Vec<T>,
     threads: usize,
     work: impl Fn(&T) -> R + Sync,
-    receive: impl FnMut((T, R)) -> Result<()>,
+    mut receive: impl FnMut(T, R, u64) -> Result<()>,
 ) -> Result<()> {
     let queue = Mutex::new(items.into_iter());
     let next = || queue.lock().ok()?.next();
@@ -36,15 +54,16 @@ pub(crate) fn each<T: Send, R: Send>(
             let (sender, next, work) = (sender.clone(), &next, &work);
             scope.spawn(move || {
                 while let Some(item) = next() {
+                    let begin = Instant::now();
                     let result = work(&item);
-                    if sender.send((item, result)).is_err() {
+                    if sender.send((item, result, begin.elapsed().as_secs())).is_err() {
                         break;
                     }
                 }
             });
         }
         drop(sender);
-        results.into_iter().try_for_each(receive)
+        results.into_iter().try_for_each(|(item, result, seconds)| receive(item, result, seconds))
     })
 }
 

@@ -1,5 +1,6 @@
-//! Files of this tree: TOML, and what is below a directory.
+//! Files of this tree: TOML, what is below a directory, and how a file is written.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,29 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Reads the text of a TOML file that is at `path`, with errors as those of [`read`].
 pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     strict::parse(text).map_err(|(line, message)| anyhow!("{}:{line}: {message}", path.display()))
+}
+
+/// Writes a file, and makes the directories that it needs.
+pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let directory = path.parent().with_context(|| format!("{} is not a file", path.display()))?;
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    fs::write(path, content).with_context(|| path.display().to_string())
+}
+
+/// A path in this tree, from its root, unless it is absolute.
+pub fn tree(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// The first item that is there twice.
+pub(crate) fn repeated<T: Ord + Copy>(items: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut seen = BTreeSet::new();
+    items.into_iter().find(|item| !seen.insert(*item))
+}
+
+/// A text of data without its line breaks.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Every TOML file in one of the harness's own directories by its name without the extension, in the order of the names.
@@ -49,13 +73,13 @@ pub(crate) fn read_as<T>(name: &str, text: &str, read: impl FnOnce(&Path) -> T) 
 
 /// The keys that a table can have.
 #[cfg(test)]
-pub(crate) fn keys<T: DeserializeOwned>() -> std::collections::BTreeSet<String> {
+pub(crate) fn keys<T: DeserializeOwned>() -> BTreeSet<String> {
     expected::<T>("unknown = 1")
 }
 
 /// What can be in the place of something that is not known.
 #[cfg(test)]
-pub(crate) fn expected<T: DeserializeOwned>(text: &str) -> std::collections::BTreeSet<String> {
+pub(crate) fn expected<T: DeserializeOwned>(text: &str) -> BTreeSet<String> {
     let complaint = parse::<T>(Path::new("x.toml"), text).err().unwrap();
     documented::expected(&complaint.to_string())
 }

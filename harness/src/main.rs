@@ -1,14 +1,15 @@
 //! The harness on the command line: prepares this host, builds the package, shows an upgrade.
 
-use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Write as _, stderr, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use harness::at_once::all;
 use harness::bench;
 use harness::command;
+use harness::data::tree;
 use harness::demo;
 use harness::faults::{crash, fault, power};
 use harness::gate;
@@ -187,21 +188,15 @@ fn setup() -> Result<String> {
             std::env::var_os("DOCKER_HOST").is_none(),
             "no engine answers at DOCKER_HOST; unset it to have one installed on this host"
         );
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/install-engine.sh");
-        command::run(&script, std::iter::empty::<&OsStr>())?;
+        command::run(&tree("images/install-engine.sh"), [])?;
         Engine::find().context("the engine that was installed does not answer")?
     };
     let engine = if address.is_empty() { Engine::connect()? } else { Engine::at(&address)? };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/install-filesystems.sh");
-    let installed = command::run(&script, std::iter::empty::<&OsStr>());
+    let installed = command::run(&tree("images/install-filesystems.sh"), []);
     if let Err(reason) = installed.and_then(|()| disk::is_possible()) {
         say(&format!("disks: tests of real filesystems are not run on this host: {reason:#}"));
     }
-    let engine = &engine;
-    std::thread::scope(|scope| {
-        let machines = Debian::ALL.map(|debian| scope.spawn(move || image::ensure(engine, debian, &say)));
-        machines.into_iter().try_for_each(|machine| machine.join().map_err(|_| anyhow!("a thread panicked"))?)
-    })?;
+    all(Debian::ALL, |debian| image::ensure(&engine, debian, &say))?;
     Ok(address)
 }
 
@@ -219,16 +214,11 @@ fn say(text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use clap::CommandFactory as _;
+    use documented::text;
     use yaml_rust2::{Yaml, YamlLoader};
 
     use super::*;
-
-    fn tree(path: &str) -> String {
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
-    }
 
     /// Every text in a YAML document.
     fn texts(yaml: &Yaml) -> Vec<String> {
@@ -266,14 +256,13 @@ mod tests {
     #[test]
     fn the_ci_definitions_are_yaml_and_their_commands_fit_the_command_line() {
         for (file, script) in [("github", "jobs"), ("gitlab", "gate")] {
-            let text = tree(&format!("docs/ci/{file}.yml"));
-            let documents = YamlLoader::load_from_str(&text).unwrap();
+            let documents = YamlLoader::load_from_str(&text(&format!("docs/ci/{file}.yml"))).unwrap();
             let commands = texts(&documents[0][script]);
             assert!(commands.iter().any(|command| command.contains("-p harness -- gate --candidate ")), "{commands:?}");
             for command in &commands {
                 assert_eq!(complaint(command), None, "{file}: {command}");
                 if let Some(target) = command.strip_prefix("make -C gate ") {
-                    assert!(tree("Makefile").contains(&format!("\n{target}: ")), "{file}: {command}");
+                    assert!(text("Makefile").contains(&format!("\n{target}: ")), "{file}: {command}");
                 }
             }
         }
@@ -288,7 +277,7 @@ mod tests {
             ("docs/guide.md", r"(?m)(?:^\s*|`)harness ([^\n`|;]+)", &["deb", "gate", "lintian"]),
         ] {
             // A function of the guide passes its arguments on.
-            let text = tree(file).replace("\\\n", " ").replace("\"$@\"", "--write-manifest product/validated");
+            let text = text(file).replace("\\\n", " ").replace("\"$@\"", "--write-manifest product/validated");
             let commands = regex::Regex::new(pattern).unwrap();
             let commands: Vec<_> = commands.captures_iter(&text).map(|found| format!("-- {}", &found[1])).collect();
             for verb in verbs {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use documented::{text, tree};
 use harness::data::files_below;
 use harness::machines::fleet::{Fleet, Line};
 use harness::machines::image::Debian;
@@ -227,15 +228,9 @@ fn no_stale_snapshot() -> Result<()> {
     Ok(())
 }
 
-/// A file of this tree.
-fn tree(path: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
-    fs::read_to_string(&path).with_context(|| path.display().to_string())
-}
-
 /// A file with a mistake in it would be noticed by the first who uses it.
 fn role_is_yaml() -> Result<()> {
-    let files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ansible"), &["yml"])?;
+    let files = files_below(&tree("docs/ansible"), &["yml"])?;
     ensure!(files.len() > 5, "the role is elsewhere: {files:?}");
     for file in files {
         let documents = YamlLoader::load_from_str(&fs::read_to_string(&file)?);
@@ -252,7 +247,7 @@ fn settings_are_described() -> Result<()> {
         Ok(map.keys().filter_map(|key| key.as_str().map(str::to_owned)).collect())
     };
     let read = |path: &str| -> Result<Yaml> {
-        YamlLoader::load_from_str(&tree(path)?)?.pop().with_context(|| format!("{path} is empty"))
+        YamlLoader::load_from_str(&text(path))?.pop().with_context(|| format!("{path} is empty"))
     };
     let specified = read("docs/ansible/roles/upgrade/meta/argument_specs.yml")?;
     let specified = keys(&specified["argument_specs"]["main"]["options"])?;
@@ -260,7 +255,7 @@ fn settings_are_described() -> Result<()> {
     // What has no default: the machine knows.
     settings.insert("upgrade_node_role".to_owned());
     ensure!(specified == settings, "checked: {specified:?}; there are: {settings:?}");
-    let page = tree("docs/fleet.md")?;
+    let page = text("docs/fleet.md");
     let missing: Vec<_> = settings.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
     ensure!(missing.is_empty(), "docs/fleet.md lacks {missing:?}");
     Ok(())

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 
 use super::{links, snapshots};
-use crate::data;
+use crate::data::{self, one_line};
 use crate::matrix::cell::Cell;
 use crate::matrix::scenario::matrix;
 
@@ -56,10 +56,12 @@ struct Entry {
 
 /// A cell of the matrix, as far as this page is concerned.
 struct Known {
+    /// The directory of its file: `faults` or `states`.
+    directory: &'static str,
     /// The name of the fault, or of the state.
     name: String,
-    /// The step at which the fault is injected.
-    step: Option<String>,
+    /// With the step at which the fault is injected: `hook-fails@pre-upgrade-hooks`.
+    full_name: String,
     /// What it is.
     description: String,
     /// Its snapshot.
@@ -68,41 +70,23 @@ struct Known {
 
 impl Known {
     fn of(cell: &Cell) -> Option<Self> {
+        let (directory, name, full_name, description) = match (&cell.fault, cell.scenario.as_str()) {
+            (Some(fault), "faults" | "database") => ("faults", &fault.name, fault.name(), &fault.fault.description),
+            (None, "states") => ("states", &cell.state_name, cell.state_name.clone(), &cell.state.description),
+            _ => return None,
+        };
         let snapshot = format!("matrix/{}/{}", cell.scenario, cell.snapshot());
-        match (&cell.fault, cell.scenario.as_str()) {
-            (Some(fault), "faults" | "database") => {
-                let (name, step) =
-                    fault.name().split_once('@').map(|(name, step)| (name.to_owned(), step.to_owned()))?;
-                Some(Self { name, step: Some(step), description: one_line(&fault.fault.description), snapshot })
-            }
-            (None, "states") => Some(Self {
-                name: cell.state_name.clone(),
-                step: None,
-                description: one_line(&cell.state.description),
-                snapshot,
-            }),
-            _ => None,
-        }
-    }
-
-    /// As it is written in an entry: `hook-fails@pre-upgrade-hooks`.
-    fn full_name(&self) -> String {
-        self.step.as_ref().map_or_else(|| self.name.clone(), |step| format!("{}@{step}", self.name))
+        Some(Self { directory, name: name.clone(), full_name, description: one_line(description), snapshot })
     }
 
     fn is_meant(&self, of: &str) -> bool {
-        of == self.name || of == self.full_name()
+        of == self.name || of == self.full_name
     }
 
     /// A link to its file.
     fn link(&self) -> String {
-        let directory = if self.step.is_some() { "faults" } else { "states" };
-        format!("[{0}](../harness/{directory}/{0}.toml)", self.name)
+        format!("[{0}](../harness/{1}/{0}.toml)", self.name, self.directory)
     }
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Everything that the page is made of.
@@ -116,8 +100,8 @@ impl Material {
     fn read() -> Self {
         let page = data::read(&documented::tree(SOURCE)).unwrap();
         let mut known: Vec<Known> = matrix().unwrap().iter().filter_map(Known::of).collect();
-        known.sort_by_key(Known::full_name);
-        known.dedup_by_key(|known| known.full_name());
+        known.sort_by(|one, other| one.full_name.cmp(&other.full_name));
+        known.dedup_by(|one, other| one.full_name == other.full_name);
         Self { page, known, snapshots: snapshots() }
     }
 
@@ -274,7 +258,7 @@ fn every_fault_and_every_state_has_an_entry_whose_message_is_seen() {
         let seen = &material.snapshots[&known.snapshot];
         let entries: Vec<_> = material.entries().filter(|entry| entry.of.iter().any(|of| known.is_meant(of))).collect();
         let is_unseen = material.page.unseen.iter().any(|of| known.is_meant(of));
-        let name = known.full_name();
+        let name = &known.full_name;
         match (entries.is_empty(), is_unseen) {
             (true, false) => wrong.push(format!("{name}: no entry speaks of it, and `unseen` does not name it")),
             (false, true) => wrong.push(format!("{name}: there is an entry, and `unseen` names it as well")),

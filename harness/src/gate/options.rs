@@ -168,18 +168,15 @@ impl GateOptions {
 
     /// Two upgrades of the same name would overwrite each other's records.
     pub(super) fn ensure_each_once(&self) -> Result<(), WrongCommandLine> {
-        let states = self.states();
-        let named = |option: &str, names: Vec<String>| match names
-            .iter()
-            .enumerate()
-            .find(|(at, name)| names[..*at].contains(name))
-        {
-            Some((_, name)) => Err(WrongCommandLine(format!("--{option}: {name} is there twice"))),
+        let lists: [(_, Vec<String>); 3] = [
+            ("from", self.from.clone()),
+            ("on", self.on.iter().map(ToString::to_string).collect()),
+            ("state", self.states().into_iter().map(|state| state.name).collect()),
+        ];
+        match lists.iter().find_map(|(option, names)| Some((option, data::repeated(names)?))) {
+            Some((option, name)) => Err(WrongCommandLine(format!("--{option}: {name} is there twice"))),
             None => Ok(()),
-        };
-        named("from", self.from.clone())?;
-        named("on", self.on.iter().map(ToString::to_string).collect())?;
-        named("state", states.into_iter().map(|state| state.name).collect())
+        }
     }
 
     /// The command that does one upgrade of this again.

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::thread;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::at_once::all;
 use crate::data;
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
@@ -58,16 +58,11 @@ impl Fleet {
 
         let controller = Machine::boot(&engine, &controller)?;
         let key = controller.sh("cat /root/.ssh/id_ed25519.pub")?;
-        let node = |name: &str| {
+        let nodes = all(inventory, |(name, _)| {
             let mut world = World::boot_image(&engine, &nodes)?;
             world.publish(&new)?;
             world.machine.write("/root/.ssh/authorized_keys", key.as_bytes(), 0o600)?;
-            Ok(Node { name: name.to_owned(), world })
-        };
-        let nodes = thread::scope(|scope| {
-            let threads: Vec<_> = inventory.iter().map(|(name, _)| scope.spawn(move || node(name))).collect();
-            let ended = threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a thread ended early"))?);
-            ended.collect::<Result<Vec<_>>>()
+            Ok(Node { name: (*name).to_owned(), world })
         })?;
 
         let fleet = Self { controller, nodes };

@@ -10,6 +10,7 @@ use super::defect;
 use super::record::Record;
 use super::state::State;
 use crate::at_once::each;
+use crate::data::one_line;
 
 /// How many machines run at once.
 const AT_ONCE: usize = 3;
@@ -43,7 +44,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
     cells.retain(|cell| cell.state_name.contains(part));
     ensure!(!cells.is_empty(), "no defect has {part:?} in its name");
     let (mut seeded, mut caught, mut false_alarms) = (0, 0, 0);
-    each(cells, AT_ONCE, examine, |(cell, ran)| {
+    each(cells, AT_ONCE, examine, |cell, ran, _| {
         let defect = cell.defect.as_ref().context("a cell without a defect")?;
         let is_control = defect.file.caught_by.is_empty();
         let (seconds, verdict) = match ran {
@@ -58,8 +59,7 @@ pub fn run(part: &str, out: &mut dyn Write) -> Result<()> {
             Ok(()) => defect.file.caught_by.join("; "),
             Err(escaped) => format!("NOT CAUGHT: {}", escaped.join("; ")),
         };
-        let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
-        Ok(writeln!(out, "{:<34} {:<8} {seconds:>3} s  {by}", defect.name, cell.debian)?)
+        Ok(writeln!(out, "{:<34} {:<8} {seconds:>3} s  {}", defect.name, cell.debian, one_line(&by))?)
     })?;
     writeln!(out, "{caught} of {seeded} defects are caught")?;
     ensure!(false_alarms == 0, "something was found where nothing is wrong");

@@ -9,6 +9,7 @@ use super::answer::Answer;
 use super::defect::Defect;
 use super::record::{NONE, Place};
 use super::state::{FRESH, State};
+use crate::data::one_line;
 use crate::faults::fault::FaultAtStep;
 use crate::machines::database;
 use crate::machines::image::Debian;
@@ -124,9 +125,8 @@ impl Cell {
 
     /// What it does, in sentences.
     pub fn explanation(&self) -> Vec<String> {
-        let sentence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut paragraphs = vec![
-            sentence(&self.promise),
+            one_line(&self.promise),
             format!(
                 "A machine with Debian {} has XiVO {}; XiVO {} is published for it.",
                 self.debian, self.from, self.to
@@ -139,18 +139,17 @@ impl Cell {
             paragraphs.push(format!("Its sources for Debian are those of {next}, so that it becomes one."));
         }
         if !self.state.description.is_empty() {
-            paragraphs.push(format!("Its state, {}: {}", self.state_name, sentence(&self.state.description)));
+            paragraphs.push(format!("Its state, {}: {}", self.state_name, one_line(&self.state.description)));
         }
         paragraphs.push(self.answer.explained().to_owned());
         if let Some(defect) = &self.defect {
-            paragraphs.push(format!("Defect, {}: {}", defect.name, sentence(&defect.file.description)));
+            paragraphs.push(format!("Defect, {}: {}", defect.name, one_line(&defect.file.description)));
         }
         if let Some(fault) = &self.fault {
-            let description = sentence(&fault.fault.description);
-            paragraphs.push(format!("Fault at the step {}: {description}", fault.step));
+            paragraphs.push(format!("Fault at the step {}: {}", fault.step, one_line(&fault.fault.description)));
         }
         paragraphs.push(format!("Expected: {}.", self.expectation()));
-        paragraphs.extend(self.remarks.iter().map(|remark| sentence(remark)));
+        paragraphs.extend(self.remarks.iter().map(|remark| one_line(remark)));
         paragraphs
     }
 

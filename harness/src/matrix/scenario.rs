@@ -1,7 +1,7 @@
 //! Which cells there are: the files in `scenarios/`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum as _;
@@ -106,9 +106,8 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         names.iter().map(read).collect::<Result<Vec<_>>>()
     };
     for list in [&scenario.from, &scenario.to, &scenario.on, &scenario.states, &scenario.faults] {
-        let mut seen = BTreeSet::new();
-        for name in list {
-            ensure!(seen.insert(name.get_ref()), "{}: {} is there twice", at(name), name.get_ref());
+        if let Some(name) = data::repeated(list) {
+            bail!("{}: {} is there twice", at(name), name.get_ref());
         }
     }
     let mut cells = Vec::new();
@@ -156,10 +155,9 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
         }
     }
     // As by `*` and a name that it stands for.
-    let mut seen = BTreeSet::new();
-    for name in cells.iter().map(Cell::name) {
-        ensure!(!seen.contains(&name), "{}: it has the cell {name} twice", path.display());
-        seen.insert(name);
+    let names: Vec<String> = cells.iter().map(Cell::name).collect();
+    if let Some(name) = data::repeated(&names) {
+        bail!("{}: it has the cell {name} twice", path.display());
     }
     if let Some(everywhere) = &scenario.everywhere {
         let everywhere = everywhere.iter().map(|part| meant(&cells, Cell::name_anywhere, part, &at));
@@ -272,11 +270,6 @@ fn faults(scenario: &Scenario, parts: &Parts, at: Where<'_>) -> Result<Vec<Optio
         );
     }
     Ok(faults)
-}
-
-/// Where a scenario is.
-pub fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"))
 }
 
 #[cfg(test)]

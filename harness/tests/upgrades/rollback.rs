@@ -1,6 +1,7 @@
 //! Resume and rollback of interrupted, failed and successful upgrades.
 
 use anyhow::{Result, ensure};
+use harness::at_once::both;
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
 use harness::machines::transcript::Transcript;
@@ -160,13 +161,9 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let hook = "#!/bin/sh\nif mkdir /root/waited 2>/dev/null; then touch /root/waiting; sleep infinity; fi\n";
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
-    std::thread::scope(|scope| {
-        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_until_power_loss());
-        wait_until(&world, "test -e /root/waiting")?;
-        world.machine.cut_power()?;
-        let _ = run.join();
-        world.machine.power_on()
-    })?;
+    let cut = || wait_until(&world, "test -e /root/waiting").and_then(|()| world.machine.cut_power());
+    both(|| world.upgrade(&["--yes"]).run_until_power_loss(), cut).1?;
+    world.machine.power_on()?;
     wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
     wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
     is_at(&world, "1.2.2")?;

@@ -1,6 +1,6 @@
 //! Injection points: which there are, how one is run, and how its outcome is judged.
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::call;
 use super::fixture::Fixture;
@@ -8,6 +8,7 @@ use super::injection::{Action, CUT, Injection, Location};
 use super::phase::{NO_RESUME_AT_BOOT, Phase};
 use super::phase_end::PhaseEnd;
 use super::reference::Reference;
+use crate::at_once::both;
 use crate::machines::image::Debian;
 use crate::machines::world::World;
 use crate::observe::inventory::{Inventory, Section};
@@ -169,14 +170,16 @@ impl InjectionPoint {
 
     /// Starts the phase, cuts the power at its location, and boots the machine again.
     fn power_cut(&self, world: &World, alone: bool) -> Result<PhaseEnd> {
-        std::thread::scope(|scope| {
-            let run = scope.spawn(|| PhaseEnd::of(self.phase, world));
-            world.machine.sh(&format!("timeout 120 sh -c 'until test -e {CUT}; do sleep 0.02; done'"))?;
-            world.machine.cut_power()?;
-            // Its screen ends with the power.
-            let _ = run.join();
-            world.machine.power_on()
-        })?;
+        // Its screen ends with the power.
+        let (_, cut) = both(
+            || PhaseEnd::of(self.phase, world),
+            || {
+                world.machine.sh(&format!("timeout 120 sh -c 'until test -e {CUT}; do sleep 0.02; done'"))?;
+                world.machine.cut_power()
+            },
+        );
+        cut?;
+        world.machine.power_on()?;
         if alone { PhaseEnd::at_boot(&world.machine) } else { Ok(PhaseEnd::default()) }
     }
 }
@@ -228,13 +231,4 @@ fn in_each_step(reference: &Reference) -> Vec<(String, Phase, Location)> {
         }
     }
     locations
-}
-
-/// Fails if two injection points have one name.
-pub(super) fn are_distinct(points: &[InjectionPoint]) -> Result<()> {
-    let mut names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
-    names.sort_unstable();
-    let twice = names.windows(2).find(|pair| pair[0] == pair[1]);
-    ensure!(twice.is_none(), "two points have one name: {twice:?}");
-    Ok(())
 }

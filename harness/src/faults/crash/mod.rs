@@ -10,19 +10,18 @@ mod phase;
 mod phase_end;
 mod reference;
 
-use std::fs;
 use std::io::Write;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use regex::Regex;
 use serde::Serialize;
 
 use self::fixture::Fixture;
-use self::injection_point::{CrashOutcome, InjectionPoint, all, are_distinct};
+use self::injection_point::{CrashOutcome, InjectionPoint, all};
 use self::reference::Reference;
 use crate::at_once::each;
+use crate::data;
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
 use crate::packages::binaries;
@@ -101,7 +100,8 @@ pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
         setup.as_ref().map_err(|error| anyhow!("{error}"))
     };
     let mut points = all(&setup(Debian::Bookworm)?.reference);
-    are_distinct(&points)?;
+    let twice = data::repeated(points.iter().map(|point| &point.name));
+    ensure!(twice.is_none(), "two points have one name: {twice:?}");
     points.retain(|point| options.only.as_ref().is_none_or(|only| only.is_match(&point.name)));
     if options.list {
         return points.iter().try_for_each(|point| Ok(writeln!(out, "{} ({})", point.name, point.debian)?));
@@ -109,13 +109,9 @@ pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
     ensure!(!points.is_empty(), "no point has such a name");
     let mut results = CrashResults { points: points.len(), ..CrashResults::default() };
     let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let timed = |point: &InjectionPoint| {
-        let begin = Instant::now();
-        let ran = setup(point.debian).and_then(|setup| examine(point, setup));
-        (ran, begin.elapsed().as_secs())
-    };
+    let run = |point: &InjectionPoint| setup(point.debian).and_then(|setup| examine(point, setup));
     let mut number = 0;
-    each(points, jobs, timed, |(InjectionPoint { name, debian, .. }, (ran, seconds))| {
+    each(points, jobs, run, |InjectionPoint { name, debian, .. }, ran, seconds| {
         number += 1;
         let word = match ran.unwrap_or_else(|error| CrashOutcome::Diverged(vec![format!("{error:?}")])) {
             CrashOutcome::Completed => {
@@ -134,8 +130,7 @@ pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
         let total = results.points;
         Ok(writeln!(out, "{number:>4} of {total}  {name:<40} {debian:<8} {seconds:>3} s  {word}")?)
     })?;
-    let path = binaries::target().join("crash/results.json");
-    fs::write(&path, serde_json::to_string_pretty(&results)?).with_context(|| path.display().to_string())?;
+    data::write(&binaries::target().join("crash/results.json"), serde_json::to_string_pretty(&results)?)?;
     for Diverged { point, paths, command } in &results.diverged {
         writeln!(out, "\n{point} diverged:")?;
         paths.iter().take(10).try_for_each(|path| writeln!(out, "  {path}"))?;
@@ -183,9 +178,8 @@ fn distance(name: &str, wanted: &str) -> Option<u32> {
 fn examine(point: &InjectionPoint, setup: &Setup) -> Result<CrashOutcome> {
     let (outcome, log) = point.run(&setup.fixture, &setup.reference)?;
     if let CrashOutcome::Diverged(paths) = &outcome {
-        let directory = binaries::target().join("crash/diverged");
-        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-        fs::write(directory.join(point.name.replace([':', '/'], "-")), format!("{}\n\n{log}", paths.join("\n")))?;
+        let file = binaries::target().join("crash/diverged").join(point.name.replace([':', '/'], "-"));
+        data::write(&file, format!("{}\n\n{log}", paths.join("\n")))?;
     }
     Ok(outcome)
 }

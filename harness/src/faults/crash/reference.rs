@@ -1,8 +1,6 @@
 //! Reference runs: without any fault.
 
-use std::thread::ScopedJoinHandle;
-
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::call::{self, Call};
@@ -11,7 +9,7 @@ use super::fixture::Fixture;
 use super::injection::{COUNTED, count};
 use super::phase::Phase;
 use super::phase_end::PhaseEnd;
-use crate::at_once::cached;
+use crate::at_once::{all, both, cached};
 use crate::machines::image::Debian;
 use crate::observe::inventory::{Inventory, Section};
 use crate::packages::binaries;
@@ -46,23 +44,21 @@ impl Reference {
 
     /// Runs all phases at once: every other process waits for this one.
     fn make(fixture: &Fixture) -> Result<Self> {
-        std::thread::scope(|scope| {
-            let old = scope.spawn(|| Inventory::collect(&fixture.world(Phase::Run)?.machine, &[Section::Files]));
-            let database = scope.spawn(|| {
-                let world = fixture.world(Phase::Migration)?;
-                let before = Inventory::collect(&world.machine, &[Section::Files])?;
-                let ended = PhaseEnd::of(Phase::Migration, &world)?;
-                ensure!(ended.exit == Some(0), "{ended:?}");
-                Ok((before, Inventory::collect(&world.machine, &[Section::Files])?))
-            });
-            let [run, others @ ..] = Phase::COUNTED.map(|phase| scope.spawn(move || Self::run(fixture, phase)));
-            let mut reference = Self { old: result(old)?, database: result(database)?, ..result(run)? };
-            for other in others {
-                reference.calls.extend(result(other)?.calls);
-            }
-            ensure!(reference.old != reference.upgraded, "an upgrade changes nothing");
-            Ok(reference)
-        })
+        let old = || Inventory::collect(&fixture.world(Phase::Run)?.machine, &[Section::Files]);
+        let database = || {
+            let world = fixture.world(Phase::Migration)?;
+            let before = Inventory::collect(&world.machine, &[Section::Files])?;
+            let ended = PhaseEnd::of(Phase::Migration, &world)?;
+            ensure!(ended.exit == Some(0), "{ended:?}");
+            Ok((before, Inventory::collect(&world.machine, &[Section::Files])?))
+        };
+        let (unchanged, runs) =
+            both(|| Ok(both(old, database)), || all(Phase::COUNTED, |phase| Self::run(fixture, phase)));
+        let ((old, database), mut runs) = (unchanged?, runs?);
+        let calls = runs.iter_mut().flat_map(|run| std::mem::take(&mut run.calls)).collect();
+        let reference = Self { old: old?, database: database?, calls, ..runs.swap_remove(0) };
+        ensure!(reference.old != reference.upgraded, "an upgrade changes nothing");
+        Ok(reference)
     }
 
     /// Runs a phase without a fault: its calls, and of a whole run also the machine, the maintainer scripts, and the calls of dpkg.
@@ -88,9 +84,4 @@ impl Reference {
         }
         Ok(reference)
     }
-}
-
-/// What a thread returned.
-fn result<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread.join().map_err(|_| anyhow!("a thread panicked"))?
 }

@@ -6,9 +6,7 @@ mod examine;
 mod fixture;
 mod scene;
 
-use std::fs;
 use std::io::Write;
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -17,6 +15,7 @@ use self::examine::{DIVERGED, Examined, examine};
 use self::fixture::Fixture;
 use self::scene::{AFTER_THE_END, Scene, State};
 use crate::at_once::each;
+use crate::data;
 use crate::machines::disk::Filesystem;
 use crate::machines::image::Debian;
 use crate::packages::binaries;
@@ -127,22 +126,23 @@ fn examine_all(
     results: &mut Results,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let timed = |state: &State| {
-        let begin = Instant::now();
-        (examine(fixture, state), begin.elapsed().as_secs())
-    };
-    each(states, jobs.max(1), timed, |(state, (result, seconds))| {
-        let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
-        results.add(&state, &examined);
-        // After each, so that an interrupted run has results, too.
-        save(results)?;
-        let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
-        writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
-        if outcome == DIVERGED {
-            examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
-        }
-        Ok(())
-    })
+    each(
+        states,
+        jobs.max(1),
+        |state| examine(fixture, state),
+        |state, result, seconds| {
+            let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
+            results.add(&state, &examined);
+            // After each, so that an interrupted run has results, too.
+            data::write(&binaries::target().join("power/results.json"), serde_json::to_string_pretty(results)?)?;
+            let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
+            writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
+            if outcome == DIVERGED {
+                examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
+            }
+            Ok(())
+        },
+    )
 }
 
 impl Results {
@@ -165,11 +165,4 @@ impl Results {
             differences: if outcome == DIVERGED { examined.differences.clone() } else { Vec::new() },
         });
     }
-}
-
-fn save(results: &Results) -> Result<()> {
-    let directory = binaries::target().join("power");
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    let path = directory.join("results.json");
-    fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
 }

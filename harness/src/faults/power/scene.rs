@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
 
 use super::fixture::Fixture;
+use crate::at_once::both;
 use crate::machines::disk::{Capture, Disk};
 use crate::machines::world::World;
 
@@ -64,21 +65,15 @@ impl Scene {
         }
         let disk = world.machine.disk().context("the machine has no disk")?;
         let (over, begin) = (AtomicBool::new(false), Instant::now());
-        let mut states = Vec::new();
-        let exit = std::thread::scope(|scope| {
-            let run = scope.spawn(|| {
-                let result = world.upgrade(&["--yes"]).run();
-                over.store(true, Ordering::Release);
-                result
-            });
-            states = self.watch(disk, begin, &over)?;
-            let transcript = run.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
-            anyhow::ensure!(
-                matches!((self, transcript.exit), (Self::Upgrade, 0) | (Self::Rollback, 4)),
-                "{transcript}"
-            );
-            anyhow::Ok(transcript.exit)
-        })?;
+        let upgrade = || {
+            let result = world.upgrade(&["--yes"]).run();
+            over.store(true, Ordering::Release);
+            result
+        };
+        let (ran, states) = both(upgrade, || self.watch(disk, begin, &over));
+        let (mut states, ran) = (states?, ran?);
+        let exit = ran.exit;
+        ensure!(matches!((self, exit), (Self::Upgrade, 0) | (Self::Rollback, 4)), "{ran}");
         let end = Instant::now();
         for after in after_the_end.iter().copied().map(Duration::from_millis) {
             std::thread::sleep(after.saturating_sub(end.elapsed()));
