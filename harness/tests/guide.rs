@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use harness::data;
+use harness::data::{self, tree};
 use harness::machines::engine::Engine;
 use harness::machines::image;
 use harness::matrix::state::State;
@@ -38,12 +38,8 @@ struct Block {
     output: Option<String>,
 }
 
-fn tree() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
 fn guide() -> Result<Vec<Block>> {
-    blocks(&fs::read_to_string(tree().join(GUIDE))?)
+    blocks(&documented::text(GUIDE))
 }
 
 /// The blocks of a guide: each fence is `sh`, commands, or `text`, what the commands right before it print.
@@ -159,7 +155,7 @@ impl Reader {
         fs::write(&file, script)?;
         let mut command = Command::new("bash");
         command.arg(&file).current_dir(&work).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.env("XIVO_UPGRADE", tree().canonicalize()?);
+        command.env("XIVO_UPGRADE", tree("").canonicalize()?);
         for variable in VARIABLES_OF_TESTS {
             command.env_remove(variable);
         }

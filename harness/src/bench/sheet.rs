@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::data;
 use crate::machines::image::Debian;
 
 /// The figures of the last run, as a JSON list, from the root of this tree.
@@ -101,11 +101,10 @@ impl<'a> Sheet<'a> {
 
     /// Writes all figures so far to [`RESULTS`]. Earlier figures of other subjects stay there.
     pub(super) fn save(&self) -> Result<()> {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(RESULTS);
-        fs::create_dir_all(path.parent().context("no directory")?)?;
+        let path = data::tree(RESULTS);
         let earlier = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let figures = merged(earlier, &self.figures)?;
-        fs::write(&path, serde_json::to_string_pretty(&figures)?).with_context(|| path.display().to_string())
+        data::write(&path, serde_json::to_string_pretty(&figures)?)
     }
 }
 

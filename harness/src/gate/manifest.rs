@@ -1,13 +1,13 @@
 //! The package set that passed the gate, as it is written for the upgrader.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use upgrader::checks::validated::{Member, Set};
 
+use crate::data;
 use crate::machines::machine::Machine;
 
 /// The packages that are installed: name, architecture and version on a line each.
@@ -66,8 +66,7 @@ fn sums(indices: &str) -> BTreeMap<(String, String, String), String> {
 /// Writes a set as `DEBIAN.toml` into a directory, and says so.
 pub(super) fn write(set: &Set, directory: &Path, out: &mut dyn Write) -> Result<()> {
     let file = directory.join(format!("{}.toml", set.debian));
-    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-    fs::write(&file, set.to_string()).with_context(|| file.display().to_string())?;
+    data::write(&file, set.to_string())?;
     let (own, base) = (set.packages.len(), set.base.len());
     writeln!(
         out,

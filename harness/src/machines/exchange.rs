@@ -1,10 +1,10 @@
 //! Machines with a real database and web server, and a realistic provd and asterisk.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
+use crate::data::tree;
 use crate::machines::database;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
@@ -38,11 +38,7 @@ pub fn upgradable(debian: Debian) -> Result<World> {
 
 /// One of the releases of such machines: `products/exchange/1.2.1.toml`.
 pub fn release(version: &str) -> Result<Release> {
-    Release::read(&directory().join(format!("{version}.toml")))
-}
-
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("products/exchange")
+    Release::read(&tree(&format!("harness/products/exchange/{version}.toml")))
 }
 
 /// The upgrader as it is shipped, for a product with a database, and without a settling time.

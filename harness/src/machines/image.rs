@@ -20,6 +20,7 @@ use testcontainers::bollard::query_parameters::{
 use testcontainers::bollard::{Docker, body_full};
 
 use crate::command::output;
+use crate::data::tree;
 use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::packages::binaries;
 use crate::runtime::block_on;
@@ -235,8 +236,7 @@ fn pull(docker: &Docker, repository: &str, debian: Debian, say: &dyn Fn(&str)) -
 
 /// Makes a base image from the Debian mirror.
 fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/bootstrap.sh");
-    let tar = output(&script, [debian.to_string().as_ref()])?;
+    let tar = output(&tree("images/bootstrap.sh"), [debian.to_string().as_ref()])?;
     // Without a tag: Podman ignores it here.
     let name = format!("{BASE}-{debian}");
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).build();

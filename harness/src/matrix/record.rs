@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::check::Check;
+use crate::data;
 use crate::machines::machine::Machine;
 use crate::machines::transcript::Transcript;
 use crate::observe::expectation::Expectation;
@@ -122,8 +123,7 @@ impl Record {
 
     /// Saves it beside the logs.
     pub fn save(&self, directory: &Path) -> Result<()> {
-        let path = directory.join("record.json");
-        fs::write(&path, serde_json::to_vec_pretty(self)?).with_context(|| path.display().to_string())
+        data::write(&directory.join("record.json"), serde_json::to_vec_pretty(self)?)
     }
 
     /// True if everything was as expected.

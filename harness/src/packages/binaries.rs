@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::command::run_with;
+use crate::data::tree;
 
 /// The directory of programs that are built already, so that a test run calls cargo once and not once a test.
 pub const PREBUILT: &str = "UPGRADER_BINARIES";
@@ -54,12 +55,11 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
         machine @ ("x86_64" | "aarch64") => format!("{machine}-unknown-linux-gnu"),
         other => bail!("the upgrader is not built for {other} yet"),
     };
-    let (workspace, directory) = (workspace(), self::target());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // The explicit target keeps the flag away from macros that run on this host: those cannot be static.
     let arguments = ["build", "--release", "--package=upgrader", "--target", &target];
-    let manifest = workspace.join("Cargo.toml");
-    let built = directory.join(target.as_str()).join("release");
+    let manifest = tree("Cargo.toml");
+    let built = self::target().join(target.as_str()).join("release");
     // Without a terminal cargo reports only a build from scratch.
     let quiet = (built.join("real-xivo-upgrade").exists() && !stderr().is_terminal()).then_some(OsStr::new("--quiet"));
     run_with(
@@ -79,11 +79,7 @@ fn build_targets(targets: &[&str]) -> Result<PathBuf> {
 /// Where cargo puts what it builds, and the harness what is worth keeping.
 #[must_use]
 pub fn target() -> PathBuf {
-    workspace().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
-}
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    tree("").join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
 }
 
 /// dpkg's name for this host's architecture.

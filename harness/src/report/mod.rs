@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::data;
 use crate::matrix::record::Record;
 
 /// The failure of a cell without a record.
@@ -35,15 +36,9 @@ pub struct ReportFiles {
 /// Writes a report of the records in a directory, and prints one line. Then fails if a cell did.
 pub fn run(directory: &Path, files: &ReportFiles, out: &mut dyn Write) -> Result<()> {
     let report = Report::read(directory)?;
-    for (file, content) in [
-        (&files.html, html::page(&report)),
-        (&files.junit, junit::document(&report)?),
-        (&files.json, summary::document(&report)?),
-    ] {
-        let parent = file.parent().with_context(|| format!("{} is not a file", file.display()))?;
-        fs::create_dir_all(parent).with_context(|| parent.display().to_string())?;
-        fs::write(file, content).with_context(|| file.display().to_string())?;
-    }
+    data::write(&files.html, html::page(&report))?;
+    data::write(&files.junit, junit::document(&report)?)?;
+    data::write(&files.json, summary::document(&report)?)?;
     let (total, failed) = (report.total(), report.failed());
     writeln!(out, "{total} cells: {} passed, {failed} failed: {}", total - failed, files.html.display())?;
     ensure!(failed == 0, "{failed} of {total} cells failed");

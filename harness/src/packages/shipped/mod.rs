@@ -6,13 +6,14 @@ pub mod vendor;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap_complete::{Shell, generate};
 use flate2::Compression;
 use upgrader::system::hooks;
 
+use crate::data::tree;
 use crate::packages::binaries::{Binaries, architecture};
 use crate::packages::deb::gzip;
 use crate::packages::manual;
@@ -166,11 +167,6 @@ impl Product<'_> {
         let overrides = String::from_utf8(read("upgrader/package/lintian-overrides")?)?;
         Ok(overrides.replace(&XIVO.package(), &self.package()))
     }
-}
-
-/// A path in this tree, unless it is absolute.
-fn tree(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 fn read(path: &str) -> Result<Vec<u8>> {

@@ -10,6 +10,7 @@ use upgrader::config::product::Product as Definition;
 use upgrader::database::is_migration;
 
 use super::{Product, VERSION, XIVO};
+use crate::data;
 use crate::packages::deb;
 
 /// What may be in the directory of a product.
@@ -55,9 +56,8 @@ pub fn package(options: &DebOptions, out: &mut dyn Write) -> Result<()> {
         }
         .upgrader()?,
     };
-    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
     let file = directory.join(package.file_name());
-    fs::write(&file, deb::build(&package)?.bytes).with_context(|| file.display().to_string())?;
+    data::write(&file, deb::build(&package)?.bytes)?;
     writeln!(out, "{}", file.display())?;
     Ok(())
 }
