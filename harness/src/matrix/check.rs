@@ -58,6 +58,7 @@ find /etc /usr -name '*.dpkg-new' -o -name '*.dpkg-tmp' -o -name '*.ucf-new'
 find /var/lib/@NAME@ -name '*.new' -o -name '*.tmp' 2>/dev/null || :"#;
 
 /// What an upgraded machine is compared with.
+#[derive(Clone)]
 pub(crate) struct Target {
     /// The packages of the release and their versions.
     pub(crate) packages: BTreeMap<String, String>,
@@ -89,63 +90,9 @@ pub(super) struct Upgraded<'a> {
 /// A check: what has to be true in a few words, and what contradicts it.
 pub(crate) type Check = (&'static str, Vec<String>);
 
-/// What was collected of the machine: mostly the output of a script each.
-struct Seen {
-    state: SystemState,
-    audit: String,
-    failed: String,
-    units: String,
-    processes: String,
-    modified: String,
-    replaced: String,
-    left: String,
-    /// The reports in the upgrader's history, the last one first.
-    reports: Vec<Value>,
-    /// The sum of every file below /etc, by its path.
-    sums: BTreeMap<String, String>,
-    inventory: Inventory,
-    debian: String,
-}
-
-impl Seen {
-    /// The services that the last report recommends to restart.
-    fn restart_recommended(&self) -> Result<Vec<String>> {
-        let Some(last) = self.reports.first() else { return Ok(Vec::new()) };
-        let named: Vec<(String, String)> =
-            serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?;
-        Ok(named.into_iter().map(|(name, _)| name).collect())
-    }
-}
-
 impl Upgraded<'_> {
-    /// Checks everything.
+    /// Checks everything, with two commands at once: one walks over all files, and waits for the disk.
     pub(super) fn checks(&self) -> Result<Vec<Check>> {
-        let seen = self.collect()?;
-        let mut checks = vec![
-            (
-                "dpkg has no unfinished package",
-                seen.state.unfinished.iter().cloned().chain(lines(&seen.audit)).collect(),
-            ),
-            ("every package of the release is installed", self.packages(&seen.state)),
-            ("every service runs, and runs the new version", self.services(&seen.state)),
-            ("no unit has failed", self.failed_units(&seen.failed)),
-            ("no service is older than its package", old_processes(&seen.units, &seen.restart_recommended()?)?),
-            ("systemd has reloaded every unit that changed", unread_units(&seen.units)),
-            ("no shipped file was modified", self.shipped_files(&seen.modified)),
-            ("no process runs replaced files", replaced_files(&seen)?),
-            ("the run left nothing behind", self.leftovers(&seen.left)),
-            ("the conffile report is correct", self.conffile_report(&seen)?),
-            ("it is the same as a machine on which the release was installed", self.drift(&seen)),
-        ];
-        if let Some(next) = self.target.next_debian {
-            let other = lines(&seen.debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
-            checks.push(("the machine has the next Debian", other.collect()));
-        }
-        Ok(checks)
-    }
-
-    /// Collects all that is checked, with two commands at once: one walks over all files, and waits for the disk.
-    fn collect(&self) -> Result<Seen> {
         let inventory = || Inventory::collect(self.machine, &[Section::Release]);
         let others = || {
             self.machine.ask([
@@ -164,20 +111,30 @@ impl Upgraded<'_> {
         };
         let (inventory, others) = both(inventory, others);
         let [state, audit, failed, units, processes, modified, replaced, left, reports, sums, debian] = others?;
-        Ok(Seen {
-            state: SystemState::read(&state, self.services)?,
-            audit,
-            failed,
-            units,
-            processes,
-            modified,
-            replaced,
-            left,
-            reports: serde_json::from_str(&reports).context("the history")?,
-            sums: sums_by_path(&sums),
-            inventory: inventory?,
-            debian,
-        })
+        let state = SystemState::read(&state, self.services)?;
+        // The last one first.
+        let reports: Vec<Value> = serde_json::from_str(&reports).context("the history")?;
+        let named = restart_recommended(&reports)?;
+        // The machine to compare with has no such process.
+        let old = outlived(&stops(&units), &processes);
+        let mut checks = vec![
+            ("dpkg has no unfinished package", state.unfinished.iter().cloned().chain(lines(&audit)).collect()),
+            ("every package of the release is installed", self.packages(&state)),
+            ("every service runs, and runs the new version", self.services(&state)),
+            ("no unit has failed", self.failed_units(&failed)),
+            ("no service is older than its package", old_processes(&units, &named)?),
+            ("systemd has reloaded every unit that changed", unread_units(&units)),
+            ("no shipped file was modified", self.shipped_files(&modified)),
+            ("no process runs replaced files", replaced_files(&replaced, &named)),
+            ("the run left nothing behind", self.leftovers(&left)),
+            ("the conffile report is correct", self.conffile_report(&reports, sums_by_path(&sums))?),
+            ("it is the same as a machine on which the release was installed", self.drift(&inventory?, old)),
+        ];
+        if let Some(next) = self.target.next_debian {
+            let other = lines(&debian).filter(|line| *line != format!("VERSION_CODENAME={next}"));
+            checks.push(("the machine has the next Debian", other.collect()));
+        }
+        Ok(checks)
     }
 
     fn keeps(&self, package: &str) -> bool {
@@ -235,10 +192,11 @@ impl Upgraded<'_> {
         lines(left).filter(|path| !self.expect.differs.contains(&format!("file {path}"))).collect()
     }
 
-    fn conffile_report(&self, seen: &Seen) -> Result<Vec<String>> {
+    /// Compares the conffiles in the reports with the sums of files, by their paths.
+    fn conffile_report(&self, reports: &[Value], mut sums: BTreeMap<String, String>) -> Result<Vec<String>> {
         // The last report with a file says what it has to be.
         let mut last: BTreeMap<String, Conffile> = BTreeMap::new();
-        for report in seen.reports.iter().rev() {
+        for report in reports.iter().rev() {
             for conffile in report["conffiles"].as_array().into_iter().flatten() {
                 let conffile: Conffile = serde_json::from_value(conffile.clone()).context("a conffile of a report")?;
                 last.insert(conffile.path.clone(), conffile);
@@ -246,7 +204,6 @@ impl Upgraded<'_> {
         }
         let paths = last.values().flat_map(|one| [Some(&one.path), one.other.as_ref()]).flatten().map(String::as_str);
         let elsewhere: Vec<&str> = paths.filter(|path| !path.starts_with("/etc/")).collect();
-        let mut sums = seen.sums.clone();
         if !elsewhere.is_empty() {
             let more = self.machine.sh(&format!("sha256sum -- {} 2>/dev/null || :", elsewhere.join(" ")))?;
             sums.extend(sums_by_path(&more));
@@ -271,27 +228,29 @@ impl Upgraded<'_> {
         Ok(findings)
     }
 
-    fn drift(&self, seen: &Seen) -> Vec<String> {
-        let mut differences = seen.inventory.differences(&self.target.installed);
-        // The machine to compare with has no such process.
-        let old = outlived(&stops(&seen.units), &seen.processes);
+    fn drift(&self, inventory: &Inventory, old: Vec<String>) -> Vec<String> {
+        let mut differences = inventory.differences(&self.target.installed);
         differences.extend(old.into_iter().map(|process| format!("+ old process {process}")));
         differences.retain(|line| !self.target.own.iter().any(|own| line[2..].starts_with(own.as_str())));
         if self.target.next_debian.is_some() {
             // Leftovers of Debian's own packages are not the product's.
             differences.retain(|line| self.target.packages.keys().any(|name| line.contains(name.as_str())));
         }
-        let mut findings = Vec::new();
-        let excepted =
-            |line: &String| self.expect.differs.iter().find(|beginning| line[2..].starts_with(beginning.as_str()));
-        findings.extend(differences.iter().filter(|line| excepted(line).is_none()).cloned());
-        for beginning in &self.expect.differs {
-            if !differences.iter().any(|line| line[2..].starts_with(beginning.as_str())) {
-                findings.push(format!("\"{beginning}\" does not differ, though `differs` names it"));
-            }
-        }
+        let begins = |line: &str, beginning: &String| line[2..].starts_with(beginning.as_str());
+        let (excepted, mut findings): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|line| self.expect.differs.iter().any(|named| begins(line, named)));
+        let same = self.expect.differs.iter().filter(|named| !excepted.iter().any(|line| begins(line, named)));
+        findings.extend(same.map(|named| format!("\"{named}\" does not differ, though `differs` names it")));
         findings
     }
+}
+
+/// The services that the last report recommends to restart.
+fn restart_recommended(reports: &[Value]) -> Result<Vec<String>> {
+    let Some(last) = reports.first() else { return Ok(Vec::new()) };
+    let named: Vec<(String, String)> =
+        serde_json::from_value(last["restart_recommended"].clone()).context("the last report")?;
+    Ok(named.into_iter().map(|(name, _)| name).collect())
 }
 
 /// dpkg writes a package's list of files when it unpacks the package. A service whose main process is older runs what was there before.
@@ -341,10 +300,9 @@ fn unread_units(units: &str) -> Vec<String> {
 /// The kernel calls a file `(deleted)` that is mapped or run but no longer has a name. A service whose program is a script
 /// maps its interpreter: whether it runs the new script is checked by the version that it reports. Services that the upgrader has named
 /// may run on.
-fn replaced_files(seen: &Seen) -> Result<Vec<String>> {
-    let named = seen.restart_recommended()?;
+fn replaced_files(replaced: &str, named: &[String]) -> Vec<String> {
     let is_named = |line: &String| named.iter().any(|name| line.starts_with(&format!("{name}: ")));
-    Ok(lines(&seen.replaced).filter(|line| !is_named(line)).collect())
+    lines(replaced).filter(|line| !is_named(line)).collect()
 }
 
 fn lines(text: &str) -> impl Iterator<Item = String> {
