@@ -116,21 +116,13 @@ impl Subject for Candidate<'_> {
         command.in_shell(&self.machine.state.shell).patience(TIMEOUT).run()
     }
 
-    /// Services of a vendor do not report their versions.
     fn target(&self) -> Result<Target> {
-        let Installed { packages, inventory, own, .. } = self.installed.context("the candidate cannot be installed")?;
-        Ok(Target {
-            packages: packages.clone(),
-            reports_versions: false,
-            installed: inventory.clone(),
-            own: own.clone(),
-            next_debian: None,
-        })
+        Ok(self.installed.context("the candidate cannot be installed")?.target.clone())
     }
 
     fn ended(&mut self, run: &Run, record: &mut Record) -> Result<Option<End>> {
         if let Some(installed) = self.installed {
-            let same = run.baseline.state.packages == installed.packages;
+            let same = run.baseline.state.packages == installed.target.packages;
             let findings = if same { vec!["it has every package of it already".to_owned()] } else { Vec::new() };
             record.note(("there is something to upgrade", findings));
         }

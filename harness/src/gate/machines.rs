@@ -1,6 +1,6 @@
 //! The machines of the gate: with an old version, and with the candidate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -15,6 +15,7 @@ use crate::machines::image::{Debian, Image};
 use crate::machines::machine::Machine;
 use crate::machines::product_machine::INSTALLATION;
 use crate::machines::world::World;
+use crate::matrix::check::Target;
 use crate::observe::inventory::{Inventory, Section};
 use crate::packages::deb;
 use crate::packages::package::Package;
@@ -62,12 +63,10 @@ pub(super) struct Machines<'a> {
 pub(super) struct Installed {
     /// The version of the version package.
     pub(super) version: String,
-    pub(super) packages: BTreeMap<String, String>,
-    pub(super) inventory: Inventory,
     /// The packages on it.
     pub(super) set: Set,
-    /// Beginnings of the facts in which two such machines differ.
-    pub(super) own: Vec<String>,
+    /// What upgraded machines are compared with.
+    pub(super) target: Target,
 }
 
 impl<'a> Machines<'a> {
@@ -108,7 +107,9 @@ impl<'a> Machines<'a> {
         let packages = inventory.packages();
         let package = self.version_package();
         let version = packages.get(package).with_context(|| format!("the candidate does not bring {package}"))?.clone();
-        Ok(Installed { version, packages, inventory, set, own })
+        // Services of a vendor do not report their versions.
+        let target = Target { packages, reports_versions: false, installed: inventory, own, next_debian: None };
+        Ok(Installed { version, set, target })
     }
 
     /// The packages on a machine that had these before.
@@ -153,9 +154,9 @@ impl<'a> Machines<'a> {
     }
 
     /// What a candidate is, and which upgrader machines get to it.
-    pub(super) fn offered(&self, Installed { version, packages, .. }: &Installed) -> String {
+    pub(super) fn offered(&self, Installed { version, target, .. }: &Installed) -> String {
         let (title, upgrader) = (&self.options.product.definition.name, &self.upgrader.name);
-        match packages.get(upgrader).filter(|version| *version != SUBSTITUTE) {
+        match target.packages.get(upgrader).filter(|version| *version != SUBSTITUTE) {
             Some(its) => format!("the candidate is {title} {version}, with {upgrader} {its}"),
             None => {
                 format!(
