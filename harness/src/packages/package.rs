@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 /// A Debian package, as data.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Package {
     /// Its name.
@@ -73,13 +73,7 @@ impl Package {
             architecture: Self::any_machine(),
             section: Self::misc(),
             description: Self::synthetic(),
-            control: BTreeMap::new(),
-            files: Vec::new(),
-            links: BTreeMap::new(),
-            directories: Vec::new(),
-            scripts: BTreeMap::new(),
-            service: false,
-            unit: None,
+            ..Self::default()
         }
     }
 

@@ -100,14 +100,12 @@ pub fn add_service(package: &mut Package) {
     let (program_path, unit_path) = (format!("/usr/libexec/{name}"), format!("/usr/lib/systemd/system/{name}.service"));
     let has = |path: &str| package.files.iter().any(|file| file.path == path);
     let (has_program, has_unit) = (has(&program_path), has(&unit_path));
-    let mut filled_in = std::mem::replace(package, Package::new("", ""));
     if !has_program && !has_unit {
-        filled_in = filled_in.file(&program_path, program, 0o755);
+        *package = std::mem::take(package).file(&program_path, program, 0o755);
     }
     if !has_unit {
-        filled_in = filled_in.file(&unit_path, unit, 0o644);
+        *package = std::mem::take(package).file(&unit_path, unit, 0o644);
     }
-    *package = filled_in;
 }
 
 #[cfg(test)]
