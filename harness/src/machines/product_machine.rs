@@ -1,13 +1,11 @@
 //! Machines with an old release installed and a new one published.
 
-use std::time::Duration;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::machines::database;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::{Machine, Storage};
+use crate::machines::machine::{Machine, Storage, from_debian};
 use crate::machines::world::World;
 use crate::packages::deb;
 use crate::packages::package::Package;
@@ -166,18 +164,12 @@ pub(crate) fn debian_packages(
     prepare: &str,
 ) -> Result<Image> {
     let machine = debian.machine();
-    let install = format!(
-        "sources='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/etc/apt/debian-sources'
-        apt-get -qq $sources update
-        DEBIAN_FRONTEND=noninteractive apt-get -qq -y $sources --no-install-recommends install {} 2>&1",
-        packages.join(" ")
-    );
+    let install = from_debian(packages);
     let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
     image.make_once(engine, || {
         let machine = Machine::boot(engine, &machine)?;
-        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_TIMEOUT).run()?;
-        ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
+        machine.install_from_debian(packages)?;
         for script in [prepare, INSTALLATION] {
             machine.sh(script)?;
         }
@@ -185,9 +177,6 @@ pub(crate) fn debian_packages(
     })?;
     Ok(image)
 }
-
-/// How long the download and installation of packages of Debian may take.
-const MIRROR_TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// Runs before an installed machine is saved: removes the package lists, which are of another repository, and the machine's identity.
 pub(crate) const INSTALLATION: &str =

@@ -207,7 +207,8 @@ impl<'a> Command<'a> {
         let mut words = self.words.clone();
         let holder = dialogue.iter().any(|(_, action)| matches!(action, TerminalAction::HangUp)).then(holder);
         if let Some(holder) = &holder {
-            words = in_shell(GOING_AWAY, [holder.clone(), quoted(&words)], &[]);
+            let command = shlex::try_join(words.iter().map(String::as_str))?;
+            words = in_shell(GOING_AWAY, [holder.clone(), command], &[]);
         }
         let size = [terminal::ROWS.to_string(), terminal::COLUMNS.to_string()];
         let mut exec = self.start(in_shell(AT_TERMINAL, size, &words), true).await?;
@@ -273,12 +274,6 @@ impl<'a> Command<'a> {
 fn in_shell<const N: usize>(script: &str, first: [String; N], rest: &[String]) -> Vec<String> {
     let shell = ["sh", "-c", script, "sh"].map(str::to_owned);
     shell.into_iter().chain(first).chain(rest.iter().cloned()).collect()
-}
-
-/// Words as a shell reads them.
-fn quoted(words: &[String]) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
-    quoted.join(" ")
 }
 
 /// The file on the machine, in memory, in which the process that holds a terminal is written down.

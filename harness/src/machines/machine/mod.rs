@@ -30,6 +30,9 @@ pub const TESTER: &str = "repository.test";
 /// How long a machine may take to boot, and a command to end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long the download and installation of packages of Debian may take.
+const MIRROR_TIMEOUT: Duration = Duration::from_secs(1200);
+
 /// Separates the outputs of several scripts.
 const SEPARATOR: &str = "== the next script ==\n";
 
@@ -186,15 +189,9 @@ impl Machine {
 
     /// Installs packages from Debian's own sources, which the machine knows only while this lasts.
     pub fn install_from_debian(&self, packages: &[&str]) -> Result<()> {
-        let packages = packages.join(" ");
-        let sources = "-o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/etc/apt/debian-sources";
-        self.sh(&format!(
-            "apt-get -qq {sources} update
-             DEBIAN_FRONTEND=noninteractive apt-get -qq -y {sources} --no-install-recommends install {packages} 2>&1
-             apt-get clean"
-        ))
-        .with_context(|| format!("{packages} could not be installed from the Debian mirror"))?;
-        Ok(())
+        let installed = self.command(&["sh", "-euc", &from_debian(packages)]).patience(MIRROR_TIMEOUT).run()?;
+        ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
+        self.sh("apt-get clean").map(drop)
     }
 
     /// Cuts the machine's power: every process is gone at once, and what was in memory with it.
@@ -257,6 +254,16 @@ impl Machine {
     pub(crate) fn id(&self) -> Result<&str> {
         Ok(self.container.as_ref().context("the machine is gone")?.id())
     }
+}
+
+/// The script that installs packages from Debian's own sources.
+pub(crate) fn from_debian(packages: &[&str]) -> String {
+    format!(
+        "sources='-o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts=/etc/apt/debian-sources'
+        apt-get -qq $sources update
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y $sources --no-install-recommends install {} 2>&1",
+        packages.join(" ")
+    )
 }
 
 impl Drop for Machine {
