@@ -16,43 +16,22 @@ pub const COLUMNS: NonZeroU16 = NonZeroU16::new(200).expect("not zero");
 pub const NAME: &str = "xterm";
 
 /// The text that was printed, with plain ends of lines.
-#[derive(Default)]
-pub struct Printed {
-    text: String,
-    pending: Vec<u8>,
-}
-
-impl Printed {
-    /// Adds bytes as they come. What may be the first half of a character or of an end of line waits for the other half.
-    pub fn add(&mut self, bytes: &[u8]) {
-        self.pending.extend_from_slice(bytes);
-        let complete = match std::str::from_utf8(&self.pending) {
-            Ok(text) => text.len(),
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
-            Err(_) => self.pending.len(),
-        };
-        let complete = if self.pending[..complete].ends_with(b"\r") { complete - 1 } else { complete };
-        let rest = self.pending.split_off(complete);
-        self.text.push_str(&String::from_utf8_lossy(&std::mem::replace(&mut self.pending, rest)).replace("\r\n", "\n"));
-    }
-
-    /// All of it so far.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.text
-    }
+#[must_use]
+pub fn text(printed: &[u8]) -> String {
+    String::from_utf8_lossy(printed).replace("\r\n", "\n")
 }
 
 /// A terminal: what was printed, and what of it is visible.
 pub struct Terminal {
     parser: Parser,
     strip: StripBytes,
-    printed: Printed,
+    /// Without escape sequences.
+    printed: Vec<u8>,
 }
 
 impl Default for Terminal {
     fn default() -> Self {
-        Self { parser: Parser::new(ROWS, COLUMNS, 0), strip: StripBytes::new(), printed: Printed::default() }
+        Self { parser: Parser::new(ROWS, COLUMNS, 0), strip: StripBytes::new(), printed: Vec::new() }
     }
 }
 
@@ -61,14 +40,14 @@ impl Terminal {
     pub fn add(&mut self, bytes: &[u8]) {
         self.parser.process(bytes);
         for plain in self.strip.strip_next(bytes) {
-            self.printed.add(plain);
+            self.printed.extend_from_slice(plain);
         }
     }
 
     /// Everything that was ever printed, escape sequences removed, also what was overwritten since.
     #[must_use]
-    pub fn printed(&self) -> &str {
-        self.printed.text()
+    pub fn printed(&self) -> String {
+        text(&self.printed)
     }
 
     /// What is visible now. A line that is wider than the terminal is one line; a line ends where the last character was
@@ -100,13 +79,12 @@ mod tests {
 
     #[test]
     fn characters_and_ends_of_lines_may_come_in_halves() {
-        let mut printed = Printed::default();
+        let mut terminal = Terminal::default();
         for byte in "a\r\né\u{fffd}b\r\n".as_bytes() {
-            printed.add(std::slice::from_ref(byte));
+            terminal.add(std::slice::from_ref(byte));
         }
-        assert_eq!(printed.text(), "a\né\u{fffd}b\n");
-        printed.add(b"\xffz");
-        assert!(printed.text().ends_with("\u{fffd}z"), "invalid UTF-8 does not block the rest");
+        assert_eq!(terminal.printed(), "a\né\u{fffd}b\n");
+        assert!(text(b"\xffz").ends_with("\u{fffd}z"), "invalid UTF-8 does not block the rest");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartEx
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{Machine, PATIENCE};
-use crate::machines::terminal::{self, Printed, Terminal};
+use crate::machines::terminal::{self, Terminal};
 use crate::machines::transcript::{HUNG_UP, Transcript};
 use crate::runtime::block_on;
 
@@ -169,9 +169,7 @@ impl<'a> Command<'a> {
             terminal.add(&seen);
             terminal.seen()?
         } else {
-            let mut printed = Printed::default();
-            printed.add(&seen);
-            printed.text().to_owned()
+            terminal::text(&seen)
         };
         Ok(Transcript { command, screen, exit: HUNG_UP })
     }
@@ -190,11 +188,11 @@ impl<'a> Command<'a> {
         let mut attempts = 1..=ATTEMPTS;
         loop {
             let mut exec = self.start(in_shell(WITHOUT_TERMINAL, [], &self.words), false).await?;
-            let mut printed = Printed::default();
+            let mut printed = Vec::new();
             while let Some(bytes) = exec.next(&mut self.live).await? {
-                printed.add(&bytes);
+                printed.extend(bytes);
             }
-            let (printed, exit) = (printed.text().to_owned(), exec.exit_code().await?);
+            let (printed, exit) = (terminal::text(&printed), exec.exit_code().await?);
             let was_started = !printed.starts_with(NOT_STARTED);
             if was_started || attempts.next().is_none() {
                 return Ok((printed, exit));
