@@ -20,10 +20,10 @@ const EMPTY_FILES: &str =
 pub(super) const DIVERGED: &str = "DIVERGED";
 
 /// What became of a machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Examined {
-    is_old: bool,
-    is_upgraded: bool,
+    /// One word for it.
+    pub(super) outcome: &'static str,
     pub(super) differences: Vec<String>,
     /// How many files of 0 bytes there are where the references have none.
     pub(super) empty_files: usize,
@@ -32,16 +32,7 @@ pub(super) struct Examined {
 impl Examined {
     /// The machine could not even be examined, for this reason.
     pub(super) fn failed(reason: String) -> Self {
-        Self { differences: vec![reason], ..Self::default() }
-    }
-
-    /// One word for it.
-    pub(super) fn outcome(&self, state: &State) -> &'static str {
-        match (self.is_old, self.is_upgraded) {
-            (_, true) => "completed",
-            (true, false) if !state.after_success => "rolled back",
-            _ => DIVERGED,
-        }
+        Self { outcome: DIVERGED, differences: vec![reason], empty_files: 0 }
     }
 }
 
@@ -62,17 +53,16 @@ pub(super) fn examine(fixture: &Fixture, state: &State) -> Result<Examined> {
         said = format!("exit code {}: {}", transcript.exit, transcript.screen.lines().last().unwrap_or_default());
     }
     let now = Inventory::collect(&machine, &[Section::Files])?;
-    let empty: usize = machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
+    let empty_files = machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
     let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
-    let mut examined = Examined {
-        is_old: to_old.is_empty() && !matches!(exit, Some(0 | 6)),
-        is_upgraded: to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)),
-        differences: Vec::new(),
-        empty_files: empty,
-    };
-    if examined.outcome(state) == DIVERGED {
-        let nearest = if state.after_success || to_upgraded.len() <= to_old.len() { to_upgraded } else { to_old };
-        examined.differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
+    let is_old = to_old.is_empty() && !matches!(exit, Some(0 | 6));
+    if to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)) {
+        return Ok(Examined { outcome: "completed", differences: Vec::new(), empty_files });
     }
-    Ok(examined)
+    if is_old && !state.after_success {
+        return Ok(Examined { outcome: "rolled back", differences: Vec::new(), empty_files });
+    }
+    let nearest = if state.after_success || to_upgraded.len() <= to_old.len() { to_upgraded } else { to_old };
+    let differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
+    Ok(Examined { outcome: DIVERGED, differences, empty_files })
 }

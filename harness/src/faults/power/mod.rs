@@ -109,7 +109,7 @@ pub fn check(filesystem: Filesystem) -> Result<()> {
         let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;
         let examined = examine(&fixture, state)?;
         ensure!(
-            examined.outcome(state) != DIVERGED,
+            examined.outcome != DIVERGED,
             "{filesystem}, {}: the machine is neither the old nor the upgraded one, with {} files of 0 bytes:\n{}",
             state.name,
             examined.empty_files,
@@ -135,7 +135,7 @@ fn examine_all(
             results.add(&state, &examined);
             // After each, so that an interrupted run has results, too.
             data::write(&binaries::target().join("power/results.json"), serde_json::to_string_pretty(results)?)?;
-            let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome(&state));
+            let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome);
             writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
             if outcome == DIVERGED {
                 examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
@@ -147,10 +147,9 @@ fn examine_all(
 
 impl Results {
     fn add(&mut self, state: &State, examined: &Examined) {
-        let outcome = examined.outcome(state);
         self.total += 1;
         self.empty_files += examined.empty_files;
-        match outcome {
+        match examined.outcome {
             "completed" => self.completed += 1,
             "rolled back" => self.rolled_back += 1,
             _ => {
@@ -161,8 +160,8 @@ impl Results {
         self.states.push(StateResult {
             filesystem: state.capture.filesystem.to_string(),
             state: state.name.clone(),
-            outcome,
-            differences: if outcome == DIVERGED { examined.differences.clone() } else { Vec::new() },
+            outcome: examined.outcome,
+            differences: examined.differences.clone(),
         });
     }
 }
