@@ -284,30 +284,21 @@ mod tests {
         server
     }
 
-    /// Requests a file, and returns head and body of the answer once the connection is closed or `enough` bytes are here.
-    fn request(server: &Server, path: &str, enough: usize) -> (String, Vec<u8>) {
+    /// Requests a file, and returns head and body of the answer once the connection is closed or, if the answer stalls, once nothing has
+    /// come for a second.
+    fn request(server: &Server, path: &str, stalls: bool) -> (String, Vec<u8>) {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).unwrap();
+        stream.set_read_timeout(stalls.then_some(Duration::from_secs(1))).unwrap();
         write!(stream, "GET /{path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = Vec::new();
-        let mut piece = [0; 4096];
-        loop {
-            let size = stream.read(&mut piece).unwrap();
-            answer.extend_from_slice(&piece[..size]);
-            let end = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
-            if let Some(end) = end.filter(|end| size == 0 || answer.len() - end >= enough) {
-                // Nothing follows.
-                stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-                assert!(
-                    size == 0 || stream.read(&mut piece).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-                );
-                return (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end..].to_vec());
-            }
-            assert!(size > 0, "no answer");
-        }
+        let ended = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+        assert_eq!(ended.err(), stalls.then_some(io::ErrorKind::WouldBlock));
+        let end = answer.windows(4).position(|end| end == b"\r\n\r\n").expect("an answer") + 4;
+        (String::from_utf8(answer[..end].to_vec()).unwrap(), answer[end..].to_vec())
     }
 
     fn fetch(server: &Server, path: &str) -> (String, Vec<u8>) {
-        request(server, path, usize::MAX)
+        request(server, path, false)
     }
 
     #[test]
@@ -350,8 +341,7 @@ mod tests {
             (ServerFault::Truncated, "pool/a.deb", 10_000, &CONTENT[..10_000]),
             (ServerFault::Html, "no/such/file", PORTAL.len(), PORTAL),
         ] {
-            let enough = if fault == ServerFault::Stall { BEFORE_STALL } else { usize::MAX };
-            let (head, body) = request(&server(fault.into()), path, enough);
+            let (head, body) = request(&server(fault.into()), path, fault == ServerFault::Stall);
             let length = format!("content-length: {announced}\r\n");
             assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&length), "{fault:?}: {head}");
             assert_eq!(body, sent, "{fault:?}");
