@@ -35,7 +35,8 @@ impl Link {
         let network = block_on(engine.docker().create_network(request)).context("no network can be made")?.id;
         let link = Self { docker: engine.docker().clone(), network, ends: [one?, other?] };
         for end in &link.ends {
-            link.plug_in(end)?;
+            let request = NetworkConnectRequest { container: end.clone(), endpoint_config: None };
+            block_on(link.docker.connect_network(&link.network, request)).context("a machine cannot be connected")?;
         }
         Ok(link)
     }
@@ -54,11 +55,6 @@ impl Link {
     /// Pulls the cable: nothing that one machine sends reaches the other.
     pub fn cut(&self) -> Result<()> {
         self.ends.iter().try_for_each(|end| self.pull(end)).context("the link cannot be cut")
-    }
-
-    fn plug_in(&self, end: &str) -> Result<()> {
-        let request = NetworkConnectRequest { container: end.to_owned(), endpoint_config: None };
-        block_on(self.docker.connect_network(&self.network, request)).context("a machine cannot be connected")
     }
 
     fn pull(&self, end: &str) -> Result<()> {
