@@ -5,15 +5,12 @@ use upgrader::model::step::Step;
 
 use super::fault::key;
 use crate::machines::machine::Machine;
-use crate::packages::deb;
+use crate::machines::product_machine::{UNFINISHED, leave_unfinished};
 use crate::packages::package::Package;
 use crate::packages::shipped::XIVO;
 
 /// The package of the new release in whose postinst the commands run: there are others before and after it.
 const PACKAGE: &str = "dahdi";
-
-/// The package that is left half-configured for a run to finish.
-const UNFINISHED: &str = "unfinished";
 
 /// The service before whose start the commands run: there are others before and after it.
 const SERVICE: &str = "xivo-provd";
@@ -98,19 +95,7 @@ impl Trigger {
                 )
             }
             Step::Repair => {
-                let mut package = Package::new(UNFINISHED, "1.0");
-                package.scripts.insert(
-                    "postinst".to_owned(),
-                    format!("#!/bin/sh\nset -e\nif [ -x {program} ]; then {program}; fi\n"),
-                );
-                machine.write("/root/unfinished.deb", &deb::build(&package)?.bytes, 0o644)?;
-                // What dpkg had not yet written into its database when it was killed: the same once more.
-                machine
-                    .sh(&format!(
-                        "dpkg --unpack /root/unfinished.deb 2>&1
-                     dpkg-query --status {UNFINISHED} >/var/lib/dpkg/updates/0000"
-                    ))
-                    .map(drop)
+                leave_unfinished(machine, &format!("#!/bin/sh\nset -e\nif [ -x {program} ]; then {program}; fi\n"))
             }
             Step::Migrate => {
                 // A dump or a migration of the database waits for its table in the meantime.

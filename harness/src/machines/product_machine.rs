@@ -74,7 +74,7 @@ pub fn upgradable(debian: Debian) -> Result<World> {
 
 /// The same with an old upgrader ([`old_upgrader`]), for which today's is published.
 pub fn self_updating(debian: Debian) -> Result<World> {
-    upgradable_with(debian, &old_upgrader()?, &upgrader()?)
+    upgradable_with(debian, &old_upgrader(&XIVO)?, &upgrader()?)
 }
 
 /// The same with today's programs in a package of [`OLD_UPGRADER`].
@@ -199,12 +199,7 @@ pub fn upgrader_of(product: &Product) -> Result<Package> {
 
 /// An old upgrader. Its first program is the real one. Its second one cannot upgrade anything, so an upgrade succeeds only if the
 /// first updates the second and then runs the new one.
-pub fn old_upgrader() -> Result<Package> {
-    old_upgrader_of(&XIVO)
-}
-
-/// The same of another product.
-pub fn old_upgrader_of(product: &Product) -> Result<Package> {
+pub fn old_upgrader(product: &Product) -> Result<Package> {
     let mut package = for_synthetic_services(product.upgrader()?)?;
     OLD_UPGRADER.clone_into(&mut package.version);
     for file in &mut package.files {
@@ -232,6 +227,19 @@ pub fn for_synthetic_services(mut package: Package) -> Result<Package> {
         definition::set_services(product, "settle", Some("0s"));
         Ok(())
     })
+}
+
+/// The package that is left half-configured for a run to finish.
+pub const UNFINISHED: &str = "unfinished";
+
+/// Leaves a package with this postinst half-configured, as dpkg does if it is killed.
+pub fn leave_unfinished(machine: &Machine, postinst: &str) -> Result<()> {
+    let mut package = Package::new(UNFINISHED, "1.0");
+    package.scripts.insert("postinst".to_owned(), postinst.to_owned());
+    machine.write("/root/unfinished.deb", &deb::build(&package)?.bytes, 0o644)?;
+    // What dpkg had not yet written into its database when it was killed: the same once more.
+    let script = format!("dpkg-query --status {UNFINISHED} >/var/lib/dpkg/updates/0000");
+    machine.sh(&format!("dpkg --unpack /root/unfinished.deb 2>&1; {script}")).map(drop)
 }
 
 /// A hook that logs its phase, name and versions.

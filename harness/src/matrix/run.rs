@@ -32,7 +32,7 @@ use crate::packages::binaries;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
 use crate::packages::repository::ORIGIN;
-use crate::packages::shipped::SERVICES;
+use crate::packages::shipped::{SERVICES, XIVO};
 
 /// Above this an exit code says which signal ended a program, as in a shell.
 const SIGNALLED: i64 = 128;
@@ -185,7 +185,7 @@ impl<'a> Prepared<'a> {
 
     /// A machine with the old release, and an upgrader that is of an earlier day or today's.
     fn old_machine(cell: &Cell, is_old: bool, today: &Package) -> Result<World> {
-        let upgrader = if is_old { &product_machine::old_upgrader()? } else { today };
+        let upgrader = if is_old { &product_machine::old_upgrader(&XIVO)? } else { today };
         if !cell.has_database {
             return product_machine::at_release(cell.debian, &cell.from, upgrader);
         }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::machine::Storage;
-use harness::machines::product_machine::{self, HOOK_COUNT, HOOK_MARKS, at_release_on, old_upgrader_of, upgrader_of};
+use harness::machines::product_machine::{self, HOOK_COUNT, HOOK_MARKS, at_release_on, old_upgrader, upgrader_of};
 use harness::observe::inventory::SystemState;
 use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
@@ -22,7 +22,7 @@ scenarios! {
 const SERVICES: [&str; 3] = ["acme-store", "acme-core", "acme-portal"];
 
 fn other_product(debian: Debian) -> Result<String> {
-    let mut world = at_release_on(Storage::default(), &ACME, debian, "2025.4", &old_upgrader_of(&ACME)?)?;
+    let mut world = at_release_on(Storage::default(), &ACME, debian, "2025.4", &old_upgrader(&ACME)?)?;
     let upgrader = upgrader_of(&ACME)?;
     world.publish(Release::of(&ACME, "2025.10")?.packages.iter().chain([&upgrader]))?;
     let mark = Mark::set(&world.machine)?;

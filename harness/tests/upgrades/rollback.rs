@@ -3,11 +3,10 @@
 use anyhow::{Result, ensure};
 use harness::at_once::both;
 use harness::machines::image::Debian;
-use harness::machines::product_machine::upgradable;
+use harness::machines::product_machine::{leave_unfinished, upgradable};
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
 use harness::observe::inventory::SystemState;
-use harness::packages::deb;
 use harness::packages::package::Package;
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
@@ -90,12 +89,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     let mut world = upgradable(debian)?;
     world.upgrade(&["--yes"]).exits(0)?;
     world.machine.sh("echo '# since 1.2.2' >>/etc/hosts")?;
-    let mut unfinished = Package::new("unfinished", "1.0");
-    unfinished.scripts.insert("postinst".to_owned(), "#!/bin/sh\ntest -e /srv/repaired\n".to_owned());
-    world.machine.write("/root/unfinished.deb", &deb::build(&unfinished)?.bytes, 0o644)?;
-    // An update that dpkg had not merged into its database when it was killed.
-    world.machine.sh("dpkg --unpack /root/unfinished.deb 2>&1
-         dpkg-query --status unfinished >/var/lib/dpkg/updates/0000")?;
+    leave_unfinished(&world.machine, "#!/bin/sh\ntest -e /srv/repaired\n")?;
     let mut failing = Package::new("xivo-sounds", "1.2.3");
     failing.scripts.insert("postinst".to_owned(), "#!/bin/sh\nexit 1\n".to_owned());
     world.publish([&failing])?;

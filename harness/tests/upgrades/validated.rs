@@ -8,6 +8,7 @@ use harness::observe::inventory::fingerprint;
 use harness::packages::deb;
 use harness::packages::package::Package;
 use harness::packages::release::Release;
+use harness::packages::shipped::XIVO;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use upgrader::checks::validated::{Member, Set};
@@ -43,7 +44,7 @@ fn set(release: &Release, debian: Debian) -> Result<Set> {
 /// A machine at 1.2.1 with an upgrader without a set; the next version of the upgrader brings this set.
 fn upgradable_to(debian: Debian, set: &Set) -> Result<World> {
     let successor = upgrader()?.file(&format!("{SETS}/{}.toml", set.debian), set.to_string().into_bytes(), 0o644);
-    upgradable_with(debian, &old_upgrader()?, &successor)
+    upgradable_with(debian, &old_upgrader(&XIVO)?, &successor)
 }
 
 /// A machine on which such an upgrader has updated itself.
