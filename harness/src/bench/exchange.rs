@@ -6,9 +6,8 @@ use anyhow::{Context as _, Result, ensure};
 use rand::RngCore as _;
 
 use crate::machines::image::Debian;
-use crate::machines::machine::Storage;
+use crate::machines::machine::{Command, Storage};
 use crate::machines::product_machine;
-use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::observe::inventory::SystemState;
 use crate::observe::timeline::{Events, Mark};
@@ -57,11 +56,7 @@ impl Exchange {
 
     /// Upgrades with the upgrader, and says how long that took.
     pub(super) fn upgrade(&mut self) -> Result<Duration> {
-        let start = Instant::now();
-        let transcript = self.world.upgrade(&["--yes"]).run()?;
-        let took = start.elapsed();
-        self.check(&transcript)?;
-        Ok(took)
+        self.timed(self.world.upgrade(&["--yes"]))
     }
 
     /// Upgrades with the bare commands, and says how long that took.
@@ -70,11 +65,7 @@ impl Exchange {
             "export DEBIAN_FRONTEND=noninteractive; apt-get update && apt-get -y dist-upgrade && systemctl restart {}",
             SERVICES.join(" ")
         );
-        let start = Instant::now();
-        let transcript = self.world.machine.command(&["sh", "-c", &script]).run()?;
-        let took = start.elapsed();
-        self.check(&transcript)?;
-        Ok(took)
+        self.timed(self.world.machine.command(&["sh", "-c", &script]))
     }
 
     /// Restarts the services in their order with the bare command, and changes nothing.
@@ -95,12 +86,15 @@ impl Exchange {
         Ok(away.iter().sum())
     }
 
-    fn check(&self, transcript: &Transcript) -> Result<()> {
-        ensure!(transcript.exit == 0, "{transcript}");
+    /// Runs the command of an upgrade, checks what it did, and says how long it took.
+    fn timed(&self, upgrade: Command<'_>) -> Result<Duration> {
+        let start = Instant::now();
+        let transcript = upgrade.exits(0)?;
+        let took = start.elapsed();
         let state = SystemState::of(&self.world.machine, &SERVICES)?;
         let version = self.version();
         ensure!(state.packages["xivo"] == version, "{transcript}");
         ensure!(state.services.values().all(|service| service.version == version), "{state:?}");
-        Ok(())
+        Ok(took)
     }
 }
