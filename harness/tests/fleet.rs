@@ -99,7 +99,7 @@ fn in_order(debian: Debian) -> Result<String> {
     }
     let before = untouched(&fleet)?;
     let again = fleet.play(&TWO_AT_ONCE)?;
-    ensure!(again.exit == 0 && count(&again.screen, "changed=0 ") == MACHINES.len(), "{again}");
+    ensure!(again.exit == 0 && again.screen.matches("changed=0 ").count() == MACHINES.len(), "{again}");
     ensure!(untouched(&fleet)? == before, "the second run has changed something: {again}");
     Ok(format!("{upgraded}\n{}", ending(&again)))
 }
@@ -175,10 +175,8 @@ fn version(fleet: &Fleet, name: &str) -> Result<String> {
     fleet.node(name)?.machine.sh("dpkg-query --show --showformat='${Version}' xivo")
 }
 
-/// What of a machine must not change when the role does not upgrade it: its state, its files and its history of upgrades.
-type Untouched = (SystemState, String, String);
-
-fn untouched(fleet: &Fleet) -> Result<Vec<Untouched>> {
+/// What of each machine must not change when the role does not upgrade it: its state, its files and its history of upgrades.
+fn untouched(fleet: &Fleet) -> Result<Vec<(SystemState, String, String)>> {
     let of = |(name, _): &Line<'_>| {
         let machine = &fleet.node(name)?.machine;
         let history = machine.sh("ls /var/lib/xivo-upgrade/history 2>/dev/null || :")?;
@@ -200,10 +198,6 @@ fn ending(played: &Transcript) -> String {
     let play = "PLAY [Upgrade batch by batch]";
     let from = played.screen.rfind(play).unwrap_or_default();
     Transcript { screen: format!("[...]\n\n{}", &played.screen[from..]), ..played.clone() }.to_string()
-}
-
-fn count(text: &str, part: &str) -> usize {
-    text.matches(part).count()
 }
 
 /// Where the snapshots are.

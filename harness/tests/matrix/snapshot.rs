@@ -5,7 +5,7 @@ use std::fs;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use harness::data::files_below;
 use harness::matrix::cell::Cell;
 use libtest_mimic::Failed;
 use similar::TextDiff;
@@ -39,17 +39,9 @@ pub(crate) fn difference(cell: &Cell, document: &str) -> Option<String> {
 /// A snapshot that no cell compares itself with is out of date and misleads its readers.
 pub(crate) fn none_is_stale(known: &[PathBuf]) -> Result<(), Failed> {
     let known: BTreeSet<&PathBuf> = known.iter().collect();
-    let mut found = BTreeSet::new();
-    for scenario in fs::read_dir(SNAPSHOTS).context(SNAPSHOTS)? {
-        for entry in fs::read_dir(scenario?.path())? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|ending| ending == "snap") {
-                found.insert(path);
-            }
-        }
-    }
+    let found = files_below(Path::new(SNAPSHOTS), &["snap"])?;
     let stale: Vec<_> = found.iter().filter(|path| !known.contains(path)).collect();
-    let missing: Vec<_> = known.iter().filter(|path| !found.contains(**path)).collect();
+    let missing: Vec<_> = known.iter().filter(|path| !found.contains(path)).collect();
     if stale.is_empty() && missing.is_empty() {
         return Ok(());
     }

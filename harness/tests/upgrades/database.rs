@@ -120,7 +120,8 @@ fn database(debian: Debian) -> Result<String> {
     Ok(world.shown(&[&first, &second]))
 }
 
-fn nothing_to_upgrade(world: &World) -> Result<()> {
+/// Checks that another run finds nothing to do.
+pub(crate) fn nothing_to_upgrade(world: &World) -> Result<()> {
     let transcript = world.upgrade(&["--yes"]).exits(0)?;
     ensure!(transcript.screen.contains("Nothing to upgrade"), "{transcript}");
     Ok(())

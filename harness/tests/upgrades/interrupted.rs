@@ -3,11 +3,10 @@
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;
 use harness::machines::product_machine::upgradable;
-use harness::machines::transcript::Transcript;
-use harness::machines::world::World;
 use harness::observe::timeline::{Events, Mark};
 use harness::packages::shipped::SERVICES;
 
+use crate::database::nothing_to_upgrade;
 use crate::rollback::is_at;
 use crate::scenario::scenarios;
 
@@ -18,20 +17,21 @@ scenarios! {
     Compared killed_in_a_post_upgrade_hook;
 }
 
-/// Checks that the foreground reports the interruption, and that no policy-rc.d blocks services.
-fn is_reported(world: &World, transcript: &Transcript) -> Result<()> {
-    ensure!(transcript.exit == 5, "{transcript}");
-    ensure!(transcript.screen.contains("the upgrade was interrupted: its process is gone"), "{transcript}");
+fn killed_in_a_post_upgrade_hook(debian: Debian) -> Result<String> {
+    let world = upgradable(debian)?;
+    let hook = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n";
+    world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", hook.as_bytes(), 0o755)?;
+    let mark = Mark::set(&world.machine)?;
+    let interrupted = world.upgrade(&["--yes"]).exits(5)?;
+    ensure!(interrupted.screen.contains("the upgrade was interrupted: its process is gone"), "{interrupted}");
+    // No policy-rc.d blocks services.
     world.machine.sh("policy=/usr/sbin/policy-rc.d; test ! -e $policy || $policy asterisk restart
          flock --nonblock /run/xivo-upgrade.lock true")?;
-    Ok(())
-}
 
-/// Starts again at once, and checks that this completes the upgrade.
-fn next_start(world: &World, mark: &Mark) -> Result<Transcript> {
-    let transcript = world.upgrade(&["--yes"]).exits(0)?;
-    is_at(world, "1.2.2")?;
-    let happened = Events::since(mark, &world.machine, &SERVICES)?;
+    // The next start, at once, completes the upgrade.
+    let next = world.upgrade(&["--yes"]).exits(0)?;
+    is_at(&world, "1.2.2")?;
+    let happened = Events::since(&mark, &world.machine, &SERVICES)?;
     ensure!(happened.restart_order() == SERVICES, "{happened}");
     for hook in ["10-first.sh", "20-second"] {
         // With the version from which the machine was really upgraded.
@@ -39,19 +39,7 @@ fn next_start(world: &World, mark: &Mark) -> Result<Transcript> {
         ensure!(happened.hooks.contains(&mark), "no {mark}: {happened}");
     }
     world.machine.sh("! systemctl --failed --no-legend | grep .")?;
-    let again = world.upgrade(&["--yes"]).exits(0)?;
-    ensure!(again.screen.contains("Nothing to upgrade"), "{again}");
-    Ok(transcript)
-}
-
-fn killed_in_a_post_upgrade_hook(debian: Debian) -> Result<String> {
-    let world = upgradable(debian)?;
-    let hook = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n";
-    world.machine.write("/usr/share/xivo-upgrade/post-upgrade.d/15-kill", hook.as_bytes(), 0o755)?;
-    let mark = Mark::set(&world.machine)?;
-    let interrupted = world.upgrade(&["--yes"]).run()?;
-    is_reported(&world, &interrupted)?;
-    let next = next_start(&world, &mark)?;
+    nothing_to_upgrade(&world)?;
     let at = interrupted.screen.find("Running post-upgrade hooks").unwrap_or(0);
     Ok(world.redacted(&format!("…\n{}\n{next}", &interrupted.screen[at..])))
 }

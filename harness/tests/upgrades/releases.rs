@@ -12,6 +12,7 @@ use harness::observe::timeline::{Events, Mark};
 use harness::packages::release::Release;
 use harness::packages::shipped::SERVICES;
 
+use crate::database::nothing_to_upgrade;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -127,9 +128,7 @@ fn ensure_newest(world: &World) -> Result<()> {
     let library = machine
         .sh("grep -o '/usr/lib/xivo/.*' /proc/$(systemctl show --property=MainPID --value xivo-ctid)/maps | sort -u")?;
     ensure!(library == "/usr/lib/xivo/libxivo.so.1\n", "{library}");
-    let again = world.upgrade(&["--yes"]).run()?;
-    ensure!(again.exit == 0 && again.screen.contains("Nothing to upgrade"), "{again}");
-    Ok(())
+    nothing_to_upgrade(world)
 }
 
 /// The state of a machine, one fact a line: packages, the output of `dpkg --verify`, units, /etc and the paths in /usr. The machine's
