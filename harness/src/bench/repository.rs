@@ -7,6 +7,7 @@ use rand::RngCore as _;
 
 use super::sheet::{Sheet, median};
 use crate::machines::image::{Debian, archive};
+use crate::machines::machine::Storage;
 use crate::machines::product_machine;
 use crate::machines::world::World;
 use crate::packages::deb;
@@ -60,7 +61,7 @@ pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
         "A repository of {PACKAGES} packages, built, indexed and signed, beside dpkg-deb, apt-ftparchive and gpg"
     ))?;
     let packages: Vec<Package> = (0..PACKAGES).map(package).collect();
-    let world = product_machine::with_debian_packages(debian, "repository-tools", &TOOLS, "")?;
+    let world = product_machine::with_debian_packages(Storage::Layers, debian, "repository-tools", &TOOLS, "")?;
     let debs = packages.iter().map(|package| Ok((package.file_name(), deb::build(package)?.bytes)));
     let debs = debs.collect::<Result<Vec<_>>>()?;
     let debs = archive(debs.iter().map(|(name, bytes)| (name.clone(), bytes.as_ref(), 0o644)))?;

@@ -40,7 +40,7 @@ impl Machines<'_> {
         installed: &Result<Installed>,
         cells: &Path,
     ) -> Result<Record> {
-        let to = installed.as_ref().map_or("candidate", |installed| &installed.version);
+        let to = installed.as_ref().map_or("candidate", |installed| &installed.set.version);
         let mut name = format!("{SCENARIO}::{from}-to-{to}");
         if named.path.is_some() {
             name = format!("{name}::{}", named.name);

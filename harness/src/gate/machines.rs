@@ -1,6 +1,5 @@
 //! The machines of the gate: with an old version, and with the candidate.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +11,7 @@ use super::options::{GateOptions, OFFERED};
 use crate::at_once::both;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
-use crate::machines::machine::Machine;
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine::INSTALLATION;
 use crate::machines::world::World;
 use crate::matrix::check::Target;
@@ -61,9 +60,7 @@ pub(super) struct Machines<'a> {
 
 /// A machine on which the candidate was installed.
 pub(super) struct Installed {
-    /// The version of the version package.
-    pub(super) version: String,
-    /// The packages on it.
+    /// The packages on it; its version is that of the version package.
     pub(super) set: Set,
     /// What upgraded machines are compared with.
     pub(super) target: Target,
@@ -97,11 +94,11 @@ impl<'a> Machines<'a> {
             self.install(&world, debian, &offer, None)?;
             anyhow::Ok((
                 Inventory::collect(&world.machine, &[Section::Release])?,
-                self.set(&world.machine, debian, &base)?,
+                manifest::members(&world.machine, &base, &self.upgrader.name)?,
             ))
         };
         let (one, other) = both(install, install);
-        let ((inventory, set), (other, _)) = (one?, other?);
+        let ((inventory, (base, members)), (other, _)) = (one?, other?);
         let named = |line: String| line[2..].split(' ').take(2).collect::<Vec<_>>().join(" ") + " ";
         let own = inventory.differences(&other).into_iter().map(named).collect();
         let packages = inventory.packages();
@@ -109,15 +106,9 @@ impl<'a> Machines<'a> {
         let version = packages.get(package).with_context(|| format!("the candidate does not bring {package}"))?.clone();
         // Services of a vendor do not report their versions.
         let target = Target { packages, reports_versions: false, installed: inventory, own, next_debian: None };
-        Ok(Installed { version, set, target })
-    }
-
-    /// The packages on a machine that had these before.
-    fn set(&self, machine: &Machine, debian: Debian, base: &BTreeSet<String>) -> Result<Set> {
-        let package = self.version_package();
-        let version = machine.sh(&format!("dpkg-query --show --showformat='${{Version}}' {package} || true"))?;
-        let product = &self.options.product.definition.name;
-        manifest::set(machine, product, &version, &debian.to_string(), base, &self.upgrader.name)
+        let product = self.options.product.definition.name.clone();
+        let set = Set { product, version, debian: debian.to_string(), packages: members, base };
+        Ok(Installed { set, target })
     }
 
     /// A machine with an old version, and that version. Its sources are still the old ones.
@@ -154,7 +145,7 @@ impl<'a> Machines<'a> {
     }
 
     /// What a candidate is, and which upgrader machines get to it.
-    pub(super) fn offered(&self, Installed { version, target, .. }: &Installed) -> String {
+    pub(super) fn offered(&self, Installed { set: Set { version, .. }, target }: &Installed) -> String {
         let (title, upgrader) = (&self.options.product.definition.name, &self.upgrader.name);
         match target.packages.get(upgrader).filter(|version| *version != SUBSTITUTE) {
             Some(its) => format!("the candidate is {title} {version}, with {upgrader} {its}"),
@@ -172,7 +163,7 @@ impl<'a> Machines<'a> {
 
     /// Boots a machine that reaches what is offered in a directory, and the upgrader.
     fn boot(&self, image: &Image, offer: &Offer) -> Result<World> {
-        let mut world = World::boot_image(&self.engine, image)?;
+        let mut world = World::boot_image(Storage::Layers, &self.engine, image)?;
         world.publish([&self.upgrader])?;
         world.publish_built(offer.origin.debs())?;
         Ok(world)

@@ -24,16 +24,13 @@ pub(super) fn names(machine: &Machine) -> Result<BTreeSet<String>> {
     Ok(lines.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
-/// The packages that a machine has, `product` and `version` being what they are together, without the upgrader's own: its package carries
-/// the set. Those of `base` the machine had before.
-pub(super) fn set(
+/// The packages that a machine has, without the upgrader's own, which carries the set: those of `base`, which the machine had before, and
+/// the others.
+pub(super) fn members(
     machine: &Machine,
-    product: &str,
-    version: &str,
-    debian: &str,
     base: &BTreeSet<String>,
     upgrader: &str,
-) -> Result<Set> {
+) -> Result<(Vec<Member>, Vec<Member>)> {
     let [installed, offered] = machine.ask([INSTALLED, OFFERED])?;
     let sums = sums(&offered);
     let member = |line: &str| {
@@ -45,8 +42,7 @@ pub(super) fn set(
     let mut members: Vec<Member> =
         installed.lines().filter_map(member).filter(|member| member.name != upgrader).collect();
     members.sort();
-    let (base, packages) = members.into_iter().partition(|member| base.contains(&member.name));
-    Ok(Set { product: product.to_owned(), version: version.to_owned(), debian: debian.to_owned(), packages, base })
+    Ok(members.into_iter().partition(|member| base.contains(&member.name)))
 }
 
 /// The SHA-256 sums in paragraphs of package indices (deb822(5)), by name, architecture and version.

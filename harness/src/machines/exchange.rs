@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::data::tree;
 use crate::machines::database;
 use crate::machines::image::Debian;
-use crate::machines::machine::Machine;
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine;
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
@@ -26,8 +26,13 @@ pub const HOOKS: [&str; 3] = ["10-device-template", "20-backup-proxy", "30-web-l
 /// product.toml, and 1.2.2 is published for it.
 pub fn upgradable(debian: Debian) -> Result<World> {
     let prepare = format!("{}\nsystemctl stop nginx", database::PREPARE);
-    let mut world =
-        product_machine::with_debian_packages(debian, "exchange", &["python3", "postgresql", "nginx"], &prepare)?;
+    let mut world = product_machine::with_debian_packages(
+        Storage::Layers,
+        debian,
+        "exchange",
+        &["python3", "postgresql", "nginx"],
+        &prepare,
+    )?;
     let upgrader = upgrader()?;
     world.publish(release("1.2.1")?.packages.iter().chain([&upgrader]))?;
     world.install(&["xivo", &upgrader.name])?;

@@ -11,7 +11,7 @@ use crate::at_once::all;
 use crate::data;
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
-use crate::machines::machine::Machine;
+use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
@@ -32,14 +32,8 @@ const THERE: &str = "/root/fleet";
 pub struct Fleet {
     /// The machine that Ansible runs on.
     pub controller: Machine,
-    nodes: Vec<Node>,
-}
-
-/// One of the machines that are upgraded.
-#[derive(Debug)]
-struct Node {
-    name: String,
-    world: World,
+    /// The machines that are upgraded, with their names.
+    nodes: Vec<(String, World)>,
 }
 
 /// A line of an inventory: a machine's name, and its variables as Ansible reads them: `upgrade_node_role=passive`.
@@ -56,19 +50,19 @@ impl Fleet {
         let nodes = installed_image(&engine, &format!("{debian}-fleet-ready"), &nodes, &packages, "xivo xivo-upgrade")?;
         let new: Vec<_> = Release::named("1.2.2")?.packages.into_iter().chain([upgrader()?]).collect();
 
-        let controller = Machine::boot(&engine, &controller)?;
+        let controller = Machine::boot(Storage::Layers, &engine, &controller)?;
         let key = controller.sh("cat /root/.ssh/id_ed25519.pub")?;
         let nodes = all(inventory, |(name, _)| {
-            let mut world = World::boot_image(&engine, &nodes)?;
+            let mut world = World::boot_image(Storage::Layers, &engine, &nodes)?;
             world.publish(&new)?;
             world.machine.write("/root/.ssh/authorized_keys", key.as_bytes(), 0o600)?;
-            Ok(Node { name: (*name).to_owned(), world })
+            Ok(((*name).to_owned(), world))
         })?;
 
         let fleet = Self { controller, nodes };
         let mut text = String::new();
-        for (node, (_, variables)) in fleet.nodes.iter().zip(inventory) {
-            writeln!(text, "{} ansible_host={} {variables}", node.name, node.world.machine.address()?)?;
+        for ((name, world), (_, variables)) in fleet.nodes.iter().zip(inventory) {
+            writeln!(text, "{name} ansible_host={} {variables}", world.machine.address()?)?;
         }
         write!(text, "[canary]\n{canary}\n{VARIABLES}")?;
         fleet.controller.write(&format!("{THERE}/inventory"), text.as_bytes(), 0o644)?;
@@ -82,8 +76,8 @@ impl Fleet {
 
     /// One of its machines.
     pub fn node(&self, name: &str) -> Result<&World> {
-        let node = self.nodes.iter().find(|node| node.name == name);
-        Ok(&node.with_context(|| format!("the fleet has no {name}"))?.world)
+        let node = self.nodes.iter().find(|(known, _)| known == name);
+        Ok(&node.with_context(|| format!("the fleet has no {name}"))?.1)
     }
 
     /// Runs the playbook with these arguments.

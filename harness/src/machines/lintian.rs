@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::machines::engine::Engine;
 use crate::machines::image::Debian;
-use crate::machines::machine::Machine;
+use crate::machines::machine::{Machine, Storage};
 
 /// Checks a .deb with lintian on a machine, so that nothing is installed on this host. Warnings are failures; the package's overrides
 /// list the exceptions.
@@ -16,7 +16,7 @@ pub fn run(file: &Path, out: &mut dyn Write) -> Result<()> {
     let name = file.file_name().context("a file")?.to_string_lossy();
     let engine = Engine::connect()?;
     engine.sweep()?;
-    let machine = Machine::boot(&engine, &Debian::Trixie.machine())?;
+    let machine = Machine::boot(Storage::Layers, &engine, &Debian::Trixie.machine())?;
     machine.install_from_debian(&["lintian"])?;
     let path = format!("/root/{name}");
     machine.write(&path, &package, 0o644)?;

@@ -49,9 +49,8 @@ pub fn at_release_on(
     engine.sweep()?;
     let release = Release::of(product, release)?;
     let ready = *upgrader == upgrader_of(product)?;
-    let old = installed(&engine, &debian.machine(), &debian.to_string(), &release)?;
-    let image = if ready { with_upgrader(&engine, &old, &debian.to_string(), &release, upgrader)? } else { old };
-    let mut world = World::boot_image_on(disk, &engine, &image)?;
+    let image = installed(&engine, &debian.machine(), &debian.to_string(), &release, ready.then_some(upgrader))?;
+    let mut world = World::boot_image(disk, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     if !ready {
         world.install(&[&upgrader.name])?;
@@ -88,32 +87,26 @@ pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> R
     let engine = Engine::connect()?;
     engine.sweep()?;
     let base = debian_packages(&engine, debian, "postgresql", &["postgresql"], database::PREPARE)?;
-    let kind = format!("{debian}-postgresql");
-    let old = installed(&engine, &base, &kind, release)?;
-    let image = with_upgrader(&engine, &old, &kind, release, upgrader)?;
-    let mut world = World::boot_image(&engine, &image)?;
+    let image = installed(&engine, &base, &format!("{debian}-postgresql"), release, Some(upgrader))?;
+    let mut world = World::boot_image(Storage::Layers, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     world.machine.sh(database::UP)?;
     Ok(world)
 }
 
-/// The image of a machine on which a release is installed. `kind` is what the machine was before.
-fn installed(engine: &Engine, base: &Image, kind: &str, release: &Release) -> Result<Image> {
-    let name = format!("{kind}-{}-{}", release.product, release.version);
-    installed_image(engine, &name, base, &release.packages, &release.product)
-}
-
-/// The same with an upgrader.
-fn with_upgrader(
+/// The image of a machine on which a release is installed, and then maybe an upgrader. `kind` is what the machine was before.
+fn installed(
     engine: &Engine,
-    installed: &Image,
+    base: &Image,
     kind: &str,
     release: &Release,
-    upgrader: &Package,
+    upgrader: Option<&Package>,
 ) -> Result<Image> {
-    let name = format!("{kind}-{}-{}-ready", release.product, release.version);
+    let name = format!("{kind}-{}-{}", release.product, release.version);
+    let image = installed_image(engine, &name, base, &release.packages, &release.product)?;
+    let Some(upgrader) = upgrader else { return Ok(image) };
     let packages: Vec<Package> = release.packages.iter().chain([upgrader]).cloned().collect();
-    installed_image(engine, &name, installed, &packages, &upgrader.name)
+    installed_image(engine, &format!("{name}-ready"), &image, &packages, &upgrader.name)
 }
 
 /// The image of a machine on which one of these packages is installed with its dependencies; made if it is missing.
@@ -127,7 +120,7 @@ pub(crate) fn installed_image(
     let debs = packages.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
     let image = Image::of(name, debs.iter().map(AsRef::as_ref).chain([base.tag.as_bytes(), INSTALLATION.as_bytes()]));
     image.make_once(engine, || {
-        let mut world = World::boot_image(engine, base)?;
+        let mut world = World::boot_image(Storage::Layers, engine, base)?;
         world.publish(packages)?;
         world.install(&[wanted])?;
         world.machine.sh(INSTALLATION)?;
@@ -138,12 +131,7 @@ pub(crate) fn installed_image(
 
 /// A machine with packages of Debian, prepared by a shell script, and an empty repository. Its disk is saved as an image, as with
 /// [`at_release`]; `name` is part of the name of the image.
-pub fn with_debian_packages(debian: Debian, name: &str, packages: &[&str], prepare: &str) -> Result<World> {
-    with_debian_packages_on(Storage::default(), debian, name, packages, prepare)
-}
-
-/// The same with the machine's files there.
-pub fn with_debian_packages_on(
+pub fn with_debian_packages(
     disk: Storage,
     debian: Debian,
     name: &str,
@@ -152,7 +140,7 @@ pub fn with_debian_packages_on(
 ) -> Result<World> {
     let engine = Engine::connect()?;
     engine.sweep()?;
-    World::boot_image_on(disk, &engine, &debian_packages(&engine, debian, name, packages, prepare)?)
+    World::boot_image(disk, &engine, &debian_packages(&engine, debian, name, packages, prepare)?)
 }
 
 /// The image of such a machine.
@@ -168,7 +156,7 @@ pub(crate) fn debian_packages(
     let ingredients = [&machine.tag, install.as_str(), prepare, INSTALLATION].map(str::as_bytes);
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
     image.make_once(engine, || {
-        let machine = Machine::boot(engine, &machine)?;
+        let machine = Machine::boot(Storage::Layers, engine, &machine)?;
         machine.install_from_debian(packages)?;
         for script in [prepare, INSTALLATION] {
             machine.sh(script)?;

@@ -89,19 +89,14 @@ impl World {
     pub fn boot(debian: Debian) -> Result<Self> {
         let engine = Engine::connect()?;
         engine.sweep().context("what an earlier run left could not be removed")?;
-        Self::boot_image(&engine, &debian.machine())
+        Self::boot_image(Storage::Layers, &engine, &debian.machine())
     }
 
-    /// The same with a machine that was saved before.
-    pub fn boot_image(engine: &Engine, image: &Image) -> Result<Self> {
-        Self::boot_image_on(Storage::default(), engine, image)
-    }
-
-    /// The same with the machine's files there.
-    pub fn boot_image_on(disk: Storage, engine: &Engine, image: &Image) -> Result<Self> {
+    /// The same with a machine that was saved before, which has its files there.
+    pub fn boot_image(storage: Storage, engine: &Engine, image: &Image) -> Result<Self> {
         let repository = Repository::new()?;
         let server = Server::start(engine.this_host()?)?;
-        let machine = Machine::boot_on(disk, engine, image)?;
+        let machine = Machine::boot(storage, engine, image)?;
         let source = format!(
             "Types: deb\nURIs: http://{TESTER}:{}/\nSuites: {SUITE}\nComponents: main\nSigned-By: /usr/share/keyrings/xivo.pgp\n",
             server.port()

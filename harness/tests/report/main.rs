@@ -9,6 +9,7 @@ use anyhow::{Result, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use harness::machines::image::Debian;
+use harness::machines::machine::Storage;
 use harness::machines::product_machine;
 use harness::report::{self, ReportFiles};
 
@@ -45,7 +46,7 @@ fn the_page_does_what_it_says_in_a_real_browser() -> Result<()> {
         })
         .collect();
     let packages = ["chromium", "chromium-driver", "fonts-dejavu-core", "python3-selenium"];
-    let world = product_machine::with_debian_packages(Debian::Bookworm, "chromium", &packages, "")?;
+    let world = product_machine::with_debian_packages(Storage::Layers, Debian::Bookworm, "chromium", &packages, "")?;
     let machine = &world.machine;
     machine.write("/root/page/report.html", &page(&records, 200_000)?, 0o644)?;
     machine.write("/root/page/large.html", &page(&many, 100_000)?, 0o644)?;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::image::Debian;
+use harness::machines::machine::Storage;
 use harness::machines::product_machine::{self, upgradable};
 use harness::machines::world::World;
 use harness::packages::package::Package;
@@ -59,7 +60,7 @@ fn settings(version: &str) -> Package {
 
 /// A machine on which an admin has changed conffiles in every way, before an upgrade that changes them.
 fn edited_machine(debian: Debian) -> Result<World> {
-    let mut world = product_machine::with_debian_packages(debian, "ucf", &["ucf"], "")?;
+    let mut world = product_machine::with_debian_packages(Storage::Layers, debian, "ucf", &["ucf"], "")?;
     world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &product_machine::upgrader()?]))?;
     world.install(&["xivo", "xivo-settings", "xivo-upgrade"])?;
     world.machine.sh("cd /etc/settings

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::{Context as _, Result, ensure};
 use harness::machines::database::{PREPARE, TABLE, UP, ask, dump, migrations};
 use harness::machines::image::Debian;
+use harness::machines::machine::Storage;
 use harness::machines::product_machine::{self, HOOK_MARKS, OLD_UPGRADER};
 use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
@@ -39,7 +40,8 @@ const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
 
 /// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
 fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
-    let mut world = product_machine::with_debian_packages(debian, "postgresql", &["postgresql"], PREPARE)?;
+    let mut world =
+        product_machine::with_debian_packages(Storage::Layers, debian, "postgresql", &["postgresql"], PREPARE)?;
     world.publish([&Package::new("xivo", "1.0"), upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1")])?;

@@ -16,7 +16,7 @@ scenarios! {
 fn boots_from_each_filesystem(debian: Debian) -> Result<()> {
     let engine = Engine::connect()?;
     for filesystem in Filesystem::ALL {
-        let machine = Machine::boot_on(Storage::Disk(filesystem), &engine, &debian.machine())?;
+        let machine = Machine::boot(Storage::Disk(filesystem), &engine, &debian.machine())?;
         machine.write("/etc/durable", b"synced\n", 0o644)?;
         machine.sh("sync")?;
         ensure!(machine.sh("findmnt --noheadings --output FSTYPE /")?.trim() == filesystem.to_string());

@@ -60,7 +60,7 @@ fn pairs(cell: &Cell, theirs: impl Fn() -> Result<Duration>) -> Result<Vec<[Dura
 
 /// A machine with a peer's packages, the old release in a repository, and the packages of the new one as files.
 fn prepare(disk: Storage, debian: Debian, peer: &str, packages: &[&str]) -> Result<World> {
-    let mut world = product_machine::with_debian_packages_on(disk, debian, peer, packages, "")?;
+    let mut world = product_machine::with_debian_packages(disk, debian, peer, packages, "")?;
     world.publish(&Release::named("1.2.1")?.packages)?;
     for package in &Release::named("1.2.2")?.packages {
         world.machine.write(&format!("{NEW}/{}", package.file_name()), &deb::build(package)?.bytes, 0o644)?;

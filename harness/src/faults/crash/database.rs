@@ -5,6 +5,7 @@ use anyhow::Result;
 use super::injection::instruments;
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
+use crate::machines::machine::Storage;
 use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
 use crate::packages::package::Package;
@@ -55,7 +56,7 @@ pub(super) fn world(engine: &Engine, debian: Debian) -> Result<World> {
         upgrader = upgrader.file(&format!("/usr/share/xivo-upgrade/migrations/{name}"), sql, 0o644);
     }
     let image = image(engine, debian, &upgrader)?;
-    let mut world = World::boot_image(engine, &image)?;
+    let mut world = World::boot_image(Storage::Layers, engine, &image)?;
     world.publish([&Package::new("xivo", "1.1"), &upgrader])?;
     world.machine.sh("until pg_isready --quiet; do sleep 0.05; done")?;
     Ok(world)

@@ -82,7 +82,7 @@ impl Fixture {
     }
 
     fn boot(&self, image: &Image) -> Result<World> {
-        let mut world = World::boot_image_on(self.disk, &self.engine, image)?;
+        let mut world = World::boot_image(self.disk, &self.engine, image)?;
         world.publish_built(&self.candidate)?;
         Ok(world)
     }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::machines::image::Debian;
 use crate::machines::machine::Storage;
-use crate::machines::product_machine::{upgrader, with_debian_packages_on};
+use crate::machines::product_machine::{upgrader, with_debian_packages};
 use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 use crate::observe::inventory::{Inventory, Section};
@@ -39,7 +39,7 @@ const TIMEOUT: Duration = Duration::from_secs(25 * 60);
 
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
 fn world(disk: Storage) -> Result<World> {
-    let mut world = with_debian_packages_on(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
+    let mut world = with_debian_packages(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
     let upgrader = with_definition(upgrader()?, DEFINITION)?;
     world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;

@@ -82,7 +82,7 @@ impl Fixture {
 
     /// A machine with the old release, for which the new one is published. All that it has is on its disk.
     pub(super) fn world(&self) -> Result<World> {
-        let mut world = World::boot_image_on(Storage::Disk(self.filesystem), &self.engine, &self.image)?;
+        let mut world = World::boot_image(Storage::Disk(self.filesystem), &self.engine, &self.image)?;
         world.publish(&self.candidate)?;
         world.machine.sh("apt-get -qq update; sync")?;
         Ok(world)

@@ -78,13 +78,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots a machine and waits until systemd has started everything.
-    pub fn boot(engine: &Engine, image: &Image) -> Result<Self> {
-        Self::boot_on(Storage::default(), engine, image)
-    }
-
-    /// The same with its files there.
-    pub fn boot_on(storage: Storage, engine: &Engine, image: &Image) -> Result<Self> {
+    /// Boots a machine that has its files there, and waits until systemd has started everything.
+    pub fn boot(storage: Storage, engine: &Engine, image: &Image) -> Result<Self> {
         let disk = match storage {
             Storage::Disk(filesystem) => Some(Disk::of_image(filesystem, engine, image)?),
             Storage::Layers | Storage::Host => None,
