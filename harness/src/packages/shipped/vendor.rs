@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use regex::Regex;
 use upgrader::config::product::Product as Definition;
 use upgrader::database::is_migration;
 
@@ -151,29 +152,24 @@ pub fn utf8(path: &Path) -> Result<&str> {
 
 /// The beginning of a package's name (Debian Policy 5.6.1).
 pub fn package_name(text: &str) -> Result<String, String> {
-    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
-    if text.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit()) && text.bytes().all(good) {
-        return Ok(text.to_owned());
-    }
-    Err("a package's name has small letters, digits, + - and .".to_owned())
+    matching("^[a-z0-9][a-z0-9+.-]*$", text, "a package's name has small letters, digits, + - and .")
 }
 
 /// A package's maintainer (Debian Policy 5.6.2).
 fn maintainer(text: &str) -> Result<String, String> {
-    let address = text.strip_suffix('>').and_then(|text| text.split_once(" <")).map(|(_, address)| address);
-    if address.is_some_and(|address| address.contains('@')) && !text.contains('\n') {
-        return Ok(text.to_owned());
-    }
-    Err("a maintainer is written \"Name <name@vendor.example>\"".to_owned())
+    matching("^.* <.*@.*>$", text, "a maintainer is written \"Name <name@vendor.example>\"")
 }
 
 /// A version without an epoch and without a Debian revision (Debian Policy 5.6.12).
 fn version(text: &str) -> Result<String, String> {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b".+~".contains(&byte);
-    if text.starts_with(|first: char| first.is_ascii_digit()) && text.bytes().all(good) {
-        return Ok(text.to_owned());
-    }
-    Err(format!("a version begins with a digit and has letters, digits, . + and ~, for example {VERSION}+1"))
+    let otherwise = "a version begins with a digit and has letters, digits, . + and ~, for example ";
+    matching("^[0-9][a-zA-Z0-9.+~]*$", text, &format!("{otherwise}{VERSION}+1"))
+}
+
+/// A text, if it matches a pattern.
+fn matching(pattern: &str, text: &str, otherwise: &str) -> Result<String, String> {
+    let pattern = Regex::new(pattern).map_err(|error| error.to_string())?;
+    if pattern.is_match(text) { Ok(text.to_owned()) } else { Err(otherwise.to_owned()) }
 }
 
 #[cfg(test)]
