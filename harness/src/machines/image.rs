@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use testcontainers::bollard::models::ContainerCreateBody;
@@ -225,12 +225,7 @@ fn pull(docker: &Docker, repository: &str, debian: Debian, say: &dyn Fn(&str)) -
             return false;
         };
         say(&format!("{debian}: fetching {name}"));
-        while let Some(step) = progress.next().await {
-            if step.is_err() {
-                return false;
-            }
-        }
-        true
+        progress.all(async |step| step.is_ok()).await
     })
 }
 
@@ -240,13 +235,8 @@ fn bootstrap(docker: &Docker, debian: Debian) -> Result<()> {
     // Without a tag: Podman ignores it here.
     let name = format!("{BASE}-{debian}");
     let options = CreateImageOptionsBuilder::default().from_src("-").repo(&name).build();
-    block_on(async {
-        let mut progress = Box::pin(docker.create_image(Some(options), Some(body_full(tar.into())), None));
-        while let Some(step) = progress.next().await {
-            step.context("the engine does not take the bootstrapped image")?;
-        }
-        Ok(())
-    })
+    let progress = docker.create_image(Some(options), Some(body_full(tar.into())), None);
+    block_on(progress.try_for_each(async |_| Ok(()))).context("the engine does not take the bootstrapped image")
 }
 
 /// Builds the machine's image from its base.
