@@ -104,14 +104,11 @@ impl Fault {
 
     /// Every step at which it can be injected, in the order of the steps.
     pub fn at_steps(&self, name: &str) -> Vec<FaultAtStep> {
-        let injected = |(step, at): (Step, &Steps)| FaultAtStep {
-            name: name.to_owned(),
-            fault: self.clone(),
-            step,
-            at: at.clone(),
+        let at_step = |step| {
+            let at = self.at.iter().find(|at| at.steps.contains(&step))?.clone();
+            Some(FaultAtStep { name: name.to_owned(), fault: self.clone(), step, at })
         };
-        let at = |step| self.at.iter().find(|at| at.steps.contains(&step)).map(|at| (step, at));
-        steps().into_iter().filter_map(at).map(injected).collect()
+        steps().into_iter().filter_map(at_step).collect()
     }
 }
 

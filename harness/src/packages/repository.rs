@@ -171,7 +171,8 @@ fn files(pool: &Pool, key: &Key, age: SignedDuration) -> Result<RepositoryFiles>
     let mut files: RepositoryFiles = pool.iter().map(|(path, pooled)| (path.clone(), pooled.deb.clone())).collect();
     let mut indices = BTreeMap::new();
     for architecture in ARCHITECTURES {
-        let packages = index(pool, architecture);
+        let fits = |pooled: &&Pooled| ["all", architecture].contains(&pooled.architecture.as_str());
+        let packages: String = pool.values().filter(fits).map(|pooled| pooled.paragraph.as_str()).collect();
         let directory = format!("main/binary-{architecture}");
         let packed = gzip(packages.as_bytes(), Compression::fast())?;
         for (name, content) in [("Packages", packages.into_bytes()), ("Packages.gz", packed)] {
@@ -193,12 +194,6 @@ fn files(pool: &Pool, key: &Key, age: SignedDuration) -> Result<RepositoryFiles>
 fn without(mut files: RepositoryFiles, these: &[&str]) -> RepositoryFiles {
     files.retain(|path, _| !these.iter().any(|part| path.contains(part)));
     files
-}
-
-/// The `Packages` index of an architecture.
-fn index(pool: &Pool, architecture: &str) -> String {
-    let fits = |pooled: &&Pooled| pooled.architecture == "all" || pooled.architecture == architecture;
-    pool.values().filter(fits).map(|pooled| pooled.paragraph.as_str()).collect()
 }
 
 /// What an index says of a file.
@@ -286,12 +281,9 @@ mod tests {
         let valid_until = |fault| {
             let release = text(&repository().publish(fault).unwrap().files, "Release");
             let (_, date) = release.split_once("Valid-Until: ").unwrap();
-            let date = date.split_once(" UTC").unwrap().0;
-            let date = jiff::civil::DateTime::strptime("%a, %d %b %Y %H:%M:%S", date).unwrap();
-            (date.to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp() - Timestamp::now())
-                .total(jiff::Unit::Hour)
-                .unwrap()
-                .round()
+            let date = date.lines().next().unwrap().replace("UTC", "+0000");
+            let date = Timestamp::strptime("%a, %d %b %Y %H:%M:%S %z", date).unwrap();
+            (date - Timestamp::now()).total(jiff::Unit::Hour).unwrap().round()
         };
         for (fault, hours) in
             [(None, 24.0), (Some(ServerFault::Expired), -48.0), (Some(ServerFault::NotYetValid), 72.0)]
