@@ -1,6 +1,9 @@
 //! Known failures of upgraders in the field, and the scenarios and cells that test for them.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
+use harness::data;
 use harness::machines::image::Debian;
 use harness::machines::product_machine::{HOOK_MARKS, upgradable};
 use harness::matrix::scenario::matrix;
@@ -76,35 +79,8 @@ fn nothing_stays_disabled(debian: Debian) -> Result<()> {
     Ok(())
 }
 
-/// Known failures of upgraders in the field, one per line, each with the scenarios and the cells of the matrix (`FAULT@STEP`) that
-/// show that this upgrader does not fail like that.
-const FIELD_NOTES: &str = "\
-the exit code was that of the logger: source_not_found failing_maintainer_script hook-fails@post-upgrade-hooks json
-lists that could not be read were ignored: source_not_found
-a slow mirror was an outage: slow_mirror_is_no_outage
-dpkg or a package asked a question, and no admin was there: packages_cannot_ask conffiles_replaced arguments_survive_the_self_update
---download-only upgraded, its argument lost: arguments_survive_the_self_update
-the version shown was blank: versions_are_opaque
-an empty answer or a closed stdin broke the question: closed_stdin declined
-things were changed before the confirmation: declined ctrl_c_before_the_work dry_run
-post-upgrade hooks ran though the packages had failed: failing_maintainer_script
-hooks were skipped or failed without a message: faulty_hooks bad_input failing_pre_upgrade_hook
-hooks marked themselves as done, or lost that mark: killed_in_a_post_upgrade_hook faulty_hooks
-what was disabled for the upgrade stayed disabled after a failed start: nothing_stays_disabled killed_while_packages_change own_policy
-a unit that failed kept those after it down: service-does-not-start@restart
-a service was reported as up before it was ready: stop_then_start
-another process held the dpkg lock: dpkg_lock_held
-the disk check measured the wrong filesystem: all_preflight_findings
-the solver removed the product: protected_package
---download-only left the sources changed: download_only
-an interrupted run could not be resumed: killed@download killed@pre-upgrade-hooks killed_while_packages_change killed_in_a_post_upgrade_hook killed@restart failing_migration
-the terminal was lost during the upgrade: terminal_lost foreground_killed without_systemd_run ctrl_c_detaches
-monitoring restarted services during the upgrade: all_preflight_findings
-the old library stayed in use, or ssh hit the start limit: replaced_library
-held packages made the run look complete: held_product held_upgrader
-a mail said failure in its subject and success in its body: status_and_history report_of_a_failure
-hooks failed on the passive node of a pair: hooks_of_other_nodes
-";
+/// Known failures, and what shows that this upgrader does not fail like that.
+const FIELD_NOTES: &str = "harness/tests/upgrades/known-failures.toml";
 
 /// Each known failure has a test, and each scenario or cell that it names exists.
 pub(crate) fn known_failures_are_tested(scenarios: &[Scenario]) -> Result<(), Failed> {
@@ -113,14 +89,17 @@ pub(crate) fn known_failures_are_tested(scenarios: &[Scenario]) -> Result<(), Fa
         scenarios.iter().any(|scenario| scenario.name == name)
             || name.contains('@') && cells.iter().any(|cell| cell.name().contains(name))
     };
+    let failures: BTreeMap<String, Vec<String>> = data::read(&data::tree(FIELD_NOTES))?;
     let mut wrong = Vec::new();
-    if FIELD_NOTES.lines().count() != 25 {
-        wrong.push("the list has 25 lines".to_owned());
+    if failures.len() != 25 {
+        wrong.push("the list has 25 failures".to_owned());
     }
-    for (line, number) in FIELD_NOTES.lines().zip(1..) {
-        let (failure, tests) = line.split_once(": ").ok_or_else(|| format!("{number}, {line}: no scenario"))?;
-        let unknown = tests.split(' ').filter(|name| !exists(name));
-        wrong.extend(unknown.map(|name| format!("{number}, {failure}: there is no scenario and no cell {name:?}")));
+    for (failure, tests) in &failures {
+        if tests.is_empty() {
+            wrong.push(format!("{failure}: no scenario"));
+        }
+        let unknown = tests.iter().filter(|name| !exists(name));
+        wrong.extend(unknown.map(|name| format!("{failure}: there is no scenario and no cell {name:?}")));
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
