@@ -5,80 +5,18 @@ use crate::packages::package::Package;
 /// A service's program: notifies systemd, writes its pid and version to a file, and sends its version to each client. Machines start it
 /// often, and without any module it is up in 2 ms instead of 16. The numbers are Linux's `AF_UNIX`, `SOCK_STREAM` and `SOCK_DGRAM`; the
 /// addresses are those of unix(7).
-const PROGRAM: &str = r#"#!/usr/bin/perl
-# A service of the synthetic releases.
-my ($unix, $stream, $datagram) = (1, 1, 2);
-my ($name, $version) = ('@NAME@', '@VERSION@');
-my $path = "/run/$name.sock";
-unlink $path;
-socket my $server, $unix, $stream, 0 or die "socket: $!\n";
-bind $server, pack('Sa*', $unix, "$path\0") or die "$path: $!\n";
-listen $server, 5 or die "$path: $!\n";
-open my $running, '>', "/run/$name.running" or die "/run/$name.running: $!\n";
-print $running "$$ $version\n";
-close $running;
-if (my $supervisor = $ENV{NOTIFY_SOCKET}) {
-    $supervisor =~ s/^\@/\0/;
-    socket my $notify, $unix, $datagram, 0 or die "socket: $!\n";
-    send $notify, "READY=1", 0, pack('Sa*', $unix, $supervisor) or die "$supervisor: $!\n";
-}
-while (accept my $client, $server) {
-    print $client "$name $version\n";
-    close $client;
-}
-"#;
+const PROGRAM: &str = include_str!("../../products/service/program.pl");
 
-const UNIT: &str = "\
-[Unit]
-Description=@NAME@ of the synthetic XiVO
-
-[Service]
-Type=notify
-ExecStart=/usr/libexec/@NAME@
-
-[Install]
-WantedBy=multi-user.target
-";
+const UNIT: &str = include_str!("../../products/service/unit.service");
 
 /// What `dh_installsystemd` adds to a postinst (debhelper's autoscripts postinst-systemd-enable and -restart).
-const POSTINST: &str = r#"
-if [ "$1" = "configure" ] || [ "$1" = "abort-upgrade" ] || [ "$1" = "abort-deconfigure" ] || [ "$1" = "abort-remove" ]; then
-	deb-systemd-helper unmask '@NAME@.service' >/dev/null || true
-	if deb-systemd-helper --quiet was-enabled '@NAME@.service'; then
-		deb-systemd-helper enable '@NAME@.service' >/dev/null || true
-	else
-		deb-systemd-helper update-state '@NAME@.service' >/dev/null || true
-	fi
-	if [ -d /run/systemd/system ]; then
-		systemctl --system daemon-reload >/dev/null || true
-		if [ -n "$2" ]; then
-			_dh_action=restart
-		else
-			_dh_action=start
-		fi
-		deb-systemd-invoke $_dh_action '@NAME@.service' >/dev/null || true
-	fi
-fi
-"#;
+const POSTINST: &str = include_str!("../../products/service/postinst.sh");
 
 /// What it adds to a prerm (prerm-systemd-restart).
-const PRERM: &str = r#"
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-	deb-systemd-invoke stop '@NAME@.service' >/dev/null || true
-fi
-"#;
+const PRERM: &str = include_str!("../../products/service/prerm.sh");
 
 /// What it adds to a postrm (postrm-systemd and -reload-only).
-const POSTRM: &str = r#"
-if [ "$1" = remove ] && [ -d /run/systemd/system ]; then
-	systemctl --system daemon-reload >/dev/null || true
-fi
-if [ "$1" = "purge" ]; then
-	if [ -x "/usr/bin/deb-systemd-helper" ]; then
-		deb-systemd-helper purge '@NAME@.service' >/dev/null || true
-	fi
-fi
-"#;
+const POSTRM: &str = include_str!("../../products/service/postrm.sh");
 
 /// Gives a package a service, named after its unit or else after itself: program, unit, and the maintainer scripts that
 /// debhelper would write. Scripts that the package has of its own run first. A program or unit of its own stays, with the
