@@ -15,24 +15,7 @@ const LIMIT: f64 = 15.0;
 /// Watches every process of a program for as long as there is any, and prints the largest peak in kB. The kernel keeps the peak
 /// itself (`VmHWM` of proc(5)), so that only one in the last two milliseconds could be missed. What the program starts runs
 /// another program and is not counted.
-const WATCH: &str = r#"
-my $peak = 0;
-my $seen = 0;
-while (1) {
-    my $there = 0;
-    for my $process (glob '/proc/[0-9]*') {
-        next unless (readlink("$process/exe") // '') eq $ARGV[0];
-        open my $status, '<', "$process/status" or next;
-        for (<$status>) {
-            $peak = $1 if /^VmHWM:\s+(\d+)/ && $1 > $peak;
-        }
-        $there = $seen = 1;
-    }
-    last if $seen && !$there;
-    select undef, undef, undef, 0.002;
-}
-print $peak;
-"#;
+const WATCH: &str = include_str!("peak.pl");
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title("The peak of resident memory of real-xivo-upgrade in a run")?;
