@@ -19,43 +19,16 @@ pub(crate) const FAILED_UNITS: &str = "systemctl list-units --failed --no-legend
 
 /// Prints what systemd knows of every unit; which packages the files of those that come from packages belong to; and when packages were
 /// unpacked.
-const UNITS: &str = r#"
-units=$(systemctl show --timestamp=unix --property=Id,MainPID,FragmentPath,ExecMainStartTimestamp,NeedDaemonReload,ControlGroup,\
-InactiveEnterTimestampMonotonic '*')
-printf '%s\n==\n' "$units"
-printf '%s\n' "$units" | sed -n 's|^FragmentPath=\(/usr\)*/lib/|/lib/|p' | sed 'p; s|^|/usr|' | sort -u |
-    xargs dpkg-query --search 2>/dev/null || :
-echo ==
-stat --format='%Y %n' /var/lib/dpkg/info/*.list"#;
+const UNITS: &str = include_str!("units.sh");
 
 /// Prints what `dpkg --verify` says of the packages that have been unpacked since, and of those in whose files something has been written.
-const MODIFIED: &str = r"
-{
-    find /usr -xdev ! -type d -newerct @@SINCE@ | sed 'p; s|^/usr/|/|' | xargs -d '\n' --no-run-if-empty dpkg-query --search 2>/dev/null |
-        sed -n '/^diversion /d; s/: .*//p' | tr -d ' ' | tr , '\n'
-    find /var/lib/dpkg/info -name '*.list' -newerct @@SINCE@ -printf '%f\n' | sed 's/[.]list$//'
-} | sort -u | xargs --no-run-if-empty dpkg --verify || :";
+const MODIFIED: &str = include_str!("modified.sh");
 
 /// Prints what runs or maps files that are gone, and in which unit.
-const REPLACED: &str = r#"
-{
-    find /proc/[0-9]*/exe -maxdepth 0 -lname '* (deleted)' -printf '%h/:%l\n'
-    grep -s ' /usr.* (deleted)$' /proc/[0-9]*/maps
-} 2>/dev/null | sed 's|^/proc/\([0-9]*\)/[^:]*:[^/]*|\1 |' | sort -u | while read -r process path; do
-    echo "$(sed -n '/^0::/ { s|.*/||; s|[.]service$||; p }' /proc/$process/cgroup 2>/dev/null): $path"
-done || :"#;
+const REPLACED: &str = include_str!("replaced.sh");
 
 /// Prints temporary files, units and processes that a run did not remove.
-const LEFT: &str = r#"
-if [ -e /usr/sbin/policy-rc.d ]; then echo /usr/sbin/policy-rc.d; fi
-ls -d /run/systemd/transient/@NAME@* /run/systemd/system/@NAME@* /tmp/*@NAME@* /etc/apt/apt.conf.d/*@NAME@* 2>/dev/null || :
-pgrep -af '^(/usr/bin/)?(real-)?@NAME@( |$)' || :
-for process in $(cat /sys/fs/cgroup/system.slice/@NAME@-run.service/cgroup.procs 2>/dev/null); do
-    echo "it left a process: $(tr '\0' ' ' </proc/$process/cmdline)"
-done
-flock --nonblock /run/@NAME@.lock true || echo 'the lock is held'
-find /etc /usr -name '*.dpkg-new' -o -name '*.dpkg-tmp' -o -name '*.ucf-new'
-find /var/lib/@NAME@ -name '*.new' -o -name '*.tmp' 2>/dev/null || :"#;
+const LEFT: &str = include_str!("left.sh");
 
 /// What an upgraded machine is compared with.
 #[derive(Clone)]

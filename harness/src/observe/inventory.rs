@@ -130,83 +130,25 @@ const KEY: &str = "/usr/share/keyrings/xivo.pgp";
 const ROLLBACK_DATA: &str = ".xivo-upgrade-rollback";
 
 /// Prints [`Section::Fingerprint`].
-const FINGERPRINT: &str = "bash -euo pipefail <<'END'
-    { find /etc /usr -printf '%p %y %m %U:%G %l %s %i %C@\\n' | sort
-      find /etc -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum | sed 's/^/fingerprint /'
-END
-";
+const FINGERPRINT: &str = include_str!("fingerprint.sh");
 
 /// Prints `unit NAME enabled`, `masked` or `disabled` of every unit file. systemd's own list of them takes it a third of a second, and
 /// comes from the same links.
-const UNITS: &str = r#"
-{
-    find /etc/systemd/system -maxdepth 1 -lname /dev/null -printf '3 %f masked\n'
-    find /etc/systemd/system -type l ! -lname /dev/null -printf '2 %l enabled\n' | sed 's| .*/| |'
-    find /usr/lib/systemd/system /etc/systemd/system -maxdepth 1 -regex '.*\.\(service\|socket\|timer\|path\|target\)' -printf '1 %f disabled\n'
-} | LC_ALL=C sort -r | awk '!seen[$2]++ { print "unit", $2, $3 }'
-"#;
+const UNITS: &str = include_str!("units.sh");
 
 /// Prints [`Section::Release`], but for the units. find(1) would look up the owner's name for each file, which takes
 /// longer than all else, so awk does.
-const RELEASE: &str = r#"
-dpkg-query --show --showformat='package ${Package} ${Version} ${db:Status-Abbrev}\n' | grep -v ' rc *$'
-apt-mark showmanual | sed 's/^/manual /'
-apt-mark showhold | sed 's/^/hold /'
-dpkg-query --show --showformat='${db:Status-Abbrev}\t${Package}\n' | sed -n 's/^rc *\t//p' | while read -r package; do
-    dpkg-query --show --showformat='${Conffiles}\n' "$package" | sed -n 's/^ \([^ ]*\) .*/remains \1/p'
-    ls /var/lib/dpkg/info/"$package".* 2>/dev/null | sed 's/^/remains /'
-done
-ours='-path /etc/machine-id -o -path /etc/hostname -o -path /etc/hosts -o -path /etc/resolv.conf -o -path /etc/.pwd.lock
-    -o -path /etc/apt/sources.list.d/xivo.sources -o -path /usr/share/keyrings/xivo.pgp'
-find /etc \( $ours \) -o -type f -exec sha256sum {} + | sed 's/^\([^ ]*\)  \(.*\)/content \2 \1/'
-find /etc /usr \( $ours \) -o -type d -printf '%U %G directory %p %m \001\n' -o -printf '%U %G file %p %y %m \001 %l\n' -path '/usr/*' -type f -printf '0 0 size %p %s\n' |
-    awk 'FILENAME != "-" { split($0, entry, ":"); if (!((FILENAME, entry[3]) in name)) name[FILENAME, entry[3]] = entry[1]; next }
-        function named(file, id) { return (file, id) in name ? name[file, id] : id }
-        { owner = named("/etc/passwd", $1) ":" named("/etc/group", $2); sub(/^[^ ]* [^ ]* /, ""); sub(/\001/, owner); print }' /etc/passwd /etc/group -
-find /var/lib/systemd/deb-systemd* -type f -printf 'switched %p\n' 2>/dev/null
-dpkg-divert --list | sed 's/^/divert /'
-dpkg-statoverride --list | sed 's/^\([^ ]* [^ ]* [^ ]*\) \(.*\)/override \2 \1/'
-systemctl list-units --no-legend --plain --all --type=service | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\)  *\([^ ]*\).*/service \1 \2 \3/p'
-systemctl list-units --no-legend --plain --all --type=socket,timer,path | sed -n 's/^\([^ ]*\)  *[^ ]*  *\([^ ]*\).*/trigger \1 \2/p'
-"#;
+const RELEASE: &str = include_str!("release.sh");
 
 /// Prints [`Section::Local`], but for the units. What programs of Debian's keep about themselves below /var/lib is not the machine's own, nor
 /// is what the upgrader keeps.
-const LOCAL: &str = r"
-dpkg-query --show --showformat='${Conffiles}\n' | sed -n 's/^ \(.*\) \([0-9a-f]\{32\}\)$/\2  \1/p' |
-    md5sum --check --quiet 2>/dev/null | sed -n 's/: FAILED$//p' | xargs --no-run-if-empty sha256sum | sed 's/^\([^ ]*\)  /conffile \1 /'
-find /var/lib /var/spool /srv /home /opt -xdev -type f -printf 'data %p\n' |
-    grep -Ev '^data /var/lib/(apt|dpkg|systemd|ucf|pam|private|misc|[^/]*-upgrade)/'
-";
+const LOCAL: &str = include_str!("local.sh");
 
 /// Prints [`Section::Files`].
 fn files() -> String {
     let paths = VOLATILE.iter().flat_map(|paths| paths.split(' ')).map(|path| format!("-path {path}"));
     let volatile: Vec<String> = paths.chain([format!("-name {ROLLBACK_DATA}")]).collect();
-    format!(
-        r#"
-everything() {{ find / \( {volatile} \) -prune -o "$@"; }}
-everything -printf 'path %p %y %m %U:%G %l\n'
-everything -type f ! -path {KEY} -print0 | xargs -0 sha256sum | sed 's/^\([^ ]*\)  \(.*\)/content \2 \1/'
-everything -print0 | xargs -0 getfattr --no-dereference --dump --match=- --encoding=hex --absolute-names |
-    awk '/^# file: / {{ path = substr($0, 9); next }} NF {{ print "attribute", path, $0 }}'
-for running in /run/*.running; do
-    [ -e "$running" ] || continue
-    name=$(basename $running .running)
-    read -r process version <$running
-    if [ "$process" = "$(systemctl show -P MainPID $name)" ]; then echo running $name $(systemctl show -P ActiveState $name) $version; fi
-done
-if [ -d /var/lib/postgresql ]; then
-    until pg_isready --quiet; do sleep 0.05; done
-    runuser -u postgres -- pg_dump --exclude-table=injection --exclude-table-data=xivo_upgrade.* asterisk | grep -v restrict | sort | sha256sum |
-        sed 's/ .*//; s/^/database asterisk /'
-fi
-systemctl list-units --failed --plain --no-legend | sed '/^xivo-upgrade-resume.service/d; s/^/failed /'
-dpkg --audit | sed -n 's/^ \([^ ]*\).*/half-done \1/p'
-flock --nonblock /run/xivo-upgrade.lock true || echo 'lock held'
-"#,
-        volatile = volatile.join(" -o "),
-    )
+    include_str!("files.sh").replace("@VOLATILE@", &volatile.join(" -o ")).replace("@KEY@", KEY)
 }
 
 /// The state of a machine, seen from outside the upgrader.
