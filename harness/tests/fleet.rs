@@ -93,7 +93,7 @@ fn in_order(debian: Debian) -> Result<String> {
         last_restart = restarts.iter().map(|(_, last)| *last).max();
     }
     for (name, _) in MACHINES {
-        ensure!(version(&fleet, name)? == "1.2.2", "{name}: {upgraded}");
+        ensure!(fleet.node(name)?.machine.version("xivo")? == "1.2.2", "{name}: {upgraded}");
         let report = fleet.report(name)?;
         ensure!(report["result"] == "done" && report["plan"]["candidate"] == "1.2.2", "{name}: {report}");
     }
@@ -128,7 +128,7 @@ fn stops_at_a_failure(debian: Debian) -> Result<String> {
     let later = fleet.play(&TWO_AT_ONCE)?;
     ensure!(later.exit == 2, "{later}");
     for (name, expected) in [("lab", "1.2.2"), ("hq-b", "1.2.2"), ("shop-1", "1.2.1"), ("shop-2", "1.2.2")] {
-        ensure!(version(&fleet, name)? == expected, "{name}: {later}");
+        ensure!(fleet.node(name)?.machine.version("xivo")? == expected, "{name}: {later}");
         ensure!(fleet.report(name)?["result"] == if expected == "1.2.2" { "done" } else { "unchanged" }, "{name}");
     }
     ensure!(untouched(&fleet)?.first() == before.first(), "hq-a was touched although shop-1 failed: {later}");
@@ -146,7 +146,7 @@ fn faults(debian: Debian) -> Result<String> {
     let played = fleet.play(&[])?;
     ensure!(played.exit == 0, "{played}");
     for (name, _) in machines {
-        ensure!(version(&fleet, name)? == "1.2.2", "{name}: {played}");
+        ensure!(fleet.node(name)?.machine.version("xivo")? == "1.2.2", "{name}: {played}");
     }
     fleet.node("cut-off")?.machine.sh("test -e /var/log/was-cut")?;
     ensure!(fleet.report("wrong")?["exit_code"] == 6, "{played}");
@@ -168,11 +168,6 @@ until grep -qs '\"rc\": 7' /root/.ansible_async/*; do sleep 0.05; done";
 fn hook(fleet: &Fleet, name: &str, phase: &str, script: &str) -> Result<()> {
     let path = format!("/etc/xivo-upgrade/{phase}.d/50-trouble");
     fleet.node(name)?.machine.write(&path, format!("#!/bin/sh\n{script}\n").as_bytes(), 0o755)
-}
-
-/// The installed version of the product.
-fn version(fleet: &Fleet, name: &str) -> Result<String> {
-    fleet.node(name)?.machine.sh("dpkg-query --show --showformat='${Version}' xivo")
 }
 
 /// What of each machine must not change when the role does not upgrade it: its state, its files and its history of upgrades.

@@ -101,11 +101,8 @@ impl Trigger {
                 // A dump or a migration of the database waits for its table in the meantime.
                 let hold = HOLD.replace("@PROGRAM@", &program);
                 machine.write(&format!("{program}.later"), hold.as_bytes(), 0o755)?;
-                machine.sh(&format!(
-                    "systemd-run --quiet --collect --unit={name} {program}.later
-                     timeout 20 sh -c 'until test -e {program}.held; do sleep 0.02; done'"
-                ))?;
-                Ok(())
+                machine.sh(&format!("systemd-run --quiet --collect --unit={name} {program}.later"))?;
+                machine.wait_until(&format!("test -e {program}.held"))
             }
             // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
             Step::Plan

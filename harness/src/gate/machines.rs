@@ -132,8 +132,7 @@ impl<'a> Machines<'a> {
                 self.boot(&image, &offer)?
             }
         };
-        let version =
-            world.machine.sh(&format!("dpkg-query --show --showformat='${{Version}}' {}", self.version_package()))?;
+        let version = world.machine.version(self.version_package())?;
         Ok((world, version))
     }
 

@@ -60,12 +60,8 @@ pub fn shell(name: &str, at: Option<Step>, after: bool, out: &mut dyn Write) -> 
         at => at,
     };
     cell.stop_at(at, &mut |machine| {
-        match at {
-            Some(step) => {
-                writeln!(out, "\nThe run is stopped in the step {step}. When you leave, the machine is gone.")?;
-            }
-            None => writeln!(out, "\nThe run is not yet started. When you leave, the machine is gone.")?,
-        }
+        let run = at.map_or_else(|| "not yet started".to_owned(), |step| format!("stopped in the step {step}"));
+        writeln!(out, "\nThe run is {run}. When you leave, the machine is gone.")?;
         machine.shell()
     })
 }

@@ -320,7 +320,7 @@ impl Subject for Prepared<'_> {
                     machine.command(&[&fault_trigger(fault.step).program()]).run()?;
                 }
             } else if cut {
-                machine.sh(&format!("timeout 120 sh -c 'until test -e {POWER_CUT}; do sleep 0.02; done'"))?;
+                machine.wait_until(&format!("test -e {POWER_CUT}"))?;
             }
             if cut {
                 machine.cut_power()?;

@@ -68,9 +68,8 @@ impl State {
             return Ok(());
         }
         machine.write("/root/beside", format!("#!/bin/sh\nset -e\n{}\n", self.beside).as_bytes(), 0o755)?;
-        machine.sh("systemd-run --quiet --collect --unit=beside /root/beside
-             timeout 20 sh -c 'until test -e /run/beside.ready; do sleep 0.02; done'")?;
-        Ok(())
+        machine.sh("systemd-run --quiet --collect --unit=beside /root/beside")?;
+        machine.wait_until("test -e /run/beside.ready")
     }
 
     /// Whether what belongs to the admin was respected; `None` if the state has no such check.

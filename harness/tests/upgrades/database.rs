@@ -178,7 +178,7 @@ fn rolled_back_migration(debian: Debian) -> Result<String> {
     let before = dump(&world.machine)?;
     let undone = world.upgrade(&["--yes"]).exits(4)?;
     ensure!(dump(&world.machine)? == before, "{before}\nbecame\n{}\n{undone}", dump(&world.machine)?);
-    ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.0", "{undone}");
+    ensure!(world.machine.version("xivo")? == "1.0", "{undone}");
     ensure!(!world.machine.sh(&format!("cat {HOOK_MARKS}"))?.contains("post-upgrade"), "{undone}");
     let last = ask(&world.machine, "postgres", "SELECT datname FROM pg_database WHERE datname LIKE 'asterisk_2%'")?;
     ensure!(ask(&world.machine, last.trim(), "SELECT count(*) FROM xivo_upgrade.migrations")? == "1\n", "{last}");

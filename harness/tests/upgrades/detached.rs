@@ -32,15 +32,6 @@ scenarios! {
 /// A post-upgrade hook in which an upgrade waits until the test lets it continue.
 const WAITING: &str = "#!/bin/sh\ntouch /root/waiting\nuntil test -e /root/go; do sleep 0.1; done\n";
 
-/// How long to wait for a condition, in seconds.
-const PATIENCE: u32 = 60;
-
-/// Waits until a condition of the shell holds on the machine.
-pub(crate) fn wait_until(world: &World, condition: &str) -> Result<()> {
-    let script = format!("timeout {PATIENCE} sh -c 'until {condition}; do sleep 0.05; done'");
-    world.machine.sh(&script).with_context(|| format!("waiting for `{condition}`")).map(drop)
-}
-
 /// Runs something on the machine while a command runs there.
 pub(crate) fn while_running<T>(
     command: impl FnOnce() -> Result<Transcript> + Send,
@@ -104,7 +95,7 @@ fn terminal_lost(debian: Debian) -> Result<()> {
     let (session, ()) = while_running(
         || world.machine.command(&ssh).run(),
         || {
-            wait_until(&world, "test -e /root/waiting && systemctl is-active --quiet session")?;
+            world.machine.wait_until("test -e /root/waiting && systemctl is-active --quiet session")?;
             world.machine.sh("systemctl stop session").map(drop)
         },
     )?;
@@ -119,7 +110,7 @@ fn foreground_killed(debian: Debian) -> Result<()> {
     let (killed, ()) = while_running(
         || world.machine.command(&ssh).run(),
         || {
-            wait_until(&world, "test -e /root/waiting")?;
+            world.machine.wait_until("test -e /root/waiting")?;
             world.machine.sh("systemctl kill --signal=KILL session").map(drop)
         },
     )?;
@@ -186,7 +177,7 @@ fn without_systemd_run(debian: Debian) -> Result<()> {
     let (lost, attached) = while_running(
         || world.upgrade(&[]).answer("[Y/n] ", "y\n").hang_up_after("Upgrading packages\n").run(),
         || {
-            wait_until(&world, "test -e /root/waiting")?;
+            world.machine.wait_until("test -e /root/waiting")?;
             world.machine.sh("touch /root/go")?;
             world.upgrade(&["attach"]).run()
         },

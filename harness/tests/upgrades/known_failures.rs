@@ -12,7 +12,7 @@ use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault
 use harness::packages::shipped::SERVICES;
 use libtest_mimic::Failed;
 
-use crate::detached::{wait_until, while_running};
+use crate::detached::while_running;
 use crate::nothing_changed::snapshot;
 use crate::rollback::keep_failed_upgrades;
 use crate::scenario::{Scenario, scenarios};
@@ -35,7 +35,7 @@ fn slow_mirror_is_no_outage(debian: Debian) -> Result<()> {
         || world.upgrade(&["--yes"]).run(),
         || {
             // During the download: some packages are in the cache.
-            wait_until(&world, "ls /var/cache/apt/archives/*1.2.2*.deb 2>/dev/null | grep -q .")?;
+            world.machine.wait_until("ls /var/cache/apt/archives/*1.2.2*.deb 2>/dev/null | grep -q .")?;
             world
                 .machine
                 .sh(&format!("pgrep -x http >/dev/null; test ! -e {HOOK_MARKS} -a ! -e /usr/sbin/policy-rc.d"))?;

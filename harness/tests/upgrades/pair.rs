@@ -11,7 +11,7 @@ use harness::machines::transcript::Transcript;
 use harness::machines::world::World;
 use harness::packages::shipped::definition::PRODUCT;
 
-use crate::detached::{wait_until, while_running};
+use crate::detached::while_running;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -94,14 +94,10 @@ fn together<const N: usize>(runs: [(&str, &World, &Transcript); N]) -> String {
         .join("\n")
 }
 
-fn version(world: &World) -> Result<String> {
-    world.machine.sh("dpkg-query --show --showformat '${Version}' xivo")
-}
-
 /// Runs the upgrader, which has to end with this exit code and leave the machine at this version.
 fn upgrade(world: &World, arguments: &[&str], exit: i64, expected: &str) -> Result<Transcript> {
     let transcript = world.upgrade(arguments).exits(exit)?;
-    ensure!(version(world)? == expected, "{transcript}");
+    ensure!(world.machine.version("xivo")? == expected, "{transcript}");
     Ok(transcript)
 }
 
@@ -169,12 +165,12 @@ fn pair_failover_during_an_upgrade(debian: Debian) -> Result<String> {
     let (cut, ()) = while_running(
         || passive.upgrade(&["--yes"]).run(),
         || {
-            wait_until(&passive, "test -e /root/waiting")?;
+            passive.machine.wait_until("test -e /root/waiting")?;
             link.cut()?;
             passive.machine.sh("touch /root/go-on").map(drop)
         },
     )?;
-    ensure!(cut.exit == 6 && version(&passive)? == "1.2.2", "{cut}");
+    ensure!(cut.exit == 6 && passive.machine.version("xivo")? == "1.2.2", "{cut}");
     let refused = upgrade(&active, &["--yes"], 1, "1.2.1")?;
     Ok(together([("The passive node", &passive, &cut), ("The active node, when the link is cut", &active, &refused)]))
 }

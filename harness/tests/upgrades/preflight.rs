@@ -113,8 +113,8 @@ pub(crate) fn hold_lock(world: &World) -> Result<String> {
                    my $whole = pack 's s x4 q q l x4', F_WRLCK, 0, 0, 0, 0;\nfcntl $lock, F_SETLK, $whole or die;\n\
                    open my $ready, '>', '/run/holder.ready'; sleep;\n";
     world.machine.write("/root/holder", holder, 0o755)?;
-    world.machine.sh("rm -f /run/holder.ready; systemd-run --quiet --collect --unit=holder /root/holder 2>&1
-         timeout 20 sh -c 'until test -e /run/holder.ready; do sleep 0.02; done'")?;
+    world.machine.sh("rm -f /run/holder.ready; systemd-run --quiet --collect --unit=holder /root/holder 2>&1")?;
+    world.machine.wait_until("test -e /run/holder.ready")?;
     Ok(world.machine.sh("systemctl show --property=MainPID --value holder")?.trim().to_owned())
 }
 

@@ -11,7 +11,6 @@ use harness::packages::package::Package;
 use harness::packages::repository_fault::{Affected, RepositoryFault, ServerFault};
 use harness::packages::shipped::SERVICES;
 
-use crate::detached::wait_until;
 use crate::preflight::hold_lock;
 use crate::scenario::scenarios;
 
@@ -155,11 +154,11 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     let hook = "#!/bin/sh\nif mkdir /root/waited 2>/dev/null; then touch /root/waiting; sleep infinity; fi\n";
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
-    let cut = || wait_until(&world, "test -e /root/waiting").and_then(|()| world.machine.cut_power());
+    let cut = || world.machine.wait_until("test -e /root/waiting").and_then(|()| world.machine.cut_power());
     both(|| world.upgrade(&["--yes"]).run_until_power_loss(), cut).1?;
     world.machine.power_on()?;
-    wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
-    wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
+    world.machine.wait_until("test ! -e /var/lib/xivo-upgrade/journal")?;
+    world.machine.wait_until("flock --nonblock /run/xivo-upgrade.lock true")?;
     is_at(&world, "1.2.2")?;
     let journal = world.machine.sh(
         "systemctl show --property=Result xivo-upgrade-resume; journalctl --sync

@@ -5,7 +5,7 @@ use harness::machines::image::Debian;
 use harness::machines::transcript::HUNG_UP;
 use harness::machines::world::World;
 
-use crate::detached::{wait_until, while_running};
+use crate::detached::while_running;
 use crate::scenario::scenarios;
 
 scenarios! {
@@ -31,7 +31,7 @@ fn terminal_is_realistic(debian: Debian) -> Result<()> {
                   echo ready; while :; do sleep 0.05; done";
     let (lost, ()) = while_running(
         || bash(script).hang_up_after("ready\n").run(),
-        || wait_until(&world, "grep -s closed /root/signal"),
+        || world.machine.wait_until("grep -s closed /root/signal"),
     )?;
     ensure!(lost.exit == HUNG_UP && lost.screen.starts_with("ready\n"), "{lost}");
     ensure!(world.machine.sh("cat /root/signal")? == "hangup\nclosed\n");

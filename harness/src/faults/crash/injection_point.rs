@@ -174,7 +174,7 @@ impl InjectionPoint {
         let (_, cut) = both(
             || PhaseEnd::of(self.phase, world),
             || {
-                world.machine.sh(&format!("timeout 120 sh -c 'until test -e {CUT}; do sleep 0.02; done'"))?;
+                world.machine.wait_until(&format!("test -e {CUT}"))?;
                 world.machine.cut_power()
             },
         );

@@ -13,7 +13,7 @@ mod reference;
 use std::io::Write;
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use regex::Regex;
 use serde::Serialize;
 
@@ -154,12 +154,10 @@ pub fn check(name: &str, disk: Storage) -> Result<()> {
     let nearest = points.filter_map(|point| Some((distance(&point.name, name)?, point))).min_by_key(|(by, _)| *by);
     let (_, mut point) = nearest.with_context(|| format!("there is no point {name}"))?;
     point.debian = Debian::Bookworm;
-    match examine(&point, &setup)? {
-        CrashOutcome::Completed | CrashOutcome::RolledBack => Ok(()),
-        CrashOutcome::Diverged(paths) => {
-            Err(anyhow!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name, disk)))
-        }
+    if let CrashOutcome::Diverged(paths) = examine(&point, &setup)? {
+        bail!("{name} diverged:\n{}\nOnce more: {}", paths.join("\n"), again(name, disk));
     }
+    Ok(())
 }
 
 /// The distance between the names of two injection points: `write:40:run` is by 3 from `write:37:run`. `None` if it is of another kind.

@@ -151,6 +151,17 @@ impl Machine {
         Ok(screen)
     }
 
+    /// Waits until a condition of the shell holds.
+    pub fn wait_until(&self, condition: &str) -> Result<()> {
+        let script = format!("timeout 120 sh -c 'until {condition}; do sleep 0.02; done'");
+        self.sh(&script).with_context(|| format!("waiting for `{condition}`")).map(drop)
+    }
+
+    /// The version of an installed package.
+    pub fn version(&self, package: &str) -> Result<String> {
+        self.sh(&format!("dpkg-query --show --showformat='${{Version}}' {package}"))
+    }
+
     /// Runs several shell scripts, one after the other, as one command, and returns what each printed: to start a command costs the engine
     /// more than most scripts. If one fails, the error has what was printed so far.
     pub fn ask<const N: usize>(&self, questions: [&str; N]) -> Result<[String; N]> {
