@@ -110,10 +110,11 @@ fn a_good_candidate_passes_and_the_reports_say_so() -> Result<()> {
 #[test]
 fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
     let mut broken = Release::named("1.2.2")?;
-    let package = broken.packages.iter_mut().find(|package| package.name == "dahdi").context("no dahdi")?;
     // Only an upgrade from 1.2.1 fails: a new installation does not.
-    let script = package.scripts.get_mut("postinst").context("no postinst")?;
-    script.push_str("\nif [ -n \"$2\" ]; then echo 'the schema is older than I thought' >&2; exit 3; fi\n");
+    broken
+        .package_mut("dahdi")?
+        .script_mut("postinst")
+        .push_str("\nif [ -n \"$2\" ]; then echo 'the schema is older than I thought' >&2; exit 3; fi\n");
     let vendor = Vendor::new(&[&Release::named("1.2.1")?, &broken])?;
     let outcome = vendor.gate("--candidate 1.2.2 --from-repo 1.2.1")?;
     ensure!(outcome.exit == Some(1), "{outcome:?}");
@@ -140,8 +141,7 @@ fn one_repository_may_have_all_versions_and_the_upgrader_that_is_shipped() -> Re
     for release in &mut releases {
         // The metapackage wants its own version of another, as those of most vendors do.
         let exact = format!("dahdi (= {})", release.version);
-        let package = release.packages.iter_mut().find(|package| package.name == "xivo").context("no xivo")?;
-        let depends = package.control.get_mut("Depends").context("a metapackage")?;
+        let depends = release.package_mut("xivo")?.control.get_mut("Depends").context("a metapackage")?;
         *depends = format!("{depends}, {exact}");
     }
     let vendor = Vendor::new(&[&releases[0], &releases[1]])?;

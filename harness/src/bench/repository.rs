@@ -81,13 +81,12 @@ fn package(number: usize) -> Package {
     let mut program = vec![0; 16_000];
     rand::thread_rng().fill_bytes(&mut program[..8000]);
     let name = format!("package-{number}");
-    let mut package = Package::new(&name, "1.0")
+    Package::new(&name, "1.0")
         .file(&format!("/usr/bin/{name}"), program, 0o755)
         .file(&format!("/usr/share/doc/{name}/README"), "What this is about.\n".repeat(100), 0o644)
-        .conffile(&format!("/etc/{name}/{name}.conf"), format!("name = {name}\n"));
-    package.control.insert("Depends".to_owned(), "package-0 (>= 1.0)".to_owned());
-    package.scripts.insert("postinst".to_owned(), "#!/bin/sh\nset -e\nexit 0\n".to_owned());
-    package
+        .conffile(&format!("/etc/{name}/{name}.conf"), format!("name = {name}\n"))
+        .control("Depends", "package-0 (>= 1.0)")
+        .script("postinst", "#!/bin/sh\nset -e\nexit 0\n")
 }
 
 fn ours(packages: &[Package]) -> Result<Duration> {

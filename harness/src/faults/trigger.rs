@@ -1,12 +1,12 @@
 //! Runs shell commands on a machine in the middle of a step, for faults and for stopping a run.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use upgrader::model::step::Step;
 
 use super::fault::key;
 use crate::machines::machine::Machine;
 use crate::machines::product_machine::{UNFINISHED, leave_unfinished};
-use crate::packages::package::Package;
+use crate::packages::release::Release;
 use crate::packages::shipped::XIVO;
 
 /// The package of the new release in whose postinst the commands run: there are others before and after it.
@@ -118,10 +118,8 @@ impl Trigger {
     }
 
     /// Gives one of the packages of a release a maintainer script that runs the commands.
-    pub(crate) fn add_to_release(self, packages: &mut [Package]) -> Result<()> {
-        let package =
-            packages.iter_mut().find(|package| package.name == PACKAGE).context("the release has no dahdi")?;
-        let script = package.scripts.entry("postinst".to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
+    pub(crate) fn add_to_release(self, release: &mut Release) -> Result<()> {
+        let script = release.package_mut(PACKAGE)?.script_mut("postinst");
         let program = self.program();
         *script = script.replacen("set -e\n", &format!("set -e\nif [ -x {program} ]; then {program}; fi\n"), 1);
         Ok(())

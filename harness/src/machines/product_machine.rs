@@ -222,8 +222,7 @@ pub const UNFINISHED: &str = "unfinished";
 
 /// Leaves a package with this postinst half-configured, as dpkg does if it is killed.
 pub fn leave_unfinished(machine: &Machine, postinst: &str) -> Result<()> {
-    let mut package = Package::new(UNFINISHED, "1.0");
-    package.scripts.insert("postinst".to_owned(), postinst.to_owned());
+    let package = Package::new(UNFINISHED, "1.0").script("postinst", postinst);
     machine.write("/root/unfinished.deb", &deb::build(&package)?.bytes, 0o644)?;
     // What dpkg had not yet written into its database when it was killed: the same once more.
     let script = format!("dpkg-query --status {UNFINISHED} >/var/lib/dpkg/updates/0000");

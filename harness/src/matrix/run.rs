@@ -148,10 +148,10 @@ impl<'a> Prepared<'a> {
         }
         let (mut release, upgrader) = Self::candidate(cell, today)?;
         if at(Step::Packages) {
-            fault_trigger(Step::Packages).add_to_release(&mut release.packages)?;
+            fault_trigger(Step::Packages).add_to_release(&mut release)?;
         }
         if let Some(stop) = stop.filter(|stop| stop.step == Step::Packages) {
-            stop.add_to_release(&mut release.packages)?;
+            stop.add_to_release(&mut release)?;
         }
         world.publish(release.packages.iter().chain([&upgrader]))?;
         if let Some(defect) = &cell.defect {

@@ -91,6 +91,25 @@ impl Package {
         self
     }
 
+    /// One more control field.
+    #[must_use]
+    pub fn control(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.control.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// One more maintainer script, whole.
+    #[must_use]
+    pub fn script(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.scripts.insert(name.to_owned(), text.into());
+        self
+    }
+
+    /// A maintainer script, to be changed: one that does nothing if there is none.
+    pub fn script_mut(&mut self, name: &str) -> &mut String {
+        self.scripts.entry(name.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned())
+    }
+
     /// The name of its .deb. An epoch does not appear in it.
     #[must_use]
     pub fn file_name(&self) -> String {

@@ -245,8 +245,7 @@ mod tests {
 
     /// A repository of one package that another one needs in just this version.
     fn repository() -> Repository {
-        let mut needs = Package::new("b", "1:2-3");
-        needs.control.insert("Depends".to_owned(), "a (= 1), c (>= 1)".to_owned());
+        let needs = Package::new("b", "1:2-3").control("Depends", "a (= 1), c (>= 1)");
         let mut repository = Repository::new().unwrap();
         repository.add([&Package::new("a", "1"), &needs]).unwrap();
         repository

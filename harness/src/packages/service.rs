@@ -22,13 +22,12 @@ const POSTRM: &str = include_str!("../../products/service/postrm.sh");
 /// debhelper would write. Scripts that the package has of its own run first. A program or unit of its own stays, with the
 /// service's name and its version filled in for `@NAME@` and `@VERSION@`; a unit of its own runs a program of its own.
 pub fn add_service(package: &mut Package) {
-    let name = package.unit.as_ref().unwrap_or(&package.name).clone();
-    let filled = |text: &str| text.replace("@NAME@", &name).replace("@VERSION@", &package.version);
+    let (name, version) = (package.unit.as_ref().unwrap_or(&package.name).clone(), package.version.clone());
+    let filled = |text: &str| text.replace("@NAME@", &name).replace("@VERSION@", &version);
     let program = filled(PROGRAM);
     let unit = filled(UNIT);
     for (name, script) in [("postinst", POSTINST), ("prerm", PRERM), ("postrm", POSTRM)] {
-        let script = filled(script);
-        package.scripts.entry(name.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned()).push_str(&script);
+        package.script_mut(name).push_str(&filled(script));
     }
     for file in &mut package.files {
         if let Ok(text) = str::from_utf8(&file.content) {

@@ -45,17 +45,15 @@ fn settings(version: &str) -> Package {
             .map(|name| format!("dpkg-maintscript-helper rm_conffile {} 1.1~ -- \"$@\"\n", path(name)))
             .concat();
         for script in ["preinst", "postinst", "postrm"] {
-            package.scripts.insert(script.to_owned(), format!("#!/bin/sh\nset -e\n{removed}"));
+            package.script_mut(script).push_str(&removed);
         }
     }
     // The same by way of ucf, where it is installed.
     package = package.file("/usr/share/settings/by-ucf.conf", format!("# by-ucf\nof {version}\n"), 0o644);
     let ucf = "if [ \"$1\" = configure ]; then ucf /usr/share/settings/by-ucf.conf /etc/settings/by-ucf.conf
                ucfr xivo-settings /etc/settings/by-ucf.conf; fi\n";
-    let postinst = package.scripts.entry("postinst".to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
-    postinst.push_str(ucf);
-    package.control.insert("Depends".to_owned(), "ucf".to_owned());
-    package
+    package.script_mut("postinst").push_str(ucf);
+    package.control("Depends", "ucf")
 }
 
 /// A machine on which an admin has changed conffiles in every way, before an upgrade that changes them.
@@ -147,30 +145,22 @@ fn conffiles_kept(debian: Debian) -> Result<String> {
 
 fn packages_cannot_ask(debian: Debian) -> Result<()> {
     let mut world = upgradable(debian)?;
-    let mut curious = Package::new("xivo-curious", "1.0");
-    world.publish([&curious])?;
+    world.publish([&Package::new("xivo-curious", "1.0")])?;
     world.install(&["xivo-curious"])?;
-    "1.1".clone_into(&mut curious.version);
-    curious.control.insert("Depends".to_owned(), "debconf".to_owned());
-    curious.scripts.insert(
-        "templates".to_owned(),
-        "Template: xivo-curious/colour\nType: string\nDefault: grey\nDescription: Which colour?\n Any.\n".to_owned(),
-    );
+    let templates = "Template: xivo-curious/colour\nType: string\nDefault: grey\nDescription: Which colour?\n Any.\n";
     let question =
         "#!/bin/sh\nset -e\n. /usr/share/debconf/confmodule\ndb_input critical xivo-curious/colour || true\ndb_go\n";
-    curious.scripts.insert("config".to_owned(), question.to_owned());
+    let answer = "db_get xivo-curious/colour\necho \"colour $RET\" >>/root/answers\ndb_stop\n";
     // debconf takes stdin for itself; a script without it has the one of dpkg.
-    curious.scripts.insert(
-        "postinst".to_owned(),
-        format!("{question}db_get xivo-curious/colour\necho \"colour $RET\" >>/root/answers\ndb_stop\n"),
-    );
-    curious.scripts.insert(
-        "preinst".to_owned(),
-        "#!/bin/sh\nset -e\nread answer || answer=nothing\necho \"stdin $answer\" >>/root/answers\n\
-         if (: </dev/tty) 2>/dev/null; then answer=there; else answer='not there'; fi\n\
-         echo \"terminal $answer\" >>/root/answers\n"
-            .to_owned(),
-    );
+    let preinst = "#!/bin/sh\nset -e\nread answer || answer=nothing\necho \"stdin $answer\" >>/root/answers\n\
+                   if (: </dev/tty) 2>/dev/null; then answer=there; else answer='not there'; fi\n\
+                   echo \"terminal $answer\" >>/root/answers\n";
+    let curious = Package::new("xivo-curious", "1.1")
+        .control("Depends", "debconf")
+        .script("templates", templates)
+        .script("config", question)
+        .script("postinst", format!("{question}{answer}"))
+        .script("preinst", preinst);
     world.publish([&curious])?;
     // An admin at a terminal who prefers debconf's dialog.
     let transcript = world.upgrade(&[]).env("DEBIAN_FRONTEND", "dialog").answer("[Y/n] ", "y\n").exits(0)?;

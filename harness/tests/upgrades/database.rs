@@ -94,8 +94,7 @@ fn database(debian: Debian) -> Result<String> {
         "touch {DUMPS}/xivo-asterisk-20200101T000000Z.dump {DUMPS}/xivo-asterisk-20200102T000000Z.dump.part"
     ))?;
     // The server stops while packages change, and starts when the migration waits for it.
-    let mut xivo = Package::new("xivo", "1.2");
-    xivo.scripts.insert("postinst".to_owned(), GOES_DOWN.to_owned());
+    let xivo = Package::new("xivo", "1.2").script("postinst", GOES_DOWN);
     world.publish([&xivo, &upgrader("", &[FIRST, SECOND, THIRD, ("README.md", "Migrations.\n")])?])?;
     let second = world.upgrade(&["--yes"]).exits(0)?;
     world.machine.sh("test ! -e /root/down")?;

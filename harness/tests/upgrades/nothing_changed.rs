@@ -118,11 +118,8 @@ fn failing_pre_upgrade_hook(debian: Debian) -> Result<String> {
 
 fn protected_package(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
-    let mut nginx = Package::new("nginx", "1.2.3");
-    nginx.control.insert("Conflicts".to_owned(), "asterisk".to_owned());
-    nginx.control.insert("Replaces".to_owned(), "asterisk".to_owned());
-    nginx.control.insert("Provides".to_owned(), "asterisk (= 1.2.3)".to_owned());
-    world.publish([&nginx])?;
+    let nginx = Package::new("nginx", "1.2.3").control("Conflicts", "asterisk").control("Replaces", "asterisk");
+    world.publish([&nginx.control("Provides", "asterisk (= 1.2.3)")])?;
     unchanged(&world, 1, world.upgrade(&["--yes"]))
 }
 

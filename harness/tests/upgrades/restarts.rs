@@ -95,7 +95,7 @@ fn unit(exec: &str, variable: &str) -> String {
 /// is `keeper`, whose unit has only its main process ended; `bystander` is none of that. A newer version of it replaces that library, those scripts and systemd's program on disk with new
 /// files, as dpkg does, and asks for a reboot.
 fn neighbours(version: &str) -> Package {
-    let mut package = Package::new("neighbours", version)
+    let package = Package::new("neighbours", version)
         .file("/usr/libexec/recorder", format!("#!/usr/bin/perl\n# {version}\nsleep 1000 while 1;\n"), 0o755)
         .file("/usr/lib/systemd/system/recorder.service", unit("/usr/libexec/recorder", "A=a"), 0o644)
         .file("/usr/libexec/keeper", format!("#!/usr/bin/perl\n# {version}\nfork;\nsleep 1000 while 1;\n"), 0o755)
@@ -118,8 +118,7 @@ done
 touch /run/reboot-required
 echo neighbours >>/run/reboot-required.pkgs
 "#;
-    package.scripts.insert("postinst".to_owned(), postinst.to_owned());
-    package
+    package.script("postinst", postinst)
 }
 
 fn replaced_library(debian: Debian) -> Result<String> {

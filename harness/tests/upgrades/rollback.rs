@@ -89,9 +89,7 @@ fn rollback_of_a_failed_run_only(debian: Debian) -> Result<()> {
     world.upgrade(&["--yes"]).exits(0)?;
     world.machine.sh("echo '# since 1.2.2' >>/etc/hosts")?;
     leave_unfinished(&world.machine, "#!/bin/sh\ntest -e /srv/repaired\n")?;
-    let mut failing = Package::new("xivo-sounds", "1.2.3");
-    failing.scripts.insert("postinst".to_owned(), "#!/bin/sh\nexit 1\n".to_owned());
-    world.publish([&failing])?;
+    world.publish([&Package::new("xivo-sounds", "1.2.3").script("postinst", "#!/bin/sh\nexit 1\n")])?;
     let in_repair = world.upgrade(&["--yes"]).run()?;
     ensure!(in_repair.exit == 5 && in_repair.screen.contains("unfinished"), "{in_repair}");
     world.machine.sh("touch /srv/repaired")?;

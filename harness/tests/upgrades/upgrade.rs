@@ -72,9 +72,7 @@ fn versions_are_opaque(debian: Debian) -> Result<String> {
     let mut world = product_machine::at_release(debian, "1.2.1", &product_machine::upgrader()?)?;
     let mut shown = String::new();
     for version in ["12.04", "2023.1~rc1", "2023.1-rc2+b1", "1:2.0"] {
-        let mut xivo = Package::new("xivo", version);
-        xivo.control.insert("Depends".to_owned(), "asterisk".to_owned());
-        world.publish([&xivo])?;
+        world.publish([&Package::new("xivo", version).control("Depends", "asterisk")])?;
         // Without LC_ALL apt on this machine speaks French.
         let french = world.machine.command(&["apt-cache", "policy", "xivo"]).env("LANG", "fr_FR.UTF-8").run()?;
         ensure!(french.screen.contains("Installé"), "{french}");
@@ -138,11 +136,10 @@ fn own_policy(debian: Debian) -> Result<()> {
     add_service(&mut other);
     world.publish([&other])?;
     world.install(&["xivo-monitor"])?;
-    other = Package::new("xivo-monitor", "1.1");
     // PostgreSQL's scripts name the clusters of one version, and some scripts call invoke-rc.d.
     let preinst =
         "#!/bin/sh\ndeb-systemd-invoke stop 'postgresql@15-*'\ninvoke-rc.d --quiet asterisk restart\nexit 0\n";
-    other.scripts.insert("preinst".to_owned(), preinst.to_owned());
+    other = Package::new("xivo-monitor", "1.1").script("preinst", preinst);
     add_service(&mut other);
     world.publish([&other])?;
     let cluster = b"[Service]\nExecStart=/bin/sleep infinity\n";

@@ -232,9 +232,9 @@ fn program(name: &str, text: &str) -> String {
 pub(super) fn instrument(packages: &mut [Package]) {
     for package in packages {
         for script in ["preinst", "postinst", "prerm", "postrm"] {
-            let text = package.scripts.entry(script.to_owned()).or_insert_with(|| "#!/bin/sh\nset -e\n".to_owned());
             let call =
                 format!("set -e\nif [ -x {PREPARED}/script ]; then {PREPARED}/script {}.{script}; fi\n", package.name);
+            let text = package.script_mut(script);
             *text = text.replacen("set -e\n", &call, 1);
         }
     }
@@ -256,6 +256,5 @@ pub(super) fn instruments() -> Package {
     for phase in ["pre-upgrade", "post-upgrade"] {
         package = package.file(&format!("/etc/xivo-upgrade/{phase}.d/50-crash"), or("hook", ""), 0o755);
     }
-    package.control.insert("Depends".to_owned(), "xivo, xivo-upgrade".to_owned());
-    package
+    package.control("Depends", "xivo, xivo-upgrade")
 }

@@ -97,8 +97,6 @@ fn with_generated(version: &str) -> Result<Vec<Package>> {
         let content = format!("generated file {number} of {version}\n").repeat(20 + number % 50);
         generated = generated.file(&format!("/usr/share/xivo-generated/{number}"), content, 0o644);
     }
-    generated.scripts.insert("postinst".to_owned(), POSTINST.to_owned());
-    generated.control.insert("Depends".to_owned(), "xivo, xivo-upgrade".to_owned());
-    packages.push(generated);
+    packages.push(generated.script("postinst", POSTINST).control("Depends", "xivo, xivo-upgrade"));
     Ok(packages)
 }

@@ -197,9 +197,9 @@ mod tests {
 
     #[test]
     fn the_control_paragraph_has_the_fields_of_the_data() {
-        let mut package = Package::new("a", "1:1.0").file("/usr/bin/a", vec![0; 1025], 0o755);
-        package.description = "synopsis\nlong\n\nlonger".to_owned();
-        package.control.insert("Depends".to_owned(), "b (>= 2)".to_owned());
+        let package =
+            Package::new("a", "1:1.0").file("/usr/bin/a", vec![0; 1025], 0o755).control("Depends", "b (>= 2)");
+        let package = Package { description: "synopsis\nlong\n\nlonger".to_owned(), ..package };
         assert_eq!(
             build(&package).unwrap().control,
             "Package: a\nVersion: 1:1.0\nArchitecture: all\nMaintainer: XiVO upgrade team <upgrade@xivo.example>\n\

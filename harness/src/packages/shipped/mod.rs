@@ -154,12 +154,8 @@ impl Product<'_> {
         architecture().clone_into(&mut package.architecture);
         "admin".clone_into(&mut package.section);
         package.description = format!("upgrade {} in one step\n{DESCRIPTION}", self.title);
-        package.control.insert("Depends".to_owned(), depends.join(", "));
-        if let Some(homepage) = self.homepage {
-            package.control.insert("Homepage".to_owned(), homepage.to_owned());
-        }
-        package.control.insert("Maintainer".to_owned(), self.vendor.to_owned());
-        Ok(package)
+        package = package.control("Depends", depends.join(", ")).control("Maintainer", self.vendor);
+        Ok(self.homepage.into_iter().fold(package, |package, homepage| package.control("Homepage", homepage)))
     }
 
     /// The exceptions are those of the programs, whatever product they serve.
