@@ -87,30 +87,25 @@ impl Product<'_> {
     pub fn upgrader(&self) -> Result<Package> {
         let binaries = Binaries::read()?;
         let name = self.package();
+        let changelog = String::from_utf8(read("CHANGELOG.md")?)?;
+        let changelog = changelog::newest(&changelog, &name, self.version, self.vendor)?;
+        // The exceptions are those of the programs, whatever product they serve.
+        let overrides = String::from_utf8(read("upgrader/package/lintian-overrides")?)?;
+        let overrides = overrides.replace(&XIVO.package(), &name);
         let mut package = Package::new(&name, self.version)
             .file(&format!("/usr/bin/{name}"), binaries.upgrade, 0o755)
             .file(&format!("/usr/bin/real-{name}"), binaries.real_upgrade, 0o755)
             .file(&format!("/usr/share/{name}/product.toml"), read(self.definition)?, 0o644)
             .file(&format!("/usr/share/doc/{name}/copyright"), read("upgrader/package/copyright")?, 0o644)
-            .file(
-                &format!("/usr/share/doc/{name}/changelog.gz"),
-                packed(
-                    changelog::newest(&String::from_utf8(read("CHANGELOG.md")?)?, &name, self.version, self.vendor)?
-                        .as_bytes(),
-                )?,
-                0o644,
-            )
-            .file(&format!("/usr/share/lintian/overrides/{name}"), self.lintian_overrides()?, 0o644)
+            .file(&format!("/usr/share/doc/{name}/changelog.gz"), packed(changelog.as_bytes())?, 0o644)
+            .file(&format!("/usr/share/lintian/overrides/{name}"), overrides, 0o644)
             .file(&format!("/usr/lib/systemd/system/{name}-resume.service"), resume_unit(&name), 0o644)
-            .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name));
+            .conffile(&format!("/etc/logrotate.d/{name}"), logrotate(&name))
+            .conffile(&format!("/etc/{name}/config.toml"), manual::settings(&name))
+            .file(&format!("/usr/share/man/man5/{name}-config.5.gz"), packed(&manual::of_settings(&name)?)?, 0o644);
         package.links.insert(
             format!("/usr/lib/systemd/system/multi-user.target.wants/{name}-resume.service"),
             format!("../{name}-resume.service"),
-        );
-        package = package.conffile(&format!("/etc/{name}/config.toml"), manual::settings(&name)).file(
-            &format!("/usr/share/man/man5/{name}-config.5.gz"),
-            packed(&manual::of_settings(&name)?)?,
-            0o644,
         );
         let second = manual::of_program(&format!("real-{name}"))?.into_iter().take(1);
         for (page, text) in manual::of_program(&name)?.into_iter().chain(second) {
@@ -156,12 +151,6 @@ impl Product<'_> {
         package.description = format!("upgrade {} in one step\n{DESCRIPTION}", self.title);
         package = package.control("Depends", depends.join(", ")).control("Maintainer", self.vendor);
         Ok(self.homepage.into_iter().fold(package, |package, homepage| package.control("Homepage", homepage)))
-    }
-
-    /// The exceptions are those of the programs, whatever product they serve.
-    fn lintian_overrides(&self) -> Result<String> {
-        let overrides = String::from_utf8(read("upgrader/package/lintian-overrides")?)?;
-        Ok(overrides.replace(&XIVO.package(), &self.package()))
     }
 }
 
