@@ -86,35 +86,32 @@ fn ctrl_c_detaches(debian: Debian) -> Result<String> {
     Ok(format!("…{end}\n{attached}\n{nothing}"))
 }
 
+/// Runs the upgrader in a session of its own, which a command ends once the upgrade waits.
+fn in_lost_session(world: &World, argument: &str, ending: &str) -> Result<Transcript> {
+    let words = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", argument];
+    let end = || {
+        world.machine.wait_until("test -e /root/waiting && systemctl is-active --quiet session")?;
+        world.machine.sh(ending)
+    };
+    let (session, _) = while_running(|| world.machine.command(&words).run(), end)?;
+    ensure!(session.exit != 0, "{session}");
+    Ok(session)
+}
+
 fn terminal_lost(debian: Debian) -> Result<()> {
     let world = upgradable_and_waiting(debian)?;
     let lost = world.upgrade(&[]).answer("[Y/n] ", "y\n").hang_up_after("Upgrading packages\n").run()?;
     ensure!(lost.exit == HUNG_UP, "{lost}");
     // A restart of ssh that ends its sessions: systemd ends every process of the control group.
-    let ssh = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", "attach"];
-    let (session, ()) = while_running(
-        || world.machine.command(&ssh).run(),
-        || {
-            world.machine.wait_until("test -e /root/waiting && systemctl is-active --quiet session")?;
-            world.machine.sh("systemctl stop session").map(drop)
-        },
-    )?;
-    ensure!(session.exit != 0, "{session}");
+    in_lost_session(&world, "attach", "systemctl stop session")?;
     follow_to_the_end(&world)?;
     Ok(())
 }
 
 fn foreground_killed(debian: Debian) -> Result<()> {
     let world = upgradable_and_waiting(debian)?;
-    let ssh = ["systemd-run", "--quiet", "--pipe", "--wait", "--unit=session", "xivo-upgrade", "--yes"];
-    let (killed, ()) = while_running(
-        || world.machine.command(&ssh).run(),
-        || {
-            world.machine.wait_until("test -e /root/waiting")?;
-            world.machine.sh("systemctl kill --signal=KILL session").map(drop)
-        },
-    )?;
-    ensure!(killed.exit != 0 && killed.screen.contains("The upgrade continues in the background"), "{killed}");
+    let killed = in_lost_session(&world, "--yes", "systemctl kill --signal=KILL session")?;
+    ensure!(killed.screen.contains("The upgrade continues in the background"), "{killed}");
     follow_to_the_end(&world)?;
     Ok(())
 }
