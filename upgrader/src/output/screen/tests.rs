@@ -219,6 +219,7 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
             back(2, None),
             back(0, Some("asterisk")),
             Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
+            Event::Detached { unit: Some("run.service".to_owned()), command: "xivo-upgrade".to_owned() },
             Event::Restored { changed: 312, removed: 4 },
             Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
             Event::Began(Step::RestartOld),
@@ -246,6 +247,7 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
         It also restores the database asterisk; its present state is kept as a copy.
 
         Rolling back to XiVO 1.2.1
+        The rollback continues in the background; Ctrl-C only detaches. Reattach: xivo-upgrade attach
           312 paths restored, 4 paths of the upgrade removed
           database asterisk restored; its state before that is kept as asterisk_20261122T154853Z
         Restarting services
