@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Show only the question, and what needs attention
+    /// Show only the question, the result and what needs attention
     #[arg(short, long)]
     pub quiet: bool,
 

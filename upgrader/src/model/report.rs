@@ -84,7 +84,7 @@ pub enum RunResult {
     Attention,
     /// The question was not answered with yes.
     Declined,
-    /// It failed, and nothing was changed.
+    /// It failed, and no package was changed.
     Unchanged,
     /// It failed, and everything is as it was before.
     RolledBack,
