@@ -190,7 +190,7 @@ impl Config {
         };
         strict::parse(&text).map_err(|(line, message)| {
             Failure::new(format!("{}:{line}: {message}", path.display()))
-                .remedy("Mend that line, or put a # in front of it: then it is as without the setting.")
+                .remedy("Fix that line, or put a # in front of it to use the default.")
                 .into()
         })
     }

@@ -72,7 +72,7 @@ pub(crate) fn migrate(
     saved: &mut dyn FnMut(&Path) -> Result<()>,
     events: &mut Events<'_>,
 ) -> Result<()> {
-    let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
+    let unchanged = || Failure::new("the database was not migrated").remedy(how_to_resume(paths));
     let Survey { skipped, work, standby, size, .. } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name.clone();
     if standby && !work.is_empty() {
@@ -100,11 +100,11 @@ pub(crate) fn migrate(
         let told = result.as_ref().map_err(|error| format!("{error:#}")).copied();
         events.emit(Event::Migrated(migration.name(), told));
         result.explain(|| {
-            Failure::new(format!("the database is not migrated to the end: {} failed", migration.name())).remedy(
+            Failure::new(format!("the database migration is not complete: {} failed", migration.name())).remedy(
                 format!(
-                    "{} {} The database as it was before is in {} (pg_restore reads it).",
+                    "{} {} The dump of the database before the migration is {} (for pg_restore).",
                     migration.what_stays(),
-                    go_on(paths),
+                    how_to_resume(paths),
                     dump.display()
                 ),
             )
@@ -122,9 +122,9 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
     // Named after the dump, so that a repeated restore finds the database that was kept.
     let kept_as = kept_as(name, dump);
     let failure = || {
-        Failure::new(format!("the database {name} was not put back as it was")).remedy(format!(
-            "As it was it is in {} (`pg_restore --create` reads it), as it was last in the database {kept_as} or still in {name}. Fix what is \
-             named, then start `{} rollback` again.",
+        Failure::new(format!("the database {name} was not restored")).remedy(format!(
+            "Its state before the upgrade is in {} (for `pg_restore --create`), its latest state in the database {kept_as} or still in {name}. \
+             Fix the error, then start `{} rollback` again.",
             dump.display(),
             paths.package()
         ))
@@ -146,9 +146,9 @@ fn kept_as(database: &str, dump: &Path) -> String {
 }
 
 /// How the admin resumes a run that stopped here.
-fn go_on(paths: &Paths) -> String {
+fn how_to_resume(paths: &Paths) -> String {
     format!(
-        "See {}, mend what it names, then start {} again: it goes on with the migrations, runs the post-upgrade hooks and \
+        "See {}, fix what it names, then start {} again: it continues with the migrations, runs the post-upgrade hooks and \
          restarts the services.",
         paths.log().display(),
         paths.package()
@@ -180,8 +180,8 @@ impl Work {
     /// What is left in the database when this failed.
     fn what_stays(&self) -> &'static str {
         match self {
-            Self::File(_) => "Nothing of it stays in the database; what was applied before it does.",
-            Self::OwnCommand(_) => "What it did before it failed may stay in the database.",
+            Self::File(_) => "The failed migration is rolled back; those before it stay applied.",
+            Self::OwnCommand(_) => "What the failed command changed may stay in the database.",
         }
     }
 }

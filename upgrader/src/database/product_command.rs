@@ -24,7 +24,7 @@ pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool)
         Err(error) if packages_change && is_not_there(&error) => Ok(Vec::new()),
         Err(error) => Err(error).explain(|| {
             Failure::new("the product cannot say whether its database needs a migration")
-                .remedy(format!("Run `{}` to see more; mend what it complains of, then start again.", words.join(" ")))
+                .remedy(format!("Run `{}` to see more; fix the error, then start again.", words.join(" ")))
         }),
     }
 }

@@ -226,7 +226,7 @@ fn write(database: &str, statements: &[String], line: &mut dyn FnMut(&str)) -> R
 fn query(database: &str, sql: &str) -> Result<String> {
     psql(database).setting(format!("--command={sql}")).output().explain(|| {
         Failure::new(format!("the database {database} cannot be asked"))
-            .remedy("`runuser -u postgres -- psql` shows the same; mend what it complains of, then start again.")
+            .remedy("`runuser -u postgres -- psql` shows the same; fix the error, then start again.")
     })
 }
 

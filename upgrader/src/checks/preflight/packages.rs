@@ -23,7 +23,7 @@ fn judge(packages: &[Package], coming: &[&str]) -> Vec<Finding> {
             Finding::fatal(
                 format!("the package {name} is {}, and dpkg cannot go on from there", package.status),
                 format!(
-                    "Install it anew: `apt-get install --reinstall {name}`; or, if no source has it any more: \
+                    "Install it again: `apt-get install --reinstall {name}`; or, if no source has it any more: \
                      `dpkg --remove --force-remove-reinstreq {name}`."
                 ),
             )

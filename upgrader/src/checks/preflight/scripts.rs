@@ -39,7 +39,7 @@ fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
         (!runs).then(|| {
             let (hook, interpreter) = (hook.display(), interpreter.display());
             let what = format!("the hook {hook} cannot run: its first line names {interpreter}, which is not there");
-            let remedy = "Install what it names, or mend that line; or `chmod -x` the hook if it is not needed.";
+            let remedy = "Install what it names, or fix that line; or `chmod -x` the hook if it is not needed.";
             match phase {
                 Phase::PreUpgrade => Finding::fatal(what, remedy),
                 // It may come with this very upgrade.

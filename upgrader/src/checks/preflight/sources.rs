@@ -18,7 +18,7 @@ pub(super) fn check(product: &Product) -> Result<Vec<Finding>> {
     if !apt::is_offered(package)? {
         findings.push(Finding::fatal(
             format!("no package source offers {package}, so the next version of {} is not known", product.name),
-            format!("Add the source of {} to /etc/apt/sources.list.d, or mend it there.", product.name),
+            format!("Add the source of {} to /etc/apt/sources.list.d, or fix it there.", product.name),
         ));
     }
     if let Some((newest, candidate)) = apt::passed_over(package)? {

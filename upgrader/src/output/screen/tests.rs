@@ -185,7 +185,7 @@ fn an_interrupted_run_is_shown_with_its_last_step_and_completed_steps_are_not_re
             Event::Began(Step::PreUpgradeHooks),
             Event::HookAlreadyDone(Phase::PreUpgrade, "10-first".to_owned()),
             Event::Began(Step::Packages),
-            Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
+            Event::Retrying("error: dpkg: no\nWhat to do: fix it.".to_owned()),
             interrupted(false, false),
         ]), @r#"
         The upgrade of XiVO 1.2.1 to 1.2.2 was interrupted on 2026-11-22 at 15:48:53 UTC.
@@ -266,12 +266,12 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
 #[test]
 fn findings_are_shown_with_their_remedies() {
     let finding =
-        |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Mend it.".to_owned() });
+        |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Fix it.".to_owned() });
     insta::assert_snapshot!(shown(false, &[finding(true, "the clock is wrong"), finding(false, "monit runs")]), @r#"
         Problem: the clock is wrong
-          What to do: Mend it.
+          What to do: Fix it.
         Note: monit runs
-          What to do: Mend it.
+          What to do: Fix it.
         "#);
 }
 

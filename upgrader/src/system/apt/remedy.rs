@@ -14,7 +14,7 @@ const REMEDIES: [(&str, &str); 7] = [
     ("File has unexpected size", MIRROR),
     (
         "  404  ",
-        "The source may have changed since its lists were read: start again, which reads them anew. If that does not help, ask its \
+        "The source may have changed since its lists were read: start again to read them again. If that does not help, ask its \
          publisher.",
     ),
 ];
