@@ -113,7 +113,7 @@ impl Subject for Candidate<'_> {
 
     fn start(&self) -> Result<Transcript> {
         let command = self.machine.world.machine.command(&[&self.machine.upgrader, "--yes"]);
-        command.in_shell(&self.machine.state.shell).patience(TIMEOUT).run()
+        command.in_shell(&self.machine.state.shell).timeout(TIMEOUT).run()
     }
 
     /// Services of a vendor do not report their versions.

@@ -176,7 +176,7 @@ pub(crate) fn debian_packages(
     let image = Image::of(&format!("{debian}-{name}"), ingredients);
     image.make_once(engine, || {
         let machine = Machine::boot(engine, &machine)?;
-        let installed = machine.command(&["sh", "-euc", &install]).patience(MIRROR_TIMEOUT).run()?;
+        let installed = machine.command(&["sh", "-euc", &install]).timeout(MIRROR_TIMEOUT).run()?;
         ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
         for script in [prepare, INSTALLATION] {
             machine.sh(script)?;

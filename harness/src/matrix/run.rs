@@ -208,7 +208,7 @@ impl<'a> Prepared<'a> {
     fn command(&self) -> Command<'_> {
         let mut command = self.machine.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
         if self.cell.next_debian.is_some() {
-            command = command.patience(NEXT_DEBIAN);
+            command = command.timeout(NEXT_DEBIAN);
         }
         if let Some(fault) = self.cell.fault.as_ref().filter(|fault| fault.is_injected() && fault.step == Step::Confirm)
         {

@@ -32,11 +32,11 @@ scenarios! {
 const WAITING: &str = "#!/bin/sh\ntouch /root/waiting\nuntil test -e /root/go; do sleep 0.1; done\n";
 
 /// How long to wait for a condition, in seconds.
-const PATIENCE: u32 = 60;
+const TIMEOUT: u32 = 60;
 
 /// Waits until a condition of the shell holds on the machine.
 pub(crate) fn wait_until(world: &World, condition: &str) -> Result<()> {
-    let script = format!("timeout {PATIENCE} sh -c 'until {condition}; do sleep 0.05; done'");
+    let script = format!("timeout {TIMEOUT} sh -c 'until {condition}; do sleep 0.05; done'");
     world.machine.sh(&script).with_context(|| format!("waiting for `{condition}`")).map(drop)
 }
 

@@ -50,7 +50,7 @@ fn world(disk: Storage) -> Result<World> {
 }
 
 fn upgrade(world: &World) -> Result<Transcript> {
-    let transcript = world.upgrade(&["--yes"]).patience(TIMEOUT).run()?;
+    let transcript = world.upgrade(&["--yes"]).timeout(TIMEOUT).run()?;
     let unreachable = "a package source cannot be read";
     ensure!(
         !transcript.screen.contains(unreachable),

@@ -2,8 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
+use super::captured_run::State;
 use super::fixture::Fixture;
-use super::scene::State;
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
 use crate::observe::inventory::{Inventory, Section};

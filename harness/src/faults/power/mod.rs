@@ -2,9 +2,9 @@
 //! such state. What a process still has in memory and the kernel has not written is lost there, as in the field; the crash points, which
 //! kill processes, never lose that.
 
+mod captured_run;
 mod examine;
 mod fixture;
-mod scene;
 
 use std::fs;
 use std::io::Write;
@@ -13,9 +13,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
+use self::captured_run::{AFTER_THE_END, CapturedRun, State};
 use self::examine::{DIVERGED, Examined, examine};
 use self::fixture::Fixture;
-use self::scene::{AFTER_THE_END, Scene, State};
 use crate::at_once::each;
 use crate::machines::disk::Filesystem;
 use crate::machines::image::Debian;
@@ -73,8 +73,8 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
         while results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count() < options.states {
-            for scene in Scene::ALL {
-                let (world, states) = scene.capture(&fixture, &AFTER_THE_END)?;
+            for run in CapturedRun::ALL {
+                let (world, states) = run.capture(&fixture, &AFTER_THE_END)?;
                 examine_all(&fixture, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
@@ -104,7 +104,7 @@ const CHOSEN: [&str; 3] = ["step-began packages", "step-ended packages", "after 
 /// If one diverged, or this host cannot make disks.
 pub fn check(filesystem: Filesystem) -> Result<()> {
     let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
-    let (_world, states) = Scene::Upgrade.capture(&fixture, &[0])?;
+    let (_world, states) = CapturedRun::Upgrade.capture(&fixture, &[0])?;
     for moment in CHOSEN {
         let of_moment: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;

@@ -28,7 +28,7 @@ use crate::runtime::block_on;
 pub const TESTER: &str = "repository.test";
 
 /// How long a machine may take to boot, and a command to end.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Separates the outputs of several scripts.
 const SEPARATOR: &str = "== the next script ==\n";
@@ -111,7 +111,7 @@ impl Machine {
                 .with_security_opt("seccomp=unconfined")
                 .with_security_opt("apparmor=unconfined")
                 .with_cgroupns_mode(CgroupnsMode::Private)
-                .with_startup_timeout(PATIENCE)
+                .with_startup_timeout(TIMEOUT)
                 .with_host_config_modifier(move |host| {
                     if storage == Storage::Host {
                         // Volumes without a name begin as what the image has there, and go with the container.
