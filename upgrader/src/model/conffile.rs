@@ -26,7 +26,7 @@ pub struct ConffileResult {
     /// Where it is.
     pub path: PathBuf,
     /// What became of it.
-    pub fate: ConffileOutcome,
+    pub outcome: ConffileOutcome,
     /// Where the other version lies, if there is one.
     pub other: Option<PathBuf>,
     /// The SHA-256 sum in hex before the packages changed; none if there was no file.
@@ -56,7 +56,7 @@ pub enum ConffileOutcome {
 impl ConffileResult {
     /// True if the admin should have a look: the file is not what it was, or not what the package expects.
     pub fn wants_a_look(&self) -> bool {
-        match self.fate {
+        match self.outcome {
             ConffileOutcome::Kept | ConffileOutcome::Replaced | ConffileOutcome::Back => true,
             ConffileOutcome::Removed => self.other.is_some(),
             ConffileOutcome::Updated | ConffileOutcome::New => false,
@@ -69,7 +69,7 @@ impl ConffileResult {
         if self.sha256_before.is_none() || self.sha256_after.is_none() {
             return None;
         }
-        Some(if self.fate == ConffileOutcome::Kept { (&self.path, other) } else { (other, &self.path) })
+        Some(if self.outcome == ConffileOutcome::Kept { (&self.path, other) } else { (other, &self.path) })
     }
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for ConffileResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         let other = self.other.as_ref().map(|other| other.display());
-        match (self.fate, other) {
+        match (self.outcome, other) {
             (ConffileOutcome::Kept, Some(other)) if self.sha256_after.is_none() => {
                 write!(f, "{path} stays removed; the package's version is {other}")
             }

@@ -107,7 +107,7 @@ impl ConffileReport {
         for path in paths {
             let before = self.files.get(path).unwrap_or(&nothing);
             let Some(mut entry) = result(path, before, others_of(path)) else { continue };
-            if entry.fate == ConffileOutcome::Replaced
+            if entry.outcome == ConffileOutcome::Replaced
                 && entry.other.is_none()
                 && let Some(content) = &before.content
             {
@@ -123,16 +123,16 @@ impl ConffileReport {
     fn follow_moves(&self, entries: &mut [ConffileResult]) {
         let is_edited = |path: &Path| self.files.get(path).is_some_and(|before| before.edited);
         for from in 0..entries.len() {
-            let ConffileResult { path, fate, other, sha256_before, .. } = &entries[from];
-            if *fate != ConffileOutcome::Removed || other.is_some() || !is_edited(path) {
+            let ConffileResult { path, outcome, other, sha256_before, .. } = &entries[from];
+            if *outcome != ConffileOutcome::Removed || other.is_some() || !is_edited(path) {
                 continue;
             }
             let sum = sha256_before.clone();
-            let Some(to) = entries.iter_mut().find(|to| to.fate == ConffileOutcome::New && to.sha256_after == sum)
+            let Some(to) = entries.iter_mut().find(|to| to.outcome == ConffileOutcome::New && to.sha256_after == sum)
             else {
                 continue;
             };
-            to.fate = ConffileOutcome::Kept;
+            to.outcome = ConffileOutcome::Kept;
             to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
             entries[from].other = Some(to.path.clone());
         }
@@ -178,7 +178,7 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
     let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
     // What lay there before is not of this upgrade.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
-    let fate = match (&before.sum, &after) {
+    let outcome = match (&before.sum, &after) {
         (None, None) => {
             other.as_ref()?;
             ConffileOutcome::Kept
@@ -193,7 +193,13 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
         _ if before.edited => ConffileOutcome::Replaced,
         _ => ConffileOutcome::Updated,
     };
-    Some(ConffileResult { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
+    Some(ConffileResult {
+        path: path.to_owned(),
+        outcome,
+        other,
+        sha256_before: before.sum.clone(),
+        sha256_after: after,
+    })
 }
 
 /// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
@@ -326,9 +332,9 @@ mod tests {
     fn an_edited_file_that_was_moved_is_still_the_admins() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let entry = |name: &str, fate: ConffileOutcome, before: Option<&str>, after: Option<&str>| ConffileResult {
+        let entry = |name: &str, outcome: ConffileOutcome, before: Option<&str>, after: Option<&str>| ConffileResult {
             path: path(name),
-            fate,
+            outcome,
             other: None,
             sha256_before: before.map(str::to_owned),
             sha256_after: after.map(str::to_owned),
