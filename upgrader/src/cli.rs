@@ -150,7 +150,7 @@ mod tests {
           attach    Follow the upgrade that is under way; Ctrl-C only detaches
           status    Show the installed version, the result of the last run, and what needs a restart
           history   List the past runs, the newest first
-          rollback  Undo the last upgrade, or the interrupted one
+          rollback  Roll back the last upgrade, or the interrupted one
 
         Options:
           -d, --download-only

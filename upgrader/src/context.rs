@@ -69,7 +69,7 @@ pub enum Verb {
     },
     /// List the past runs, the newest first
     History,
-    /// Undo the last upgrade, or the interrupted one
+    /// Roll back the last upgrade, or the interrupted one
     Rollback,
     /// Complete an interrupted run, or roll it back; started at boot
     #[command(name = RESUME, hide = true)]

@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         table: "keep",
         key: "rollback-days",
         default: "7",
-        meaning: "For how many days after an upgrade `rollback` can undo it. Until then the space of the old packages is not free. The next \
+        meaning: "For how many days after an upgrade `rollback` can roll it back. Until then the space of the old packages is not free. The next \
                   upgrade ends it sooner.",
     },
     Setting {

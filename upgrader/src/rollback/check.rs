@@ -128,7 +128,7 @@ impl Store {
     }
 
     fn finalized(&self) -> PathBuf {
-        self.paths.rollback().join("sealed")
+        self.paths.rollback().join("finalized")
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! /var/lib/NAME-upgrade/rollback/manifest   every path that is covered; complete, or not there
-//!                                sealed     the same of the machine after the upgrade
+//!                                finalized  the same of the machine after the upgrade
 //!                                places     the stores on other filesystems
 //!                                files/     links and copies, by number
 //! MOUNT/.NAME-upgrade-rollback/files/       links to what is on that filesystem
