@@ -1,4 +1,4 @@
-//! Files of this tree: TOML, and what is below a directory.
+//! Reads the TOML files of this tree strictly, and lists the files below a directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

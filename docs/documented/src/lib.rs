@@ -1,5 +1,5 @@
-//! What the pages below docs/ say, for the tests that hold them and the code together: the keys of their tables, their examples, and
-//! the parts of them that are made of data. Everything panics with a sentence that says what to do, as tests do.
+//! Reads the pages below docs/, for tests that compare them with the code: keys of tables, examples, and generated parts. A failed
+//! comparison panics with a message that says what to do.
 #![expect(clippy::missing_panics_doc, reason = "that is what all of it is for")]
 
 pub mod layers;

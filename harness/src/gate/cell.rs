@@ -1,4 +1,4 @@
-//! One upgrade of the gate, by the procedure that the matrix has, too.
+//! One upgrade of the gate, by the same procedure as in the matrix.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! The machines of the gate: with an old version, and with the candidate.
+//! The machines of the gate: with an old version, or with the candidate.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

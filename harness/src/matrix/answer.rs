@@ -1,4 +1,4 @@
-//! How the question is answered.
+//! The answers to the question of a run.
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! The defects as cells: upgrades to what vendors did wrong, each of which has to be caught.
+//! The defects as cells. Each defect must be caught.
 
 use std::io::Write;
 

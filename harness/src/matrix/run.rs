@@ -1,4 +1,4 @@
-//! How a cell of the matrix or a defect makes its machine, and starts the upgrader there.
+//! Prepares the machine of a cell or a defect, and runs the upgrader on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

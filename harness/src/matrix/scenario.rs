@@ -1,4 +1,4 @@
-//! Which cells there are: the files in `scenarios/`.
+//! Scenarios, which list the cells of the matrix: the files in `scenarios/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the cells saw beside what they saw before.
+//! Compares the snapshots of the cells with the earlier ones.
 
 use std::collections::BTreeSet;
 use std::fs;

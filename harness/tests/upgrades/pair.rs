@@ -1,4 +1,4 @@
-//! Two machines, one of which takes over when the other fails.
+//! Upgrades of an active-passive pair.
 
 use std::net::IpAddr;
 

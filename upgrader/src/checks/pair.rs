@@ -1,4 +1,4 @@
-//! Two machines, one of which takes over when the other fails: what this one is, and which goes first.
+//! Checks the other node of an active-passive pair, and decides which node is upgraded first.
 
 use anyhow::Result;
 

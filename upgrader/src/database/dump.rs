@@ -1,4 +1,4 @@
-//! Copies of the database, made before it is migrated.
+//! Dumps the database before it is migrated, and removes old dumps.
 
 use std::fs::{self, File, Permissions};
 use std::io;

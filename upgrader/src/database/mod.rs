@@ -1,4 +1,4 @@
-//! The product's database: what it needs, saving it, migrating it.
+//! The product's database: surveys, dumps, migrates and restores it.
 
 use std::path::Path;
 use std::time::Duration;

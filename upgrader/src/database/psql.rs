@@ -1,4 +1,4 @@
-//! What PostgreSQL's programs are asked; the only file that runs them.
+//! Runs the programs of PostgreSQL; no other file does.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What the checks before the question find.
+//! The findings of the preflight checks.
 
 use std::fmt;
 

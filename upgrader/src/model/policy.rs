@@ -1,4 +1,4 @@
-//! What the vendor and the admin decide beforehand, so that an upgrade needs to ask only once.
+//! The policies of the vendor and the admin. With them an upgrade asks only one question.
 
 use serde::{Deserialize, Serialize};
 

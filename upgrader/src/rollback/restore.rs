@@ -1,4 +1,4 @@
-//! Rolls back.
+//! Restores the machine from rollback data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! The mounted filesystems, and when what was written to them is on their disks. Not how much space they have: that is a check.
+//! Finds the mounted filesystems and syncs them. The checks measure their space.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

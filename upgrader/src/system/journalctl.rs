@@ -1,4 +1,4 @@
-//! What services said, from journald.
+//! Reads the log lines of services from journald.
 
 use serde_json::Value;
 

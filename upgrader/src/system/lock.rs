@@ -1,4 +1,4 @@
-//! One run at a time.
+//! The lock that allows one run at a time.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _, stdin};

@@ -1,4 +1,4 @@
-//! A cell of the matrix beside other programs that test upgrades.
+//! Compares a cell of the matrix with other programs that test upgrades.
 
 mod autopkgtest;
 mod piuparts;

@@ -1,4 +1,4 @@
-//! A machine on its way to the next Debian, with real packages.
+//! Crash tests of an upgrade to the next Debian release, with packages from a mirror.
 
 use std::time::Duration;
 

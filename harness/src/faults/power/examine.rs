@@ -1,4 +1,4 @@
-//! A machine boots from what was on a disk, and what becomes of it is compared with the references.
+//! Boots a machine from a captured disk, and compares it with the references.
 
 use anyhow::{Context as _, Result};
 

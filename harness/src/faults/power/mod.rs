@@ -1,6 +1,5 @@
-//! Power cuts, seen from the disk: what is on it is captured while an upgrade is under way and after its end, and a machine boots from each
-//! such state. What a process still has in memory and the kernel has not written is lost there, as in the field; the crash points, which
-//! kill processes, never lose that.
+//! Power cuts: captures the disk during and after an upgrade, and boots a machine from each capture. A capture lacks what the kernel had
+//! not yet written. The crash tests kill processes and never lose that.
 
 mod captured_run;
 mod examine;

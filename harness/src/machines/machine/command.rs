@@ -1,4 +1,4 @@
-//! A command that runs on a machine.
+//! A command on a machine: its arguments, its timeout, its transcript.
 
 use std::collections::VecDeque;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! .deb files.
+//! Builds .deb files.
 
 mod read;
 

@@ -1,4 +1,4 @@
-//! The page.
+//! The report as one HTML page.
 
 mod cell;
 mod grid;

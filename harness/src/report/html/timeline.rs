@@ -1,4 +1,4 @@
-//! What happened when, as bars.
+//! The timeline of a cell, as bars.
 
 use maud::{Markup, html};
 

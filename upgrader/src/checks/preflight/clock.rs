@@ -1,4 +1,4 @@
-//! Are the clock and the dates of the sources in agreement?
+//! Compares the clock of the machine with the dates of the package sources.
 
 use std::path::Path;
 

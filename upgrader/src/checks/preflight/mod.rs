@@ -1,4 +1,4 @@
-//! Is the machine fit for an upgrade?
+//! The preflight checks: whether this machine can be upgraded. Each finding has a remedy.
 
 mod clock;
 mod packages;

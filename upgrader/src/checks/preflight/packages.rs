@@ -1,4 +1,4 @@
-//! What dpkg says of its packages.
+//! Checks for half-installed packages that must be reinstalled before dpkg can continue.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Are the hooks root's alone, and able to run?
+//! Checks that only root can change the hooks, and that their interpreters exist.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};

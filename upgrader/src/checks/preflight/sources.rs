@@ -1,4 +1,4 @@
-//! Where packages come from.
+//! Checks the package sources: releases, signatures, and whether one offers the product.
 
 use std::collections::BTreeSet;
 

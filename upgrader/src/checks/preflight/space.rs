@@ -1,4 +1,4 @@
-//! Is there space, and may it be written to?
+//! Checks that each filesystem is writable and has enough space and inodes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;

@@ -1,4 +1,4 @@
-//! The product's services, and who else would restart them.
+//! Checks the product's units, and programs that would restart them during the upgrade.
 
 use anyhow::Result;
 

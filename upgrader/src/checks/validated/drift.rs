@@ -1,4 +1,4 @@
-//! A machine beside the set.
+//! Compares the machine with the validated set of the installed version (`status --drift`).
 
 use std::io::{self, Write};
 

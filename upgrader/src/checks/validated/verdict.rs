@@ -1,4 +1,4 @@
-//! A plan beside the set.
+//! Compares a plan with the validated sets.
 
 use super::{Comparison, MachinePackage, Set, compare, nearest, present};
 use crate::model::finding::Finding;

@@ -1,4 +1,4 @@
-//! product.toml: what the product is.
+//! product.toml, the definition of the product.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Which services must not be restarted on a machine that is in use.
+//! The services that must not be restarted while the machine is in use.
 
 use crate::system::systemd::Unit;
 

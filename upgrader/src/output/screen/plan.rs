@@ -1,4 +1,4 @@
-//! The plan.
+//! The lines that show a plan.
 
 use std::io::{self, Write};
 

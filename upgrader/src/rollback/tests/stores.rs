@@ -1,4 +1,4 @@
-//! Rollback data that is damaged, finalized, extended and discarded.
+//! Tests of rollback data that is damaged, finalized, extended and discarded.
 
 use std::fs;
 use std::path::PathBuf;

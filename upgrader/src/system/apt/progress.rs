@@ -1,4 +1,4 @@
-//! Whether apt gets on with what it fetches.
+//! Decides whether a download of apt makes progress.
 
 use std::fs;
 use std::path::PathBuf;

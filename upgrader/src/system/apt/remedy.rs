@@ -1,4 +1,4 @@
-//! What to do about a source that fails.
+//! The remedies for errors of package sources.
 
 /// What apt says of a source that fails, in parts, and what to do about it.
 const REMEDIES: [(&str, &str); 7] = [

@@ -1,4 +1,4 @@
-//! Following a program while it runs.
+//! Follows a running program: hands over its lines and enforces its time limit.
 
 use std::io::{ErrorKind, PipeReader, Read as _};
 use std::process::{Child, ExitStatus};

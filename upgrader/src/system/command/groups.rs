@@ -1,4 +1,4 @@
-//! The process groups of the programs that are followed.
+//! The process groups of running programs, so that a signal can end them all.
 
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The one way to run an external program.
+//! Runs external programs. Nothing else in the upgrader starts a process.
 
 mod follow;
 mod groups;

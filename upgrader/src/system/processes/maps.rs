@@ -1,4 +1,4 @@
-//! What a process maps.
+//! Reads /proc/PID/maps: the replaced files that a process maps.
 
 /// How the kernel marks the path of a mapped file that is no longer at it: removed, or replaced by renaming another onto it
 /// (`/proc/PID/maps` in proc(5)). It follows the path, not the inode: other hard links to the old file change nothing about it.

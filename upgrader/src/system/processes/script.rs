@@ -1,4 +1,4 @@
-//! What an interpreter runs.
+//! Finds the script or module that an interpreter runs.
 
 use std::path::{Path, PathBuf};
 
