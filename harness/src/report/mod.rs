@@ -1,4 +1,4 @@
-//! Reports of a matrix or a gate: HTML, JUnit and JSON.
+//! Reports of a matrix or a gate: HTML, `JUnit` and JSON.
 
 mod html;
 mod junit;

@@ -42,7 +42,7 @@ use crate::paths::Paths;
 pub struct Scope {
     /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
     pub packages: Vec<PackageName>,
-    /// The product's own state, beside what is always covered: `rollback.paths` of product.toml.
+    /// The product's own state, in addition to what is always covered: `rollback.paths` of product.toml.
     pub declared: Vec<PathBuf>,
 }
 

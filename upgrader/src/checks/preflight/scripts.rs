@@ -9,7 +9,7 @@ use crate::model::hook::Phase;
 use crate::paths::Paths;
 use crate::system::hooks;
 
-/// Looks whether the hooks, which run as root, are root's alone, and whether they can run at all.
+/// Checks that only root can change the hooks, which run as root, and that they can run.
 pub(super) fn check(paths: &Paths) -> Vec<Finding> {
     let mut findings = Vec::new();
     for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
@@ -42,7 +42,7 @@ fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
             let remedy = "Install what it names, or fix that line; or `chmod -x` the hook if it is not needed.";
             match phase {
                 Phase::PreUpgrade => Finding::fatal(what, remedy),
-                // It may come with this very upgrade.
+                // This upgrade may install it.
                 Phase::PostUpgrade => Finding::note(what, remedy),
             }
         })
