@@ -46,7 +46,7 @@ struct Scenario {
     /// everywhere; `none` is a run in which nothing does. On machines with a database only those that need one are injected; on others, only the rest.
     #[serde(default)]
     faults: Vec<Spanned<String>>,
-    /// What the person does.
+    /// The answers of the admin.
     #[serde(default)]
     answers: Vec<Answer>,
     /// What is expected, whatever the states, faults and answers say.
@@ -66,7 +66,7 @@ struct Scenario {
 struct Exception {
     /// A part of their names, or the whole of one.
     of: Spanned<String>,
-    /// Why, for a person.
+    /// The reason, for readers of the file.
     because: String,
     /// What is expected of them besides; they are left out if that is not said.
     expect: Option<Expectation>,
