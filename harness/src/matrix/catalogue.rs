@@ -18,7 +18,7 @@ const AT_ONCE: usize = 3;
 pub fn defects() -> Result<Vec<Cell>> {
     let cell = |defect: defect::Defect| Cell {
         scenario: "defects".to_owned(),
-        promise: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
+        guarantee: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
         from: defect.file.from.clone(),
         to: defect.candidate.version.clone(),
         debian: defect.file.on,

@@ -21,7 +21,7 @@ pub struct Cell {
     /// The scenario that it belongs to.
     pub scenario: String,
     /// What a user would lose if it were not so.
-    pub promise: String,
+    pub guarantee: String,
     /// The release that the machine has.
     pub from: String,
     /// The release that is published for it.
@@ -126,7 +126,7 @@ impl Cell {
     pub fn explanation(&self) -> Vec<String> {
         let sentence = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let mut paragraphs = vec![
-            sentence(&self.promise),
+            sentence(&self.guarantee),
             format!(
                 "A machine with Debian {} has XiVO {}; XiVO {} is published for it.",
                 self.debian, self.from, self.to

@@ -135,7 +135,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                         let answer = if asked && answer == Answer::Unasked { Answer::Yes } else { answer };
                         cells.push(Cell {
                             scenario: name.to_owned(),
-                            promise: scenario.description.clone(),
+                            guarantee: scenario.description.clone(),
                             from: from.version.clone(),
                             to: to.version.clone(),
                             debian,

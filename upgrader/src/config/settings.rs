@@ -25,7 +25,7 @@ pub struct Config {
     pub time_limits: TimeLimits,
     /// What to keep, and for how long.
     pub keep: Keep,
-    /// Whom to tell.
+    /// The notification at the end of a run.
     pub notify: Notify,
 }
 
@@ -69,7 +69,7 @@ pub struct Keep {
     pub rollback_days: u16,
 }
 
-/// Whom to tell.
+/// The notification at the end of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Notify {

@@ -96,8 +96,8 @@ pub(crate) fn migrate(
     }
     for migration in &work {
         let result = migration.apply(database, paths, events);
-        let told = result.as_ref().map_err(|error| format!("{error:#}")).copied();
-        events.emit(Event::Migrated(migration.name(), told));
+        let applied = result.as_ref().map_err(|error| format!("{error:#}")).copied();
+        events.emit(Event::Migrated(migration.name(), applied));
         result.explain(|| {
             Failure::new(format!("the database migration is not complete: {} failed", migration.name())).remedy(
                 format!(

@@ -349,8 +349,8 @@ mod tests {
             entry("to.conf", ConffileOutcome::New, None, Some("mine")),
         ];
         ConffileReport { files, packages: Vec::new() }.follow_moves(&mut entries);
-        let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
-        insta::assert_snapshot!(told.join("\n"), @r"
+        let shown = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
+        insta::assert_snapshot!(shown.join("\n"), @r"
         Removed /etc/from.conf; yours is /etc/to.conf
         /etc/other.conf is new
         Removed /etc/same.conf

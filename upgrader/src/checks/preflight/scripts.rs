@@ -77,7 +77,7 @@ fn interpreter(script: &[u8]) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn told(script: &str, mode: u32) -> String {
+    fn finding(script: &str, mode: u32) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         let hook = directory.path().join("10-hook");
         fs::write(&hook, script).expect("written");
@@ -90,16 +90,17 @@ mod tests {
     fn a_hook_that_others_can_change_or_that_cannot_run_is_found() {
         if !rustix::process::geteuid().is_root() {
             // The files of this test belong to another user, which is the first finding.
-            assert!(told("", 0o755).contains("belongs to user"));
+            assert!(finding("", 0o755).contains("belongs to user"));
             return;
         }
-        assert_eq!(told("#!/bin/sh\n", 0o755), "fine");
-        assert_eq!(told("#! /bin/sh -eu\n", 0o700), "fine");
-        assert_eq!(told("\u{7f}ELF", 0o755), "fine");
-        assert_eq!(told("#!", 0o755), "fine");
-        assert_eq!(told("#!/bin/sh\n", 0o775), "/hooks/10-hook runs as root, but others can change it (mode 0775)");
+        assert_eq!(finding("#!/bin/sh\n", 0o755), "fine");
+        assert_eq!(finding("#! /bin/sh -eu\n", 0o700), "fine");
+        assert_eq!(finding("\u{7f}ELF", 0o755), "fine");
+        assert_eq!(finding("#!", 0o755), "fine");
+        assert_eq!(finding("#!/bin/sh\n", 0o775), "/hooks/10-hook runs as root, but others can change it (mode 0775)");
         assert!(
-            told("#!/usr/bin/python2\n", 0o755).contains("its first line names /usr/bin/python2, which is not there")
+            finding("#!/usr/bin/python2\n", 0o755)
+                .contains("its first line names /usr/bin/python2, which is not there")
         );
     }
 }
