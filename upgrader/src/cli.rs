@@ -57,12 +57,9 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
 
 /// The failure of a program that is not run by root. Its remedy repeats the arguments: without them, the program upgrades.
 fn only_root(options: &Options, program: &str, arguments: impl Iterator<Item = String>) -> Failure {
-    let what = match options.verb {
-        Some(Verb::History) => "only root can read the history of this machine",
-        _ => "only root can upgrade this machine",
-    };
-    let words: Vec<String> = std::iter::once(program.to_owned()).chain(arguments).collect();
-    Failure::new(what).remedy(format!("Run it as root: sudo {}", words.join(" ")))
+    let what = if matches!(options.verb, Some(Verb::History)) { "read the history of" } else { "upgrade" };
+    let typed = std::iter::once(program.to_owned()).chain(arguments).collect::<Vec<_>>().join(" ");
+    Failure::new(format!("only root can {what} this machine")).remedy(format!("Run it as root: sudo {typed}"))
 }
 
 fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> Exit {
@@ -115,13 +112,9 @@ mod tests {
 
     #[test]
     fn without_root_the_remedy_is_the_command_as_it_was_typed() {
-        let words = ["history", "--json"];
-        let options = parsed(&words).expect("good");
-        let failure = only_root(&options, "acme-upgrade", words.map(str::to_owned).into_iter());
-        assert_eq!(
-            describe(&failure.into()),
-            "error: only root can read the history of this machine\nWhat to do: Run it as root: sudo acme-upgrade history --json"
-        );
+        let options = parsed(&["history"]).expect("good");
+        let failure = only_root(&options, "acme-upgrade", std::iter::once("history".to_owned()));
+        assert!(describe(&failure.into()).ends_with("Run it as root: sudo acme-upgrade history"));
     }
 
     #[test]

@@ -113,9 +113,8 @@ impl Step {
 
     /// The first step of the rollback that follows if this step fails. None if the step changes no package, or is part of a rollback.
     pub fn rollback_step(self) -> Option<Self> {
-        let is_rolled_back =
-            matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify);
-        is_rolled_back.then_some(Self::RollBack)
+        matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify)
+            .then_some(Self::RollBack)
     }
 
     /// True if this step may change the machine.

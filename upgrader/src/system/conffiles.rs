@@ -193,13 +193,8 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
         _ if before.edited => ConffileOutcome::Replaced,
         _ => ConffileOutcome::Updated,
     };
-    Some(ConffileResult {
-        path: path.to_owned(),
-        outcome,
-        other,
-        sha256_before: before.sum.clone(),
-        sha256_after: after,
-    })
+    let (path, sha256_before) = (path.to_owned(), before.sum.clone());
+    Some(ConffileResult { path, outcome, other, sha256_before, sha256_after: after })
 }
 
 /// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
