@@ -1,4 +1,4 @@
-//! Work that several threads or processes share.
+//! Shares work among threads and processes.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Programs of this host.
+//! Runs programs on this host.
 
 use std::ffi::OsStr;
 use std::path::Path;

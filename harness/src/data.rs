@@ -1,4 +1,4 @@
-//! Files of this tree: TOML, what is below a directory, and how a file is written.
+//! Reads the TOML files of this tree strictly, lists the files below a directory, and writes files.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! An upgrade to watch.
+//! Shows an upgrade on a terminal: `make demo`.
 
 use std::io::Write;
 

@@ -184,7 +184,7 @@ fn bad_input_is_named_in_a_line_before_anything_is_done() -> Result<()> {
         (&format!("{good} --from-repo nowhere"), "there is no such directory"),
         (&format!("{good} --on woody"), "invalid value 'woody' for '--on"),
         (&format!("{good} --state state.toml"), "state.toml:2: unknown field `prepared`"),
-        (&format!("{good} --state old.toml"), "old-upgrader, repository, mend and again are not for the gate"),
+        (&format!("{good} --state old.toml"), "old-upgrader, repository, fix and again are not for the gate"),
         (&format!("{good} --hooks empty"), "it has no pre-upgrade.d and no post-upgrade.d"),
         (&format!("{good} --on trixie,trixie"), "--on: trixie is there twice"),
         (&format!("{good} --key nowhere"), "there is no such file"),

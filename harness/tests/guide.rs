@@ -201,7 +201,7 @@ impl Drop for Tidy {
 }
 
 #[test]
-#[ignore = "builds everything anew and gates a product five times: make test-guide"]
+#[ignore = "builds everything from scratch and gates a product five times: make test-guide"]
 fn the_guide_leads_to_a_release() -> Result<()> {
     let blocks = guide()?;
     let start = Instant::now();

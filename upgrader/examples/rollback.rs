@@ -1,8 +1,8 @@
 //! Works the rollback store by hand, and prints how long each step took, in milliseconds. For `harness bench rollback`.
 //!
-//! `rollback DIRECTORY install NUMBER` makes a machine with this many paths in a directory. With `all` instead of `install` such
-//! a machine is armed, all of it is upgraded, it goes back, and the store is thrown away. `rollback DIRECTORY arm PACKAGE...`, `compare` and `restore` do so with the machine in a
-//! directory, whatever upgrades it.
+//! `rollback DIRECTORY install NUMBER` makes a machine with this many paths in a directory. `all` instead of `install` saves the
+//! rollback data of such a machine, upgrades all of it, rolls it back and discards the data. `rollback DIRECTORY save PACKAGE...`,
+//! `compare` and `restore` are these steps for a machine that another program upgrades.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     match (verb.as_str(), rest) {
         ("install", [number]) => install(root, number.parse::<usize>()? / FILES),
         ("all", [number]) => all(&paths, number.parse::<usize>()? / FILES),
-        ("arm", packages) => begin(&paths, packages.to_vec()),
+        ("save", packages) => begin(&paths, packages.to_vec()),
         ("compare", []) => differences(&open(&paths)?.context("no store")?),
         ("restore", []) => back(&open(&paths)?.context("no store")?),
         _ => bail!("{verb}: not known"),

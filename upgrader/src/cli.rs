@@ -17,7 +17,7 @@ use crate::paths::Paths;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or nothing to do
-  1  failed; nothing was changed
+  1  failed; no package was changed
   2  wrong command line
   3  the question was not answered with yes; nothing was changed
   4  failed, and rolled back
@@ -46,17 +46,20 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
             }
         };
     if !rustix::process::geteuid().is_root() && !matches!(options.verb, Some(Verb::Status { .. })) {
-        let what = match options.verb {
-            Some(Verb::History) => "only root can read the history of this machine",
-            _ => "only root can upgrade this machine",
-        };
-        let failure = Failure::new(what).remedy(format!("Run it as root: sudo {}", paths.package()));
+        let failure = only_root(&options, &paths.package(), std::env::args().skip(1));
         return complain(&failure.into(), Exit::Unchanged).into();
     }
     match Config::read(&paths.config()) {
         Ok(config) => frame(&Context { paths: &paths, options: &options, config: &config }, work).into(),
         Err(error) => complain(&error, Exit::Unchanged).into(),
     }
+}
+
+/// The failure of a program that is not run by root. Its remedy repeats the arguments: without them, the program upgrades.
+fn only_root(options: &Options, program: &str, arguments: impl Iterator<Item = String>) -> Failure {
+    let what = if matches!(options.verb, Some(Verb::History)) { "read the history of" } else { "upgrade" };
+    let typed = std::iter::once(program.to_owned()).chain(arguments).collect::<Vec<_>>().join(" ");
+    Failure::new(format!("only root can {what} this machine")).remedy(format!("Run it as root: sudo {typed}"))
 }
 
 fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> Exit {
@@ -108,6 +111,13 @@ mod tests {
     }
 
     #[test]
+    fn without_root_the_remedy_is_the_command_as_it_was_typed() {
+        let options = parsed(&["history"]).expect("good");
+        let failure = only_root(&options, "acme-upgrade", std::iter::once("history".to_owned()));
+        assert!(describe(&failure.into()).ends_with("Run it as root: sudo acme-upgrade history"));
+    }
+
+    #[test]
     fn the_admin_guide_has_a_section_for_each_exit_code() {
         let known: Vec<String> = EXIT_CODES.lines().skip(1).map(|line| line.trim().replacen("  ", ": ", 1)).collect();
         let codes: Vec<u8> = (0..=u8::MAX).filter(|code| Exit::try_from(*code).is_ok()).collect();
@@ -133,7 +143,7 @@ mod tests {
           attach    Follow the upgrade that is under way; Ctrl-C only detaches
           status    Show the installed version, the result of the last run, and what needs a restart
           history   List the past runs, the newest first
-          rollback  Undo the last upgrade, or the interrupted one
+          rollback  Roll back the last upgrade, or the interrupted one
 
         Options:
           -d, --download-only
@@ -152,7 +162,7 @@ mod tests {
                   Show each line that apt and the hooks print
 
           -q, --quiet
-                  Show only the question, and what needs attention
+                  Show only the question, the result and what needs attention
 
               --json
                   Print the report as one JSON document at the end; everything else goes to stderr

@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Show only the question, and what needs attention
+    /// Show only the question, the result and what needs attention
     #[arg(short, long)]
     pub quiet: bool,
 
@@ -69,7 +69,7 @@ pub enum Verb {
     },
     /// List the past runs, the newest first
     History,
-    /// Undo the last upgrade, or the interrupted one
+    /// Roll back the last upgrade, or the interrupted one
     Rollback,
     /// Complete an interrupted run, or roll it back; started at boot
     #[command(name = RESUME, hide = true)]

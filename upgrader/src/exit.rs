@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Exit {
     /// Done, or nothing to do.
     Done = 0,
-    /// Failed; nothing on the machine was changed.
+    /// Failed; no package was changed. What pre-upgrade hooks did stays.
     Unchanged = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -22,7 +22,7 @@ pub enum Exit {
     RolledBack = 4,
     /// Failed in the middle and needs a human; what to do is printed.
     NeedsHuman = 5,
-    /// Done, but something wants attention.
+    /// Done, but something needs attention.
     Attention = 6,
     /// Another run is under way.
     Busy = 7,
@@ -80,12 +80,12 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with a message for a person: lower case, one line, no full stop.
+    /// A failure with a message for the admin: lower case, one line, no full stop.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), remedy: None, exit: None }
     }
 
-    /// What the person can do next, as a sentence.
+    /// What the admin can do next, as a sentence.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self

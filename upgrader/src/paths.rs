@@ -1,4 +1,4 @@
-//! Whose upgrader this is, and where its files are.
+//! The name of the product, from the name of the program, and the path of each file of the upgrader.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -89,12 +89,12 @@ paths! {
     validated = "usr/share/NAME-upgrade/validated"
     /// The admin's settings.
     config = "etc/NAME-upgrade/config.toml"
-    /// All that outlives a run.
+    /// The state that outlives a run.
     state = "var/lib/NAME-upgrade"
     /// Dumps of the database from before its migrations.
     dumps = "var/lib/NAME-upgrade/dumps"
-    /// There while packages have changed and the product's migration command has not run since.
-    migration_owed = "var/lib/NAME-upgrade/migration-owed"
+    /// Exists while packages have changed and the product's migration command has not run since.
+    migration_pending = "var/lib/NAME-upgrade/migration-pending"
     /// The journal of the current run; there as long as the machine is between two versions.
     journal = "var/lib/NAME-upgrade/journal"
     /// The journal of the last run that ended.
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_admin_guide_knows_where_everything_lies() {
+    fn the_admin_guide_names_every_path() {
         let paths = Paths::of_program(Path::new("/usr/bin/xivo-upgrade")).expect("a name");
         let mut all: Vec<PathBuf> = ["pre-upgrade", "post-upgrade"].map(|phase| paths.hooks(phase)).concat();
         all.extend([
@@ -151,7 +151,7 @@ mod tests {
             paths.migrations(),
             paths.validated(),
             paths.dumps(),
-            paths.migration_owed(),
+            paths.migration_pending(),
             paths.journal(),
             paths.last_journal(),
             paths.self_update(),

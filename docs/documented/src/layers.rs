@@ -11,14 +11,14 @@ use crate::{Page, tree};
 /// The path of a module from the root of its crate: `["engine", "run"]`. Empty for the root.
 type Module = Vec<String>;
 
-/// The modules of a crate without its tests, and what each of them uses.
+/// The modules of a crate without its tests, and the paths that each module uses.
 #[derive(Debug, Default)]
 pub struct Crate {
     name: String,
     files: BTreeMap<Module, PathBuf>,
-    /// Which module names which path, both from the root of the crate.
+    /// Pairs of a module and a path that it uses, both from the root of the crate.
     used: BTreeSet<(Module, Module)>,
-    /// What a path is another name for: `pub use self::past::Past`.
+    /// The target of each re-exported path: `pub use self::past::Past`.
     reexported: BTreeMap<Module, Module>,
     /// Where each public type is defined.
     types: BTreeMap<String, Vec<Module>>,
@@ -51,10 +51,10 @@ impl Crate {
         }
     }
 
-    /// The module that a path leads to, through re-exports.
+    /// The module that defines a path, found through re-exports.
     fn resolve(&self, path: &[String]) -> Module {
         let mut path = path.to_vec();
-        // No chain of re-exports is as long as this; a circle of them is an error of the compiler.
+        // Chains of re-exports are shorter than this. The compiler rejects a circle.
         for _ in 0..9 {
             let known = (0..=path.len()).rev().find_map(|end| Some((end, self.reexported.get(&path[..end])?)));
             let Some((end, target)) = known else { break };
@@ -66,7 +66,7 @@ impl Crate {
         path
     }
 
-    /// In each folder, which of its files and folders use which: with an example. A folder's own `mod.rs` is the folder.
+    /// The dependencies between the files and folders of each folder, each with an example. A `mod.rs` counts as its folder.
     fn edges(&self) -> BTreeMap<Module, BTreeMap<(String, String), String>> {
         let mut folders: BTreeMap<Module, BTreeMap<(String, String), String>> = BTreeMap::new();
         for (from, path) in &self.used {
@@ -81,7 +81,7 @@ impl Crate {
         folders
     }
 
-    /// What is wrong with the direction of the imports: against the layers of ARCHITECTURE.md, or in a circle.
+    /// The imports that violate the layers of ARCHITECTURE.md, and the circles.
     pub fn misdirected(&self) -> Vec<String> {
         let label = format!("layers {}", self.name);
         let blocks = Page::read("ARCHITECTURE.md").blocks();
@@ -118,7 +118,7 @@ impl Crate {
         wrong
     }
 
-    /// What is wrong with the files: one without a header, two forms of one module, a public type name for two things.
+    /// The irregular files: without a header, a module in two forms, or a public type name that is defined twice.
     pub fn irregular(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for file in self.files.values() {
@@ -143,7 +143,7 @@ impl Crate {
     }
 }
 
-/// The groups of names that use each other, directly or not.
+/// The groups of names that use each other, directly or indirectly.
 fn circles(edges: &[&(String, String)]) -> BTreeSet<BTreeSet<String>> {
     let reachable = |start: &str| {
         let (mut found, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
@@ -164,7 +164,7 @@ fn circles(edges: &[&(String, String)]) -> BTreeSet<BTreeSet<String>> {
     groups.map(|name| all[*name].iter().filter(|other| both(name, other)).cloned().collect()).collect()
 }
 
-/// Collects what one module uses.
+/// Collects the paths that one module uses.
 struct Reader<'a> {
     crate_: &'a mut Crate,
     module: Module,
@@ -173,7 +173,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A path from the root of the crate; none if it leads to another crate.
+    /// A path from the root of the crate; none if it belongs to another crate.
     fn absolute(&self, path: &[String]) -> Option<Module> {
         let ups = path.iter().take_while(|segment| *segment == "super").count();
         let base = match path.first()?.as_str() {
@@ -254,7 +254,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_macro(&mut self, call: &'ast syn::Macro) {
-        // What a macro is given is tokens: only whole paths can be recognized in it.
+        // The argument of a macro is a list of tokens: only whole paths can be recognized in it.
         let text = call.tokens.to_string().replace(' ', "");
         for (start, _) in text.match_indices("crate::") {
             let path =
@@ -264,7 +264,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// A file's path from the root of the tree.
+/// The path of a file from the root of the tree.
 fn shown(file: &Path) -> String {
     file.strip_prefix(tree("")).unwrap_or(file).display().to_string()
 }

@@ -1,5 +1,5 @@
-//! What the pages below docs/ say, for the tests that hold them and the code together: the keys of their tables, their examples, and
-//! the parts of them that are made of data. Everything panics with a sentence that says what to do, as tests do.
+//! Reads the pages below docs/, for tests that compare them with the code: keys of tables, examples, and generated parts. A failed
+//! comparison panics with a message that says what to do.
 #![expect(clippy::missing_panics_doc, reason = "that is what all of it is for")]
 
 pub mod layers;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// A page of the documentation, or a part of one.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// Where it is, from the root of the tree.
+    /// Its path from the root of the tree.
     name: String,
     text: String,
 }
@@ -19,9 +19,9 @@ pub struct Page {
 /// A fenced block of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// What stands behind the fence: a language, and what it is an example of or where it is from.
+    /// The text behind the fence: a language, and the kind of the example or the source of the quotation.
     pub label: String,
-    /// What is in it.
+    /// Its content.
     pub text: String,
     /// The number of its first line, counted from the beginning of the page or part.
     pub line: usize,
@@ -43,7 +43,7 @@ impl Page {
         Self { name: path.to_owned(), text: text(path) }
     }
 
-    /// What is below a heading, written as it is there: `## Services`. Up to the next one that is as high.
+    /// The section below a heading, written with its hashes (`## Services`), up to the next heading of that level.
     #[must_use]
     pub fn section(&self, heading: &str) -> Self {
         let level = heading.bytes().take_while(|byte| *byte == b'#').count();
@@ -60,7 +60,7 @@ impl Page {
         Self { name, text: lines.join("\n") }
     }
 
-    /// All of it.
+    /// The whole text.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -83,17 +83,17 @@ impl Page {
         body.filter_map(|(line, _)| row(line)).collect()
     }
 
-    /// What its tables have in the first column, between backticks.
+    /// The words between backticks in the first column of its tables.
     pub fn keys(&self) -> BTreeSet<String> {
         self.column(0).collect()
     }
 
-    /// What its tables have in a column, counted from 0, between backticks.
+    /// The words between backticks in a column of its tables, counted from 0.
     pub fn column(&self, number: usize) -> impl Iterator<Item = String> {
         self.rows().into_iter().filter_map(move |row| row.get(number).cloned()).flat_map(|cell| quoted(&cell))
     }
 
-    /// What its tables have in the second column beside a key: what is without it, between backticks.
+    /// The default of a key: the text between backticks in the second column of its row.
     pub fn beside(&self, key: &str) -> String {
         let key = format!("`{key}`");
         let row = self.rows().into_iter().find(|row| row[0] == key);
@@ -101,7 +101,7 @@ impl Page {
         quoted(&row[1]).next().unwrap_or_else(|| panic!("{} does not say what is without {key}", self.name))
     }
 
-    /// Everything that is between backticks in it.
+    /// Every text between backticks.
     pub fn quoted(&self) -> BTreeSet<String> {
         self.text.lines().flat_map(quoted).collect()
     }
@@ -134,7 +134,7 @@ impl Page {
         blocks
     }
 
-    /// The TOML in it that is an example of this. There has to be one, and every block of TOML has to say of what it is one.
+    /// The TOML blocks that are examples of this kind. There must be one, and every TOML block must name its kind.
     pub fn examples(&self, of: &str) -> Vec<Block> {
         let toml: Vec<Block> = self.blocks().into_iter().filter(|block| block.label.starts_with("toml")).collect();
         for block in &toml {
@@ -154,8 +154,8 @@ impl Page {
         assert!(invented.is_empty(), "{} knows {invented:?}, which the code does not", self.name);
     }
 
-    /// Fails if a part of the page that is made of data is not what the data make of it: what is between `<!-- MARK -->` and
-    /// `<!-- end of MARK -->`. With `INSTA_UPDATE=always` it is written.
+    /// Fails if the generated part of the page, between `<!-- MARK -->` and `<!-- end of MARK -->`, differs from this text. With
+    /// `INSTA_UPDATE=always` it is written.
     pub fn has_part(&self, mark: &str, made: &str) {
         let (from, to) = (format!("<!-- {mark} -->\n"), format!("<!-- end of {mark} -->"));
         let around = self.text.split_once(&from).and_then(|(before, rest)| Some((before, rest.split_once(&to)?.1)));
@@ -164,7 +164,7 @@ impl Page {
     }
 }
 
-/// Fails if a file of the tree is not what the data make of it. With `INSTA_UPDATE=always` it is written.
+/// Fails if a generated file of the tree differs from this text. With `INSTA_UPDATE=always` it is written.
 pub fn is_made_of_data(path: &str, made: &str) {
     let there = fs::read_to_string(tree(path)).unwrap_or_default();
     if there == made {
@@ -177,20 +177,20 @@ pub fn is_made_of_data(path: &str, made: &str) {
     let differs = there.lines().zip(made.lines()).position(|(there, made)| there != made);
     let line = differs.unwrap_or_else(|| there.lines().count().min(made.lines().count()));
     panic!(
-        "{path}:{}: is {:?}, and should be {:?}. Where that is meant, INSTA_UPDATE=always writes the file anew; review it with git diff",
+        "{path}:{}: is {:?}, and should be {:?}. Where that is meant, INSTA_UPDATE=always rewrites the file; review it with git diff",
         line + 1,
         there.lines().nth(line).unwrap_or_default(),
         made.lines().nth(line).unwrap_or_default()
     );
 }
 
-/// The names that serde expects in place of one that it does not know, from its complaint.
+/// The names that serde expects in place of an unknown one, from its error message.
 pub fn expected(complaint: &str) -> BTreeSet<String> {
     let (_, names) = complaint.split_once(", expected ").unwrap_or_else(|| panic!("nothing is expected: {complaint}"));
     quoted(names).collect()
 }
 
-/// What is between backticks in a line.
+/// The texts between backticks in a line.
 fn quoted(line: &str) -> impl Iterator<Item = String> + use<> {
     line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>().into_iter()
 }

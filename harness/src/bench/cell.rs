@@ -1,4 +1,4 @@
-//! The cell of the matrix that is compared with other programs.
+//! The cell of the matrix that the benchmarks compare with other programs.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! How long the hook for backup proxies takes with many devices.
+//! Measures the hook for backup proxies with many devices.
 
 use anyhow::Result;
 

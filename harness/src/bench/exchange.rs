@@ -1,4 +1,4 @@
-//! An exchange that is upgraded over and over.
+//! Upgrades an exchange repeatedly.
 
 use std::time::{Duration, Instant};
 

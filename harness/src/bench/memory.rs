@@ -1,4 +1,4 @@
-//! How much memory a run needs.
+//! Measures the memory of a run.
 
 use anyhow::{Context as _, Result, ensure};
 

@@ -1,4 +1,4 @@
-//! Measures what the upgrader and the harness cost, and compares it with limits or with what others take.
+//! Benchmarks of the upgrader and the harness. They compare the costs with limits or with other programs.
 
 mod cell;
 mod devices;

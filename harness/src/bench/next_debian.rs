@@ -1,4 +1,4 @@
-//! How long the rollback from the next Debian takes.
+//! Measures the rollback from the next Debian release.
 
 use anyhow::Result;
 

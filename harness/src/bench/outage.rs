@@ -1,4 +1,4 @@
-//! How long services are away.
+//! Measures the outage of the services.
 
 use anyhow::Result;
 

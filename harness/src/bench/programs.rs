@@ -1,4 +1,4 @@
-//! How small the upgrader's programs are.
+//! Measures the size of the upgrader's programs.
 
 use anyhow::{Context as _, Result};
 

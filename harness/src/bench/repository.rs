@@ -1,4 +1,4 @@
-//! How long a repository takes to be built, indexed and signed.
+//! Measures how long it takes to build, index and sign a repository.
 
 use std::time::{Duration, Instant};
 

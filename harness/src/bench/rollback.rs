@@ -1,4 +1,4 @@
-//! How long saving rollback data and a rollback take.
+//! Measures how long it takes to save rollback data and to roll back.
 
 use std::ffi::OsStr;
 use std::fs;

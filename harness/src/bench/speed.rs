@@ -1,4 +1,4 @@
-//! How long a whole run takes.
+//! Measures the duration of a whole run.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Links from page to page.
+//! Checks the links between pages.
 
 use std::path::{Component, Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What holds the pages of docs/ and the code together.
+//! Tests that the pages of docs/ agree with the code.
 
 mod links;
 mod screens;

@@ -1,4 +1,4 @@
-//! What the pages quote of the screen.
+//! Checks that the pages quote the screens of the snapshots.
 
 use documented::{Block, Page};
 

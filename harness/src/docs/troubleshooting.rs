@@ -1,4 +1,4 @@
-//! The page docs/troubleshooting.md: made of data, complete and true.
+//! Generates docs/troubleshooting.md from its data, the snapshots and the matrix, and checks that no message is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

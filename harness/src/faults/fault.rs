@@ -12,54 +12,54 @@ use crate::observe::expectation::Expectation;
 use crate::packages::repository_fault;
 use crate::packages::repository_fault::{Affected, RepositoryFault};
 
-/// A fault: a file in `faults/`. It says of every step of a run what happens if it is injected there, or why it cannot be.
+/// A fault: a file in `faults/`. It lists every step of a run: what is expected if the fault is injected there, or why it cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Fault {
-    /// What goes wrong.
+    /// A description of the fault.
     pub description: String,
-    /// Whether it needs a database at every step; at the step `migrate` each does.
+    /// True if the fault needs a database at every step. At the step `migrate`, each fault does.
     #[serde(default)]
     pub database: bool,
-    /// What is wrong with the repository; which files that is about comes from the step.
+    /// The fault of the repository. The step decides which files are affected.
     pub repository: Option<repository_fault::ServerFault>,
     /// Shell commands that run on the machine before the upgrader is started.
     #[serde(default)]
     pub prepare: String,
-    /// Shell commands that run on the machine in the middle of the step, once; their exit code is that of whatever runs them there.
+    /// Shell commands that run once on the machine, in the middle of the step. Their exit code is that of the hook or script that runs them.
     #[serde(default)]
     pub inject: String,
-    /// Whether that happens each time it comes by, and not only the first time.
+    /// True if the commands run each time that a run reaches the step, and not only the first time.
     #[serde(default)]
     pub persists: bool,
-    /// Whether the machine loses its power in the middle of the step, and gets it back.
+    /// True if the power of the machine is cut in the middle of the step, and restored.
     #[serde(default)]
     pub power_cut: bool,
-    /// What the admin does about it afterwards, in shell commands.
+    /// Shell commands with which the admin repairs the machine afterwards.
     #[serde(default)]
-    pub mend: String,
-    /// The steps at which it can be injected, and what is different there.
+    pub fix: String,
+    /// The steps at which the fault can be injected, and the differences between them.
     pub at: Vec<Steps>,
-    /// The steps at which it cannot, and why.
+    /// The steps at which the fault cannot be injected, with the reason.
     #[serde(default)]
     pub not_applicable: Vec<NotApplicable>,
 }
 
-/// What happens if a fault is injected at one of these steps.
+/// The expectations if a fault is injected at one of these steps.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Steps {
-    /// Which.
+    /// The steps.
     pub steps: Vec<Step>,
     /// More shell commands that run before the upgrader is started.
     #[serde(default)]
     pub prepare: String,
-    /// What the admin does about it here, instead of what helps elsewhere.
-    pub mend: Option<String>,
-    /// What is expected of the run.
+    /// The repair at these steps, in place of that of the fault.
+    pub fix: Option<String>,
+    /// The expected result of the run.
     #[serde(default)]
     pub expect: Expectation,
-    /// What is expected of the run after it, when all is mended.
+    /// The expected result of the next run, after the repair.
     #[serde(default)]
     pub again: Expectation,
 }
@@ -68,9 +68,9 @@ pub struct Steps {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotApplicable {
-    /// Which.
+    /// The steps.
     pub steps: Vec<Step>,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -79,11 +79,11 @@ pub struct NotApplicable {
 pub struct FaultAtStep {
     /// The name of the fault's file.
     pub name: String,
-    /// What goes wrong.
+    /// The fault.
     pub fault: Fault,
-    /// Where.
+    /// The step.
     pub step: Step,
-    /// What happens there.
+    /// The expectations at this step.
     pub at: Steps,
 }
 
@@ -102,7 +102,7 @@ impl Fault {
         Ok(fault)
     }
 
-    /// Every step at which it can be injected, in the order of the steps.
+    /// The fault at every step at which it can be injected, in the order of the steps.
     pub fn at_steps(&self, name: &str) -> Vec<FaultAtStep> {
         let at_step = |step| {
             let at = self.at.iter().find(|at| at.steps.contains(&step))?.clone();
@@ -118,17 +118,17 @@ impl FaultAtStep {
         format!("{}@{}", self.name, key(self.step))
     }
 
-    /// Whether something runs on the machine in the middle of the step.
+    /// True if a command runs or the power is cut in the middle of the step.
     pub fn is_injected(&self) -> bool {
         self.fault.power_cut || !self.fault.inject.is_empty()
     }
 
-    /// Whether it needs a machine with a database.
+    /// True if the fault needs a machine with a database.
     pub fn needs_database(&self) -> bool {
         self.fault.database || self.step == Step::Migrate
     }
 
-    /// What is wrong with the repository when the step comes to it.
+    /// The fault of the repository at this step.
     pub fn repository(&self) -> Option<RepositoryFault> {
         let fault = self.fault.repository?;
         if fault.is_of_the_whole() {
@@ -144,9 +144,9 @@ impl FaultAtStep {
         ))
     }
 
-    /// What the admin does about it.
-    pub fn mend(&self) -> &str {
-        self.at.mend.as_deref().unwrap_or(&self.fault.mend)
+    /// The shell commands with which the admin repairs the machine.
+    pub fn fix(&self) -> &str {
+        self.at.fix.as_deref().unwrap_or(&self.fault.fix)
     }
 }
 

@@ -9,16 +9,16 @@ use crate::machines::product_machine::{UNFINISHED, leave_unfinished};
 use crate::packages::release::Release;
 use crate::packages::shipped::XIVO;
 
-/// The package of the new release in whose postinst the commands run: there are others before and after it.
+/// The package of the new release whose postinst runs the commands. Other packages are configured before and after it.
 const PACKAGE: &str = "dahdi";
 
-/// The service before whose start the commands run: there are others before and after it.
+/// The service whose start runs the commands. Other services start before and after it.
 const SERVICE: &str = "xivo-provd";
 
-/// The last service of the order. When it is up, the upgrader only checks that all stay up.
+/// The last service of the order. Once it runs, the step `verify` follows.
 const LAST_SERVICE: &str = "nginx";
 
-/// Locks a table of the database until the migration of a run waits for it, and runs the commands then.
+/// Locks a table of the database until the migration waits for it, then runs the commands.
 const HOLD: &str = r#"#!/bin/sh
 mkfifo @PROGRAM@.sql
 runuser -u postgres -- psql --quiet asterisk <@PROGRAM@.sql &
@@ -34,10 +34,10 @@ until is_locked 'NOT granted'; do sleep 0.2; done
 @PROGRAM@
 "#;
 
-/// Runs shell commands in the middle of a step, by what a machine has for that: apt's and dpkg's
-/// own hooks, maintainer scripts, hooks of the admin, drop-ins of units, locks of the database. The upgrader does not know of it.
+/// Runs shell commands in the middle of a step. It uses hooks of apt and dpkg, maintainer scripts, hooks of the admin, drop-ins of
+/// units and locks of the database. The upgrader needs no change for it.
 ///
-/// Two steps are reached from elsewhere: the question when it is asked, and the download when the repository is asked for a package.
+/// Two steps are triggered by the harness: `confirm` by the question on the screen, `download` by the request of a package.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trigger {
     /// Part of the names of its files.
@@ -52,12 +52,12 @@ impl Trigger {
         format!("/root/{}", self.name)
     }
 
-    /// There once the commands have run.
+    /// A directory that exists once the commands have run.
     fn done(self) -> String {
         format!("/root/{}.done", self.name)
     }
 
-    /// Installs it: the commands run once, or each time that a run reaches the step.
+    /// Installs the trigger. The commands run once, or with `persists` each time that a run reaches the step.
     pub(crate) fn install(self, machine: &Machine, action: &str, persists: bool) -> Result<()> {
         let (name, program, done) = (self.name, self.program(), self.done());
         let guard =
@@ -98,13 +98,13 @@ impl Trigger {
                 leave_unfinished(machine, &format!("#!/bin/sh\nset -e\nif [ -x {program} ]; then {program}; fi\n"))
             }
             Step::Migrate => {
-                // A dump or a migration of the database waits for its table in the meantime.
+                // Meanwhile a dump or a migration of the database waits for the locked table.
                 let hold = HOLD.replace("@PROGRAM@", &program);
                 machine.write(&format!("{program}.later"), hold.as_bytes(), 0o755)?;
                 machine.sh(&format!("systemd-run --quiet --collect --unit={name} {program}.later"))?;
                 machine.wait_until(&format!("test -e {program}.held"))
             }
-            // In a maintainer script, at the question, or when a package is fetched: nothing on the machine to prepare.
+            // A maintainer script, the question or the request of a package triggers these: the machine needs no preparation.
             Step::Plan
             | Step::Confirm
             | Step::Download
@@ -117,7 +117,7 @@ impl Trigger {
         }
     }
 
-    /// Gives one of the packages of a release a maintainer script that runs the commands.
+    /// Adds a maintainer script that runs the commands to a package of the release.
     pub(crate) fn add_to_release(self, release: &mut Release) -> Result<()> {
         let script = release.package_mut(PACKAGE)?.script_mut("postinst");
         let program = self.program();

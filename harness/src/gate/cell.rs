@@ -1,4 +1,4 @@
-//! One upgrade of the gate, by the procedure that the matrix has, too.
+//! One upgrade of the gate, by the same procedure as in the matrix.
 
 use std::path::Path;
 
@@ -113,7 +113,7 @@ impl Subject for Candidate<'_> {
 
     fn start(&self) -> Result<Transcript> {
         let command = self.machine.world.machine.command(&[&self.machine.upgrader, "--yes"]);
-        command.in_shell(&self.machine.state.shell).patience(TIMEOUT).run()
+        command.in_shell(&self.machine.state.shell).timeout(TIMEOUT).run()
     }
 
     fn target(&self) -> Result<Target> {

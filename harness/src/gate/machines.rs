@@ -1,4 +1,4 @@
-//! The machines of the gate: with an old version, and with the candidate.
+//! The machines of the gate: with an old version, or with the candidate.
 
 use std::time::Duration;
 
@@ -226,7 +226,7 @@ impl<'a> Machines<'a> {
 
 /// Runs a script that may take an hour, and returns what it printed. If it fails, the error has apt's own and the end of what was printed.
 fn output(machine: &Machine, script: &str) -> Result<String> {
-    let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").patience(TIMEOUT).run()?;
+    let transcript = machine.command(&["sh", "-euc", script]).env("LC_ALL", "C.UTF-8").timeout(TIMEOUT).run()?;
     if transcript.exit != 0 {
         let lines: Vec<&str> = transcript.screen.lines().collect();
         let complaint = lines.iter().rfind(|line| line.starts_with("E: ")).map(|line| format!("{line}\n"));

@@ -1,4 +1,4 @@
-//! The package set that passed the gate, as it is written for the upgrader.
+//! Writes the set of packages that passed the gate, for the upgrader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;

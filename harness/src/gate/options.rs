@@ -104,8 +104,8 @@ impl NamedState {
         let path = Path::new(text);
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let state: State = data::read(path).map_err(|error| format!("{error:#}"))?;
-        if state.old_upgrader || state.repository.is_some() || !state.mend.is_empty() || state.again.is_some() {
-            return Err("old-upgrader, repository, mend and again are not for the gate".to_owned());
+        if state.old_upgrader || state.repository.is_some() || !state.fix.is_empty() || state.again.is_some() {
+            return Err("old-upgrader, repository, fix and again are not for the gate".to_owned());
         }
         Ok(Self { name, path: Some(path.to_owned()), state })
     }

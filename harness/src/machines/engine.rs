@@ -18,7 +18,7 @@ use crate::runtime::block_on;
 pub const OWNER: &str = "xivo-upgrade.owner";
 
 /// How long the engine may take to remove what killed runs have left.
-const SWEEP_PATIENCE: Duration = Duration::from_secs(60);
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A container engine that answers.
 #[derive(Debug, Clone)]
@@ -121,7 +121,7 @@ impl Engine {
     pub fn sweep(&self) -> Result<usize> {
         let found = self.containers(is_left_behind)?;
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        let deadline = Instant::now() + SWEEP_PATIENCE;
+        let deadline = Instant::now() + SWEEP_TIMEOUT;
         let mut left = found.clone();
         while !left.is_empty() {
             for id in &left {

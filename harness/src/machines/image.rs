@@ -40,7 +40,7 @@ const BASE: &str = "xivo-upgrade/base";
 const KEPT: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How long a registry may take to answer.
-const REGISTRY_PATIENCE: Duration = Duration::from_secs(15);
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A Debian release on which the harness tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -220,7 +220,7 @@ fn pull(docker: &Docker, repository: &str, debian: Debian, say: &dyn Fn(&str)) -
         let tag = debian.to_string();
         let options = CreateImageOptionsBuilder::default().from_image(repository).tag(&tag).build();
         let mut progress = Box::pin(docker.create_image(Some(options), None, None));
-        let Ok(Some(Ok(_))) = tokio::time::timeout(REGISTRY_PATIENCE, progress.next()).await else {
+        let Ok(Some(Ok(_))) = tokio::time::timeout(REGISTRY_TIMEOUT, progress.next()).await else {
             say(&format!("{debian}: no registry has {name}"));
             return false;
         };

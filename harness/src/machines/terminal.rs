@@ -1,4 +1,4 @@
-//! A terminal emulator: what is visible of a program's output.
+//! A terminal emulator, which gives the final screen of a program's output.
 
 use std::num::NonZeroU16;
 

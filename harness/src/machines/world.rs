@@ -130,7 +130,7 @@ impl World {
     /// True if a request was answered with the fault.
     #[must_use]
     pub fn fault_was_injected(&self) -> bool {
-        self.server.has_struck()
+        self.server.was_injected()
     }
 
     /// Removes the fault.

@@ -1,4 +1,4 @@
-//! How the question is answered.
+//! The answers to the question of a run.
 
 use serde::Deserialize;
 
@@ -40,7 +40,7 @@ impl Answer {
         }
     }
 
-    /// For a person.
+    /// The answer in words, for the report.
     pub fn explained(self) -> &'static str {
         match self {
             Self::Unasked => "`xivo-upgrade --yes` is started, which does not ask.",

@@ -1,4 +1,4 @@
-//! A machine before its upgrade, and what is compared with it afterwards.
+//! The inventory of a machine before its upgrade, for the comparison afterwards.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The defects as cells: upgrades to what vendors did wrong, each of which has to be caught.
+//! The defects as cells. Each defect must be caught.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ const AT_ONCE: usize = 3;
 pub fn defects() -> Result<Vec<Cell>> {
     let cell = |defect: defect::Defect| Cell {
         scenario: "defects".to_owned(),
-        promise: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
+        guarantee: "A mistake of the vendor is found before it reaches a customer.".to_owned(),
         from: defect.file.from.clone(),
         to: defect.candidate.version.clone(),
         debian: defect.file.on,

@@ -22,7 +22,7 @@ pub struct Cell {
     /// The scenario that it belongs to.
     pub scenario: String,
     /// What a user would lose if it were not so.
-    pub promise: String,
+    pub guarantee: String,
     /// The release that the machine has.
     pub from: String,
     /// The release that is published for it.
@@ -126,7 +126,7 @@ impl Cell {
     /// What it does, in sentences.
     pub fn explanation(&self) -> Vec<String> {
         let mut paragraphs = vec![
-            one_line(&self.promise),
+            one_line(&self.guarantee),
             format!(
                 "A machine with Debian {} has XiVO {}; XiVO {} is published for it.",
                 self.debian, self.from, self.to

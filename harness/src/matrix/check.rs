@@ -1,4 +1,4 @@
-//! What is checked on a machine that was upgraded.
+//! The checks of an upgraded machine.
 
 use std::collections::BTreeMap;
 

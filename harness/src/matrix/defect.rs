@@ -1,4 +1,4 @@
-//! What vendors do wrong: the files in `defects/`.
+//! Defects of releases: the files in `defects/`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

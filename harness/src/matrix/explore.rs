@@ -1,4 +1,4 @@
-//! The verbs of the command line for the matrix: list, explain, run, shell.
+//! The subcommands of the matrix: list, explain, run, shell.
 
 use std::io::{BufRead as _, Write};
 

@@ -1,4 +1,4 @@
-//! The inventories that upgraded machines are compared with: of machines on which a release was installed.
+//! The inventories of machines on which a release was installed. Upgraded machines are compared with them.
 
 use anyhow::Result;
 

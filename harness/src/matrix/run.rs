@@ -1,4 +1,4 @@
-//! How a cell of the matrix or a defect makes its machine, and starts the upgrader there.
+//! Prepares the machine of a cell or a defect, and runs the upgrader on it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -208,7 +208,7 @@ impl<'a> Prepared<'a> {
     fn command(&self) -> Command<'_> {
         let mut command = self.machine.world.upgrade(self.cell.answer.arguments()).in_shell(&self.cell.state.shell);
         if self.cell.next_debian.is_some() {
-            command = command.patience(NEXT_DEBIAN);
+            command = command.timeout(NEXT_DEBIAN);
         }
         if let Some(fault) = self.cell.fault.as_ref().filter(|fault| fault.is_injected() && fault.step == Step::Confirm)
         {
@@ -233,20 +233,20 @@ impl<'a> Prepared<'a> {
     }
 
     /// Ends the fault, and runs the commands with which the admin repairs the machine.
-    fn mend(&mut self) -> Result<()> {
+    fn fix(&mut self) -> Result<()> {
         if let Some(fault) = &self.cell.fault {
             self.machine.world.clear_fault()?;
             fault_trigger(fault.step).remove(&self.machine.world.machine)?;
-            self.machine.world.machine.sh(fault.mend()).context("the fault cannot be mended")?;
+            self.machine.world.machine.sh(fault.fix()).context("the fault cannot be fixed")?;
         }
         Ok(())
     }
 
-    /// Runs the upgrader again after a run that did not upgrade the machine, when the fault and the state are mended.
+    /// Runs the upgrader again after a run that did not upgrade the machine, when the fault and the state are fixed.
     fn again(&mut self, run: &Run, record: &mut Record) -> Result<()> {
-        self.mend()?;
+        self.fix()?;
         self.machine.world.clear_fault()?;
-        self.machine.world.machine.sh(&self.cell.state.mend).context("the state cannot be mended")?;
+        self.machine.world.machine.sh(&self.cell.state.fix).context("the state cannot be fixed")?;
         if let Some(before) = &self.database
             && self.machine.expected.end() != End::Stuck
         {
@@ -371,7 +371,7 @@ impl Subject for Prepared<'_> {
             record.note(run.trace.restarts());
             record.note(run.trace.skipped_hooks());
         }
-        self.mend()?;
+        self.fix()?;
         self.check_upgraded(run, &self.machine.expected, record)
     }
 }

@@ -1,4 +1,4 @@
-//! The trace of a run: which hooks ran, which services were restarted, and what took how long.
+//! The trace of a run: hooks, restarts and their durations.
 
 use std::collections::BTreeMap;
 

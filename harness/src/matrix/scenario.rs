@@ -1,4 +1,4 @@
-//! Which cells there are: the files in `scenarios/`.
+//! Scenarios, which list the cells of the matrix: the files in `scenarios/`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -46,7 +46,7 @@ struct Scenario {
     /// everywhere; `none` is a run in which nothing does. On machines with a database only those that need one are injected; on others, only the rest.
     #[serde(default)]
     faults: Vec<Spanned<String>>,
-    /// What the person does.
+    /// The answers of the admin.
     #[serde(default)]
     answers: Vec<Answer>,
     /// What is expected, whatever the states, faults and answers say.
@@ -66,7 +66,7 @@ struct Scenario {
 struct Exception {
     /// A part of their names, or the whole of one.
     of: Spanned<String>,
-    /// Why, for a person.
+    /// The reason, for readers of the file.
     because: String,
     /// What is expected of them besides; they are left out if that is not said.
     expect: Option<Expectation>,
@@ -134,7 +134,7 @@ fn read(name: &str, path: &Path, parts: &Parts) -> Result<Vec<Cell>> {
                         let answer = if asked && answer == Answer::Unasked { Answer::Yes } else { answer };
                         cells.push(Cell {
                             scenario: name.to_owned(),
-                            promise: scenario.description.clone(),
+                            guarantee: scenario.description.clone(),
                             from: from.version.clone(),
                             to: to.version.clone(),
                             debian,

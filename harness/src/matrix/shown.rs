@@ -1,4 +1,4 @@
-//! Removes from screens what differs from run to run.
+//! Redacts what varies between runs from screens.
 
 use crate::machines::transcript::Transcript;
 

@@ -16,7 +16,7 @@ pub const FRESH: &str = "fresh";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct State {
-    /// What it is and how a machine comes to it, for a person.
+    /// A description of the state, and how a machine gets into it.
     pub description: String,
     /// Shell commands that bring the machine into it, before the new release is published.
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct State {
     /// Whether the upgrader is one of an earlier day, which has to update itself first.
     #[serde(default)]
     pub old_upgrader: bool,
-    /// How the repository looks to such a machine, until the state is mended.
+    /// How the repository looks to such a machine, until the state is fixed.
     pub repository: Option<ServerFault>,
     /// Shell commands that succeed if what belongs to the admin was respected.
     #[serde(default)]
@@ -44,7 +44,7 @@ pub struct State {
     pub expect: Expectation,
     /// What the admin does about it, in shell commands, after a run that did not upgrade the machine.
     #[serde(default)]
-    pub mend: String,
+    pub fix: String,
     /// What is expected of the run after that, if it is something else.
     pub again: Option<Expectation>,
 }

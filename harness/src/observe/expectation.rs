@@ -1,4 +1,4 @@
-//! What is expected of a run.
+//! The expected result of a run.
 
 use std::fmt;
 

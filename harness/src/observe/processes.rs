@@ -1,4 +1,4 @@
-//! Processes that outlived the last restart of their service, as they do when its unit has only the main one ended (KillMode=process).
+//! Finds processes that outlived the last restart of their service (KillMode=process).
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The upgrader's programs, built as they are shipped.
+//! Builds the upgrader's programs in their shipped form.
 
 use std::ffi::OsStr;
 use std::io::{IsTerminal as _, stderr};

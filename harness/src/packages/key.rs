@@ -9,7 +9,7 @@ use pgp::ser::Serialize as _;
 use pgp::types::Password;
 use rand::rngs::OsRng;
 
-/// A repository's signing key. Made anew for each repository, and never written anywhere.
+/// A repository's signing key. Each repository has its own, which exists only in memory.
 #[derive(Debug)]
 pub struct Key(SignedSecretKey);
 

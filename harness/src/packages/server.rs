@@ -25,7 +25,7 @@ use crate::runtime::block_on;
 const BACKLOG: u32 = 1024;
 
 /// How long to wait for the request of a package.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many pieces a second a slow file comes in.
 const PIECES: u32 = 50;
@@ -59,7 +59,7 @@ struct Served {
     published: Published,
     fault: Option<RepositoryFault>,
     /// True once the fault has changed an answer.
-    struck: bool,
+    injected: bool,
     /// Holds back the next package that is requested.
     holder: Option<Holder>,
     /// Held while a piece is sent: all downloads share one line.
@@ -98,8 +98,8 @@ impl Server {
 
     /// True if the fault has changed an answer.
     #[must_use]
-    pub fn has_struck(&self) -> bool {
-        lock(&self.served).struck
+    pub fn was_injected(&self) -> bool {
+        lock(&self.served).injected
     }
 
     /// Replaces the fault.
@@ -121,10 +121,10 @@ impl Server {
 
     /// Holds back the next package that is requested, except the upgrader's own, until the returned value is dropped.
     pub fn hold(&self) -> Hold {
-        let (asked, told) = mpsc::channel();
+        let (asked, requested) = mpsc::channel();
         let (release, released) = oneshot::channel();
         lock(&self.served).holder = Some(Holder { asked, released });
-        Hold { told, _release: release }
+        Hold { requested, _release: release }
     }
 
     fn listen(&self, socket: TcpSocket) -> Result<JoinHandle<()>> {
@@ -151,14 +151,14 @@ impl Server {
 /// Holds back a package from the moment when it is requested.
 #[derive(Debug)]
 pub struct Hold {
-    told: mpsc::Receiver<()>,
+    requested: mpsc::Receiver<()>,
     _release: oneshot::Sender<()>,
 }
 
 impl Hold {
     /// Waits until a package is requested.
     pub fn asked(&self) -> Result<()> {
-        self.told.recv_timeout(PATIENCE).context("no package was requested")
+        self.requested.recv_timeout(TIMEOUT).context("no package was requested")
     }
 }
 
@@ -185,7 +185,7 @@ impl Served {
             self.published.files = next;
         }
         let fault = self.fault.as_mut().and_then(|fault| fault.hit(path));
-        self.struck |= fault.is_some();
+        self.injected |= fault.is_some();
         if let Some(ServerFault::Error(status)) = fault {
             return Err(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         }
@@ -311,7 +311,7 @@ mod tests {
         };
         assert!(time("pool/a.deb") >= Duration::from_millis(800));
         assert!(time("dists/a") < Duration::from_millis(800));
-        assert!(server.has_struck());
+        assert!(server.was_injected());
         server.set_fault(None).unwrap();
         assert!(time("pool/a.deb") < Duration::from_millis(800));
     }
@@ -320,7 +320,7 @@ mod tests {
     fn a_status_is_sent_for_the_given_number_of_requests() {
         let server = server(RepositoryFault::new(ServerFault::Error(503), Affected::Packages).times(2));
         assert_eq!(fetch(&server, "dists/a").1, CONTENT);
-        assert!(!server.has_struck());
+        assert!(!server.was_injected());
         for _ in 0..2 {
             let (head, body) = fetch(&server, "pool/a.deb");
             assert!(head.starts_with("HTTP/1.1 503 ") && body.is_empty(), "{head}");

@@ -1,4 +1,4 @@
-//! The report as CI servers read it.
+//! The report in the `JUnit` format.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Reports of a matrix or a gate that ran, for people and for CI servers.
+//! Reports of a matrix or a gate: HTML, `JUnit` and JSON.
 
 mod html;
 mod junit;

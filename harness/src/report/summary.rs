@@ -1,4 +1,4 @@
-//! The results as JSON.
+//! The summary of the results, as JSON.
 
 use anyhow::Result;
 use serde::Serialize;

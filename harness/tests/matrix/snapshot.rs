@@ -1,4 +1,4 @@
-//! What the cells saw beside what they saw before.
+//! Compares the snapshots of the cells with the earlier ones.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,7 +24,7 @@ pub(crate) fn difference(cell: &Cell, document: &str) -> Option<String> {
     settings.set_snapshot_path(Path::new(SNAPSHOTS).join(&cell.scenario));
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
-    settings.set_description(&cell.promise);
+    settings.set_description(&cell.guarantee);
     let compare = AssertUnwindSafe(|| settings.bind(|| insta::assert_snapshot!(cell.snapshot(), document)));
     let compared = std::panic::catch_unwind(compare);
     if compared.is_ok() {

@@ -1,4 +1,4 @@
-//! Records of a matrix that ran.
+//! Records of cells, for the tests of the report.
 
 use std::fs;
 use std::path::Path;

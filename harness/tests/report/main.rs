@@ -1,4 +1,4 @@
-//! The report of a matrix, as people see it: in a browser.
+//! Tests the report in a browser.
 
 mod cells;
 

@@ -101,7 +101,7 @@ fn reported(world: &World, screen: &str, report: &Value) -> Result<String> {
         writeln!(
             shown,
             "  {path}: {} ({} -> {}){}",
-            entry["fate"].as_str().unwrap_or_default(),
+            entry["outcome"].as_str().unwrap_or_default(),
             sum("sha256_before"),
             sum("sha256_after"),
             entry["other"].as_str().map_or_else(String::new, |other| format!(", and {other}")),

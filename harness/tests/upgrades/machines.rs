@@ -33,12 +33,12 @@ fn machine_is_realistic(debian: Debian) -> Result<()> {
     let capabilities = u64::from_str_radix(capabilities.trim(), 16)?;
     ensure!(capabilities & (1 << 21) != 0 && capabilities & (1 << 16) == 0, "capabilities are {capabilities:x}");
     // A journald that waits for its disk loses nothing of what systemd says: what happened is read from there.
-    let told = machine.sh("systemctl kill --signal=STOP systemd-journald
-         for n in $(seq 20); do systemd-run --quiet --wait --property=StandardOutput=null --unit=told-$n true; done
+    let starts = machine.sh("systemctl kill --signal=STOP systemd-journald
+         for n in $(seq 20); do systemd-run --quiet --wait --property=StandardOutput=null --unit=start-$n true; done
          systemctl kill --signal=CONT systemd-journald
          journalctl --sync
-         journalctl --quiet --output=cat _PID=1 | grep -c '^Started told-'")?;
-    ensure!(told.trim() == "20", "of 20 starts the journal has {told}");
+         journalctl --quiet --output=cat _PID=1 | grep -c '^Started start-'")?;
+    ensure!(starts.trim() == "20", "of 20 starts the journal has {starts}");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the package installs beside the programs.
+//! Tests the files that the package installs in addition to the programs.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

@@ -1,4 +1,4 @@
-//! Two machines, one of which takes over when the other fails.
+//! Upgrades of an active-passive pair.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ const DEFINITION: &str =
 const NODE: &str = r#"#!/bin/bash
 ask() { timeout 2 bash -c "exec 3<>/dev/tcp/$(cat /etc/xivo-peer)/7070 && cat <&3" 2>/dev/null || { echo "the other node does not answer"; return 1; }; }
 case $1 in
-tell) exec dpkg-query --show --showformat '${Version}\n' xivo ;;
+version) exec dpkg-query --show --showformat '${Version}\n' xivo ;;
 peer) ask ;;
 role)
     if [ -e /etc/xivo-takes-over ] && ! ask >/dev/null; then echo active; else cat /etc/xivo-role; fi
@@ -47,10 +47,10 @@ esac
 
 /// The socket to which the other node connects.
 const SOCKET: &str = "[Socket]\nListenStream=7070\nAccept=yes\n";
-const ANSWER: &str = "[Service]\nExecStart=/usr/lib/xivo/node tell\nStandardInput=socket\n";
+const ANSWER: &str = "[Service]\nExecStart=/usr/lib/xivo/node version\nStandardInput=socket\n";
 
 /// A hook that logs the role of its node.
-const HOOK: &str = "#!/bin/sh\necho \"$UPGRADE_PHASE on the $UPGRADE_NODE_ROLE node\" >>/root/told\n";
+const HOOK: &str = "#!/bin/sh\necho \"$UPGRADE_PHASE on the $UPGRADE_NODE_ROLE node\" >>/root/hook-role\n";
 
 /// A hook that kills the worker the first time, and then logs the role of its node.
 const KILL: &str = "#!/bin/sh\nif mkdir /root/killed 2>/dev/null; then kill -KILL $(cat /run/xivo-upgrade.lock); fi\n\
@@ -81,7 +81,7 @@ fn make_node(world: &World, role: &str, peer: IpAddr) -> Result<()> {
         ("/etc/xivo-peer", peer.to_string().as_bytes(), 0o644),
         ("/etc/systemd/system/xivo-node.socket", SOCKET.as_bytes(), 0o644),
         ("/etc/systemd/system/xivo-node@.service", ANSWER.as_bytes(), 0o644),
-        ("/usr/share/xivo-upgrade/pre-upgrade.d/30-told", HOOK.as_bytes(), 0o755),
+        ("/usr/share/xivo-upgrade/pre-upgrade.d/30-role", HOOK.as_bytes(), 0o755),
         ("/tmp-definition", DEFINITION.as_bytes(), 0o644),
     ])?;
     let start = "rm /tmp-definition && systemctl daemon-reload && systemctl start xivo-node.socket";
@@ -111,7 +111,7 @@ fn pair_in_order(debian: Debian) -> Result<String> {
     let status = active.upgrade(&["status"]).run()?;
     let then = upgrade(&active, &["--yes"], 0, "1.2.2")?;
     for (world, role) in [(&passive, "passive"), (&active, "active")] {
-        ensure!(world.machine.sh("cat /root/told")? == format!("pre-upgrade on the {role} node\n"));
+        ensure!(world.machine.sh("cat /root/hook-role")? == format!("pre-upgrade on the {role} node\n"));
     }
     let report = passive.upgrade(&["status", "--json"]).run()?;
     let report: serde_json::Value = serde_json::from_str(&report.screen)?;
@@ -187,6 +187,6 @@ fn pair_role_unknown(debian: Debian) -> Result<String> {
     world.upgrade(&["--yes"]).exits(5)?;
     world.machine.sh(disable)?;
     let completed = upgrade(&world, &["--yes"], 6, "1.2.2")?;
-    ensure!(world.machine.sh("cat /root/role")? == "passive\n", "a hook was told something else");
+    ensure!(world.machine.sh("cat /root/role")? == "passive\n", "a hook got another role");
     Ok(together([("The node, before", &world, &refused), ("The node, after the interruption", &world, &completed)]))
 }

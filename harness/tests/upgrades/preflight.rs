@@ -1,4 +1,4 @@
-//! Problems that are found before anything is changed.
+//! Problems that the preflight checks find.
 
 use std::fmt::Write as _;
 

@@ -71,24 +71,24 @@ fn hooks_run_twice(debian: Debian) -> Result<String> {
     let files = format!(
         "find /etc/pf-xivo /etc/xivo {PROVD}/jsondb /usr/share/xivo-upgrade -printf '%p %i %m %u %s %C@\\n' | LC_ALL=C sort"
     );
-    let mut told = String::new();
+    let mut shown = String::new();
     for hook in HOOKS {
         let first = run_hook(machine, hook)?;
         ensure!(first.exit == 0, "{first}");
-        write!(told, "{first}{}", requests(machine)?)?;
+        write!(shown, "{first}{}", requests(machine)?)?;
         let before = machine.sh(&files)?;
         let second = run_hook(machine, hook)?;
         let asked = requests(machine)?;
         ensure!(second.exit == 0 && !asked.contains("PUT") && !asked.contains("POST"), "{second}{asked}");
         ensure!(machine.sh(&files)? == before, "{hook} wrote files the second time");
-        writeln!(told, "{second}{asked}")?;
+        writeln!(shown, "{second}{asked}")?;
     }
     // The machine is in no pair any more.
     machine.write("/etc/xivo/ha.conf", br#"{"node_type": "disabled", "remote_address": ""}"#, 0o644)?;
     for _ in 0..2 {
-        write!(told, "{}{}", run_hook(machine, HOOKS[1])?, requests(machine)?)?;
+        write!(shown, "{}{}", run_hook(machine, HOOKS[1])?, requests(machine)?)?;
     }
-    Ok(told + "\n" + &changed(machine)?)
+    Ok(shown + "\n" + &changed(machine)?)
 }
 
 fn many_devices(debian: Debian) -> Result<()> {
@@ -104,7 +104,7 @@ fn faulty_provd(debian: Debian) -> Result<String> {
     world.machine.write("/etc/xivo-upgrade/hooks.toml", IMPATIENT, 0o644)?;
     let configs = format!("cd {PROVD}/jsondb/configs && sha256sum *");
     let before = world.machine.sh(&configs)?;
-    let mut told = String::new();
+    let mut shown = String::new();
     let troubles = [
         ("provd is stopped:", None),
         ("provd answers 500:", Some(r#"[{"method": "PUT", "id": "base|device0002", "fault": 500}]"#)),
@@ -130,14 +130,14 @@ fn faulty_provd(debian: Debian) -> Result<String> {
             let line = |text: &str| text.lines().find(|line| line.ends_with(&format!("  {name}"))).map(str::to_owned);
             ensure!(line(&machine.sh(&configs)?) == line(&before), "{name} was written: {transcript}");
         }
-        write!(told, "{what}\n{}\n", hooks_shown(&world, &transcript)?)?;
+        write!(shown, "{what}\n{}\n", hooks_shown(&world, &transcript)?)?;
     }
     // provd is repaired, and the hooks run as the screen said.
     world.machine.sh(&format!("rm {PROVD}/faults.json"))?;
     for hook in HOOKS {
-        write!(told, "{}", run_hook(&world.machine, hook)?)?;
+        write!(shown, "{}", run_hook(&world.machine, hook)?)?;
     }
-    Ok(told + "\n" + &changed(&world.machine)?)
+    Ok(shown + "\n" + &changed(&world.machine)?)
 }
 
 fn hooks_of_other_nodes(debian: Debian) -> Result<String> {
@@ -146,11 +146,11 @@ fn hooks_of_other_nodes(debian: Debian) -> Result<String> {
     machine.write("/etc/xivo/ha.conf", br#"{"node_type": "slave", "remote_address": "192.0.2.10"}"#, 0o644)?;
     machine.sh("systemctl disable --quiet --now xivo-provd; rm /etc/pf-xivo/web-interface/xivo.ini")?;
     let transcript = world.upgrade(&["--yes"]).exits(0)?;
-    let mut told = hooks_shown(&world, &transcript)?;
+    let mut shown = hooks_shown(&world, &transcript)?;
     for hook in HOOKS {
-        write!(told, "\n{}", run_hook(machine, hook)?)?;
+        write!(shown, "\n{}", run_hook(machine, hook)?)?;
     }
-    Ok(told)
+    Ok(shown)
 }
 
 /// A metapackage with a new version.

@@ -20,23 +20,23 @@ scenarios! {
 }
 
 /// A notification command: one line for the subject of a mail, and the result for its body.
-const TELLING: &[u8] = b"#!/bin/sh
+const NOTIFY: &[u8] = b"#!/bin/sh
 # A mail would have the summary as its subject and the report as its body.
-{ echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE: $UPGRADE_SUMMARY\"; grep -E '^  \"(result|exit_code)\"'; } >/root/told
+{ echo \"$UPGRADE_RESULT $UPGRADE_EXIT_CODE: $UPGRADE_SUMMARY\"; grep -E '^  \"(result|exit_code)\"'; } >/root/notified
 ";
-const SETTINGS: &[u8] = b"[notify]\ncommand = [\"/root/tell\"]\n";
+const SETTINGS: &[u8] = b"[notify]\ncommand = [\"/root/notify\"]\n";
 
 fn status_and_history(debian: Debian) -> Result<String> {
     let mut world = upgradable(debian)?;
     let machine = &world.machine;
-    machine.write("/root/tell", TELLING, 0o755)?;
+    machine.write("/root/notify", NOTIFY, 0o755)?;
     machine.write("/etc/xivo-upgrade/config.toml", SETTINGS, 0o644)?;
     let before = world.upgrade(&["status"]).user("nobody").run()?;
     let nothing = world.upgrade(&["history"]).user("nobody").run()?;
     let upgrade = world.upgrade(&["--yes", "--quiet"]).exits(0)?;
     // The worker sends the notification after the end of the run, and holds the lock while it does.
     world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
-    let told = world.machine.sh("cat /root/told")?;
+    let notified = world.machine.sh("cat /root/notified")?;
 
     let status = world.upgrade(&["status"]).run()?;
     let history = world.upgrade(&["history"]).run()?;
@@ -59,7 +59,7 @@ fn status_and_history(debian: Debian) -> Result<String> {
     let next = world.upgrade(&["--dry-run"]).run()?;
     let (_, next) = next.screen.split_once("Services to restart").context("no plan")?;
     Ok(format!(
-        "{before}\n{nothing}\n{upgrade}\n{}\n{}\nthe notification:\n{told}\n…{next}",
+        "{before}\n{nothing}\n{upgrade}\n{}\n{}\nthe notification:\n{notified}\n…{next}",
         without_numbers(&status),
         without_numbers(&history)
     ))
@@ -67,14 +67,14 @@ fn status_and_history(debian: Debian) -> Result<String> {
 
 fn report_of_a_failure(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
-    world.machine.write("/root/tell", TELLING, 0o755)?;
+    world.machine.write("/root/notify", NOTIFY, 0o755)?;
     let settings = [b"rollback = \"ask\"\n", SETTINGS].concat();
     world.machine.write("/etc/xivo-upgrade/config.toml", &settings, 0o644)?;
     let broken = b"[Service]\nExecStart=\nExecStart=/bin/sh -c 'echo no licence; exit 1'\n";
     world.machine.write("/etc/systemd/system/xivo-agid.service.d/broken.conf", broken, 0o644)?;
     world.upgrade(&["--yes", "--json"]).exits(5)?;
     world.machine.sh("while ! flock --nonblock /run/xivo-upgrade.lock true; do sleep 0.05; done")?;
-    let told = world.machine.sh("cat /root/told")?;
+    let notified = world.machine.sh("cat /root/notified")?;
     let json = document(&world.upgrade(&["history", "--json"]).run()?.screen)?;
     ensure!(json[0]["result"] == "needs-human" && json[0]["exit_code"] == 5, "{json}");
     let error = json[0]["error"].as_str().context("no error")?;
@@ -83,7 +83,7 @@ fn report_of_a_failure(debian: Debian) -> Result<String> {
     world.machine.sh("systemctl restart xivo-agid")?;
     world.upgrade(&["status"]).exits(0)?;
     world.upgrade(&["--yes"]).exits(0)?;
-    Ok(format!("the notification:\n{told}\nthe report's error:\n{error}\n\n{}", without_numbers(&status)))
+    Ok(format!("the notification:\n{notified}\nthe report's error:\n{error}\n\n{}", without_numbers(&status)))
 }
 
 fn plan_as_json(debian: Debian) -> Result<String> {

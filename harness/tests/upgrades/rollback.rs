@@ -24,7 +24,7 @@ scenarios! {
     Compared resumed_at_boot;
     /// When the new version of a service does not start, the upgrade is rolled back: all services run the old version.
     Compared rolled_back_after_a_failed_service;
-    /// `rollback` undoes a successful upgrade after it has listed what has changed since, once.
+    /// `rollback` rolls back a successful upgrade after it has listed what has changed since, once.
     Compared manual_rollback;
     /// `rollback` warns that dpkg will not know of packages that were installed since, and the remedy works.
     Compared rollback_after_other_package_changes;

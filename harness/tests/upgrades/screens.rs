@@ -1,4 +1,4 @@
-//! What goes to a terminal, to a file and to stdout.
+//! The output on a terminal, in a file and on stdout.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

@@ -1,4 +1,4 @@
-//! The terminal of the tests.
+//! Tests of the harness: its terminal emulator.
 
 use anyhow::{Result, ensure};
 use harness::machines::image::Debian;

@@ -71,7 +71,7 @@ fn validated(debian: Debian) -> Result<String> {
     // The packages of Debian differ from release to release.
     let shown = world.shown(&[&transcript, &same, &drift]);
     let shown = shown.replace(&format!(" on {debian}: "), " on (Debian): ");
-    let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with("Beside them, ")).collect();
+    let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with("Not in the validated set ")).collect();
     Ok(lines.join("\n"))
 }
 

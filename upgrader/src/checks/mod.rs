@@ -1,4 +1,4 @@
-//! What is found out before the question, and changes nothing.
+//! The checks that run before the question. They change nothing.
 
 pub mod pair;
 pub mod preflight;

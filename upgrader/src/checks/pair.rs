@@ -1,4 +1,4 @@
-//! Two machines, one of which takes over when the other fails: what this one is, and which goes first.
+//! Checks the other node of an active-passive pair, and decides which node is upgraded first.
 
 use anyhow::Result;
 
@@ -14,7 +14,7 @@ use crate::system::command::{Failed, Program};
 /// Asks the product what this node is, and the other node for its version.
 ///
 /// # Errors
-/// If the product cannot say what this node is. That the other node cannot be asked is no error.
+/// If the role of this node is unknown. A peer that does not answer is no error.
 pub fn inspect(pair: &Pair) -> Result<Node> {
     let command = pair.role.join(" ");
     let unknown = |how: String| {
@@ -35,7 +35,7 @@ pub fn inspect(pair: &Pair) -> Result<Node> {
     Ok(node)
 }
 
-/// What a program prints last; ssh(1), for one, says other things before. If it fails, how, in the words that follow its name.
+/// The last line that a program prints: ssh(1) may print messages before it. The error is worded to follow the name of the program.
 fn last_line(pair: &Pair, words: &[String]) -> Result<String, String> {
     let mut last = String::new();
     let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
@@ -59,8 +59,8 @@ fn is_version(word: &str) -> bool {
 
 /// Finds the reasons against this plan on this node of a pair. `--ignore-peer` turns problems into notes.
 ///
-/// The passive node goes first: it can be tried out, and until then the active one does the work as before. A passive node that is ahead
-/// already does not go further.
+/// The passive node is upgraded first: it can be tested while the active one works. A passive node that has a newer version already is not
+/// upgraded further.
 pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Vec<Finding> {
     let Some(node) = plan.node.as_ref().filter(|node| node.role != Role::Alone && !plan.is_empty()) else {
         return Vec::new();
@@ -108,18 +108,18 @@ fn in_order(ignore_peer: bool, what: String, remedy: &str, command: &str) -> Fin
     Finding { fatal: !ignore_peer, what, remedy }
 }
 
-/// What is to be said of the pair after the upgrade.
+/// The result of the check of the pair after the upgrade.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Afterwards {
     /// Nothing.
     Nothing,
-    /// What comes next: a sentence.
+    /// The next step for the admin: a sentence.
     Next(String),
-    /// What is not as it was when the run began.
+    /// A change of the pair during the run.
     Attention(Attention),
 }
 
-/// Looks at the pair again, after the upgrade, when this version is installed.
+/// Checks the pair again after the upgrade to this version.
 pub(crate) fn check_afterwards(pair: &Pair, before: &Node, installed: &str, command: &str) -> Afterwards {
     let now = match inspect(pair) {
         Ok(now) => now,

@@ -1,4 +1,4 @@
-//! What the vendor and the admin write: product.toml and config.toml.
+//! The files that the vendor and the admin write: product.toml and config.toml.
 
 pub mod product;
 pub mod settings;

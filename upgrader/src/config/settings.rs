@@ -25,7 +25,7 @@ pub struct Config {
     pub time_limits: TimeLimits,
     /// What to keep, and for how long.
     pub keep: Keep,
-    /// Whom to tell.
+    /// The notification at the end of a run.
     pub notify: Notify,
 }
 
@@ -69,7 +69,7 @@ pub struct Keep {
     pub rollback_days: u16,
 }
 
-/// Whom to tell.
+/// The notification at the end of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Notify {
@@ -162,7 +162,7 @@ pub const SETTINGS: &[Setting] = &[
         table: "keep",
         key: "rollback-days",
         default: "7",
-        meaning: "For how many days after an upgrade `rollback` can undo it. Until then the space of the old packages is not free. The next \
+        meaning: "For how many days after an upgrade `rollback` can roll it back. Until then the space of the old packages is not free. The next \
                   upgrade ends it sooner.",
     },
     Setting {
@@ -190,7 +190,7 @@ impl Config {
         };
         strict::parse(&text).map_err(|(line, message)| {
             Failure::new(format!("{}:{line}: {message}", path.display()))
-                .remedy("Mend that line, or put a # in front of it: then it is as without the setting.")
+                .remedy("Fix that line, or put a # in front of it to use the default.")
                 .into()
         })
     }

@@ -1,4 +1,4 @@
-//! Copies of the database, made before it is migrated.
+//! Dumps the database before it is migrated, and removes old dumps.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -71,7 +71,7 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
 
 fn failure(directory: &Path) -> Failure {
     Failure::new("the database could not be saved before its migration, and was not migrated").remedy(format!(
-        "Fix what is named (the dump goes to {}), then start again: it goes on with the migrations.",
+        "Fix what is named (the dump goes to {}), then start again: it continues with the migrations.",
         directory.display()
     ))
 }

@@ -1,4 +1,4 @@
-//! The product's database: what it needs, saving it, migrating it.
+//! The product's database: surveys, dumps, migrates and restores it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,21 +17,21 @@ mod product_command;
 mod psql;
 mod sql;
 
-/// How long the server may take to answer when nothing has disturbed it.
+/// The timeout of the server before its packages are upgraded.
 const ANSWERS: Duration = Duration::from_secs(2);
 
-/// How long it may take to come up after its packages were upgraded: it may have to recover first.
+/// The timeout of the server after its packages were upgraded: it may have to recover first.
 const COMES_UP: Duration = Duration::from_secs(60);
 
-/// What a database needs, found out without changing anything.
+/// The state of a database and its pending migrations, collected without changing anything.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    /// The migrations that are to be applied, first to apply first. On a standby there are none: its primary's come to it.
+    /// The pending migrations, in order. A standby has none: it gets those of its primary.
     pub(crate) pending: Vec<String>,
-    /// What lies among the migrations but is none, each with the reason.
+    /// The files in the directory of migrations that are skipped, each with the reason.
     pub(crate) skipped: Vec<(String, String)>,
     work: Vec<Work>,
-    /// Whether the server only repeats what its primary does.
+    /// True if the server is a standby.
     standby: bool,
     /// The size of the database in bytes.
     size: u64,
@@ -42,29 +42,28 @@ pub fn is_migration(file: &str) -> bool {
     migrations::parse_name(file).is_some()
 }
 
-/// Looks what a database needs. `packages_change` says whether packages are going to change, which may bring migrations
-/// that a product's own command does not know of yet.
+/// Surveys the database. `packages_change` is true if packages will change: they may contain migrations that the product's own command
+/// does not know yet.
 ///
 /// # Errors
-/// Everything that can be known to go wrong before something is changed: the server does not answer, there is no such
-/// database or owner, a migration file is not what it should be or not what was applied, the database is newer than the
-/// files, or there is no space for the dump.
+/// If the server does not answer, the database or its owner does not exist, a migration file is invalid or was changed since it was
+/// applied, the database is newer than the files, or there is no space for the dump.
 pub(crate) fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
     inspect(database, paths, packages_change, ANSWERS)
 }
 
-/// Notes that packages are about to change, so that a migration command which cannot say what it has to do is run even if
-/// this run ends before its turn.
+/// Records that packages are about to change. A migration command without a `pending` program then runs even if this run ends before the
+/// step `migrate`.
 pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
     product_command::mark_pending(database, paths)
 }
 
-/// Brings the database to the schema of the installed release: waits for the server, saves the database, applies what is
-/// pending. Does nothing if nothing is. `saved` is told where the dump is before anything is changed. Dumps older than `keep_days` days are removed.
+/// Migrates the database to the schema of the installed release: waits for the server, dumps the database, applies the pending
+/// migrations. Does nothing if none is pending. `saved` gets the path of the dump before anything is changed. Dumps older than `keep_days` days are removed.
 ///
 /// # Errors
-/// Migrations that were applied before the one that failed stay applied, of the failed one nothing stays, and the next run
-/// goes on with it. The failure says so, and where the dump is.
+/// The migrations before the failed one stay applied, and the next run continues with the failed one. The failure says so, and names the
+/// dump.
 pub(crate) fn migrate(
     database: &Database,
     paths: &Paths,
@@ -72,13 +71,13 @@ pub(crate) fn migrate(
     saved: &mut dyn FnMut(&Path) -> Result<()>,
     events: &mut Events<'_>,
 ) -> Result<()> {
-    let unchanged = || Failure::new("the database was not migrated").remedy(go_on(paths));
+    let unchanged = || Failure::new("the database was not migrated").remedy(how_to_resume(paths));
     let Survey { skipped, work, standby, size, .. } = inspect(database, paths, true, COMES_UP).explain(unchanged)?;
     let name = database.name.clone();
     if standby && !work.is_empty() {
         events.emit(Event::Migrating(name));
         for migration in &work {
-            // What its primary does comes to it by itself, and nothing else can.
+            // A standby is read-only, and replays the migrations of its primary.
             events.emit(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
         }
         return product_command::clear_pending(paths);
@@ -97,14 +96,14 @@ pub(crate) fn migrate(
     }
     for migration in &work {
         let result = migration.apply(database, paths, events);
-        let told = result.as_ref().map_err(|error| format!("{error:#}")).copied();
-        events.emit(Event::Migrated(migration.name(), told));
+        let applied = result.as_ref().map_err(|error| format!("{error:#}")).copied();
+        events.emit(Event::Migrated(migration.name(), applied));
         result.explain(|| {
-            Failure::new(format!("the database is not migrated to the end: {} failed", migration.name())).remedy(
+            Failure::new(format!("the database migration is not complete: {} failed", migration.name())).remedy(
                 format!(
-                    "{} {} The database as it was before is in {} (pg_restore reads it).",
+                    "{} {} The dump of the database before the migration is {} (for pg_restore).",
                     migration.what_stays(),
-                    go_on(paths),
+                    how_to_resume(paths),
                     dump.display()
                 ),
             )
@@ -116,15 +115,15 @@ pub(crate) fn migrate(
 /// Restores the database from a dump, and keeps the current one under another name. Can be repeated if it was interrupted.
 ///
 /// # Errors
-/// If the server does not answer, or does not do it: the failure says where both are.
+/// If the server does not answer, or the restore fails. The failure names the dump and the current database.
 pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &mut Events<'_>) -> Result<()> {
     let name = &database.name;
     // Named after the dump, so that a repeated restore finds the database that was kept.
     let kept_as = kept_as(name, dump);
     let failure = || {
-        Failure::new(format!("the database {name} was not put back as it was")).remedy(format!(
-            "As it was it is in {} (`pg_restore --create` reads it), as it was last in the database {kept_as} or still in {name}. Fix what is \
-             named, then start `{} rollback` again.",
+        Failure::new(format!("the database {name} was not restored")).remedy(format!(
+            "Its state before the upgrade is in {} (for `pg_restore --create`), its latest state in the database {kept_as} or still in {name}. \
+             Fix the error, then start `{} rollback` again.",
             dump.display(),
             paths.package()
         ))
@@ -146,9 +145,9 @@ fn kept_as(database: &str, dump: &Path) -> String {
 }
 
 /// How the admin resumes a run that stopped here.
-fn go_on(paths: &Paths) -> String {
+fn how_to_resume(paths: &Paths) -> String {
     format!(
-        "See {}, mend what it names, then start {} again: it goes on with the migrations, runs the post-upgrade hooks and \
+        "See {}, fix what it names, then start {} again: it continues with the migrations, runs the post-upgrade hooks and \
          restarts the services.",
         paths.log().display(),
         paths.package()
@@ -180,8 +179,8 @@ impl Work {
     /// What is left in the database when this failed.
     fn what_stays(&self) -> &'static str {
         match self {
-            Self::File(_) => "Nothing of it stays in the database; what was applied before it does.",
-            Self::OwnCommand(_) => "What it did before it failed may stay in the database.",
+            Self::File(_) => "The failed migration is rolled back; those before it stay applied.",
+            Self::OwnCommand(_) => "What the failed command changed may stay in the database.",
         }
     }
 }

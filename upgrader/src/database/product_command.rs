@@ -10,21 +10,21 @@ use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
 use crate::system::command::{Failed, Program};
 
-/// What the product's own command would do, a line each, by the word of its `pending` program.
+/// The pending migrations, one a line, as the product's `pending` program prints them.
 ///
-/// One that has none always runs after packages have changed, and is pending as a whole if a run ended between the two.
+/// Without that program, the migration command runs whenever packages have changed. It is pending if a run ended before that.
 pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool) -> Result<Vec<String>> {
     let Some(words) = &database.pending else {
-        let owed = paths.migration_owed().try_exists().context("is a migration owed?")?;
-        return Ok(database.migrate.as_ref().filter(|_| owed).map(|words| words.join(" ")).into_iter().collect());
+        let is_pending = paths.migration_pending().try_exists().context("is a migration pending?")?;
+        return Ok(database.migrate.as_ref().filter(|_| is_pending).map(|words| words.join(" ")).into_iter().collect());
     };
     match program(words).output() {
         Ok(output) => Ok(lines(&output)),
-        // The packages that are going to change bring it.
+        // The new packages bring the program.
         Err(error) if packages_change && is_not_there(&error) => Ok(Vec::new()),
         Err(error) => Err(error).explain(|| {
             Failure::new("the product cannot say whether its database needs a migration")
-                .remedy(format!("Run `{}` to see more; mend what it complains of, then start again.", words.join(" ")))
+                .remedy(format!("Run `{}` to see more; fix the error, then start again.", words.join(" ")))
         }),
     }
 }
@@ -32,7 +32,7 @@ pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool)
 /// Runs the product's own command, as root.
 ///
 /// # Errors
-/// If it fails, with how, in the words that follow "failed".
+/// If it fails; the error is worded to follow "failed".
 pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
     program(words).lines(line).map_err(|error| match error.downcast::<Failed>() {
         Ok(failed) => anyhow!(failed.how),
@@ -40,23 +40,23 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
     })
 }
 
-/// Notes that the command has to run, if it has no `pending` program.
+/// Records that the migration command has to run, if it has no `pending` program.
 pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
     if database.migrate.is_none() || database.pending.is_some() {
         return Ok(());
     }
-    let note = paths.migration_owed();
-    let written = note
+    let file = paths.migration_pending();
+    let written = file
         .parent()
         .map_or(Ok(()), |directory| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory));
-    written.and_then(|()| std::fs::File::create(&note)?.sync_all()).with_context(|| note.display().to_string())
+    written.and_then(|()| std::fs::File::create(&file)?.sync_all()).with_context(|| file.display().to_string())
 }
 
-/// Takes the note back.
+/// Removes the record of [`mark_pending`].
 pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
-    let note = paths.migration_owed();
-    match std::fs::remove_file(&note) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| note.display().to_string()),
+    let file = paths.migration_pending();
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| file.display().to_string()),
         _ => Ok(()),
     }
 }
@@ -107,14 +107,14 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_cannot_say_what_it_has_to_do_is_owed_from_the_packages_until_it_ran() {
+    fn a_command_without_a_pending_program_is_pending_from_the_packages_until_it_ran() {
         let root = tempfile::tempdir().expect("a directory");
         let (database, paths) = (database(""), paths(&root));
-        assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
+        assert_eq!(pending(&database, &paths, false).expect("nothing pending"), Vec::<String>::new());
         mark_pending(&database, &paths).expect("written");
-        assert_eq!(pending(&database, &paths, false).expect("owed"), ["migrate up"]);
+        assert_eq!(pending(&database, &paths, false).expect("pending"), ["migrate up"]);
         clear_pending(&paths).expect("removed");
         clear_pending(&paths).expect("it is not there");
-        assert_eq!(pending(&database, &paths, false).expect("nothing owed"), Vec::<String>::new());
+        assert_eq!(pending(&database, &paths, false).expect("nothing pending"), Vec::<String>::new());
     }
 }

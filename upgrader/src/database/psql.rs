@@ -1,4 +1,4 @@
-//! What PostgreSQL's programs are asked; the only file that runs them.
+//! Runs the programs of PostgreSQL; no other file does.
 
 use std::fs::File;
 use std::path::Path;
@@ -30,12 +30,12 @@ const SETTINGS: [&str; 6] = [
     "lc_messages=C",
 ];
 
-/// What the server says of a database.
+/// The state of a database on the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct State {
     /// Its size in bytes, indices included.
     pub(super) size: u64,
-    /// Whether the server only repeats what another one does.
+    /// True if the server is a standby.
     pub(super) standby: bool,
 }
 
@@ -181,7 +181,7 @@ pub(super) fn wait(timeout: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Gives a database another name and makes it anew from a dump, with its owner, rights and settings. If it has the other name
+/// Renames a database and restores it from a dump, with its owner, privileges and settings. If it has the other name
 /// already, what there is under its own is the beginning of that, and begins again.
 pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
     let name = &database.name;
@@ -226,7 +226,7 @@ fn write(database: &str, statements: &[String], line: &mut dyn FnMut(&str)) -> R
 fn query(database: &str, sql: &str) -> Result<String> {
     psql(database).setting(format!("--command={sql}")).output().explain(|| {
         Failure::new(format!("the database {database} cannot be asked"))
-            .remedy("`runuser -u postgres -- psql` shows the same; mend what it complains of, then start again.")
+            .remedy("`runuser -u postgres -- psql` shows the same; fix the error, then start again.")
     })
 }
 

@@ -166,7 +166,7 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
         writeln!(out, "`{command} rollback` rolls back to {version}")?;
     }
     if status.services_down.is_empty() {
-        writeln!(out, "All services that are wanted are running")?;
+        writeln!(out, "All enabled services are running")?;
     }
     for (service, state) in &status.services_down {
         writeln!(out, "{service} is {state}\n  What to do: `systemctl status {service}` shows why.")?;
@@ -174,10 +174,7 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
     if !status.replaced_files.is_empty() {
         let services = status.replaced_files.join(" ");
         writeln!(out, "Still running files that were replaced: {services}")?;
-        writeln!(
-            out,
-            "  What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits."
-        )?;
+        writeln!(out, "  What to do: `systemctl restart` what can be restarted now, and reboot later for the rest.")?;
     }
     for reason in &status.reboot_recommended {
         writeln!(out, "Reboot recommended: {reason}")?;
@@ -208,7 +205,7 @@ mod tests {
         insta::assert_snapshot!(shown(&status), @r#"
         Acme 2 is installed, the newest version that was known at the last refresh
         No upgrade yet
-        All services that are wanted are running
+        All enabled services are running
         "#);
     }
 
@@ -235,7 +232,7 @@ mod tests {
         asterisk is failed
           What to do: `systemctl status asterisk` shows why.
         Still running files that were replaced: dbus.service ssh.service
-          What to do: `systemctl restart` what can be restarted now, and reboot for the rest when it suits.
+          What to do: `systemctl restart` what can be restarted now, and reboot later for the rest.
         Reboot recommended: a newer kernel
         "#);
     }

@@ -1,4 +1,4 @@
-//! What apt reports while it works.
+//! What apt reports while it works: lines and progress.
 
 /// What apt reports while it works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

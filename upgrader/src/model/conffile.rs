@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::policy::ConffilePolicy;
 
-/// A conffile that is not as its package brought it, and what will become of it if the package brings another one.
+/// A conffile that the admin has edited or removed, and the policy for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EditedConffile {
     /// Where it is.
@@ -26,7 +26,7 @@ pub struct ConffileResult {
     /// Where it is.
     pub path: PathBuf,
     /// What became of it.
-    pub fate: ConffileOutcome,
+    pub outcome: ConffileOutcome,
     /// Where the other version lies, if there is one.
     pub other: Option<PathBuf>,
     /// The SHA-256 sum in hex before the packages changed; none if there was no file.
@@ -39,24 +39,24 @@ pub struct ConffileResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConffileOutcome {
-    /// The admin had edited or removed it, and so it still is; the package's lies beside it.
+    /// The admin's version is kept; the package's version is saved next to it.
     Kept,
-    /// The admin had edited it, and it is the package's now; the admin's lies beside it.
+    /// The package's version is installed; the admin's version is saved next to it.
     Replaced,
-    /// It was not edited, and is the package's new version now.
+    /// It was not edited, and has the package's new version.
     Updated,
-    /// It was not there.
+    /// It did not exist before the upgrade.
     New,
-    /// The admin had removed it, and it is there again.
+    /// The admin had removed it, and the package has installed it again.
     Back,
-    /// It is not there any more.
+    /// The upgrade removed it.
     Removed,
 }
 
 impl ConffileResult {
-    /// True if the admin should have a look: the file is not what it was, or not what the package expects.
+    /// True if the admin should check the file: it was replaced, or is not the package's version.
     pub fn wants_a_look(&self) -> bool {
-        match self.fate {
+        match self.outcome {
             ConffileOutcome::Kept | ConffileOutcome::Replaced | ConffileOutcome::Back => true,
             ConffileOutcome::Removed => self.other.is_some(),
             ConffileOutcome::Updated | ConffileOutcome::New => false,
@@ -69,7 +69,7 @@ impl ConffileResult {
         if self.sha256_before.is_none() || self.sha256_after.is_none() {
             return None;
         }
-        Some(if self.fate == ConffileOutcome::Kept { (&self.path, other) } else { (other, &self.path) })
+        Some(if self.outcome == ConffileOutcome::Kept { (&self.path, other) } else { (other, &self.path) })
     }
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for ConffileResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         let other = self.other.as_ref().map(|other| other.display());
-        match (self.fate, other) {
+        match (self.outcome, other) {
             (ConffileOutcome::Kept, Some(other)) if self.sha256_after.is_none() => {
                 write!(f, "{path} stays removed; the package's version is {other}")
             }

@@ -27,7 +27,7 @@ pub enum Event {
     },
     /// The run continues in the background.
     Detached {
-        /// The transient systemd unit that works; without systemd it is this process, deaf to its terminal.
+        /// The transient systemd unit that works. None without systemd: this process works, and ignores the signals of its terminal.
         unit: Option<String>,
         /// The upgrader's command, to reattach with.
         command: String,
@@ -75,13 +75,13 @@ pub enum Event {
         /// What it is at, in apt's words.
         what: String,
     },
-    /// A conffile became another one, or was kept.
+    /// The upgrade replaced or kept a conffile.
     Conffile(ConffileResult),
     /// The question was answered with yes or not.
     Answered(bool),
-    /// What dpkg was killed in the middle of is about to be finished.
+    /// The interrupted work of dpkg is about to be finished.
     Repairing,
-    /// An earlier run did not come to its end, and is about to be completed or undone.
+    /// An earlier run was interrupted. This run completes it or rolls it back.
     Interrupted(InterruptedRun),
     /// A step is skipped: it was done before the run was interrupted.
     StepAlreadyDone(Step),
@@ -105,14 +105,14 @@ pub enum Event {
         /// The version that it rolls back to.
         to: String,
     },
-    /// Every path is what it was.
+    /// The rollback has restored every path.
     Restored {
-        /// How many paths were put back.
+        /// The number of restored paths.
         changed: u64,
-        /// How many were removed that had come with the upgrade.
+        /// The number of removed paths, which the upgrade had added.
         removed: u64,
     },
-    /// The database is what it was when it was saved; as it was last, it is kept under the other name.
+    /// The rollback has restored the database. Its latest state is kept under the other name.
     DatabaseRestored {
         /// Its name.
         database: String,
@@ -197,7 +197,7 @@ pub enum Event {
         exit: Exit,
         /// When.
         time: Timestamp,
-        /// One sentence for a person; empty when all has been said.
+        /// A message for the admin; may be empty.
         message: String,
     },
 }

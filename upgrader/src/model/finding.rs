@@ -1,4 +1,4 @@
-//! What the checks before the question find.
+//! The findings of the preflight checks.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::exit::remedy_of;
 /// Something about the machine that is not as it should be for an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// True if there will be no upgrade until it is mended.
+    /// True if the upgrade is refused until the admin fixes it.
     pub fatal: bool,
     /// What it is, without a full stop.
     pub what: String,

@@ -1,4 +1,4 @@
-//! What would change, computed once, shown, confirmed and executed.
+//! The plan of an upgrade. It is computed once, shown, confirmed and executed unchanged.
 
 use std::fmt;
 

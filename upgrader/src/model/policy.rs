@@ -1,15 +1,15 @@
-//! What the vendor and the admin decide beforehand, so that an upgrade needs to ask only once.
+//! The policies of the vendor and the admin. With them an upgrade asks only one question.
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a conffile that the admin has modified and the package has changed.
+/// Which version of an edited conffile an upgrade installs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConffilePolicy {
-    /// The package's version; the admin's lies beside it as `.dpkg-old`.
+    /// The package's version; the admin's is saved as `.dpkg-old`.
     #[default]
     Replace,
-    /// The admin's version; the package's lies beside it as `.dpkg-dist`.
+    /// The admin's version; the package's is saved as `.dpkg-dist`.
     Keep,
 }
 

@@ -37,7 +37,7 @@ pub struct Report {
     pub result: RunResult,
     /// Its exit code.
     pub exit_code: Option<u8>,
-    /// True if it came so far that it changed the machine, or was about to.
+    /// True if the run reached the steps that change the machine.
     pub detached: bool,
     /// The step that it is at, or was when it ended.
     pub step: Option<Step>,
@@ -49,7 +49,7 @@ pub struct Report {
     pub conffiles: Vec<ConffileResult>,
     /// The hooks, in the order they ran.
     pub hooks: Vec<HookReport>,
-    /// True if the machine was put back as it was, or was about to be.
+    /// True if the upgrade was rolled back, or a rollback had begun.
     pub rolled_back: bool,
     /// Where the database as it was before is; none if it was not migrated.
     pub dump: Option<String>,
@@ -67,7 +67,7 @@ pub struct Report {
     pub attention: Vec<Attention>,
     /// Why it failed, and what to do.
     pub error: Option<String>,
-    /// Its last words.
+    /// The last message on the screen.
     pub message: String,
 }
 
@@ -84,7 +84,7 @@ pub enum RunResult {
     Attention,
     /// The question was not answered with yes.
     Declined,
-    /// It failed, and nothing was changed.
+    /// It failed, and no package was changed.
     Unchanged,
     /// It failed, and everything is as it was before.
     RolledBack,

@@ -1,4 +1,4 @@
-//! The steps and which may follow which.
+//! The steps of a run, and which step follows which.
 
 use std::fmt;
 
@@ -6,69 +6,69 @@ use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
 
-/// What a run consists of, in order. Data, so that a step can be written down by one process and resumed by another.
+/// The steps of a run, in order. They are data: one process records a step, and another process resumes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// Read the package lists of every source.
     Refresh,
-    /// Bring the upgrader's own package up to date.
+    /// Update the upgrader's own package.
     SelfUpdate,
-    /// Look whether the machine is fit for an upgrade.
+    /// Check whether the machine can be upgraded.
     Preflight,
-    /// Compute what would change.
+    /// Compute the plan: what would change.
     Plan,
-    /// Ask.
+    /// Ask the admin to confirm the plan.
     Confirm,
-    /// Finish what dpkg was killed in the middle of; without that apt does nothing.
+    /// Finish the interrupted work of dpkg; without that apt refuses to work.
     Repair,
-    /// Fetch every package that the plan needs.
+    /// Download every package of the plan.
     Download,
     /// Save the rollback data.
     SaveRollbackData,
-    /// Run the hooks that come before the packages.
+    /// Run the pre-upgrade hooks.
     PreUpgradeHooks,
     /// Upgrade the packages.
     Packages,
-    /// Bring the database to the schema of the new packages.
+    /// Migrate the database to the schema of the new packages.
     Migrate,
-    /// Run the hooks that come after the packages.
+    /// Run the post-upgrade hooks.
     PostUpgradeHooks,
     /// Restart the product's services in order.
     Restart,
-    /// Look whether the services are still there.
+    /// Check that the services stay up.
     Verify,
-    /// Put every file back as it was, dpkg's database with them.
+    /// Restore every file, and the database of dpkg.
     RollBack,
-    /// Put the database back as it was, if its migration had begun.
+    /// Restore the product's database, if its migration had begun.
     RollBackDatabase,
-    /// Restart the product's services as they were.
+    /// Restart the product's services in their old version.
     RestartOld,
-    /// Look whether the machine is as it was, and its services are there.
+    /// Check that the old packages are installed and the old services stay up.
     VerifyOld,
 }
 
-/// How a step ended that did not fail.
+/// The outcome of a step that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It did what it is for.
+    /// The step is done.
     Done,
-    /// It found nothing that a run could do.
+    /// There is nothing to upgrade.
     NothingToDo,
     /// The admin declined.
     Declined,
-    /// It did what it is for, and something about it wants attention.
+    /// The step is done, and something needs attention.
     Attention,
 }
 
 /// How far a run is meant to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// All the way.
+    /// Every step.
     Upgrade,
-    /// The packages are fetched and nothing else happens.
+    /// Only download the packages.
     DownloadOnly,
-    /// The plan is shown and nothing happens.
+    /// Only show the plan.
     DryRun,
 }
 
@@ -77,7 +77,7 @@ pub enum Mode {
 pub enum Next {
     /// This step.
     Step(Step),
-    /// The end of the run. Whether something wants attention is for the run to know.
+    /// The end of the run. The run itself knows whether something needs attention.
     End(Exit),
 }
 
@@ -89,7 +89,7 @@ impl Step {
             (_, Outcome::NothingToDo, _) | (Self::Plan, _, Mode::DryRun) | (Self::Download, _, Mode::DownloadOnly) => {
                 Next::End(Exit::Done)
             }
-            // Fetching changes nothing that needs a question.
+            // A download needs no question: it changes nothing.
             (Self::Plan, _, Mode::DownloadOnly) | (Self::Repair, _, _) => Next::Step(Self::Download),
             (Self::Confirm, _, _) => Next::Step(Self::Repair),
             (Self::Refresh, _, _) => Next::Step(Self::SelfUpdate),
@@ -111,14 +111,13 @@ impl Step {
         }
     }
 
-    /// What comes after a step that failed, if the machine can be put back as it was. No step that undoes is undone.
-    pub fn undone_by(self) -> Option<Self> {
-        let undone =
-            matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify);
-        undone.then_some(Self::RollBack)
+    /// The first step of the rollback that follows if this step fails. None if the step changes no package, or is part of a rollback.
+    pub fn rollback_step(self) -> Option<Self> {
+        matches!(self, Self::Packages | Self::Migrate | Self::PostUpgradeHooks | Self::Restart | Self::Verify)
+            .then_some(Self::RollBack)
     }
 
-    /// True if the machine may be another one after this step began.
+    /// True if this step may change the machine.
     pub fn changes_the_machine(self) -> bool {
         self.works(Mode::Upgrade) && !matches!(self, Self::Download | Self::SaveRollbackData)
     }
@@ -176,7 +175,7 @@ mod tests {
                 Next::End(exit) => return (steps, exit),
             }
             steps.push(step);
-            assert!(steps.len() < 20, "the steps go round in circles: {steps:?}");
+            assert!(steps.len() < 20, "the steps form a circle: {steps:?}");
         }
     }
 
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn something_that_wants_attention_does_not_stop_a_run() {
+    fn a_step_that_needs_attention_does_not_stop_a_run() {
         assert_eq!(walk(Mode::Upgrade, Outcome::Attention).0.last(), Some(&Step::Verify));
     }
 
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_something_is_undone_and_no_undoing_is() {
+    fn steps_that_change_the_machine_are_rolled_back_and_steps_of_a_rollback_are_not() {
         let (mut step, mut rollback) = (Step::RollBack, Vec::new());
         while let Next::Step(next) = step.next(Outcome::Done, Mode::Upgrade) {
             rollback.push(step);
@@ -214,15 +213,15 @@ mod tests {
         }
         assert_eq!(step.next(Outcome::Done, Mode::Upgrade), Next::End(Exit::RolledBack));
         for step in walk(Mode::Upgrade, Outcome::Done).0 {
-            // What dpkg was killed in the middle of was there before.
-            let undone = step.exit_on_failure() == Exit::NeedsHuman && step != Step::Repair;
-            assert_eq!(step.undone_by(), undone.then_some(Step::RollBack), "{step}");
+            // An earlier dpkg left the work that `repair` finishes: there is no rollback data of before it.
+            let is_rolled_back = step.exit_on_failure() == Exit::NeedsHuman && step != Step::Repair;
+            assert_eq!(step.rollback_step(), is_rolled_back.then_some(Step::RollBack), "{step}");
         }
-        assert!(rollback.iter().all(|step| step.undone_by().is_none()), "{rollback:?}");
+        assert!(rollback.iter().all(|step| step.rollback_step().is_none()), "{rollback:?}");
     }
 
     #[test]
-    fn no_is_the_end_and_so_is_nothing_to_do() {
+    fn a_run_ends_when_it_is_declined_or_has_nothing_to_do() {
         assert_eq!(Step::Confirm.next(Outcome::Declined, Mode::Upgrade), Next::End(Exit::Declined));
         assert_eq!(Step::Plan.next(Outcome::NothingToDo, Mode::Upgrade), Next::End(Exit::Done));
     }

@@ -55,16 +55,16 @@ pub(crate) fn follow(context: &Context<'_>, follower: &mut Follower, events: &mu
                 return Ok(exit);
             }
         }
+        let run = if events.report().rolled_back { "rollback" } else { "upgrade" };
         if leave.load(Ordering::Relaxed) {
-            let _ = writeln!(stderr(), "\nThe upgrade continues. Reattach: {} attach", context.paths.package());
+            let _ = writeln!(stderr(), "\nThe {run} continues. Reattach: {} attach", context.paths.package());
             return Ok(Exit::Busy);
         }
         if !alive {
             let (log, command) = (context.paths.log(), context.paths.package());
-            let failure = Failure::new("the upgrade was interrupted: its process is gone").remedy(format!(
-                "See {}, then start {command} again: it completes the upgrade or rolls it back.",
-                log.display()
-            ));
+            let next = if run == "upgrade" { "the upgrade or rolls it back" } else { "the rollback" };
+            let failure = Failure::new(format!("the {run} was interrupted: its process is gone"))
+                .remedy(format!("See {}, then start {command} again: it completes {next}.", log.display()));
             return Err(Stopped { error: failure.into(), exit: Exit::NeedsHuman });
         }
         follower.wait(HEARTBEAT);

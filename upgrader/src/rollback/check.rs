@@ -98,7 +98,7 @@ impl Store {
         Manifest { header: Header::new(&scope, &[]), lines }.write(&self.finalized())
     }
 
-    /// The changes since the rollback data was finalized, which a rollback would undo, too. None if it was not finalized.
+    /// The changes since the rollback data was finalized, which a rollback would revert, too. None if it was not finalized.
     pub fn since(&self) -> Result<Vec<PathDifference>> {
         let Some(finalized) = self.when_finalized()? else { return Ok(Vec::new()) };
         let mut differences = differences(self.paths.root(), &finalized.lines, |_, line, now| {
@@ -128,7 +128,7 @@ impl Store {
     }
 
     fn finalized(&self) -> PathBuf {
-        self.paths.rollback().join("sealed")
+        self.paths.rollback().join("finalized")
     }
 }
 

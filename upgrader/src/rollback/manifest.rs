@@ -121,7 +121,7 @@ impl Manifest {
         let body = text.strip_suffix(b"\n").context("it is truncated")?;
         let mut lines = (1..).zip(body.split(|byte| *byte == b'\n')).collect::<Vec<_>>().into_iter();
         let (number, first) = lines.next().context("it is empty")?;
-        // Nothing but the version is promised of another version.
+        // Only the field `version` is known of another version.
         let Version { version } = value(number, first)?;
         if version != VERSION {
             let failure = Failure::new(format!("the record of the machine before the upgrade has version {version}"));

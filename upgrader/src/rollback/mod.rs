@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! /var/lib/NAME-upgrade/rollback/manifest   every path that is covered; complete, or not there
-//!                                sealed     the same of the machine after the upgrade
+//!                                finalized  the same of the machine after the upgrade
 //!                                places     the stores on other filesystems
 //!                                files/     links and copies, by number
 //! MOUNT/.NAME-upgrade-rollback/files/       links to what is on that filesystem
@@ -42,7 +42,7 @@ use crate::paths::Paths;
 pub struct Scope {
     /// Every package that the upgrade changes, removes or installs; a name with or without an architecture.
     pub packages: Vec<PackageName>,
-    /// The product's own state, beside what is always covered: `rollback.paths` of product.toml.
+    /// The product's own state, in addition to what is always covered: `rollback.paths` of product.toml.
     pub declared: Vec<PathBuf>,
 }
 

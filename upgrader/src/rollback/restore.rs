@@ -1,4 +1,4 @@
-//! Rolls back.
+//! Restores the machine from rollback data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -79,22 +79,22 @@ struct Work<'a> {
     root: &'a Path,
     /// The suffix of temporary files.
     mark: String,
-    /// The contents that are beside their targets already: the temporary file of each object, and which jobs have one.
+    /// The temporary file of each content that is written next to its target already.
     staged: HashMap<u64, PathBuf>,
-    /// What was exchanged for what belongs there, and goes with what came with the upgrade.
+    /// The exchanged objects, which are removed together with the paths that the upgrade added.
     aside: Vec<PathBuf>,
     /// A directory on each mount that is concerned.
     filesystems: HashMap<u64, PathBuf>,
     done: Restored,
 }
 
-/// What has to be done to all paths.
+/// The differences of all paths, by the work that they need.
 #[derive(Default)]
 struct Survey<'a> {
     /// Directories that are missing, or in whose place something else is.
     directories: Vec<(usize, &'a Path, &'a Line)>,
     jobs: Vec<Job<'a>>,
-    /// What differs in nothing but mode, owner, extended attributes or time; and whether the time is put back.
+    /// Paths of which only mode, owner, extended attributes or time differ; true if the time is restored.
     attributes: Vec<(&'a Path, &'a Line, bool)>,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Undoes new diversions of files whose package was not upgraded: those files are nowhere else.
+    /// Removes new diversions of files whose package was not upgraded: the diverted file is the only copy.
     fn undo_diversions(&mut self) -> Result<()> {
         let (saved, now) = (self.store.saved_lists()?, Lists::now(self.root)?);
         let mut resolver = PathResolver::new(self.root);
@@ -231,7 +231,7 @@ impl<'a> Work<'a> {
         Ok(survey)
     }
 
-    /// True if what is there needs no replacing.
+    /// True if the path needs no replacement.
     fn is_right(&self, path: &Path, line: &Line, now: &Metadata, counts: &HashMap<u64, u32>) -> Result<bool> {
         let Kind::File { size, inode } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
         let (Kind::File { size: now_size, .. }, Some(stored)) = (&now.entry.kind, &line.stored) else {
@@ -245,14 +245,14 @@ impl<'a> Work<'a> {
         Ok(is_alone && *now_size == size && self.store.has_content(path, line, now)?)
     }
 
-    /// Puts contents that have to be written beside their targets, as far as there is a directory.
+    /// Writes contents that cannot be linked to temporary files next to their targets, where the directory exists.
     fn stage(&mut self, jobs: &[Job<'_>]) -> Result<()> {
         for job in jobs {
             let Some(stored) = job.line.stored.as_ref().filter(|stored| stored.how != SaveMethod::Link) else {
                 continue;
             };
             let temporary = self.temporary(job.index, job.path);
-            // What is below a link that has to become a directory again comes later.
+            // The directory may be a link now, which `make_directories` converts later.
             if read_metadata(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
                 continue;
             }
@@ -278,7 +278,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Puts what belongs to a path beside it, if it is not there yet.
+    /// Creates the temporary object of a path, unless [`Self::stage`] has written it.
     fn prepare(&mut self, job: &Job<'_>) -> Result<()> {
         let temporary = self.temporary(job.index, job.path);
         let Some(stored) = &job.line.stored else { return make(&job.line.entry, &temporary) };
@@ -294,7 +294,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Puts what has been prepared in the place of what is there.
+    /// Renames the prepared object onto its target.
     fn commit(&mut self, job: &Job<'_>) -> Result<()> {
         let (temporary, full) = (self.temporary(job.index, job.path), self.at(job.path));
         if read_metadata(&temporary)?.is_none() {
@@ -333,7 +333,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Makes a directory of what is none any more.
+    /// Replaces an object by the directory that was there.
     fn convert(&mut self, index: usize, path: &Path, line: &Line) -> Result<()> {
         let (temporary, full) = (self.temporary(index, path), self.at(path));
         make(&line.entry, &temporary)?;
@@ -382,7 +382,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Removes what an interrupted rollback has left beside its targets.
+    /// Removes the temporary files of an interrupted rollback.
     fn clear(&self) -> Result<()> {
         for (index, path) in self.store.manifest.lines.keys().enumerate() {
             let temporary = self.temporary(index, path);

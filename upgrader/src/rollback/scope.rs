@@ -15,7 +15,7 @@ use crate::system::dpkg;
 /// Where dpkg keeps its database.
 pub(super) const DPKG: &str = "/var/lib/dpkg";
 
-/// What dpkg knows of each package. It writes each of these files anew and renames it: lib/dpkg/atomic-file.c, and the control files come from
+/// What dpkg knows of each package. dpkg replaces each of these files by a rename: lib/dpkg/atomic-file.c, and the control files come from
 /// an unpacked package.
 pub(super) const INFO: &str = "/var/lib/dpkg/info";
 

@@ -15,25 +15,25 @@ use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
 use crate::system::dpkg;
 
-/// What ucf(1) manages, one `MD5SUM  PATH` a line.
+/// The files that ucf(1) manages, one `MD5SUM  PATH` a line.
 const UCF: &str = "/var/lib/ucf/hashfile";
 
-/// Which package each of them belongs to, one `PACKAGE  PATH` a line, as far as packages say so (ucfr(1)).
+/// The packages of these files, one `PACKAGE  PATH` a line, as far as they are registered (ucfr(1)).
 const UCF_REGISTRY: &str = "/var/lib/ucf/registry";
 
-/// What lies beside a conffile after dpkg or ucf had two versions of it: the other one. `.dpkg-bak` is made by
-/// dpkg-maintscript-helper(1) when it removes one that the admin has edited.
+/// The suffixes of the other version of a conffile, which dpkg or ucf saves next to it. dpkg-maintscript-helper(1) makes `.dpkg-bak` when
+/// it removes an edited conffile.
 const OTHERS: [&str; 5] = [OLD, ".dpkg-dist", ".dpkg-bak", ".ucf-old", ".ucf-dist"];
 
-/// What an admin's version is called that was replaced.
+/// The suffix of the admin's version that was replaced.
 const OLD: &str = ".dpkg-old";
 
-/// What dpkg leaves beside a link that replaces a conffile and leads to another directory: it looks for its new version there,
-/// does not find it, and goes on. dpkg-maintscript-helper(1) leaves it beside a conffile that it has moved with the admin's edits.
-/// Beside anything else this is only the work of a dpkg that is not done.
+/// The suffix of a new version that dpkg has unpacked and not installed. It stays next to a link to another directory, where dpkg does
+/// not find it, and next to an edited conffile that dpkg-maintscript-helper(1) has moved. Next to any other file it is the unfinished
+/// work of dpkg.
 const UNPACKED: &str = ".dpkg-new";
 
-/// The conffiles of the packages that are about to change, as they are before that.
+/// The conffiles of the packages of the plan, before the packages change.
 #[derive(Debug, Default)]
 pub(crate) struct ConffileReport {
     files: BTreeMap<PathBuf, Before>,
@@ -44,13 +44,13 @@ pub(crate) struct ConffileReport {
 struct Before {
     edited: bool,
     sum: Option<String>,
-    /// What was in it, if the admin had edited it.
+    /// Its content, if the admin had edited it.
     content: Option<Content>,
-    /// The other versions that lie beside it already, and their sums.
+    /// The other versions that exist next to it, with their sums.
     others: BTreeMap<PathBuf, String>,
 }
 
-/// A file in one piece.
+/// The content, mode and owner of a file.
 #[derive(Debug)]
 struct Content {
     bytes: Vec<u8>,
@@ -98,7 +98,7 @@ impl ConffileReport {
         Ok(Self { files, packages })
     }
 
-    /// What the upgrade did to them. Saves the admin's version as `.dpkg-old` if neither dpkg, ucf nor a maintainer script did.
+    /// Reports what the upgrade did to the conffiles. Saves the admin's version as `.dpkg-old` if dpkg, ucf and the maintainer scripts did not.
     pub(crate) fn finish(self) -> Result<Vec<ConffileResult>> {
         let now: BTreeSet<PathBuf> = known(&self.packages)?.into_iter().map(|(path, _)| path).collect();
         let nothing = Before::default();
@@ -107,7 +107,7 @@ impl ConffileReport {
         for path in paths {
             let before = self.files.get(path).unwrap_or(&nothing);
             let Some(mut entry) = result(path, before, others_of(path)) else { continue };
-            if entry.fate == ConffileOutcome::Replaced
+            if entry.outcome == ConffileOutcome::Replaced
                 && entry.other.is_none()
                 && let Some(content) = &before.content
             {
@@ -119,20 +119,20 @@ impl ConffileReport {
         Ok(entries)
     }
 
-    /// An edited file that its package has moved is gone from one place and new in another: there it is still the admin's.
+    /// Finds edited conffiles that a package has moved: removed at one path and new with the same content at another.
     fn follow_moves(&self, entries: &mut [ConffileResult]) {
         let is_edited = |path: &Path| self.files.get(path).is_some_and(|before| before.edited);
         for from in 0..entries.len() {
-            let ConffileResult { path, fate, other, sha256_before, .. } = &entries[from];
-            if *fate != ConffileOutcome::Removed || other.is_some() || !is_edited(path) {
+            let ConffileResult { path, outcome, other, sha256_before, .. } = &entries[from];
+            if *outcome != ConffileOutcome::Removed || other.is_some() || !is_edited(path) {
                 continue;
             }
             let sum = sha256_before.clone();
-            let Some(to) = entries.iter_mut().find(|to| to.fate == ConffileOutcome::New && to.sha256_after == sum)
+            let Some(to) = entries.iter_mut().find(|to| to.outcome == ConffileOutcome::New && to.sha256_after == sum)
             else {
                 continue;
             };
-            to.fate = ConffileOutcome::Kept;
+            to.outcome = ConffileOutcome::Kept;
             to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
             entries[from].other = Some(to.path.clone());
         }
@@ -145,12 +145,12 @@ impl Content {
         Some(Self { bytes, mode: metadata.mode() & 0o7777, owner: (metadata.uid(), metadata.gid()) })
     }
 
-    /// Writes it beside the file that it was in.
+    /// Writes the content next to its file, with the suffix `.dpkg-old`.
     fn put_beside(&self, path: &Path) -> Result<PathBuf> {
         use std::io::Write as _;
         let old = beside(path, OLD);
         let write = || {
-            // A new file: no user reads it before its mode and owner are right, and no link is followed.
+            // A new file: nobody can read it before its mode and owner are set, and no symbolic link is followed.
             match fs::remove_file(&old) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -173,12 +173,12 @@ pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) 
     Ok(())
 }
 
-/// Compares a conffile with what it was before.
+/// Compares a conffile with its state before the upgrade.
 fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
     let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
-    // What lay there before is not of this upgrade.
+    // Other versions from before this upgrade do not count.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
-    let fate = match (&before.sum, &after) {
+    let outcome = match (&before.sum, &after) {
         (None, None) => {
             other.as_ref()?;
             ConffileOutcome::Kept
@@ -193,7 +193,8 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
         _ if before.edited => ConffileOutcome::Replaced,
         _ => ConffileOutcome::Updated,
     };
-    Some(ConffileResult { path: path.to_owned(), fate, other, sha256_before: before.sum.clone(), sha256_after: after })
+    let (path, sha256_before) = (path.to_owned(), before.sum.clone());
+    Some(ConffileResult { path, outcome, other, sha256_before, sha256_after: after })
 }
 
 /// The conffiles of these packages and those of ucf, each with the MD5 sum of the version that was shipped.
@@ -213,7 +214,7 @@ fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The other versions that lie beside a file, or beside what it links to, and their SHA-256 sums.
+/// The other versions next to a file or next to the target of its link, with their SHA-256 sums.
 fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
@@ -326,9 +327,9 @@ mod tests {
     fn an_edited_file_that_was_moved_is_still_the_admins() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
-        let entry = |name: &str, fate: ConffileOutcome, before: Option<&str>, after: Option<&str>| ConffileResult {
+        let entry = |name: &str, outcome: ConffileOutcome, before: Option<&str>, after: Option<&str>| ConffileResult {
             path: path(name),
-            fate,
+            outcome,
             other: None,
             sha256_before: before.map(str::to_owned),
             sha256_after: after.map(str::to_owned),
@@ -343,8 +344,8 @@ mod tests {
             entry("to.conf", ConffileOutcome::New, None, Some("mine")),
         ];
         ConffileReport { files, packages: Vec::new() }.follow_moves(&mut entries);
-        let told = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
-        insta::assert_snapshot!(told.join("\n"), @r"
+        let shown = entries.map(|entry| entry.to_string().replace(&directory.path().display().to_string(), "/etc"));
+        insta::assert_snapshot!(shown.join("\n"), @r"
         Removed /etc/from.conf; yours is /etc/to.conf
         /etc/other.conf is new
         Removed /etc/same.conf

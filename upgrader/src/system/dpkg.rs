@@ -25,11 +25,11 @@ const PACKAGES: &str = "--showformat=${Package}\t${Architecture}\t${Version}\t${
 /// A conffile as dpkg has it in its database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Conffile {
-    /// The package that ships it, as it was asked for.
+    /// The package that ships it, by the name in the query.
     pub(crate) package: String,
     /// Where it is.
     pub(crate) path: String,
-    /// The MD5 sum, in hex, of the file that the package brought.
+    /// The MD5 sum, in hex, of the file in the package.
     pub(crate) shipped: String,
     /// True if the installed version of the package does not ship it any more.
     pub(crate) obsolete: bool,
@@ -51,7 +51,7 @@ pub(crate) fn installed_version(package: &str) -> Result<Option<String>> {
     Ok(packages()?.into_iter().find(|found| found.name == package && found.is_present()).map(|found| found.version))
 }
 
-/// A file of a package that is not what the package brought.
+/// A modified or missing file of a package.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Modified {
     /// Where it is.
@@ -82,8 +82,8 @@ pub(crate) fn is_held(package: &str) -> Result<bool> {
     Ok(packages()?.iter().any(|found| found.name == package && found.held))
 }
 
-/// True if dpkg was killed in the middle of its work: it keeps what it had not yet put into its database in files whose names
-/// are numbers (as apt's `debSystem::CheckUpdates` looks for them).
+/// True if dpkg was interrupted. It keeps entries that are not yet in its database in files with numeric names (apt's
+/// `debSystem::CheckUpdates` looks for them, too).
 pub(crate) fn was_interrupted(paths: &Paths) -> Result<bool> {
     let directory = paths.dpkg_updates();
     let entries = match directory.read_dir() {
@@ -111,14 +111,14 @@ pub(crate) fn listed(list: &[u8]) -> impl Iterator<Item = &Path> {
         .filter(|path| path.is_absolute() && path.file_name().is_some())
 }
 
-/// A path whose file dpkg puts elsewhere (dpkg-divert(1)).
+/// A diversion (dpkg-divert(1)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Diversion {
     /// The path as packages have it.
     pub(crate) from: PathBuf,
-    /// Where the file is instead.
+    /// The diverted path of the file.
     pub(crate) to: PathBuf,
-    /// The package that asked for it, and whose own file is not diverted; `:` if the admin did.
+    /// The package that made the diversion, whose own file is not diverted; `:` for the admin.
     pub(crate) by: String,
 }
 
@@ -136,7 +136,7 @@ pub(crate) fn parse_diversions(text: &[u8]) -> Vec<Diversion> {
         .collect()
 }
 
-/// The argument of [`configure`] that means every package that is unpacked.
+/// The argument of [`configure`] for all unpacked packages.
 pub(crate) const PENDING: &str = "--pending";
 
 /// Configures a package that is unpacked. dpkg does not ask anything. First dpkg completes its database if it was killed before.

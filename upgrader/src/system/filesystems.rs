@@ -1,4 +1,4 @@
-//! The mounted filesystems, and when what was written to them is on their disks. Not how much space they have: that is a check.
+//! Finds the mounted filesystems and syncs them. The checks measure their space.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -9,21 +9,21 @@ use anyhow::{Context as _, Result};
 use rustix::fs::syncfs;
 use rustix::io::Errno;
 
-/// Filesystems that have a disk although /proc/filesystems calls them `nodev`. Those of a network are left out: a server that does not answer
-/// would block the run, and nothing that it has decides whether this machine boots.
+/// Filesystems on a disk that /proc/filesystems lists as `nodev`. Network filesystems are skipped: a server that does not answer would
+/// block the run, and the boot does not depend on it.
 const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
 
-/// Returns when everything that was written to a writable filesystem until now is on its disk (syncfs(2), once for each).
+/// Syncs every writable filesystem, and returns when all writes so far are on the disk (syncfs(2)).
 ///
 /// # Errors
-/// If a disk could not take what was written to it.
+/// If a disk reports a write error.
 pub(crate) fn sync() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
     for mount in writable(&mounts, &kinds) {
         let file = match File::open(&mount) {
             Ok(file) => file,
-            // It was unmounted meanwhile, or another one is mounted over it and has no such directory.
+            // It was unmounted meanwhile, or another filesystem is mounted over it.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             Err(error) => return Err(error).with_context(|| mount.display().to_string()),
         };
@@ -52,7 +52,7 @@ fn writable(mounts: &str, kinds: &str) -> Vec<PathBuf> {
         let mut filesystem = filesystem.split(' ');
         let (Some(kind), Some(options)) = (filesystem.next(), filesystem.nth(1)) else { continue };
         let path = PathBuf::from(unescaped(path));
-        // What is mounted on a file is another machine's: a container has files of its host so.
+        // A mount on a file belongs to the host of a container.
         let is_writable = options.split(',').next() == Some("rw");
         if has_disk(kind) && is_writable && path.is_dir() && known.insert(device.to_owned()) {
             found.push(path);

@@ -12,12 +12,12 @@ use crate::model::node::Role;
 use crate::model::plan::Plan;
 use crate::system::command::{Failed, Program};
 
-/// What is in the hook directories of a phase.
+/// The entries of the hook directories of a phase.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct HookFiles {
     /// The hooks, first to run first: those of the first directory by name, then those of the next.
     pub hooks: Vec<PathBuf>,
-    /// What lies there but is not run, and why.
+    /// The skipped entries, each with the reason.
     pub skipped: Vec<(PathBuf, &'static str)>,
 }
 
@@ -42,13 +42,13 @@ pub fn find(directories: &[PathBuf]) -> Result<HookFiles> {
     Ok(found)
 }
 
-/// The exit code of a hook that has nothing to do on this machine (`EX_TEMPFAIL` of sysexits.h, which no hook has by accident).
+/// The exit code of a hook that does not apply to this machine: `EX_TEMPFAIL` of sysexits.h, which no hook returns by accident.
 const NOT_APPLICABLE: i32 = 75;
 
-/// How many bytes of a hook's output are taken note of, each line with [`PER_LINE`] more.
+/// How many bytes of a hook's output are logged. Each line counts [`PER_LINE`] bytes more.
 const MOST_OUTPUT: usize = 4 * 1024 * 1024;
 
-/// What the time and the name before each line take in the log, in bytes: with short lines that is most of it.
+/// The size of the time and the name before each line of the log, in bytes: with short lines they are most of the log.
 const PER_LINE: usize = 40;
 
 /// Runs a hook to its end, or until `limit`; its output goes line by line to `line`.
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_hook_meets_what_is_documented() {
         let page = Page::read("docs/reference/hooks.md");
-        // What a hook has seen on a machine.
+        // The environment of a hook on a machine.
         let snapshot = documented::text("snapshots/hooks_of_all_kinds.snap");
         let (_, seen) = snapshot.split_once("\nThe environment of a hook:\n").expect("a hook has printed it");
         let seen: Vec<_> = seen.lines().filter_map(|line| line.trim().split_once('=')).collect();

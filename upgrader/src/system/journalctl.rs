@@ -1,4 +1,4 @@
-//! What services said, from journald.
+//! Reads the log lines of services from journald.
 
 use serde_json::Value;
 
@@ -9,14 +9,14 @@ use crate::system::systemd::Unit;
 const LINES: usize = 5;
 const CHARACTERS: usize = 200;
 
-/// How far back they are looked for, in entries of the journal.
+/// How many entries of the journal are searched.
 const ENTRIES: usize = 200;
 
-/// The least urgent priority of what systemd says of a unit when something went wrong (syslog(3)): notice. That it starts and stops is
-/// information, in other words and at other moments in each version.
+/// The lowest priority of systemd's messages about a failed unit: notice (syslog(3)). Its messages about starts and stops are
+/// informational, and differ between versions.
 const NOTICE: u8 = 5;
 
-/// What is needed of an entry (systemd.journal-fields(7)): what was said, and of which start of a unit.
+/// The fields of an entry that are read (systemd.journal-fields(7)): the message and the invocation of the unit.
 const FIELDS: &str = "MESSAGE,PRIORITY,_SYSTEMD_UNIT,_SYSTEMD_INVOCATION_ID,INVOCATION_ID";
 
 /// The last lines that a service logged, and that systemd logged of its failure, since it was last started: see [`Unit::invocation`]. None if
@@ -25,7 +25,7 @@ pub(crate) fn last_lines(unit: &Unit) -> Vec<String> {
     if unit.invocation.is_empty() {
         return Vec::new();
     }
-    // What a process said just before it died may still be on its way.
+    // journald may not have written the last messages of a process yet.
     let _ = Program::new("journalctl").arg("--sync").output();
     let query = Program::new("journalctl")
         .args(["--quiet", "--no-pager", "--output=json"])
@@ -34,10 +34,10 @@ pub(crate) fn last_lines(unit: &Unit) -> Vec<String> {
     query.output().map_or_else(|_| Vec::new(), |entries| last_readable(&said(&entries, unit)))
 }
 
-/// What was said by a unit since its last start, and in trouble about it, in entries as JSON, one a line.
+/// The messages of a unit since its last start, and systemd's messages about its failure, from entries as JSON, one a line.
 ///
-/// The journal asks who a process is when it reads what that has said. One that is gone is still known to be of the unit, but no
-/// more of which start of it: then it is of the one of which others have spoken.
+/// journald looks up a process when it reads its message. For a process that has exited it still knows the unit, but not the invocation:
+/// such a message belongs to the invocation of the entries before it.
 fn said(entries: &str, unit: &Unit) -> String {
     let mut said = String::new();
     let mut is_last_start = false;
@@ -57,7 +57,7 @@ fn said(entries: &str, unit: &Unit) -> String {
     said
 }
 
-/// What is not UTF-8 is a list of bytes.
+/// The text of a message. journald gives a message that is not UTF-8 as a list of bytes.
 fn text(message: &Value) -> String {
     match message {
         Value::Array(bytes) => {

@@ -1,4 +1,4 @@
-//! One run at a time.
+//! The lock that allows one run at a time.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _, stdin};
@@ -10,14 +10,14 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::exit::{Exit, Failure};
 
-/// A process that checks whether the lock is free holds it for a moment: so it is tried this often, this long apart.
+/// A process that checks whether the lock is free holds it for a moment, so taking it is retried this often, at this interval.
 const GLANCES: u32 = 5;
 const GLANCE: Duration = Duration::from_millis(20);
 
-/// One run at a time: held while this value lives, and gone with the process however it ends.
+/// The lock of a run. It is held while this value exists, and is released when the process ends for any reason.
 ///
-/// It is a flock(2), which belongs to the open file and not to a process: a child that gets the file holds the lock as well
-/// (see [`Lock::share`]), so that it passes from one process to another without a moment in which it is free.
+/// It is a flock(2), which belongs to the open file and not to a process. A child that inherits the file holds the lock, too
+/// (see [`Lock::share`]), so the lock passes to another process and is never free in between.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
@@ -63,7 +63,7 @@ impl Lock {
 
     /// The lock that another process [shared](Self::share) with this one as its stdin.
     pub(crate) fn inherited(path: &Path) -> Result<Self> {
-        // Not for children: what a hook leaves running would hold the lock for as long as it lives.
+        // Children must not inherit it: a daemon that a hook starts would hold the lock.
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(stdin(), 0).context("no stdin")?);
         let (given, wanted) = (file.metadata()?, path.metadata().with_context(|| cannot(path))?);
         let is_it = given.dev() == wanted.dev() && given.ino() == wanted.ino() && file.try_lock().is_ok();
@@ -71,12 +71,12 @@ impl Lock {
         Self { file }.signed(path)
     }
 
-    /// The locked file, for a child that is to hold the lock as well.
+    /// The locked file, for a child that shares the lock.
     pub(crate) fn share(&self) -> Result<File> {
         self.file.try_clone().context("the lock cannot be shared")
     }
 
-    /// Writes this process's number into the file, for people and for those who find it locked.
+    /// Writes the pid of this process into the file, for messages about the lock.
     fn signed(mut self, path: &Path) -> Result<Self> {
         self.file
             .set_len(0)

@@ -21,7 +21,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Waits until no other program holds a lock, and emits each second which one does.
 ///
 /// # Errors
-/// If a program still holds one after this long: nothing was changed.
+/// If a program still holds a lock after the timeout.
 pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while let Some(who) = holder(root) {
@@ -32,26 +32,26 @@ pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Res
                 .exit(Exit::Unchanged)
                 .into());
         }
-        // Rounded up: a wait that has just begun has all its time left.
+        // Rounded up, so that the first message names the whole timeout.
         events.emit(Event::Waiting { who, seconds: left.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX) });
         std::thread::sleep(STEP.min(left));
     }
     Ok(())
 }
 
-/// Who holds one of the locks now: `apt-get (pid 123)`.
+/// The process that holds one of the locks: `apt-get (pid 123)`.
 pub(crate) fn holder(root: &Path) -> Option<String> {
     LOCKS.iter().find_map(|lock| holder_of(&root.join(lock)))
 }
 
-/// Who holds a POSIX record lock on a file (fcntl(2), `F_GETLK`).
+/// The process that holds a POSIX record lock on a file (fcntl(2), `F_GETLK`).
 fn holder_of(path: &Path) -> Option<String> {
     // F_GETLK for a write lock needs a file that is open for writing.
     let file = File::options().read(true).write(true).open(path).ok()?;
     let question =
         Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
     let held = fcntl_getlk(&file, &question).ok()??;
-    // A process of another container has no number here.
+    // A process of another container has no pid in this one.
     let Some(process) = held.pid.map(rustix::process::Pid::as_raw_nonzero) else {
         return Some("a process of another container".to_owned());
     };

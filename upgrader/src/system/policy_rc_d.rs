@@ -12,12 +12,12 @@ use crate::paths::Paths;
 /// The first lines of our policy, by which it is recognized.
 const MARK: &str = "#!/bin/sh\n# Written by the upgrader";
 
-/// While it lives, maintainer scripts neither start, stop nor restart the product's services: each is restarted once, in order,
-/// when the packages are done. Every other service is for them to decide as ever.
+/// While this value exists, maintainer scripts do not start, stop or restart the product's services: the step `restart` restarts each
+/// once, in order. Other services are not affected.
 ///
-/// It is a policy-rc.d (the interface of invoke-rc.d(8) and deb-systemd-invoke(1)). An admin's own is asked for everything that
-/// is not about the product, and is back in its place afterwards. Should this process be killed, the file holds nothing back
-/// any more: it acts only as long as the run's lock is held.
+/// It is a policy-rc.d (the interface of invoke-rc.d(8) and deb-systemd-invoke(1)). The admin's own policy decides about all other
+/// services, and is restored afterwards. If this process is killed, the file has no effect: it acts only while the lock of the run is
+/// held.
 #[derive(Debug)]
 pub(crate) struct Policy {
     path: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Policy {
 }
 
 impl Policy {
-    /// Holds back what maintainer scripts would do to these services.
+    /// Installs the policy for these services.
     pub(crate) fn hold_back(paths: &Paths, services: &[String]) -> Result<Self> {
         let policy = Self { path: paths.policy(), admins: paths.admins_policy() };
         policy.clear()?;
@@ -41,13 +41,13 @@ impl Policy {
                 let _ = fs::remove_file(&new);
             })
             .with_context(|| new.display().to_string())?;
-        // From one moment to the next, also if the power goes: a policy that is half-written would say anything.
+        // Atomically, also if the power is cut: a partial policy could do anything.
         rename(&new, &policy.path)?;
         sync_directory_of(&policy.path)?;
         Ok(policy)
     }
 
-    /// Removes what an earlier run may have left, and puts an admin's own policy back into its place.
+    /// Removes the policy of an earlier run, and restores the admin's own.
     pub(crate) fn remove_left_over(paths: &Paths) -> Result<()> {
         Self { path: paths.policy(), admins: paths.admins_policy() }.clear()
     }
@@ -65,7 +65,7 @@ impl Policy {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
         }
-        // Asked first: on a filesystem that is read-only, renaming what is not there fails for that reason.
+        // Checked first: on a read-only filesystem the rename of a missing file fails, too.
         if self.admins.symlink_metadata().is_err() {
             return Ok(());
         }
@@ -75,12 +75,12 @@ impl Policy {
 
 impl Drop for Policy {
     fn drop(&mut self) {
-        // What cannot be removed is harmless without the lock, and the next run removes it.
+        // Without the lock the file has no effect, and the next run removes it.
         let _ = self.clear();
     }
 }
 
-/// Writes a program, and comes back when it is on the disk.
+/// Writes an executable file, and returns when it is on the disk.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(text.as_bytes())?;
@@ -100,7 +100,7 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 
 /// The policy itself. 101 is "not allowed", 0 is "allowed" (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
 fn script(services: &[String], lock: &Path, admins: &Path) -> String {
-    // A service may be many: postgresql's scripts speak of postgresql@15-main, and of postgresql@15-* for all of them.
+    // A service may have instances: the scripts of postgresql name postgresql@15-main, or postgresql@15-* for all.
     let pattern = |service: &String| {
         let name = service.trim_end_matches(".service");
         if name.contains('@') { name.to_owned() } else { format!("{name}|{name}@*") }
@@ -129,7 +129,7 @@ mod tests {
     use crate::system::command::Program;
     use crate::system::lock::Lock;
 
-    /// A root directory with what a policy needs.
+    /// A root directory with the files that a policy needs.
     fn machine() -> (tempfile::TempDir, Paths) {
         let root = tempfile::tempdir().expect("a directory");
         for directory in ["usr/sbin", "run"] {

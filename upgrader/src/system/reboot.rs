@@ -8,20 +8,20 @@ use crate::model::plan::{ChangeKind, Plan};
 use crate::model::version;
 use crate::system::dpkg;
 
-/// Packages whose old version stays in use until the machine is rebooted, and why.
+/// Packages whose old version stays in use until a reboot, with the reason.
 const STAYS_IN_USE: [(&[&str], &str); 2] = [
     (&["libc6", "libc6.1"], "programs that were not restarted still use the old one"),
     (&["dbus", "dbus-daemon", "dbus-broker"], "the message bus cannot be restarted on a machine that is in use"),
 ];
 
-/// Which boot of the machine this is (random(4)); empty if the kernel does not say.
+/// The boot id (random(4)); empty if the kernel has none.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Why a machine should be rebooted, one reason a line; none if it need not be.
+/// The reasons to reboot the machine; empty if there are none.
 ///
-/// `root` is its root directory, and `plan` what has been changed since it was booted, if that is known.
+/// `root` is the root directory of the machine. `plan` has the changes since its boot, if they are known.
 pub(crate) fn reasons(root: &Path, plan: Option<&Plan>) -> Vec<String> {
     collect(root, plan, |package| dpkg::installed_version(package).ok().flatten())
 }
@@ -91,12 +91,12 @@ fn kernels(boot: &Path) -> Vec<String> {
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names
         .filter_map(|name| Some(name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("vmlinux-"))?.to_owned()))
-        // What dpkg is about to put there or take away, and what an admin kept.
+        // Temporary files of dpkg, and copies of the admin.
         .filter(|release| !["dpkg-new", "dpkg-tmp", "bak", "old"].iter().any(|end| release.ends_with(end)))
         .collect()
 }
 
-/// What a kernel is for, the words at the end of its release: `amd64`, `cloud-amd64`, `rt-amd64`.
+/// The flavour of a kernel, at the end of its release: `amd64`, `cloud-amd64`, `rt-amd64`.
 fn flavour(release: &str) -> &str {
     let words = release.rmatch_indices('-').map(|(dash, _)| &release[dash + 1..]);
     words.take_while(|word| word.starts_with(|c: char| c.is_ascii_alphabetic())).last().unwrap_or_default()

@@ -10,11 +10,11 @@ use signal_hook::{flag, low_level};
 
 use crate::system::command;
 
-/// True once signals end this process no more.
+/// True once signals no longer end this process.
 static SHIELDED: AtomicBool = AtomicBool::new(false);
 
-/// From here on Ctrl-C, a terminal that goes away or a polite kill ends this process at once, and what it has started with it: a
-/// program in a process group of its own would go on unseen, with apt's locks in its hands.
+/// From here on SIGINT, SIGHUP and SIGTERM end this process and the programs that it has started. Those have their own process groups,
+/// and would otherwise continue and hold the locks of apt.
 pub(crate) fn leave_when_asked() -> Result<()> {
     let came = Arc::new(AtomicUsize::new(0));
     let (mut reader, writer) = std::io::pipe().context("no pipe")?;
@@ -36,13 +36,12 @@ pub(crate) fn leave_when_asked() -> Result<()> {
     Ok(())
 }
 
-/// From here on neither Ctrl-C, nor a terminal that goes away, nor a polite kill ends this process: dpkg, in the middle of its
-/// work, would lose the reader of its output.
+/// From here on SIGINT, SIGHUP and SIGTERM do not end this process, because dpkg would lose the reader of its output.
 pub(crate) fn shield() -> Result<()> {
     watch().map(drop)
 }
 
-/// The same, and returns a flag that is set when such a signal comes. For a process that follows a run and may leave.
+/// Like [`shield`], and returns a flag that such a signal sets. For a process that follows a run and may detach.
 pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in heard() {
@@ -52,7 +51,7 @@ pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
     Ok(came)
 }
 
-/// The signals that are not ignored already: nohup(1) means what it says.
+/// The signals that are not ignored: nohup(1) ignores SIGHUP.
 fn heard() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = ignored(&status);

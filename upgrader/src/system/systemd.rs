@@ -9,17 +9,16 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::system::command::{Failed, Program};
 
-/// For how long systemd may give no answer, and how often it is asked. While systemd re-executes or shuts down, systemctl
-/// may fail: `Connection reset by peer`.
+/// How long queries are retried, and how often. While systemd re-executes or shuts down, systemctl may fail: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
 
-/// For how long it is waited until a unit that is started again and again fails once more, and how often it is looked at.
+/// How long to wait for the next failure of a unit that systemd restarts repeatedly, and how often to check.
 const FAILING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(5));
 
-/// How long a unit may take to start or stop. Some have no limit of their own, and one must not keep all others down.
+/// The timeout of a start or stop. Some units have none of their own, and one must not block all others.
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
-/// What systemd knows of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
+/// The properties of a unit. The words are those of systemd's D-Bus interface (org.freedesktop.systemd1(5)).
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Unit {
     /// Its name with its suffix, of all its names the main one: `nginx.service`.
@@ -34,11 +33,11 @@ pub(crate) struct Unit {
     pub(crate) kind: String,
     /// How it ended last: `success`, `exit-code`, `start-limit-hit` …
     pub(crate) result: String,
-    /// How often systemd itself has restarted it since a person or program last started it.
+    /// How often systemd has restarted it automatically since its last start.
     pub(crate) restarts: u64,
     /// Identifies the time from one start to the next stop, in the journal too; empty if it was never started.
     pub(crate) invocation: String,
-    /// It was made by a program, not by a file, and is gone when it stops.
+    /// It is transient: a program made it, and it disappears when it stops.
     pub(crate) transient: bool,
     /// It must not be stopped by hand (`RefuseManualStop=`).
     pub(crate) refuses_stop: bool,
@@ -50,7 +49,7 @@ impl Unit {
         matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
     }
 
-    /// True for one that did its work and ended, as is its way.
+    /// True for a oneshot unit that has succeeded.
     pub(crate) fn is_done(&self) -> bool {
         self.kind == "oneshot" && self.active == "inactive" && self.result == "success"
     }
@@ -92,7 +91,7 @@ pub(crate) fn run(unit: &str, description: &str, variables: &[&str]) -> Program 
         .arg("--service-type=exec")
         .arg(format!("--unit={unit}"))
         .arg(format!("--description={description}"))
-        // What a maintainer script or hook leaves running on purpose, and an interrupted dpkg, outlive the unit.
+        // Daemons that a maintainer script or hook starts, and an interrupted dpkg, outlive the unit.
         .setting("--property=KillMode=process")
         .setting("--property=TimeoutStopSec=15min")
         // If the kernel kills one hook that takes too much memory, that hook has failed, not the upgrade.
@@ -101,7 +100,7 @@ pub(crate) fn run(unit: &str, description: &str, variables: &[&str]) -> Program 
     set.fold(systemd_run, |program, variable| program.setting(format!("--setenv={variable}"))).setting("--")
 }
 
-/// What systemd knows of units, in the order in which they are named.
+/// The properties of units, in the order of the arguments.
 pub(crate) fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     // systemctl would show the manager itself.
     if units.is_empty() {
@@ -114,7 +113,7 @@ pub(crate) fn show(units: &[impl AsRef<OsStr>]) -> Result<Vec<Unit>> {
     Ok(shown)
 }
 
-/// The names of the services that are active, and of what lets services start.
+/// The names of the active services, and of the active units that start services.
 pub(crate) fn active() -> Result<Vec<String>> {
     let of_interest = ["--state=active", "--type=service,socket,timer,path"];
     let list = ["list-units", "--plain", "--no-legend", "--full"];
@@ -140,8 +139,8 @@ pub(crate) fn start(unit: &str) -> Result<()> {
     systemctl(&["start", unit])
 }
 
-/// Restarts a unit, or starts one that is down. One that was started too often lately is started all the same: systemd would
-/// refuse, and leave it down.
+/// Restarts a unit, or starts it if it is stopped. The start limit is reset, because systemd would refuse to start a unit that was
+/// started too often.
 pub(crate) fn restart(unit: &str) -> Result<()> {
     let Err(error) = systemctl(&["restart", unit]) else { return Ok(()) };
     if show(&[unit])?.iter().any(|unit| unit.result == "start-limit-hit") {
@@ -151,8 +150,8 @@ pub(crate) fn restart(unit: &str) -> Result<()> {
     Err(error)
 }
 
-/// How a unit is after it could not be started. One that systemd starts again and again has no result while it does that: then it is
-/// waited for the next.
+/// The state of a unit that could not be started. A unit that systemd restarts repeatedly has no result meanwhile: its next failure is
+/// awaited.
 pub(crate) fn show_failed(unit: &str) -> Result<Unit> {
     let (timeout, pause) = FAILING;
     let deadline = Instant::now() + timeout;
@@ -171,7 +170,7 @@ pub(crate) fn stop(unit: &str) -> Result<()> {
     systemctl(&["stop", unit])
 }
 
-/// Has systemd read its files anew.
+/// Reloads the unit files (`systemctl daemon-reload`).
 pub(crate) fn reload() -> Result<()> {
     systemctl(&["daemon-reload"])
 }
@@ -188,7 +187,7 @@ pub(crate) fn reexecute() -> Result<()> {
     query(|| Program::new("systemctl").args(["show", "--property=Version"]), AWAY).map(drop)
 }
 
-/// Asks until there is an answer, or that has taken too long.
+/// Repeats a query until it succeeds or the timeout is over.
 fn query(question: impl Fn() -> Program, (timeout, pause): (Duration, Duration)) -> Result<String> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -267,7 +266,7 @@ mod tests {
     fn a_failed_query_is_repeated_until_the_timeout() {
         let directory = tempfile::tempdir().expect("a directory");
         let calls = directory.path().join("calls");
-        // It fails twice.
+        // The query fails twice.
         let script = "echo >>\"$0\"; test \"$(wc -l <\"$0\")\" -gt 2 && echo yes";
         let question = || Program::new("sh").args(["-c", script]).args([&calls]);
         let hasty = (Duration::ZERO, Duration::ZERO);

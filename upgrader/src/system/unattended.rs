@@ -18,8 +18,8 @@ pub(crate) fn unattended(program: Program, conffiles: ConffilePolicy) -> Program
         .env(ucf, "1")
 }
 
-/// What keeps dpkg from asking about conffiles. In this order: what the machine's own configuration says of them comes first,
-/// and would win over what we say.
+/// The options that keep dpkg from asking about conffiles. They first cancel the options of the machine's configuration, which would
+/// otherwise win.
 pub(crate) fn dpkg_options(conffiles: ConffilePolicy) -> [&'static str; 2] {
     let policy = match conffiles {
         ConffilePolicy::Replace => "--force-confnew",

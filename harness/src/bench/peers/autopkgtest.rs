@@ -1,4 +1,4 @@
-//! The same upgrade by Debian's autopkgtest.
+//! Runs the same upgrade with autopkgtest.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A cell of the matrix beside other programs that test upgrades.
+//! Compares a cell of the matrix with other programs that test upgrades.
 
 mod autopkgtest;
 mod piuparts;
@@ -25,7 +25,7 @@ const LIMIT: f64 = 1.0 / 3.0;
 const NEW: &str = "/root/new";
 
 /// How long a peer may take: one makes its chroot from the mirror.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(1800);
 
 /// Compares a cell with other programs that test upgrades, on the same pair of releases.
 ///
@@ -71,7 +71,7 @@ fn prepare(disk: Storage, debian: Debian, peer: &str, packages: &[&str]) -> Resu
 /// Runs a peer, and says how long that took. It has done what it is for if it says `wanted`.
 fn timed(world: &World, command: &str, wanted: &str) -> Result<Duration> {
     let start = Instant::now();
-    let tested = world.machine.command(&["sh", "-c", &format!("{command} 2>&1")]).patience(PATIENCE).run()?;
+    let tested = world.machine.command(&["sh", "-c", &format!("{command} 2>&1")]).timeout(TIMEOUT).run()?;
     ensure!(tested.screen.contains(wanted), "it did not do what it is for: {tested}");
     Ok(start.elapsed())
 }

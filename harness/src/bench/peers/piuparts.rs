@@ -1,4 +1,4 @@
-//! The same upgrade by piuparts.
+//! Runs the same upgrade with piuparts.
 
 use std::time::Duration;
 

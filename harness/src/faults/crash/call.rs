@@ -1,4 +1,4 @@
-//! The system calls that make something durable.
+//! The system calls that make data durable, as injection points.
 
 use std::collections::{BTreeMap, HashMap};
 

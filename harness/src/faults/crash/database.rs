@@ -1,4 +1,4 @@
-//! Machines with a database to migrate.
+//! Fixtures of the crash tests with a database to migrate.
 
 use anyhow::Result;
 

@@ -72,7 +72,7 @@ impl Fixture {
                 world.machine.sh("apt-get -qq update")?;
                 Ok(world)
             }
-            // Files outside of the layers are not part of an image: the upgrader is killed anew.
+            // Files outside of the layers are not part of an image: the upgrader is killed on each machine.
             (_, Storage::Host | Storage::Disk(_)) => {
                 let world = self.boot(&self.old)?;
                 self.kill_upgrader(phase, &world)?;
@@ -128,7 +128,9 @@ impl Fixture {
         };
         world.machine.sh(&script)?;
         let died = world.upgrade(&["--yes"]).run()?;
-        ensure!(died.exit == 5 && died.screen.contains("the upgrade was interrupted: its process is gone"), "{died}");
+        let run = if phase == Phase::Back { "rollback" } else { "upgrade" };
+        let message = format!("the {run} was interrupted: its process is gone");
+        ensure!(died.exit == 5 && died.screen.contains(&message), "{died}");
         world.machine.sh(&format!("touch {NO_RESUME_AT_BOOT}"))?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! A fault that is injected: what is done, and where.
+//! A fault to inject: the action and its location.
 
 use std::fmt::Write as _;
 

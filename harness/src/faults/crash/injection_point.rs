@@ -1,4 +1,4 @@
-//! Injection points: which there are, how one is run, and how its outcome is judged.
+//! The injection points: lists them, runs one, and judges its outcome.
 
 use anyhow::Result;
 

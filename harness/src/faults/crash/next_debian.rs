@@ -1,4 +1,4 @@
-//! A machine on its way to the next Debian, with real packages.
+//! Crash tests of an upgrade to the next Debian release, with packages from a mirror.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn world(disk: Storage) -> Result<World> {
 }
 
 fn upgrade(world: &World) -> Result<Transcript> {
-    let transcript = world.upgrade(&["--yes"]).patience(TIMEOUT).run()?;
+    let transcript = world.upgrade(&["--yes"]).timeout(TIMEOUT).run()?;
     let unreachable = "a package source cannot be read";
     ensure!(
         !transcript.screen.contains(unreachable),

@@ -1,4 +1,4 @@
-//! How a phase ends, by itself or after an injected fault.
+//! How a phase ends, with or without an injected fault.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! Reference runs: without any fault.
+//! Reference runs without a fault, to which the others are compared.
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,9 @@
-//! A machine boots from what was on a disk, and what becomes of it is compared with the references.
+//! Boots a machine from a captured disk, and compares it with the references.
 
 use anyhow::{Context as _, Result};
 
+use super::captured_run::State;
 use super::fixture::Fixture;
-use super::scene::State;
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
 use crate::observe::inventory::{Inventory, Section};

@@ -1,4 +1,4 @@
-//! The machine whose power is cut, and what an undisturbed upgrade makes of it.
+//! The machine whose power is cut, and the references without a power cut.
 
 use anyhow::{Context as _, Result, ensure};
 

@@ -1,19 +1,18 @@
-//! Power cuts, seen from the disk: what is on it is captured while an upgrade is under way and after its end, and a machine boots from each
-//! such state. What a process still has in memory and the kernel has not written is lost there, as in the field; the crash points, which
-//! kill processes, never lose that.
+//! Power cuts: captures the disk during and after an upgrade, and boots a machine from each capture. A capture lacks what the kernel had
+//! not yet written. The crash tests kill processes and never lose that.
 
+mod captured_run;
 mod examine;
 mod fixture;
-mod scene;
 
 use std::io::Write;
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
+use self::captured_run::{AFTER_THE_END, CapturedRun, State};
 use self::examine::{DIVERGED, Examined, examine};
 use self::fixture::Fixture;
-use self::scene::{AFTER_THE_END, Scene, State};
 use crate::at_once::each;
 use crate::data;
 use crate::machines::disk::Filesystem;
@@ -72,8 +71,8 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
         while results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count() < options.states {
-            for scene in Scene::ALL {
-                let (world, states) = scene.capture(&fixture, &AFTER_THE_END)?;
+            for run in CapturedRun::ALL {
+                let (world, states) = run.capture(&fixture, &AFTER_THE_END)?;
                 examine_all(&fixture, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
@@ -103,7 +102,7 @@ const CHOSEN: [&str; 3] = ["step-began packages", "step-ended packages", "after 
 /// If one diverged, or this host cannot make disks.
 pub fn check(filesystem: Filesystem) -> Result<()> {
     let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
-    let (_world, states) = Scene::Upgrade.capture(&fixture, &[0])?;
+    let (_world, states) = CapturedRun::Upgrade.capture(&fixture, &[0])?;
     for moment in CHOSEN {
         let of_moment: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;

@@ -1,4 +1,4 @@
-//! A command that runs on a machine.
+//! A command on a machine: its arguments, its timeout, its transcript.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -14,7 +14,7 @@ use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::{Machine, PATIENCE};
+use super::{Machine, TIMEOUT};
 use crate::machines::terminal::{self, Terminal};
 use crate::machines::transcript::{HUNG_UP, Transcript};
 use crate::runtime::block_on;
@@ -42,7 +42,7 @@ pub struct Command<'a> {
     user: Option<String>,
     environment: Vec<String>,
     shell: String,
-    patience: Duration,
+    timeout: Duration,
     dialogue: Option<Dialogue>,
     live: Option<&'a mut dyn Write>,
 }
@@ -66,7 +66,7 @@ impl<'a> Command<'a> {
             user: None,
             environment: Vec::new(),
             shell: String::new(),
-            patience: PATIENCE,
+            timeout: TIMEOUT,
             dialogue: None,
             live: None,
         }
@@ -127,8 +127,8 @@ impl<'a> Command<'a> {
 
     /// With another timeout.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -141,9 +141,9 @@ impl<'a> Command<'a> {
 
     /// Runs it to its end. Fails if it does not end, or does not print a prompt.
     pub fn run(self) -> Result<Transcript> {
-        let (typed, patience) = (self.words.join(" "), self.patience);
-        let (screen, exit) = block_on(async { tokio::time::timeout(patience, self.follow()).await })
-            .with_context(|| format!("`{typed}` did not end within {patience:?}"))?
+        let (typed, timeout) = (self.words.join(" "), self.timeout);
+        let (screen, exit) = block_on(async { tokio::time::timeout(timeout, self.follow()).await })
+            .with_context(|| format!("`{typed}` did not end within {timeout:?}"))?
             .with_context(|| format!("`{typed}` on the machine"))?;
         Ok(Transcript { command: typed, screen, exit })
     }

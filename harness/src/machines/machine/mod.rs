@@ -28,7 +28,7 @@ use crate::runtime::block_on;
 pub const TESTER: &str = "repository.test";
 
 /// How long a machine may take to boot, and a command to end.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the download and installation of packages of Debian may take.
 const MIRROR_TIMEOUT: Duration = Duration::from_secs(1200);
@@ -109,7 +109,7 @@ impl Machine {
                 .with_security_opt("seccomp=unconfined")
                 .with_security_opt("apparmor=unconfined")
                 .with_cgroupns_mode(CgroupnsMode::Private)
-                .with_startup_timeout(PATIENCE)
+                .with_startup_timeout(TIMEOUT)
                 .with_host_config_modifier(move |host| {
                     if storage == Storage::Host {
                         // Volumes without a name begin as what the image has there, and go with the container.
@@ -195,7 +195,7 @@ impl Machine {
 
     /// Installs packages from Debian's own sources, which the machine knows only while this lasts.
     pub fn install_from_debian(&self, packages: &[&str]) -> Result<()> {
-        let installed = self.command(&["sh", "-euc", &from_debian(packages)]).patience(MIRROR_TIMEOUT).run()?;
+        let installed = self.command(&["sh", "-euc", &from_debian(packages)]).timeout(MIRROR_TIMEOUT).run()?;
         ensure!(installed.exit == 0, "packages of Debian could not be installed: {installed}");
         self.sh("apt-get clean").map(drop)
     }

@@ -1,4 +1,4 @@
-//! .deb files.
+//! Builds .deb files.
 
 mod read;
 
@@ -39,18 +39,18 @@ pub fn build(package: &Package) -> Result<Deb> {
     static BUILT: Mutex<Vec<(Package, Deb)>> = Mutex::new(Vec::new());
     // The small ones are built sooner than found.
     if package.files.iter().map(|file| file.content.len()).sum::<usize>() < WORTH_KEEPING {
-        return build_anew(package);
+        return build_uncached(package);
     }
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, deb)) = built.iter().find(|(of, _)| of == package) {
         return Ok(deb.clone());
     }
-    let deb = build_anew(package)?;
+    let deb = build_uncached(package)?;
     built.push((package.clone(), deb.clone()));
     Ok(deb)
 }
 
-fn build_anew(package: &Package) -> Result<Deb> {
+fn build_uncached(package: &Package) -> Result<Deb> {
     let control = control(package)?;
     let data = data(package).with_context(|| format!("the files of {}", package.name))?;
     let mut archive = ar::Builder::new(Vec::new());

@@ -1,4 +1,4 @@
-//! Reading packages that were built elsewhere.
+//! Reads .deb files that were built elsewhere.
 
 use std::fs;
 use std::io::Read as _;

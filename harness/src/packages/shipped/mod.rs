@@ -1,4 +1,4 @@
-//! The upgrader's own package, as it is shipped.
+//! Builds the upgrader's own package.
 
 mod changelog;
 pub mod definition;

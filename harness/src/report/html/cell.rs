@@ -6,7 +6,7 @@ use super::timeline::timeline;
 use super::{id, seconds, verdict};
 use crate::report::{Cell, Log};
 
-/// How much of the logs of a cell is on the page, in bytes: hundreds of cells must open at once.
+/// How many bytes of the logs of a cell the page shows. A page with hundreds of cells must still open quickly.
 const LOGS: usize = 64 * 1024;
 
 /// The details of a cell, folded.
@@ -56,12 +56,12 @@ pub(super) fn details(cell: &Cell) -> Markup {
     }
 }
 
-/// A text in which every character counts. It may be wide, so the keyboard reaches it.
+/// A preformatted text. It may be wider than the page, so it can have the focus and be scrolled with the keyboard.
 fn text(class: &str, label: &str, content: &Markup) -> Markup {
     html! { pre class=(class) role="region" aria-label=(label) tabindex="0" { (content) } }
 }
 
-/// What differs from the snapshot, line by line as a unified diff has it.
+/// The differences from the snapshot, as the lines of a unified diff.
 fn changed(difference: &str) -> Markup {
     let lines = difference.split_inclusive('\n').map(|line| {
         html! {
@@ -95,7 +95,7 @@ fn logs(cell: &Cell) -> Markup {
     }
 }
 
-/// How much of each log is shown, in bytes. Small ones are shown as they are; large ones share what is left.
+/// How many bytes of each log are shown. Small logs are shown in full; large logs share the rest of the limit.
 fn limits(logs: &[Log]) -> Vec<usize> {
     let mut lengths: Vec<usize> = logs.iter().map(|log| log.text.len()).collect();
     lengths.sort_unstable();
@@ -108,7 +108,7 @@ fn limits(logs: &[Log]) -> Vec<usize> {
     logs.iter().map(|log| limit.min(log.text.len())).collect()
 }
 
-/// The beginning and the end of a text, and how many bytes between them are left out so that it is not longer than a limit.
+/// Shortens a text to a limit: its beginning, the number of omitted bytes, and its end.
 fn shortened(text: &str, limit: usize) -> (&str, usize, &str) {
     if text.len() <= limit {
         return (text, 0, "");

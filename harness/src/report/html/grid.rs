@@ -10,13 +10,13 @@ use crate::matrix::record::NONE;
 use crate::matrix::state::FRESH;
 use crate::report::{Cell, Report};
 
-/// What the cells in a row of the table have in common: from, to, state, fault, answer.
+/// The key of a row: the old and the new release, the state, the fault and the answer.
 type Row<'a> = [&'a str; 5];
 
 /// The cells of a scenario, by row and Debian release. Usually one each.
 type Rows<'a> = BTreeMap<Row<'a>, BTreeMap<&'a str, Vec<&'a Cell>>>;
 
-/// The matrix as a table: a row for what a machine goes through, a column for each Debian release.
+/// The matrix as a table: a row for each key, a column for each Debian release.
 pub(super) fn table(report: &Report) -> Markup {
     let debians: BTreeSet<&str> = report.cells.iter().map(|cell| cell.record.place.debian.as_str()).collect();
     let mut scenarios: BTreeMap<&str, Rows> = BTreeMap::new();

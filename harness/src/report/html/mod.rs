@@ -1,4 +1,4 @@
-//! The page.
+//! The report as one HTML page.
 
 mod cell;
 mod grid;
@@ -18,10 +18,10 @@ use crate::matrix::record::{Place, Record};
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What is written in another way in the part of an address after `#`.
+/// The characters that are escaped in the fragment of a URL.
 const FRAGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// The report as one HTML file that needs nothing else. Without JavaScript it is a table and a plain list.
+/// The report as one self-contained HTML file. Without JavaScript it is a table and a list.
 pub(super) fn page(report: &Report) -> String {
     let (total, failed) = (report.total(), report.failed());
     let verdict = if failed == 0 { "all passed".to_owned() } else { format!("{failed} failed") };
@@ -31,7 +31,7 @@ pub(super) fn page(report: &Report) -> String {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                // Whatever a log contains: nothing but our own script runs, and nothing is fetched from anywhere.
+                // Logs may contain anything: only the script of the page runs, and nothing is loaded.
                 meta http-equiv="Content-Security-Policy" content=(policy());
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
@@ -69,13 +69,13 @@ pub(super) fn page(report: &Report) -> String {
     page.into_string()
 }
 
-/// What the browser may do: apply our style, run our script.
+/// The content security policy: only the style and the script of the page.
 fn policy() -> String {
     let hash = |text: &str| BASE64_STANDARD.encode(Sha256::digest(text));
     format!("default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'", hash(STYLE), hash(SCRIPT))
 }
 
-/// What failed, at the top of the page.
+/// The failed cells, at the top of the page.
 fn failures(report: &Report) -> Markup {
     let failed: Vec<&Cell> = report.cells.iter().filter(|cell| !cell.record.passed()).collect();
     html! {
@@ -101,7 +101,7 @@ fn first_failure(record: &Record) -> String {
     }
 }
 
-/// The form that narrows the matrix down. It appears with the script that it needs.
+/// The form that filters the matrix. The script shows it, because it needs the script.
 fn filters(report: &Report) -> Markup {
     let select = |name: &str, label: &str, value: fn(&Place) -> &str| {
         let values: BTreeSet<&str> = report.cells.iter().map(|cell| value(&cell.record.place)).collect();
@@ -126,22 +126,22 @@ fn filters(report: &Report) -> Markup {
     }
 }
 
-/// The identity of a cell on the page.
+/// The HTML id of a cell.
 fn id(cell: &Cell) -> String {
     format!("cell-{}", cell.directory)
 }
 
-/// Where a cell is on the page.
+/// The link to a cell on the page.
 fn address(cell: &Cell) -> String {
     format!("#{}", utf8_percent_encode(&id(cell), FRAGMENT))
 }
 
-/// Whether a cell passed, in a word.
+/// The result of a cell as one word.
 fn verdict(record: &Record) -> &'static str {
     if record.passed() { "passed" } else { "failed" }
 }
 
-/// A time as people read it; given in milliseconds.
+/// A duration in milliseconds, as a readable text.
 #[expect(clippy::cast_precision_loss, reason = "nothing takes that long")]
 fn seconds(milliseconds: u64) -> String {
     match milliseconds {

@@ -1,4 +1,4 @@
-//! What happened when, as bars.
+//! The timeline of a cell, as bars.
 
 use maud::{Markup, html};
 
@@ -6,13 +6,13 @@ use super::seconds;
 use crate::matrix::record::Record;
 use crate::observe::timeline::{Span, SpanKind};
 
-/// How many ticks a timeline has at most.
+/// The maximum number of ticks of a timeline.
 const TICKS: u64 = 8;
 
-/// What part of the timeline the shortest bar takes that can still be seen.
+/// The shortest bar is one such part of the timeline, so that it can be seen.
 const SHORTEST: u64 = 400;
 
-/// What happened when: a table whose last column is drawn.
+/// The timeline as a table; the last column has the bars.
 pub(super) fn timeline(record: &Record) -> Markup {
     let ends = record.timeline.iter().map(|span| span.end.unwrap_or(span.begin));
     let total = ends.chain([record.run, 1]).max().unwrap_or(1);
@@ -46,7 +46,7 @@ pub(super) fn timeline(record: &Record) -> Markup {
     }
 }
 
-/// The spans of a kind, those with the same name together, in the order in which they begin first.
+/// The spans of a kind, grouped by name, in the order of their first begin.
 fn lanes(timeline: &[Span], kind: SpanKind) -> Vec<Vec<&Span>> {
     let mut spans: Vec<&Span> = timeline.iter().filter(|span| span.kind == kind).collect();
     spans.sort_by_key(|span| span.begin);
@@ -98,7 +98,7 @@ fn percent(part: u64, total: u64) -> String {
     format!("{}%", (part * 10_000 / total) as f64 / 100.0)
 }
 
-/// Times that divide a timeline evenly, in milliseconds.
+/// Evenly spaced ticks, in milliseconds.
 fn ticks(total: u64) -> Vec<u64> {
     let steps = (1..).map(|power| 10_u64.pow(power)).flat_map(|power| [power, power * 2, power * 5]);
     let step = steps.into_iter().find(|step| total / step < TICKS).unwrap_or(total);

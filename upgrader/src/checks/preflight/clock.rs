@@ -1,4 +1,4 @@
-//! Are the clock and the dates of the sources in agreement?
+//! Compares the clock of the machine with the dates of the package sources.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
 /// How far ahead of the clock a source may have been published.
 const LEEWAY: SignedDuration = SignedDuration::from_hours(1);
 
-/// Compares the clock with the dates of the Release files that apt has just read. A clock that is behind stops apt when they are
-/// read, unless the admin told it not to look; one that is far ahead shows there only for sources with an end to their validity.
+/// Compares the clock with the dates of the Release files that apt has just read. apt itself rejects files from the future, unless the
+/// admin disabled that. It detects a clock that is ahead only for sources with a `Valid-Until:`.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut youngest = None;
     let Ok(entries) = root.join("var/lib/apt/lists").read_dir() else { return Ok(Vec::new()) };

@@ -1,4 +1,4 @@
-//! Is the machine fit for an upgrade?
+//! The preflight checks: whether this machine can be upgraded. Each finding has a remedy.
 
 mod clock;
 mod packages;
@@ -15,7 +15,7 @@ use crate::model::plan::Plan;
 use crate::paths::Paths;
 use crate::rollback;
 
-/// Checks everything that can be known to go wrong. A check that fails is a finding, too.
+/// Runs all checks of the machine. A check that cannot run is a finding, too.
 pub fn check(paths: &Paths, product: &Product, has_systemd: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     add(&mut findings, sources::check(product));

@@ -1,4 +1,4 @@
-//! What dpkg says of its packages.
+//! Checks for half-installed packages that must be reinstalled before dpkg can continue.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::model::package::Package;
 use crate::model::plan::Plan;
 use crate::system::dpkg;
 
-/// Looks for packages that this upgrade, as far as it could be planned, does not make whole.
+/// Finds packages that must be reinstalled, and that this plan does not install.
 pub(super) fn check(plan: Option<&Plan>) -> Result<Vec<Finding>> {
     let coming: Vec<&str> = plan.into_iter().flat_map(Plan::new_versions).map(|(package, _)| package).collect();
     Ok(judge(&dpkg::packages()?, &coming))
@@ -16,14 +16,14 @@ pub(super) fn check(plan: Option<&Plan>) -> Result<Vec<Finding>> {
 fn judge(packages: &[Package], coming: &[&str]) -> Vec<Finding> {
     packages
         .iter()
-        // One that is unpacked anew is whole again.
+        // The plan unpacks these again.
         .filter(|package| package.needs_reinstallation && !coming.contains(&package.name.as_str()))
         .map(|package| {
             let name = &package.name;
             Finding::fatal(
                 format!("the package {name} is {}, and dpkg cannot go on from there", package.status),
                 format!(
-                    "Install it anew: `apt-get install --reinstall {name}`; or, if no source has it any more: \
+                    "Install it again: `apt-get install --reinstall {name}`; or, if no source has it any more: \
                      `dpkg --remove --force-remove-reinstreq {name}`."
                 ),
             )

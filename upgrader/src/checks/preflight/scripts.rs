@@ -1,4 +1,4 @@
-//! Are the hooks root's alone, and able to run?
+//! Checks that only root can change the hooks, and that their interpreters exist.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -9,7 +9,7 @@ use crate::model::hook::Phase;
 use crate::paths::Paths;
 use crate::system::hooks;
 
-/// Looks whether the hooks, which run as root, are root's alone, and whether they can run at all.
+/// Checks that only root can change the hooks, which run as root, and that they can run.
 pub(super) fn check(paths: &Paths) -> Vec<Finding> {
     let mut findings = Vec::new();
     for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
@@ -39,10 +39,10 @@ fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
         (!runs).then(|| {
             let (hook, interpreter) = (hook.display(), interpreter.display());
             let what = format!("the hook {hook} cannot run: its first line names {interpreter}, which is not there");
-            let remedy = "Install what it names, or mend that line; or `chmod -x` the hook if it is not needed.";
+            let remedy = "Install what it names, or fix that line; or `chmod -x` the hook if it is not needed.";
             match phase {
                 Phase::PreUpgrade => Finding::fatal(what, remedy),
-                // It may come with this very upgrade.
+                // This upgrade may install it.
                 Phase::PostUpgrade => Finding::note(what, remedy),
             }
         })
@@ -77,7 +77,7 @@ fn interpreter(script: &[u8]) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    fn told(script: &str, mode: u32) -> String {
+    fn finding(script: &str, mode: u32) -> String {
         let directory = tempfile::tempdir().expect("a directory");
         let hook = directory.path().join("10-hook");
         fs::write(&hook, script).expect("written");
@@ -90,16 +90,17 @@ mod tests {
     fn a_hook_that_others_can_change_or_that_cannot_run_is_found() {
         if !rustix::process::geteuid().is_root() {
             // The files of this test belong to another user, which is the first finding.
-            assert!(told("", 0o755).contains("belongs to user"));
+            assert!(finding("", 0o755).contains("belongs to user"));
             return;
         }
-        assert_eq!(told("#!/bin/sh\n", 0o755), "fine");
-        assert_eq!(told("#! /bin/sh -eu\n", 0o700), "fine");
-        assert_eq!(told("\u{7f}ELF", 0o755), "fine");
-        assert_eq!(told("#!", 0o755), "fine");
-        assert_eq!(told("#!/bin/sh\n", 0o775), "/hooks/10-hook runs as root, but others can change it (mode 0775)");
+        assert_eq!(finding("#!/bin/sh\n", 0o755), "fine");
+        assert_eq!(finding("#! /bin/sh -eu\n", 0o700), "fine");
+        assert_eq!(finding("\u{7f}ELF", 0o755), "fine");
+        assert_eq!(finding("#!", 0o755), "fine");
+        assert_eq!(finding("#!/bin/sh\n", 0o775), "/hooks/10-hook runs as root, but others can change it (mode 0775)");
         assert!(
-            told("#!/usr/bin/python2\n", 0o755).contains("its first line names /usr/bin/python2, which is not there")
+            finding("#!/usr/bin/python2\n", 0o755)
+                .contains("its first line names /usr/bin/python2, which is not there")
         );
     }
 }

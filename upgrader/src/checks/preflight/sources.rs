@@ -1,4 +1,4 @@
-//! Where packages come from.
+//! Checks the package sources: releases, signatures, and whether one offers the product.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use crate::system::apt::{self, Source};
 /// What Debian appends to the codename of a release for the suites that belong to it.
 const BELONGS: [&str; 5] = ["-security", "-updates", "-backports", "-backports-sloppy", "-proposed-updates"];
 
-/// Looks at where packages come from.
+/// Checks the package sources.
 pub(super) fn check(product: &Product) -> Result<Vec<Finding>> {
     let mut findings = judge(&apt::sources()?);
     let package = &product.version_package;
     if !apt::is_offered(package)? {
         findings.push(Finding::fatal(
             format!("no package source offers {package}, so the next version of {} is not known", product.name),
-            format!("Add the source of {} to /etc/apt/sources.list.d, or mend it there.", product.name),
+            format!("Add the source of {} to /etc/apt/sources.list.d, or fix it there.", product.name),
         ));
     }
     if let Some((newest, candidate)) = apt::passed_over(package)? {
@@ -35,7 +35,7 @@ fn judge(sources: &[Source]) -> Vec<Finding> {
         .iter()
         .filter(|source| !source.trusted)
         .map(|source| {
-            // apt itself refuses to install from it; what else comes from it is for the admin to know.
+            // apt refuses to install from an unsigned source; the admin should know of it.
             Finding::note(
                 format!("the package source {} is not signed with a key that this machine trusts", source.name),
                 "Remove it from /etc/apt/sources.list.d, or install the key of its publisher.",

@@ -1,4 +1,4 @@
-//! Is there space, and may it be written to?
+//! Checks that each filesystem is writable and has enough space and inodes.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -13,26 +13,26 @@ use crate::model::size::size;
 use crate::paths::Paths;
 use crate::rollback;
 
-/// What must be left on every filesystem: for logs, dpkg's own database, and services that go on writing.
+/// The space that must stay free on every filesystem, for logs, the database of dpkg, and running services.
 const RESERVE: u64 = 16 * 1024 * 1024;
 
-/// How many new files a filesystem must have room for. Where inodes are counted at all, they are gone long before.
+/// How many free inodes a filesystem must have, if it counts them.
 const FILES: u64 = 1000;
 
-/// What a kernel and its initial ramdisk take in /boot if there is none yet to tell by.
+/// The space that a kernel and its initial ramdisk take in /boot, if there is none to measure.
 const KERNEL: u64 = 80 * 1024 * 1024;
 
-/// Something that needs space.
-struct Need {
+/// Space that the upgrade requires at a path.
+struct Requirement {
     path: PathBuf,
     bytes: u64,
     what: &'static str,
 }
 
-/// What every upgrade writes to.
+/// The directories that every upgrade writes to.
 const WRITTEN: [&str; 6] = ["etc", "usr", "var/lib/dpkg", "var/cache/apt/archives", "var/log", "tmp"];
 
-/// Looks whether everything that an upgrade writes to may be written to.
+/// Checks that the directories that an upgrade writes to are writable.
 pub(super) fn writable(paths: &Paths) -> Result<Vec<Finding>> {
     let places = WRITTEN.map(|place| paths.root().join(place));
     are_writable(places.into_iter().chain([paths.state()]))
@@ -60,8 +60,8 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Looks whether what would change fits, on each of the filesystems concerned. `largest` is what the largest package of them
-/// takes: while it is unpacked, both of its versions are there.
+/// Checks that the changes fit on each filesystem. `largest` is the size of the largest package: while dpkg unpacks it, both versions
+/// are on the disk.
 pub(super) fn check(
     paths: &Paths,
     plan: &Plan,
@@ -69,23 +69,23 @@ pub(super) fn check(
     kept: Vec<rollback::SpaceRequirement>,
 ) -> Result<Vec<Finding>> {
     let mut needs = vec![
-        Need { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
-        Need {
+        Requirement { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
+        Requirement {
             path: paths.root().join("usr"),
             bytes: plan.disk.max(0).unsigned_abs().saturating_add(largest),
             what: "the new packages",
         },
-        Need { path: paths.root().join("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
+        Requirement { path: paths.root().join("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
     ];
     let kernels = plan.changes.iter().filter(|change| brings_kernel(change));
     let boot = paths.root().join("boot");
-    needs.push(Need {
+    needs.push(Requirement {
         bytes: kernel_size(&boot).saturating_mul(kernels.count() as u64),
         path: boot,
         what: "the new kernel",
     });
     let kept = kept.into_iter();
-    needs.extend(kept.map(|kept| Need {
+    needs.extend(kept.map(|kept| Requirement {
         path: kept.on,
         bytes: kept.bytes.saturating_add(kept.held),
         what: "the rollback data",
@@ -100,7 +100,7 @@ pub(super) fn check(
     Ok(findings)
 }
 
-/// True for a package that puts a kernel beside those that are there: `linux-image-6.1.0-28-amd64`, and not the metapackage
+/// True for a package that installs an additional kernel: `linux-image-6.1.0-28-amd64`, and not the metapackage
 /// `linux-image-amd64`, nor one that replaces a kernel of the same name.
 fn brings_kernel(change: &Change) -> bool {
     let version = change.package.bare().strip_prefix("linux-image-").unwrap_or_default();
@@ -109,12 +109,12 @@ fn brings_kernel(change: &Change) -> bool {
         && !version.ends_with("-dbg")
 }
 
-fn judge(needs: Vec<Need>) -> Result<Vec<Finding>> {
-    let mut filesystems: BTreeMap<u64, Vec<Need>> = BTreeMap::new();
+fn judge(needs: Vec<Requirement>) -> Result<Vec<Finding>> {
+    let mut filesystems: BTreeMap<u64, Vec<Requirement>> = BTreeMap::new();
     for need in needs {
         if let Some(place) = existing(&need.path) {
             let device = place.metadata().with_context(|| place.display().to_string())?.dev();
-            filesystems.entry(device).or_default().push(Need { path: place.to_owned(), ..need });
+            filesystems.entry(device).or_default().push(Requirement { path: place.to_owned(), ..need });
         }
     }
     let mut findings = Vec::new();
@@ -141,7 +141,7 @@ fn existing(path: &Path) -> Option<&Path> {
     path.ancestors().find(|path| path.exists())
 }
 
-/// What the largest kernel in /boot takes with all that is made for it, in bytes.
+/// The size of the largest kernel in /boot with the files generated for it, in bytes.
 fn kernel_size(boot: &Path) -> u64 {
     let mut versions: BTreeMap<String, u64> = BTreeMap::new();
     for entry in boot.read_dir().into_iter().flatten().flatten() {
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn what_is_on_one_filesystem_is_added_up() {
         let directory = tempfile::tempdir().expect("a directory");
-        let need = |bytes, what| Need { path: directory.path().join("not/there"), bytes, what };
+        let need = |bytes, what| Requirement { path: directory.path().join("not/there"), bytes, what };
         assert_eq!(judge(vec![need(1, "the downloads"), need(1, "the new packages")]).expect("readable"), []);
         let findings = judge(vec![need(u64::MAX, "the downloads"), need(1, "the new packages")]).expect("readable");
         assert_eq!(findings.len(), 1);

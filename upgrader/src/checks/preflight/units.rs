@@ -1,14 +1,14 @@
-//! The product's services, and who else would restart them.
+//! Checks the product's units, and programs that would restart them during the upgrade.
 
 use anyhow::Result;
 
 use super::Finding;
 use crate::system::systemd;
 
-/// Who starts services again that are down for a moment, as systemd's units.
+/// The units of monitors that restart services.
 const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfengine3"];
 
-/// Looks whether systemd knows the product's services, and who else would start or stop them in the middle.
+/// Checks that systemd knows the product's services, and finds monitors that would restart them during the upgrade.
 pub(super) fn check(services: &[String]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for (service, unit) in services.iter().zip(systemd::show(services)?) {

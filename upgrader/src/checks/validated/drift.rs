@@ -1,4 +1,4 @@
-//! A machine beside the set.
+//! Compares the machine with the validated set of the installed version (`status --drift`).
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::model::package::Package;
 use crate::model::validation::PackageDifference;
 use crate::system::dpkg;
 
-/// Below these paths a machine may have been told to leave files out (`path-exclude` of dpkg(1)).
+/// Machines often exclude files below these paths (`path-exclude` of dpkg(1)).
 const LEFT_OUT: [&str; 5] =
     ["/usr/share/doc/", "/usr/share/man/", "/usr/share/locale/", "/usr/share/info/", "/usr/share/lintian/"];
 
@@ -19,22 +19,22 @@ const LEFT_OUT: [&str; 5] =
 pub struct Drift {
     /// The release of Debian on which that version was validated; none if it was not.
     pub debian: Option<String>,
-    /// How many packages of the machine were validated in whatever version.
+    /// The number of packages of the machine that are in the set, in any version.
     pub packages: usize,
-    /// Those of them that are not what was validated.
+    /// The packages that differ from the set.
     pub differing: Vec<PackageDifference>,
-    /// Packages that came with the product when it was validated and are not here.
+    /// Packages of the product in the set that the machine lacks.
     pub missing: Vec<String>,
-    /// Packages of the machine that were not part of it: the admin's own, and what earlier versions left.
+    /// Packages of the machine that are not in the set: the admin's own, and leftovers of earlier versions.
     pub beside: Vec<String>,
-    /// Files of validated packages that are not what the packages brought, or are not there.
+    /// Modified or missing files of validated packages.
     pub changed_files: Vec<String>,
-    /// Their conffiles that were edited.
+    /// Edited conffiles of validated packages.
     pub edited_conffiles: Vec<String>,
 }
 
 impl Drift {
-    /// Looks at packages alone, which takes no time.
+    /// Compares only packages, which is fast.
     pub(crate) fn of_packages(sets: &[Set], version: &str, upgrader: &str, installed: &[Package]) -> Self {
         let machine = present(installed, upgrader);
         let Some(set) = nearest(sets, version, &machine) else { return Self::default() };
@@ -55,7 +55,7 @@ impl Drift {
         drift
     }
 
-    /// Looks at packages and at their files, each of which is read.
+    /// Compares packages and reads all of their files.
     pub(crate) fn of_machine(sets: &[Set], version: &str, upgrader: &str) -> Result<Self> {
         let installed = dpkg::packages()?;
         let mut drift = Self::of_packages(sets, version, upgrader, &installed);
@@ -73,7 +73,7 @@ impl Drift {
         Ok(drift)
     }
 
-    /// True if the machine is not what was validated. What the admin may do to it, edit conffiles and install packages, is none.
+    /// True if the machine differs from the set. Edited conffiles and packages of the admin do not count.
     pub fn is_one(&self) -> bool {
         self.debian.is_none()
             || !self.differing.is_empty()
@@ -81,7 +81,7 @@ impl Drift {
             || !self.changed_files.is_empty()
     }
 
-    /// Says it, to a person.
+    /// Renders the comparison for the admin.
     pub(crate) fn show(&self, product: &str, version: &str, out: &mut dyn Write) -> io::Result<()> {
         let Some(debian) = &self.debian else {
             return writeln!(out, "Nothing says which packages of {product} {version} were validated");
@@ -95,13 +95,13 @@ impl Drift {
         list(out, "Files that are not what their packages brought", &self.changed_files)?;
         list(out, "Configuration files that were edited", &self.edited_conffiles)?;
         if !self.beside.is_empty() {
-            writeln!(out, "Beside them, not part of it ({}): {}", self.beside.len(), self.beside.join(" "))?;
+            writeln!(out, "Not in the validated set ({}): {}", self.beside.len(), self.beside.join(" "))?;
         }
         Ok(())
     }
 }
 
-/// A title, and a line for each, if there are any.
+/// Writes a title and a line for each entry; nothing without entries.
 fn list(out: &mut dyn Write, title: &str, lines: &[String]) -> io::Result<()> {
     if lines.is_empty() {
         return Ok(());
@@ -137,7 +137,7 @@ mod tests {
           libacme 2
         Files that are not what their packages brought:
           /usr/bin/acme
-        Beside them, not part of it (1): vim
+        Not in the validated set (1): vim
         "#);
         let same = Drift::of_packages(&[set("2", "bookworm", &[("acme", "2")])], "2", "acme-upgrade", &machine[..2]);
         assert!(!same.is_one() && same.packages == 1, "{same:?}");

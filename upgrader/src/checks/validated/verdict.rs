@@ -1,4 +1,4 @@
-//! A plan beside the set.
+//! Compares a plan with the validated sets.
 
 use super::{Comparison, MachinePackage, Set, compare, nearest, present};
 use crate::model::finding::Finding;
@@ -30,7 +30,7 @@ pub(crate) fn judge(
         let difference = match compare(set, here) {
             Comparison::Same => None,
             Comparison::Differs(difference) => Some(difference),
-            // A package that the plan installs and the gate never saw is not the admin's own.
+            // The plan installs this package, so it is not one of the admin's own.
             Comparison::None if here.is_new => {
                 Some(PackageDifference { package: here.name.clone(), version: here.version.clone(), validated: None })
             }

@@ -1,4 +1,4 @@
-//! product.toml: what the product is.
+//! product.toml, the definition of the product.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct Product {
     /// The product's database, if migrations of it come with upgrades.
     #[serde(default, deserialize_with = "database")]
     pub database: Option<Database>,
-    /// What is put back beside what always is.
+    /// What a rollback restores in addition to packages and configuration.
     #[serde(default)]
     pub rollback: Rollback,
     /// How to find out about the other machine, of a product that comes in pairs.
@@ -57,7 +57,7 @@ impl Pair {
     }
 }
 
-/// What an upgrade that fails puts back beside what it always does.
+/// What a rollback restores in addition to packages and configuration.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rollback {

@@ -1,4 +1,4 @@
-//! Which services must not be restarted on a machine that is in use.
+//! The services that must not be restarted while the machine is in use.
 
 use crate::system::systemd::Unit;
 
@@ -7,8 +7,8 @@ use crate::system::systemd::Unit;
 const NOT_LIVE: [(&str, &str); 7] = [
     ("dbus. dbus-broker. dbus-daemon.", "all services talk through it"),
     ("systemd-logind. elogind.", "persons are logged in through it"),
-    ("getty@ serial-getty@ console-getty. container-getty@ autovt@ ssh@ sshd@", "a person may be logged in through it"),
-    ("gdm kdm. nodm. sddm. wdm. xdm. lightdm. slim. lxdm. display-manager.", "it ends a person's desktop"),
+    ("getty@ serial-getty@ console-getty. container-getty@ autovt@ ssh@ sshd@", "a user may be logged in through it"),
+    ("gdm kdm. nodm. sddm. wdm. xdm. lightdm. slim. lxdm. display-manager.", "it ends a user's desktop session"),
     (
         "networking. systemd-networkd. NetworkManager. network-manager. ModemManager. wpa_supplicant ifup@ openvpn tinc quagga. \
          frr. bird strongswan libreswan. openswan. freeswan. wg-quick@",

@@ -124,7 +124,7 @@ impl Restarted {
     }
 
     /// Watches the services until they have been up for the product's settling time, and emits which did not stay up. The error
-    /// begins with what was `done`: `upgraded`.
+    /// begins with what was `done`: `the packages are upgraded`.
     ///
     /// # Errors
     /// If one of the product's services is not up.
@@ -138,9 +138,9 @@ impl Restarted {
         if self.down.is_empty() {
             return Ok(());
         }
-        let down = self.down.join(" ");
-        Err(Failure::new(format!("{done}, but not up: {down}"))
-            .remedy(format!("`systemctl status {down}` shows why; mend it, then `systemctl restart {down}`."))
+        let (down, is) = (self.down.join(" "), if self.down.len() == 1 { "is" } else { "are" });
+        Err(Failure::new(format!("{done}, but {down} {is} not running"))
+            .remedy(format!("`systemctl status {down}` shows why; fix the cause, then `systemctl restart {down}`."))
             .into())
     }
 
@@ -206,7 +206,7 @@ impl Restarted {
             let result = systemd::reexecute().map_err(|error| format!("{error:#}"));
             events.emit(Event::ManagerReexecuted(result));
             if let Some(file) = processes.replaced_file(1) {
-                recommended.push(("systemd".to_owned(), format!("it still runs {file}: reboot when it suits")));
+                recommended.push(("systemd".to_owned(), format!("it still runs {file} until the next reboot")));
             }
         }
         // With KillMode=process, systemd stops only the main process.

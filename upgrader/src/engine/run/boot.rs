@@ -1,4 +1,4 @@
-//! What the unit does that runs at boot: completes an interrupted run, or rolls it back.
+//! The unit that runs at boot: completes an interrupted run, or rolls it back.
 
 use std::fs;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::system::{package_locks, signals};
 const BOOTS: u32 = 3;
 
 /// How long to wait at boot for the dpkg lock.
-const PATIENCE: Duration = Duration::from_secs(30 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Completes an interrupted run, and if that fails rolls it back. If both fail, leaves a message for the next login.
 pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -84,7 +84,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         return run.roll_back_at_boot(events);
     }
     // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
-    package_locks::wait(context.paths.root(), PATIENCE, events)
+    package_locks::wait(context.paths.root(), LOCK_TIMEOUT, events)
         .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
     run.agreed = true;
     run.roll_back_torn_packages(events)?;

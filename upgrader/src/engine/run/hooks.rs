@@ -1,4 +1,4 @@
-//! The two steps that run hooks, and what follows a failed one. A failed pre-upgrade hook ends the run, and nothing is changed. A
+//! The two steps that run hooks, and what follows a failed one. A failed pre-upgrade hook ends the run before a package is changed. A
 //! failed post-upgrade hook does not: the others run, the services are restarted, and the run ends with exit code 6.
 
 use std::time::Instant;

@@ -199,7 +199,7 @@ impl Run<'_> {
     }
 
     /// Decides what follows a failed step: the run is dropped because nothing was changed, it is rolled back, or it needs a human.
-    /// [`Step::undone_by`] has the steps that are rolled back.
+    /// [`Step::rollback_step`] has the steps that are rolled back.
     pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let now = Journal::read(self.context.paths)?.context("there is no journal")?;
         let step = now.step().unwrap_or(Step::Repair);
@@ -211,7 +211,7 @@ impl Run<'_> {
             return Err(stopped);
         }
         // An interrupted run is rolled back whichever step fails.
-        let can_roll_back = (step.undone_by().is_some() || !is_first)
+        let can_roll_back = (step.rollback_step().is_some() || !is_first)
             && self.context.config.rollback == RollbackPolicy::Auto
             && journal::is_revertible(self.context.paths);
         if can_roll_back {

@@ -27,8 +27,8 @@ impl Run<'_> {
         let more = if damages.len() == 1 { String::new() } else { format!(" (and {} more)", damages.len() - 1) };
         Err(Failure::new(format!("cannot roll back, nothing was changed: the rollback data is damaged: {first}{more}"))
             .remedy(format!(
-                "See {log}. `apt-get -f install` and `dpkg --configure -a` mend what packages are half-done; the old version is in your \
-                 backups, and in the package sources."
+                "See {log}. `apt-get -f install` and `dpkg --configure -a` complete partially installed packages; the old version is \
+                 in your backups and in the package sources."
             ))
             .exit(Exit::NeedsHuman)
             .into())
@@ -150,7 +150,7 @@ impl Run<'_> {
         let mut message = format!("Rolled back to {} {version}; {services}.", self.product.name);
         if !self.is_asked_for() {
             let (log, command) = (self.context.paths.log(), self.context.paths.package());
-            let why = format!("mend what made the upgrade fail ({} has all of it)", log.display());
+            let why = format!("Fix the cause of the failure (see {})", log.display());
             message = format!("{message}\nWhat to do: {why}, then start {command} again.");
         }
         message.push_str(&finish::attention(events.report()));
@@ -238,14 +238,14 @@ impl Run<'_> {
     pub(super) fn verify_old(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
         let wrong = self.not_as_it_was()?;
         if !wrong.is_empty() {
-            return Err(Failure::new(format!("rolled back, but not as it was: {}", wrong.join(", ")))
+            return Err(Failure::new(format!("rolled back, but these packages differ: {}", wrong.join(", ")))
                 .remedy(format!(
-                    "See {}; `apt-get -f install` mends what is half-done.",
+                    "See {}; `apt-get -f install` completes partially installed packages.",
                     self.context.paths.log().display()
                 ))
                 .into());
         }
-        self.restarted.verify("rolled back", self.product.services.settle, events)?;
+        self.restarted.verify("the upgrade is rolled back", self.product.services.settle, events)?;
         Ok(Outcome::Done)
     }
 

@@ -174,7 +174,7 @@ impl Run<'_> {
     }
 
     pub(super) fn verify(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let result = self.restarted.verify("upgraded", self.product.services.settle, events);
+        let result = self.restarted.verify("the packages are upgraded", self.product.services.settle, events);
         let reasons = reboot::reasons(self.context.paths.root(), self.plan.as_ref());
         if !reasons.is_empty() {
             events.emit(Event::RebootRecommended(reasons));

@@ -31,6 +31,8 @@ pub(crate) struct Screen<W> {
     ends_empty: bool,
     /// True while the upgrader waits for another process.
     waiting: bool,
+    /// What continues in the background: "upgrade" or "rollback".
+    run: &'static str,
 }
 
 impl Screen<Box<dyn Write>> {
@@ -58,6 +60,7 @@ impl<W: Write> Screen<W> {
             // The first line needs no empty line before it.
             ends_empty: true,
             waiting: false,
+            run: "upgrade",
         }
     }
 
@@ -124,6 +127,9 @@ impl<W: Write> Screen<W> {
         if !matches!(event, Event::Waiting { .. } | Event::Output { .. }) {
             self.waiting = false;
         }
+        if let Event::RollingBack { .. } = event {
+            self.run = "rollback";
+        }
         match event {
             Event::Began(step) => {
                 if let Some(title) = title(*step) {
@@ -157,7 +163,8 @@ impl<W: Write> Screen<W> {
             Event::Detached { unit: Some(_), command } => {
                 writeln!(
                     out,
-                    "The upgrade continues in the background; Ctrl-C only detaches. Reattach: {command} attach"
+                    "The {} continues in the background; Ctrl-C only detaches. Reattach: {command} attach",
+                    self.run
                 )?;
             }
             Event::Detached { unit: None, .. } => writeln!(out, "From here on Ctrl-C is ignored")?,

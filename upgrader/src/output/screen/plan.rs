@@ -1,4 +1,4 @@
-//! The plan.
+//! The lines that show a plan.
 
 use std::io::{self, Write};
 
@@ -78,13 +78,13 @@ fn list(out: &mut dyn Write, title: &str, names: &[String]) -> io::Result<()> {
 
 fn conffiles(out: &mut dyn Write, plan: &Plan) -> io::Result<()> {
     let Some(first) = plan.conffiles.first() else { return Ok(()) };
-    let fate = match first.policy {
+    let outcome = match first.policy {
         ConffilePolicy::Replace => {
             "where a package brings another version it is installed, and yours kept as .dpkg-old"
         }
         ConffilePolicy::Keep => "they stay; where a package brings another version it is put beside as .dpkg-dist",
     };
-    writeln!(out, "\nConfiguration files that you edited ({}); {fate}:", plan.conffiles.len())?;
+    writeln!(out, "\nConfiguration files that you edited ({}); {outcome}:", plan.conffiles.len())?;
     for conffile in &plan.conffiles {
         let deleted = if conffile.deleted { ", removed" } else { "" };
         writeln!(out, "  {} ({}{deleted})", conffile.path.display(), conffile.package)?;

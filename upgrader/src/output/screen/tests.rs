@@ -185,7 +185,7 @@ fn an_interrupted_run_is_shown_with_its_last_step_and_completed_steps_are_not_re
             Event::Began(Step::PreUpgradeHooks),
             Event::HookAlreadyDone(Phase::PreUpgrade, "10-first".to_owned()),
             Event::Began(Step::Packages),
-            Event::Retrying("error: dpkg: no\nWhat to do: mend it.".to_owned()),
+            Event::Retrying("error: dpkg: no\nWhat to do: fix it.".to_owned()),
             interrupted(false, false),
         ]), @r#"
         The upgrade of XiVO 1.2.1 to 1.2.2 was interrupted on 2026-11-22 at 15:48:53 UTC.
@@ -219,6 +219,7 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
             back(2, None),
             back(0, Some("asterisk")),
             Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
+            Event::Detached { unit: Some("run.service".to_owned()), command: "xivo-upgrade".to_owned() },
             Event::Restored { changed: 312, removed: 4 },
             Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
             Event::Began(Step::RestartOld),
@@ -246,6 +247,7 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
         It also restores the database asterisk; its present state is kept as a copy.
 
         Rolling back to XiVO 1.2.1
+        The rollback continues in the background; Ctrl-C only detaches. Reattach: xivo-upgrade attach
           312 paths restored, 4 paths of the upgrade removed
           database asterisk restored; its state before that is kept as asterisk_20261122T154853Z
         Restarting services
@@ -264,12 +266,12 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
 #[test]
 fn findings_are_shown_with_their_remedies() {
     let finding =
-        |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Mend it.".to_owned() });
+        |fatal, what: &str| Event::Found(Finding { fatal, what: what.to_owned(), remedy: "Fix it.".to_owned() });
     insta::assert_snapshot!(shown(false, &[finding(true, "the clock is wrong"), finding(false, "monit runs")]), @r#"
         Problem: the clock is wrong
-          What to do: Mend it.
+          What to do: Fix it.
         Note: monit runs
-          What to do: Mend it.
+          What to do: Fix it.
         "#);
 }
 

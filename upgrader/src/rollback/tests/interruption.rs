@@ -1,4 +1,4 @@
-//! Stopping a rollback in the middle.
+//! Tests of interrupted rollbacks.
 
 use std::cell::Cell;
 

@@ -1,4 +1,4 @@
-//! A machine in a directory, and what upgrades do to one.
+//! A machine in a directory, and the upgrades of it, for the tests.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -1,4 +1,4 @@
-//! Machines, upgrades and filesystems of every kind.
+//! Tests of rollbacks on machines, upgrades and filesystems of every kind.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -1,4 +1,4 @@
-//! Rollback data that is damaged, finalized, extended and discarded.
+//! Tests of rollback data that is damaged, finalized, extended and discarded.
 
 use std::fs;
 use std::path::PathBuf;
@@ -160,13 +160,13 @@ fn only_root_can_read_copies() {
 #[test]
 fn progress_goes_up_to_a_hundred() {
     let machine = Machine::full();
-    let mut told = Vec::new();
-    save(&machine.paths, &machine.scope, &mut |percent| told.push(percent)).unwrap();
-    assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
+    let mut percents = Vec::new();
+    save(&machine.paths, &machine.scope, &mut |percent| percents.push(percent)).unwrap();
+    assert!(percents.is_sorted() && percents.last() == Some(&100), "{percents:?}");
     upgrade(&machine);
-    told.clear();
-    open(&machine.paths).unwrap().unwrap().restore(&mut |percent| told.push(percent)).unwrap();
-    assert!(told.is_sorted() && told.last() == Some(&100), "{told:?}");
+    percents.clear();
+    open(&machine.paths).unwrap().unwrap().restore(&mut |percent| percents.push(percent)).unwrap();
+    assert!(percents.is_sorted() && percents.last() == Some(&100), "{percents:?}");
 }
 
 #[test]

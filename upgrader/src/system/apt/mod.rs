@@ -24,7 +24,7 @@ use crate::system::unattended::{dpkg_options, unattended};
 /// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
 
-/// What `apt-get -s dist-upgrade` says it would do.
+/// The changes that `apt-get -s dist-upgrade` announces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Simulation {
     /// Every package that would change, in order of its name.
@@ -38,7 +38,7 @@ pub(crate) struct Simulation {
 /// Reads the package lists of every source.
 ///
 /// # Errors
-/// If a single source cannot be read; apt's own words name it. Or if nothing more has come from any for this long.
+/// If a source cannot be read: the error has apt's message, which names it. Or if no source makes progress within the timeout.
 pub(crate) fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
     let result = run_listening(program, &["E: ", "W: "], on_status);
@@ -59,16 +59,16 @@ pub(crate) fn passed_over(package: &str) -> Result<Option<(String, String)>> {
     Ok(parse_passed_over(&Program::new("apt-cache").args(["policy", package]).output()?))
 }
 
-/// What brings one installed package to its candidate version and never removes another.
+/// The arguments that upgrade one installed package and never remove another.
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
-/// Fetches and verifies what [`upgrade_only`] needs, unless nothing more has come for this long.
+/// Downloads and verifies the packages for [`upgrade_only`]. Fails without progress within the timeout.
 pub(crate) fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
     run(program.time_limit(timeout), on_status)
 }
 
-/// Brings one installed package to its candidate version, from what [`download_only`] fetched.
+/// Upgrades one installed package from the packages that [`download_only`] has downloaded.
 pub(crate) fn upgrade_only(
     package: &str,
     conffiles: ConffilePolicy,
@@ -77,7 +77,7 @@ pub(crate) fn upgrade_only(
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
 }
 
-/// Installs a package again that dpkg was killed in the middle of, from what lies there if it does.
+/// Reinstalls a package after dpkg was interrupted, from the cache if the package is there.
 pub(crate) fn reinstall(
     package: &str,
     conffiles: ConffilePolicy,
@@ -86,17 +86,17 @@ pub(crate) fn reinstall(
     run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
 }
 
-/// What a dist-upgrade would do.
+/// Simulates a dist-upgrade.
 pub(crate) fn simulate() -> Result<Simulation> {
     Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
-/// How many bytes a dist-upgrade still has to fetch.
+/// The number of bytes that a dist-upgrade has to download.
 pub(crate) fn download_size() -> Result<u64> {
     Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
-/// What the sources say of these packages. Each comes with a version; what apt does not know is left out.
+/// The records of these packages in the sources, each of the given version. Unknown packages are skipped.
 pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
     let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
     if wanted.peek().is_none() {
@@ -106,7 +106,7 @@ pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) ->
     Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).stdout()?))
 }
 
-/// A source of packages: what its Release file and its configuration say of it.
+/// A package source, from its Release file and its configuration.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
     /// Where it is: `http://deb.debian.org/debian bookworm`.
@@ -132,7 +132,7 @@ pub(crate) fn is_offered(package: &str) -> Result<bool> {
     Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
 }
 
-/// Why apt cannot make these changes without removing these packages, in its own words; nothing if it can.
+/// apt's reasons for removing these packages; empty if it need not remove them.
 pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
     let wanted = changes.iter().filter_map(|change| match &change.kind {
         ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
@@ -141,7 +141,7 @@ pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>
     Ok(parse_conflicts(&apt_get().args(["--simulate", "install"]).args(kept).args(wanted).stdout()?))
 }
 
-/// Fetches and verifies everything a dist-upgrade needs, unless nothing more has come for this long, and changes nothing.
+/// Downloads and verifies the packages of a dist-upgrade, and changes nothing. Fails without progress within the timeout.
 pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
@@ -151,26 +151,26 @@ pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_
     )
 }
 
-/// Upgrades all packages, from what [`download`] fetched, without ever asking.
+/// Upgrades all packages from those that [`download`] has downloaded, without a question.
 pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 
-/// Says what could not be done, and what to do about what apt said.
+/// Adds a message to an error of apt, and the remedy if the error is known.
 fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
     let said = result.as_ref().err().map(|error| format!("{error:#}")).unwrap_or_default();
     result.explain(|| Failure::new(what).remedy(remedy::of(&said).unwrap_or_else(|| otherwise.to_owned())))
 }
 
-/// Runs apt-get. If it fails, the error is what apt and dpkg complained of.
+/// Runs apt-get. If it fails, the error has the messages of apt and dpkg.
 fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     run_listening(program, &["E: "], on_status)
 }
 
-/// Runs apt-get. If it fails, the error is what dpkg complained of, and what apt said in lines with one of these marks.
+/// Runs apt-get. If it fails, the error has the messages of dpkg, and the lines of apt with one of these prefixes.
 ///
 /// # Errors
-/// A lock of another program is a failure of its own kind: nothing was changed, and waiting helps.
+/// If another program holds a lock, the failure has an exit code of its own: no package was changed.
 fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut progress = ProgressWatch::default();
@@ -195,7 +195,7 @@ fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(Apt
         return Err(anyhow!(progress.lacking()));
     }
     let heard = complaints.text();
-    // A maintainer script may run apt itself, and complain of the lock that this one holds.
+    // A maintainer script may run apt, which fails at the lock of this run.
     if heard.contains("Could not get lock") && !dpkg_began {
         return Err(Failure::new(heard)
             .remedy("Another program is working with packages (`ps -e | grep -E 'apt|dpkg'`): wait until it has ended, then start again.")

@@ -1,21 +1,21 @@
-//! Whether apt gets on with what it fetches.
+//! Decides whether a download of apt makes progress.
 
 use std::fs;
 use std::path::PathBuf;
 
 use crate::system::command::Said;
 
-/// Whether apt gets on with what it fetches. It prints a line whenever it tries a file again; what counts is that more comes of
-/// all files together than ever before.
+/// Watches the download of apt. apt prints a line for each retry, so lines are no progress: only more downloaded bytes than ever before
+/// are.
 #[derive(Debug)]
 pub(super) struct ProgressWatch {
-    /// The most that apt ever had of what it fetches, in percent. That stays 0 until it has every source's `InRelease`.
+    /// The highest percentage so far. It stays 0 until apt has the `InRelease` of every source.
     most: f64,
-    /// The most that it ever had of lists before that, in bytes.
+    /// The highest size of the partial lists before that, in bytes.
     lists: u64,
-    /// Where it has them.
+    /// The directory of the partial lists.
     partial: PathBuf,
-    /// What it tried last: `http://deb.debian.org/debian bookworm InRelease`.
+    /// The last file that apt tried: `http://deb.debian.org/debian bookworm InRelease`.
     last: String,
 }
 
@@ -26,7 +26,7 @@ impl Default for ProgressWatch {
 }
 
 impl ProgressWatch {
-    /// True if apt has more than before.
+    /// True if apt has downloaded more than before.
     pub(super) fn is_made(&mut self, said: Said<'_>) -> bool {
         match said {
             Said::Line(line) => {
@@ -46,13 +46,13 @@ impl ProgressWatch {
         }
     }
 
-    /// How much there is of lists that apt still fetches, in bytes.
+    /// The size of the partial lists, in bytes.
     fn size_of_lists(&self) -> u64 {
         let files = fs::read_dir(&self.partial).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
-    /// What to say when it is not made for too long.
+    /// The error message if there is no progress within the timeout.
     pub(super) fn lacking(&self) -> String {
         let from = if self.last.is_empty() { "any package source" } else { &self.last };
         format!("nothing more comes from {from}")
@@ -69,7 +69,7 @@ fn file(line: &str) -> Option<&str> {
     Some(file.split_once(" [").map_or(file, |(file, _)| file))
 }
 
-/// How far apt is with what it fetches: `dlstatus:1:12.3456:Retrieving file 1 of 2`, with four digits behind the point.
+/// The percentage of a download: `dlstatus:1:12.3456:Retrieving file 1 of 2`, with four digits behind the point.
 fn percent(line: &str) -> Option<f64> {
     line.strip_prefix("dlstatus:")?.split(':').nth(1)?.parse().ok()
 }
@@ -102,7 +102,7 @@ mod tests {
         };
         assert!(with("ab", "0.0000"));
         assert!(!with("ab", "0.0000"));
-        assert!(!with("a", "0.0000"), "a file that begins anew");
+        assert!(!with("a", "0.0000"), "a file that begins again");
         assert!(with("abc", "0.0000"));
         assert!(with("abc", "1.0000"));
         assert!(!with("abcd", "1.0000"));

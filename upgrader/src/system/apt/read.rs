@@ -7,7 +7,7 @@ use crate::model::apt_status::AptStatus;
 use crate::model::package::{Offer, Offered};
 use crate::model::plan::{Change, ChangeKind};
 
-/// What apt says after other complaints, and what they have said already.
+/// Messages of apt that only repeat an earlier one, each with the earlier one.
 const SUMMARIES: [&str; 4] = [
     "Sub-process ",
     "Some index files failed to download",
@@ -15,16 +15,16 @@ const SUMMARIES: [&str; 4] = [
     "Unable to fetch some archives",
 ];
 
-/// What apt and dpkg complain of, without the complaints that follow from others.
+/// The errors of apt and dpkg, without those that follow from others.
 #[derive(Default)]
 pub(super) struct Complaints {
-    /// The complaints, in order.
+    /// The errors, in order.
     pub(super) heard: Vec<String>,
     goes_on: bool,
 }
 
 impl Complaints {
-    /// Takes note of a line; these marks stand before what apt complains of.
+    /// Reads a line. These prefixes mark the errors of apt.
     pub(super) fn listen(&mut self, line: &str, marks: &[&str]) {
         let apt = marks.iter().find_map(|mark| line.strip_prefix(mark));
         if let Some(said) = apt {
@@ -33,7 +33,7 @@ impl Complaints {
                 self.heard.push(said.to_owned());
             }
         } else if self.goes_on && line.starts_with(' ') {
-            // dpkg says what it was about on one line and what happened on the next.
+            // dpkg names the package on one line and the error on the next.
             if line.contains("dependency problems") {
                 self.heard.pop();
             } else if let Some(complaint) = self.heard.last_mut() {
@@ -47,8 +47,7 @@ impl Complaints {
         }
     }
 
-    /// True if it follows from what was heard before. A repository of which something could not be read or verified is also said not
-    /// to be signed.
+    /// True if the error follows from an earlier one. apt also reports a repository as unsigned if it could not read or verify it.
     fn follows(&self, said: &str) -> bool {
         let unsigned = said.strip_prefix("The repository '").filter(|rest| rest.ends_with(" is not signed."));
         let of_known = |address: &str| self.heard.iter().any(|heard| heard.contains(address));
@@ -56,7 +55,7 @@ impl Complaints {
         (summary && !self.heard.is_empty()) || unsigned.and_then(|rest| rest.split(' ').next()).is_some_and(of_known)
     }
 
-    /// All of them. Of packages that could not be fetched, the first one stands for the others.
+    /// All errors as one text. The first package that could not be downloaded stands for the others.
     pub(super) fn text(&self) -> String {
         let is_package = |heard: &&str| heard.starts_with("Failed to fetch ") && heard.contains(".deb  ");
         let heard = self.heard.iter().map(String::as_str);
@@ -70,7 +69,7 @@ impl Complaints {
     }
 }
 
-/// A complaint without the address at its end, which does not help: `[IP: 192.0.2.1 80]`.
+/// An error without the address at its end, which is no help: `[IP: 192.0.2.1 80]`.
 fn without_address(said: &str) -> &str {
     said.rsplit_once(" [IP: ").filter(|(_, address)| address.ends_with(']')).map_or(said, |(said, _)| said)
 }

@@ -1,6 +1,6 @@
-//! What to do about a source that fails.
+//! The remedies for errors of package sources.
 
-/// What apt says of a source that fails, in parts, and what to do about it.
+/// Parts of apt's errors about a source, with the remedy.
 const REMEDIES: [(&str, &str); 7] = [
     (
         "require authentication",
@@ -14,7 +14,7 @@ const REMEDIES: [(&str, &str); 7] = [
     ("File has unexpected size", MIRROR),
     (
         "  404  ",
-        "The source may have changed since its lists were read: start again, which reads them anew. If that does not help, ask its \
+        "The source may have changed since its lists were read: start again to read them again. If that does not help, ask its \
          publisher.",
     ),
 ];
@@ -25,7 +25,7 @@ const KEY: &str = "Do not upgrade from a source without a trusted signature. If 
 const MIRROR: &str = "The mirror is being changed, or it is broken, or a proxy keeps old files: start again in a while, or name another mirror \
                       in /etc/apt/sources.list.d.";
 
-/// What to do about what apt said, if it is known.
+/// The remedy for an error of apt, if it is known.
 pub(super) fn of(said: &str) -> Option<String> {
     // apt compares the dates in the Release file with this machine's clock.
     let otherwise = if said.contains("is not valid yet") {

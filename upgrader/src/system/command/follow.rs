@@ -1,4 +1,4 @@
-//! Following a program while it runs.
+//! Follows a running program: hands over its lines and enforces its time limit.
 
 use std::io::{ErrorKind, PipeReader, Read as _};
 use std::process::{Child, ExitStatus};
@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::groups::end_group;
 
-/// What a program says while it runs.
+/// A line of a running program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Said<'a> {
     /// A line of its output.
@@ -19,12 +19,12 @@ pub(crate) enum Said<'a> {
     Status(&'a str),
 }
 
-/// How a program ended that ran to its end.
+/// How a program ended.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// By itself.
+    /// It exited.
     Status(ExitStatus),
-    /// At its time limit, which was this.
+    /// It was ended at this time limit.
     TimedOut(Duration),
 }
 
@@ -88,7 +88,7 @@ pub(super) fn follow(
     }
 }
 
-/// Bytes as they come, handed over as lines; what is not UTF-8 is replaced.
+/// Splits bytes into lines. Invalid UTF-8 is replaced.
 #[derive(Default)]
 struct Lines {
     unfinished: Vec<u8>,
@@ -124,12 +124,12 @@ impl Lines {
         Ok(true)
     }
 
-    /// Hands over what is there as one line.
+    /// Hands over the buffered bytes as one line.
     fn finish(&mut self, line: &mut dyn FnMut(&str)) {
         if !self.unfinished.is_empty() {
             let text = String::from_utf8_lossy(&self.unfinished);
             let text = text.trim_end_matches(['\r', '\n']);
-            // What moves a cursor or rings a bell must not get into a log or onto a screen.
+            // Control characters must not reach the log or the screen.
             let control = |character: char| character.is_control() && character != '\t';
             if text.contains(control) {
                 line(&text.replace(control, "\u{fffd}"));

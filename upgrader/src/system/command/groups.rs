@@ -1,4 +1,4 @@
-//! The process groups of the programs that are followed.
+//! The process groups of running programs, so that a signal can end them all.
 
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +9,13 @@ use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
-/// How long a program that was asked to end gets before it is killed.
+/// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The programs that are followed now; each leads a process group.
 static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// True once this process is about to end with all that it has started.
+/// True once this process ends all programs that it has started.
 static LEAVING: AtomicBool = AtomicBool::new(false);
 
 /// Ends every program that is followed. This process must end next: threads that follow one of them stop.
@@ -56,14 +56,14 @@ fn wait_if_leaving() {
     }
 }
 
-/// Asks a child's process group to end, then makes it.
+/// Ends the process group of a child: SIGTERM, then SIGKILL.
 pub(super) fn end_group(child: &mut Child) -> Result<()> {
     end(Pid::from_child(child))?;
     child.wait()?;
     Ok(())
 }
 
-/// Asks a process group to end, gives its leader some time for it, then makes it.
+/// Ends a process group: SIGTERM, some time for its leader, then SIGKILL.
 fn end(group: Pid) -> Result<()> {
     let pidfd = pidfd_open(group, PidfdFlags::empty())?;
     let _ = kill_process_group(group, Signal::TERM);

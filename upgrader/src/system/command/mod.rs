@@ -1,4 +1,4 @@
-//! The one way to run an external program.
+//! Runs external programs. Nothing else in the upgrader starts a process.
 
 mod follow;
 mod groups;
@@ -20,10 +20,10 @@ pub(crate) use self::follow::Said;
 use self::follow::{Ended, follow};
 pub(crate) use self::groups::end_all;
 
-/// The search path of every program that is run, whatever the caller's was.
+/// The search path of every program; the caller's is ignored.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables of the caller that programs may still see: apt's proxies, and where temporary files go.
+/// Variables of the caller that are passed on: the proxies of apt, and the directory of temporary files.
 pub(crate) const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
 
 /// How many of its last lines a failed program's error quotes.
@@ -31,14 +31,14 @@ const TAIL: usize = 5;
 
 /// One external program about to run: fixed environment, no stdin, a process group of its own.
 ///
-/// `LC_ALL` is `C.UTF-8` whatever the machine's locale, so that what programs print can be read by this one.
+/// `LC_ALL` is always `C.UTF-8`, so that the output of programs can be parsed.
 #[derive(Debug)]
 pub(crate) struct Program {
     /// The program and its arguments as errors show them.
     shown: String,
     command: Command,
     time_limit: Option<Duration>,
-    /// Where it reports on its progress.
+    /// The file descriptor for progress reports.
     status: Option<(PipeReader, PipeWriter)>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Program {
 #[derive(Debug)]
 pub(crate) struct Failed {
     program: String,
-    /// How, in the words that follow "failed": `(exit status: 1): no such file`.
+    /// The reason, worded to follow "failed": `(exit status: 1): no such file`.
     pub(crate) how: String,
     /// Its exit code, unless a signal or the time limit ended it.
     pub(crate) code: Option<i32>,
@@ -86,7 +86,7 @@ impl Program {
         self
     }
 
-    /// One more argument that is always there and that errors do not show.
+    /// Adds a constant argument, which errors do not show.
     pub(crate) fn setting(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
         self
@@ -97,7 +97,7 @@ impl Program {
         arguments.into_iter().fold(self, Self::arg)
     }
 
-    /// More arguments that are always there.
+    /// Adds constant arguments.
     pub(crate) fn settings(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         arguments.into_iter().fold(self, Self::setting)
     }
@@ -108,13 +108,13 @@ impl Program {
         self
     }
 
-    /// After this long the program's whole process group is ended, and that is an error.
+    /// Sets a time limit. At the limit the whole process group is ended, which is an error.
     pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
         self
     }
 
-    /// Runs a question: what it printed on stdout, or an error if it failed. There is no time limit.
+    /// Runs a query, and returns its stdout. There is no time limit.
     pub(crate) fn output(mut self) -> Result<String> {
         let output = self.command.output().with_context(|| self.not_started())?;
         if !output.status.success() {
@@ -124,13 +124,13 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a program that may fail for a part of its arguments, and returns what it printed on stdout for the others.
+    /// Runs a query that may fail for some of its arguments, and returns its stdout for the others.
     pub(crate) fn stdout(mut self) -> Result<String> {
         let output = self.command.output().with_context(|| self.not_started())?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Runs a program that writes what is wanted of it to stdout, into a file. There is no time limit.
+    /// Runs a program with its stdout in a file. There is no time limit.
     pub(crate) fn into_file(mut self, file: File) -> Result<()> {
         let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
         if output.status.success() {
@@ -145,7 +145,7 @@ impl Program {
         self
     }
 
-    /// Runs a question whose answer is its exit status.
+    /// Runs a query whose result is its exit status.
     pub(crate) fn succeeds(mut self) -> Result<bool> {
         match self.run(&mut |_| false)? {
             Ended::Status(status) => Ok(status.success()),
@@ -194,7 +194,7 @@ impl Program {
         }
     }
 
-    /// Starts a program that goes on by itself, with this stdin and with a file for what it prints.
+    /// Starts a program and does not wait for it. Its output goes to a file.
     pub(crate) fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
         let stdout = output.try_clone().context("no output")?;
         self.command.stdin(stdin).stdout(stdout).stderr(output);
@@ -208,14 +208,14 @@ impl Program {
     /// As for [`Program::lines`].
     pub(crate) fn lines_and_status(mut self, option: &str, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
-        // What is inherited keeps its number.
+        // The child inherits the descriptor under the same number.
         fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
         self.command.arg(format!("{option}{}", writer.as_raw_fd()));
         self.status = Some((reader, writer));
         self.follow_lines(said)
     }
 
-    /// Runs a program with a text as its stdin, and gives what it printed on stdout.
+    /// Runs a program with a text as its stdin, and returns its stdout.
     ///
     /// # Errors
     /// As for [`Program::lines`]. That it does not read its stdin is none.

@@ -1,15 +1,15 @@
 //! Finds the unit of a process from its control group.
 
-/// Whose a process is, as far as its control group tells.
+/// The owner of a process, from its control group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A service of the system: the name of its unit, `cron.service`.
     Service(String),
-    /// A person's: the name of the session's scope or of the person's own manager, `session-3.scope` or `user@1000.service`.
+    /// A user: the name of the session's scope or of the user's service manager, `session-3.scope` or `user@1000.service`.
     Session(String),
-    /// It belongs to a container or virtual machine, which has an upgrade of its own.
+    /// A container or virtual machine, which is upgraded on its own.
     Container,
-    /// No service: systemd itself, or something that was started by other means.
+    /// None: systemd itself, or a program that was not started as a service.
     NoUnit,
 }
 
@@ -30,7 +30,7 @@ fn owner_of_path(path: &str) -> Owner {
     if parts().any(is_container) {
         return Owner::Container;
     }
-    // A service may have groups of its own below it; a person's manager has services below it.
+    // A service may have its own groups below it; a user's service manager has services below it.
     for part in parts().map(unescaped) {
         if is_session(part) {
             return Owner::Session(part.to_owned());
@@ -50,7 +50,7 @@ fn is_scope(unit: &str) -> bool {
     unit.strip_suffix(".scope").is_some()
 }
 
-/// How systemd-machined, Docker, Podman, LXC and Kubernetes name the groups of what they run.
+/// The names of the groups of systemd-machined, Docker, Podman, LXC and Kubernetes.
 fn is_container(part: &str) -> bool {
     matches!(part, "machine.slice" | "docker" | "lxc")
         || (is_scope(part) && ["docker-", "libpod-", "crio-", "cri-containerd-"].iter().any(|p| part.starts_with(p)))

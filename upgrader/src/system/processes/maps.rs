@@ -1,10 +1,10 @@
-//! What a process maps.
+//! Reads /proc/PID/maps: the replaced files that a process maps.
 
 /// How the kernel marks the path of a mapped file that is no longer at it: removed, or replaced by renaming another onto it
 /// (`/proc/PID/maps` in proc(5)). It follows the path, not the inode: other hard links to the old file change nothing about it.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Where programs keep files that come and go: nothing there was put there by a package.
+/// The directories of temporary files, where no package installs files.
 const SHORT_LIVED: [&str; 5] = ["/dev/", "/proc/", "/run/", "/tmp/", "/var/"];
 
 /// The first file that is mapped as code and was replaced or removed since, from the content of `/proc/PID/maps`.
@@ -34,11 +34,11 @@ fn replaced_code(line: &[u8]) -> Option<String> {
     comes_from_a_package(&path).then(|| as_installed(&path).to_owned())
 }
 
-/// False for what is no file of the disk or was never meant to last: shared memory (`/SYSV…`, `/memfd:…`, `/dev/zero`),
+/// False for objects that are no files on a disk, and for temporary files: shared memory (`/SYSV…`, `/memfd:…`, `/dev/zero`),
 /// what drivers map (`/drm …`, `/[aio]`), files without a name (`/#123`), code that was generated (`/tmp/ffi…`, `orcexec…`).
 fn comes_from_a_package(path: &str) -> bool {
     let Some((directory, name)) = path.rsplit_once('/') else { return false };
-    // What the kernel makes itself has no directory.
+    // Objects of the kernel have no directory.
     !directory.is_empty()
         && directory.starts_with('/')
         && !is_short_lived(path)
@@ -46,7 +46,7 @@ fn comes_from_a_package(path: &str) -> bool {
         && !name.strip_prefix('#').is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// True for a path where nothing is put by a package.
+/// True for a path below which no package installs files.
 pub(crate) fn is_short_lived(path: &str) -> bool {
     SHORT_LIVED.iter().any(|directory| path.starts_with(directory))
 }

@@ -19,33 +19,33 @@ pub(crate) mod script;
 /// The unit of times in `/proc/PID/stat`: the kernel's `USER_HZ`, 100 on every architecture of a Debian release.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// A script that changed this shortly after its process began is the one that the process read: the times of files and those
-/// of processes are not equally fine.
+/// A script that changed within this time after the start of its process is the one that the process read: the times of files and
+/// processes have different resolutions.
 const TOLERANCE: Duration = Duration::from_millis(100);
 
-/// The processes of a machine, as its proc(5) tells.
+/// The processes of a machine, from proc(5).
 #[derive(Debug)]
 pub(crate) struct Processes {
     proc: PathBuf,
     root: PathBuf,
-    /// When the machine was booted, by today's clock.
+    /// The boot time of the machine, by the current clock.
     boot: SystemTime,
 }
 
-/// What still runs files that were replaced or removed on disk.
+/// The processes that still run replaced or removed files.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Obsolete {
     /// systemd itself, and the file.
     pub(crate) manager: Option<String>,
     /// Services of the system by the names of their units.
     pub(crate) services: BTreeMap<String, Old>,
-    /// The sessions of persons and their own service managers, by the names of their units.
+    /// The sessions of users and their service managers, by the names of their units.
     pub(crate) sessions: BTreeSet<String>,
     /// The names of programs that belong to no service.
     pub(crate) others: BTreeSet<String>,
 }
 
-/// What a service runs that was replaced.
+/// The replaced files of a service.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Old {
     /// One of the files.
@@ -100,7 +100,7 @@ impl Processes {
         }
     }
 
-    /// True for the program of systemd's that started this one as a service.
+    /// True for the systemd-run that started this program as a service.
     fn has_started_us(&self, process: u32) -> bool {
         self.own_service().is_some_and(|own| self.starts(process, &own))
     }
@@ -135,14 +135,14 @@ impl Processes {
         owner(&String::from_utf8_lossy(&text))
     }
 
-    /// True for a process that counts its processes from 1 anew, as containers do.
+    /// True for a process in another pid namespace, as in a container.
     fn is_contained(&self, process: u32) -> bool {
         let namespace = |process| fs::read_link(self.file(process, "ns/pid")).ok();
         // Where the namespaces cannot be seen, the control group decides alone.
         namespace(1).zip(namespace(process)).is_some_and(|(ours, its)| ours != its)
     }
 
-    /// The script that a process runs, if a package or a person replaced it since.
+    /// The script that a process runs, if it was replaced since.
     fn replaced_script(&self, process: u32) -> Option<String> {
         let program = fs::read_link(self.file(process, "exe")).ok()?;
         if !is_interpreter(&program) {
@@ -156,7 +156,7 @@ impl Processes {
         let began = self.began(process)? + TOLERANCE;
         let file = self.below_root(&script).metadata().ok()?;
         let changed = file.modified().is_ok_and(|time| time > began)
-            // Packages bring their files with the time at which they were packed.
+            // Files of packages have the time at which the package was built.
             || (changed_inode(&file) > began && self.was_replaced_by_package(&script, began));
         changed.then_some(name)
     }
@@ -170,14 +170,14 @@ impl Processes {
         }
     }
 
-    /// When a process began, by today's clock.
+    /// The start time of a process, by the current clock.
     fn began(&self, process: u32) -> Option<SystemTime> {
         let ticks = ticks_at_start(&fs::read(self.file(process, "stat")).ok()?)?;
         self.boot.checked_add(Duration::from_millis(ticks.checked_mul(1000 / TICKS_PER_SECOND)?))
     }
 
-    /// True if a package that has this file was unpacked after a time. dpkg writes a package's list of files anew then. The
-    /// time of the file's inode would not do: a hard link to a file changes that as well.
+    /// True if a package with this file was unpacked after a time: dpkg then rewrites the package's list of files. The time of the file's
+    /// inode is no indication, because a hard link changes it, too.
     fn was_replaced_by_package(&self, file: &Path, after: SystemTime) -> bool {
         let wanted = names_of(file);
         let Ok(lists) = self.root.join("var/lib/dpkg/info").read_dir() else { return false };

@@ -1,11 +1,11 @@
-//! What an interpreter runs.
+//! Finds the script or module that an interpreter runs.
 
 use std::path::{Path, PathBuf};
 
 /// Programs that run a file which is not mapped, by their names without the version.
 const INTERPRETERS: [&str; 10] = ["python", "perl", "ruby", "php", "lua", "node", "nodejs", "sh", "dash", "bash"];
 
-/// What an interpreter runs.
+/// The script or module that an interpreter runs.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Main {
     /// A file, relative to the directory that the interpreter was started in.
@@ -36,7 +36,7 @@ pub(crate) fn main_of(command_line: &[u8]) -> Option<Main> {
             "--" => return text().map(Main::File),
             "-m" if python => return text().map(Main::Module),
             "-" | "-c" | "-e" | "-E" if !(python && word == "-E") => return None,
-            // What python, perl and ruby take a value for.
+            // Options of python, perl and ruby that take a value.
             "-W" | "-X" | "-I" | "-r" | "-C" if !(python && word == "-I") => drop(text()?),
             option if option.starts_with('-') => {}
             _ => return Some(Main::File(word)),

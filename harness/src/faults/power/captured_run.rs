@@ -1,4 +1,4 @@
-//! What a machine is doing while its disk is captured.
+//! The runs during which the disk of a machine is captured.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use crate::at_once::both;
 use crate::machines::disk::{Capture, Disk};
 use crate::machines::world::World;
 
-/// How often the journal of the run is read: each new entry is a moment at which the disk is captured.
+/// How often the journal of the run is read. The disk is captured at each new entry.
 const WATCHED_EVERY: Duration = Duration::from_millis(5);
 
 /// How long after the last capture another one is made at random, at most.
@@ -23,12 +23,12 @@ pub(super) const AFTER_THE_END: [u64; 6] = [0, 300, 1000, 3000, 8000, 20_000];
 /// The upgrader's journal, below the root of the disk.
 const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
 
-/// What a machine is doing.
+/// A run during which the disk is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scene {
-    /// It is upgraded.
+pub(super) enum CapturedRun {
+    /// An upgrade.
     Upgrade,
-    /// A maintainer script fails, and it is rolled back.
+    /// An upgrade in which a service fails, and its rollback.
     Rollback,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct State {
     pub(super) after_success: bool,
 }
 
-impl Scene {
+impl CapturedRun {
     pub(super) const ALL: [Self; 2] = [Self::Upgrade, Self::Rollback];
 
     fn name(self) -> &'static str {
@@ -52,7 +52,7 @@ impl Scene {
         }
     }
 
-    /// Lets it happen on a machine, and captures the disk meanwhile. The machine has no power any more then; its repository is served on.
+    /// Starts the run on a machine, and captures its disk until the run is over. Then the power of the machine is cut; its repository stays up.
     pub(super) fn capture(self, fixture: &Fixture, after_the_end: &[u64]) -> Result<(World, Vec<State>)> {
         let world = fixture.world()?;
         if self == Self::Rollback {
