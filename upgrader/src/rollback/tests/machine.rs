@@ -71,7 +71,7 @@ impl Machine {
                 "/bin/tool /usr/bin/su /usr/bin/ping /usr/bin/perl /usr/bin/perl5 /usr/bin/link \
                  /etc/tool.conf /etc/linked.conf /usr/share/doc/tool /usr/share/doc/tool/readme \
                  /usr/share/theme /usr/share/pipe /usr/lib/null /usr/lib/log.db /var/lib/tool/state \
-                 /usr/bin/diverted",
+                 /usr/bin/diverted /boot/vmlinuz",
             ),
         );
         machine.write("var/lib/dpkg/diversions", "/usr/bin/diverted\n/usr/bin/diverted.distrib\nother\n");
@@ -187,14 +187,14 @@ impl Machine {
 
     /// All of the machine without the upgrader's own state, read without the code under test.
     pub(super) fn listing(&self) -> BTreeMap<PathBuf, String> {
-        let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
+        let mut inodes: BTreeMap<(u64, u64), PathBuf> = BTreeMap::new();
         let mut listing = BTreeMap::new();
         for path in self.everything() {
             let name = path.strip_prefix(self.root.path()).unwrap().to_owned();
             let it = path.symlink_metadata().unwrap();
             let mut text = format!("{:o} {}:{} {}.{:09}", it.mode(), it.uid(), it.gid(), it.mtime(), it.mtime_nsec());
             if it.is_file() {
-                let first = inodes.entry(it.ino()).or_insert_with(|| name.clone());
+                let first = inodes.entry((it.dev(), it.ino())).or_insert_with(|| name.clone());
                 write!(text, " {:?} as {}", fs::read(&path).unwrap().escape_ascii().to_string(), first.display())
                     .unwrap();
             } else if it.is_symlink() {

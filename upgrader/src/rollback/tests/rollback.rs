@@ -88,6 +88,18 @@ fn files_edited_in_place_are_named_and_all_others_are_restored() {
 }
 
 #[test]
+fn a_generated_file_that_a_maintainer_script_writes_in_place_is_restored() {
+    let machine = Machine::full();
+    machine.write("usr/lib/generated.cache", "old");
+    let before = machine.listing();
+    let store = machine.save();
+    upgrade(&machine);
+    File::options().append(true).open(machine.at("usr/lib/generated.cache")).unwrap().write_all(b" new").unwrap();
+    assert_eq!(store.check().unwrap(), []);
+    machine.rolls_back_to(&store, &before);
+}
+
+#[test]
 fn a_rollback_preserves_data_and_the_admins_files() {
     let machine = Machine::full();
     let store = machine.save();
@@ -141,7 +153,11 @@ fn separate_filesystems_have_rollback_data_of_their_own() {
     let stores = ["usr", "boot", "usr/share/foreign"].map(|path| machine.at(path).join(".acme-upgrade-rollback"));
     assert!(stores.iter().all(|store| store.metadata().unwrap().mode() & 0o777 == 0o700), "others could look in");
     let held: Vec<_> = measure(&machine.paths, &machine.scope).unwrap().iter().map(|need| need.held).collect();
-    assert_eq!(held, [8192, 4096, 8192, 4096], "two lists of dpkg's, and what stays on the disks of /usr and /boot");
+    assert_eq!(
+        held,
+        [8192, 4096, 4096],
+        "two lists of dpkg, and the packages' files on the disks of /usr and of the other package"
+    );
     for path in ["usr/bin/tool", "boot/vmlinuz", "usr/share/foreign/file"] {
         machine.replace(path, "new");
     }
