@@ -1,5 +1,7 @@
 //! Boots a machine from a captured disk, and compares it with the references.
 
+use std::os::unix::fs::symlink;
+
 use anyhow::{Context as _, Result};
 
 use super::captured_run::State;
@@ -12,8 +14,14 @@ use crate::observe::inventory::{Inventory, Section};
 const RESUMED: &str =
     "until systemctl show -P ActiveState xivo-upgrade-resume.service | grep -qv activating; do sleep 0.05; done";
 
+/// The unit that resumes a run at boot, masked.
+const MASKED: &str = "etc/systemd/system/xivo-upgrade-resume.service";
+
+/// Prints how often a run has restored the paths that the rollback data covers.
+const RESTORES: &str = "grep -c ' paths restored, ' /var/log/xivo-upgrade.log || :";
+
 /// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
-const EMPTY_FILES: &str =
+pub(super) const EMPTY_FILES: &str =
     "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
 
 /// What is said of a machine that is neither the old nor the upgraded one.
@@ -25,6 +33,8 @@ pub(super) struct Examined {
     /// One word for it.
     pub(super) outcome: &'static str,
     pub(super) differences: Vec<String>,
+    /// How often the saved paths were restored.
+    pub(super) restores: usize,
     /// How many files of 0 bytes there are where the references have none.
     pub(super) empty_files: usize,
 }
@@ -32,18 +42,35 @@ pub(super) struct Examined {
 impl Examined {
     /// The machine could not even be examined, for this reason.
     pub(super) fn failed(reason: String) -> Self {
-        Self { outcome: DIVERGED, differences: vec![reason], empty_files: 0 }
+        Self { outcome: DIVERGED, differences: vec![reason], restores: 0, empty_files: 0 }
     }
 }
 
-/// Boots a machine from a state, leaves it to the unit at boot, starts the upgrader at most once, and compares.
+/// Who resumes an interrupted run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResumedBy {
+    /// The unit at boot; the admin only if that does not end the run.
+    Unit,
+    /// The admin, with `xivo-upgrade --yes`.
+    Admin,
+}
+
+/// Boots a machine from a state, has an interrupted run resumed, and compares.
 ///
 /// # Errors
 /// If it does not boot.
-pub(super) fn examine(fixture: &Fixture, state: &State) -> Result<Examined> {
+pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -> Result<Examined> {
     let disk = Disk::of_capture(&state.capture)?;
+    let mask = disk.path().join(MASKED);
+    if resumed_by == ResumedBy::Admin {
+        symlink("/dev/null", &mask).with_context(|| mask.display().to_string())?;
+    }
     let machine = Machine::boot_disk(disk, &fixture.engine, &fixture.image)?;
-    machine.sh(RESUMED)?;
+    if resumed_by == ResumedBy::Admin {
+        machine.sh(&format!("rm /{MASKED}; systemctl daemon-reload"))?;
+    } else {
+        machine.sh(RESUMED)?;
+    }
     let mut said = String::new();
     let interrupted = machine.command(&["test", "-e", "/var/lib/xivo-upgrade/journal"]).run()?.exit == 0;
     let mut exit = None;
@@ -53,16 +80,18 @@ pub(super) fn examine(fixture: &Fixture, state: &State) -> Result<Examined> {
         said = format!("exit code {}: {}", transcript.exit, transcript.screen.lines().last().unwrap_or_default());
     }
     let now = Inventory::collect(&machine, &[Section::Files])?;
-    let empty_files = machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
+    let [empty_files, restores] = machine.ask([EMPTY_FILES, RESTORES])?;
+    let empty_files = empty_files.trim().parse::<usize>().context("wc")?.saturating_sub(fixture.empty_files);
+    let restores = restores.trim().parse().unwrap_or(0);
     let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
     let is_old = to_old.is_empty() && !matches!(exit, Some(0 | 6));
     if to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)) {
-        return Ok(Examined { outcome: "completed", differences: Vec::new(), empty_files });
+        return Ok(Examined { outcome: "completed", differences: Vec::new(), restores, empty_files });
     }
     if is_old && !state.after_success {
-        return Ok(Examined { outcome: "rolled back", differences: Vec::new(), empty_files });
+        return Ok(Examined { outcome: "rolled back", differences: Vec::new(), restores, empty_files });
     }
     let nearest = if state.after_success || to_upgraded.len() <= to_old.len() { to_upgraded } else { to_old };
     let differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
-    Ok(Examined { outcome: DIVERGED, differences, empty_files })
+    Ok(Examined { outcome: DIVERGED, differences, restores, empty_files })
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::examine::EMPTY_FILES;
 use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
@@ -52,6 +53,8 @@ pub(super) struct Fixture {
     pub(super) old: Inventory,
     /// What an undisturbed upgrade makes of it.
     pub(super) upgraded: Inventory,
+    /// How many files of 0 bytes the upgraded machine has.
+    pub(super) empty_files: usize,
 }
 
 impl Fixture {
@@ -63,13 +66,21 @@ impl Fixture {
         let candidate: Vec<Package> = with_generated(RELEASES[1])?.into_iter().chain([upgrader]).collect();
         let base = debian_packages(&engine, debian, "power", &["attr"], ":")?;
         let image = installed_image(&engine, &format!("{debian}-power-old"), &base, &old, "xivo-generated")?;
-        let mut fixture =
-            Self { engine, filesystem, image, candidate, old: Inventory::default(), upgraded: Inventory::default() };
+        let mut fixture = Self {
+            engine,
+            filesystem,
+            image,
+            candidate,
+            old: Inventory::default(),
+            upgraded: Inventory::default(),
+            empty_files: 0,
+        };
         let world = fixture.world()?;
         fixture.old = fixture.after_boot(&world)?;
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 0, "{transcript}");
         world.machine.sh("sync")?;
+        fixture.empty_files = world.machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
         fixture.upgraded = fixture.after_boot(&world)?;
         ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
         Ok(fixture)

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use self::captured_run::{AFTER_THE_END, CapturedRun, State};
-use self::examine::{DIVERGED, Examined, examine};
+use self::examine::{DIVERGED, Examined, ResumedBy, examine};
 use self::fixture::Fixture;
 use crate::at_once::each;
 use crate::data;
@@ -93,8 +93,13 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
 }
 
 /// Moments of an upgrade at which every run of the tests cuts the power: while packages change, when they are said to be changed, and right after
-/// the run has ended with success.
-const CHOSEN: [&str; 3] = ["step-began packages", "step-ended packages", "after exit code 0"];
+/// the run has ended with success. With who resumes the run, and whether the saved paths have to be restored for that.
+const CHOSEN: [(&str, ResumedBy, bool); 4] = [
+    ("step-began packages", ResumedBy::Unit, true),
+    ("step-began packages", ResumedBy::Admin, true),
+    ("step-ended packages", ResumedBy::Unit, false),
+    ("after exit code 0", ResumedBy::Unit, false),
+];
 
 /// Examines the chosen states of a machine with this filesystem.
 ///
@@ -103,16 +108,22 @@ const CHOSEN: [&str; 3] = ["step-began packages", "step-ended packages", "after 
 pub fn check(filesystem: Filesystem) -> Result<()> {
     let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
     let (_world, states) = CapturedRun::Upgrade.capture(&fixture, &[0])?;
-    for moment in CHOSEN {
+    for (moment, resumed_by, is_restored) in CHOSEN {
         let of_moment: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let state = of_moment.get(of_moment.len() / 2).with_context(|| format!("no state was captured at {moment}"))?;
-        let examined = examine(&fixture, state)?;
+        let examined = examine(&fixture, state, resumed_by)?;
         ensure!(
             examined.outcome != DIVERGED,
             "{filesystem}, {}: the machine is neither the old nor the upgraded one, with {} files of 0 bytes:\n{}",
             state.name,
             examined.empty_files,
             examined.differences.join("\n")
+        );
+        ensure!(
+            (examined.restores == 1) == is_restored,
+            "{filesystem}, {}, resumed by {resumed_by:?}: the saved paths were restored {} times",
+            state.name,
+            examined.restores
         );
     }
     Ok(())
@@ -128,7 +139,7 @@ fn examine_all(
     each(
         states,
         jobs.max(1),
-        |state| examine(fixture, state),
+        |state| examine(fixture, state, ResumedBy::Unit),
         |state, result, seconds| {
             let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
             results.add(&state, &examined);
