@@ -26,6 +26,8 @@ scenarios! {
     Checked resumed_after_a_reboot;
     /// When the new version of a service does not start, the upgrade is rolled back: all services run the old version.
     Compared rolled_back_after_a_failed_service;
+    /// Rollback data that cannot be removed does not change the outcome of a rollback, and the next run removes it.
+    Checked rollback_data_is_stuck;
     /// `rollback` rolls back a successful upgrade after it has listed what has changed since, once.
     Compared manual_rollback;
     /// `rollback` warns that dpkg will not know of packages that were installed since, and the remedy works.
@@ -216,6 +218,24 @@ fn rolled_back_after_a_failed_service(debian: Debian) -> Result<String> {
     world.upgrade(&["status"]).exits(0)?;
     let at = undone.screen.find("Restarting services").unwrap_or(0);
     Ok(format!("…\n{}", world.redacted(&undone.screen[at..])))
+}
+
+fn rollback_data_is_stuck(debian: Debian) -> Result<()> {
+    let world = upgradable(debian)?;
+    // What is mounted below a directory keeps it from being removed.
+    let busy = "/var/lib/xivo-upgrade/rollback/busy";
+    let mount =
+        format!("[Service]\nExecStartPre=/bin/sh -c 'test -e {busy} || mkdir {busy} && mount -t tmpfs none {busy}'\n");
+    world.machine.write("/etc/systemd/system/asterisk.service.d/busy.conf", mount.as_bytes(), 0o644)?;
+    break_new_version(&world)?;
+    let undone = world.upgrade(&["--yes"]).exits(4)?;
+    ensure!(undone.screen.contains("The data of this rollback could not be removed: "), "{undone}");
+    world.machine.sh(&format!("while mountpoint -q {busy}; do umount {busy}; done"))?;
+    let status = world.upgrade(&["status"]).exits(0)?;
+    ensure!(!status.screen.contains("interrupted"), "{status}");
+    world.machine.sh("rm /etc/systemd/system/*.d/b*.conf; systemctl daemon-reload")?;
+    world.upgrade(&["--yes"]).exits(0)?;
+    is_at(&world, "1.2.2")
 }
 
 fn manual_rollback(debian: Debian) -> Result<String> {

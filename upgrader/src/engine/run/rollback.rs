@@ -105,7 +105,7 @@ impl Run<'_> {
             Ok(Reached::End(_, exit)) => {
                 // A rollback that the admin asked for is a success.
                 let exit = if self.is_asked_for() { Exit::Done } else { exit };
-                self.close_rollback()?;
+                self.close_rollback(events);
                 let message = self.rollback_summary(events)?;
                 events.emit(Event::Finished { exit, time: Timestamp::now(), message });
                 Ok(exit)
@@ -114,7 +114,7 @@ impl Run<'_> {
             Err(stopped) if systemd::is_stopping() => Err(self.interrupted_by_shutdown(&stopped)),
             // Only a service failed: the rollback itself is complete.
             Err(stopped) if self.is_rolled_back() => {
-                self.close_rollback()?;
+                self.close_rollback(events);
                 Err(stopped)
             }
             Err(stopped) => {
@@ -135,11 +135,17 @@ impl Run<'_> {
         }
     }
 
-    /// Closes the journal and discards the rollback data.
-    fn close_rollback(&mut self) -> Result<()> {
+    /// Closes the journal and discards the rollback data. Errors do not change the outcome: the machine is rolled back.
+    fn close_rollback(&mut self, events: &mut Events<'_>) {
         self.remove_boot_message();
-        self.journal.take().map_or(Ok(()), Journal::close)?;
-        rollback::discard(self.context.paths)
+        let closed = self.journal.take().map_or(Ok(()), Journal::close);
+        if let Err(error) = closed.and_then(|()| rollback::discard(self.context.paths)) {
+            let (state, command) = (self.context.paths.state(), self.context.paths.package());
+            events.attention(
+                format!("The data of this rollback could not be removed: {error:#}"),
+                format!("Check the filesystem of {}. The next {command} removes it.", state.display()),
+            );
+        }
     }
 
     fn is_asked_for(&self) -> bool {
