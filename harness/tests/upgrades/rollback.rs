@@ -22,6 +22,8 @@ scenarios! {
     Compared interrupted_and_rolled_back;
     /// A machine that loses its power during an upgrade completes it at boot, without an admin.
     Compared resumed_at_boot;
+    /// An upgrade during which the machine is rebooted in good order stops, rolls nothing back, and is completed at boot.
+    Checked resumed_after_a_reboot;
     /// When the new version of a service does not start, the upgrade is rolled back: all services run the old version.
     Compared rolled_back_after_a_failed_service;
     /// `rollback` rolls back a successful upgrade after it has listed what has changed since, once.
@@ -163,6 +165,31 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
          journalctl --quiet --output=cat SYSLOG_IDENTIFIER=xivo-upgrade _COMM=real-xivo-upgra | sed -n '/was interrupted/,$p'",
     )?;
     Ok(without_milliseconds(&world.redacted(&journal)))
+}
+
+fn resumed_after_a_reboot(debian: Debian) -> Result<()> {
+    let world = upgradable(debian)?;
+    // The hook ends once the shutdown has begun. Its own process outlives the first phase of that, as dpkg does.
+    let hook =
+        "#!/bin/sh\ntouch /root/waiting\nuntil systemctl is-system-running | grep -q stopping; do sleep 0.1; done\n";
+    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
+    let locks = std::thread::scope(|scope| {
+        let run = scope.spawn(|| world.upgrade(&["--yes"]).run_until_power_loss());
+        wait_until(&world, "test -e /root/waiting")?;
+        let locks = world.machine.sh("systemd-inhibit --list --no-legend");
+        // Another admin insists.
+        world.machine.reboot()?;
+        let _ = run.join();
+        locks
+    })?;
+    ensure!(locks.contains("xivo-upgrade"), "no inhibitor lock: {locks}");
+    wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
+    wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
+    is_at(&world, "1.2.2")?;
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
+    ensure!(log.contains("interrupted by the shutdown of the machine") && !log.contains("olled back"), "{log}");
+    ensure!(log.matches("post-upgrade hook 50-wait began").count() == 1, "{log}");
+    Ok(())
 }
 
 /// A text without its numbers of milliseconds.

@@ -12,13 +12,11 @@ use super::psql;
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::model::size::size as shown;
+use crate::model::time;
 use crate::paths::Paths;
 
 /// What stays free on the disk beside a dump, in bytes: others write there too.
 const RESERVE: u64 = 32 << 20;
-
-/// The time in the name of a dump, in UTC. Names sort as the times do.
-const TIME: &str = "%Y%m%dT%H%M%SZ";
 
 /// What the names of unfinished dumps end with.
 const UNFINISHED: &str = ".part";
@@ -57,8 +55,8 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
     check_space(paths, size)?;
     let now = Timestamp::now();
     let stem = format!("{}-{}-", paths.name(), database.name);
-    let path = directory.join(format!("{stem}{}.dump", now.strftime(TIME)));
-    let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", now.strftime(TIME)));
+    let path = directory.join(format!("{stem}{}.dump", time::stamp(now)));
+    let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", time::stamp(now)));
     let written = write_file(&unfinished, &path, |file| psql::dump(database, file));
     if written.is_err() {
         // What is left of it is removed by the next dump as well.
@@ -115,7 +113,7 @@ fn remove_older(directory: &Path, stem: &str, now: Timestamp, keep_days: u32) {
     let Ok(oldest) = now.checked_sub(age) else { return };
     let Ok(entries) = directory.read_dir() else { return };
     let names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    for name in too_old(&names, stem, &oldest.strftime(TIME).to_string()) {
+    for name in too_old(&names, stem, &time::stamp(oldest)) {
         let _ = fs::remove_file(directory.join(name));
     }
 }
@@ -132,7 +130,7 @@ fn too_old<'a>(names: &'a [String], stem: &str, oldest: &str) -> Vec<&'a str> {
     dumps.into_iter().filter(|(time, _)| *time < oldest).map(|(_, name)| name).collect()
 }
 
-/// True for what [`TIME`] makes: `20250131T235959Z`.
+/// True for what [`time::stamp`] makes: `20250131T235959Z`.
 fn is_time(text: &str) -> bool {
     text.len() == 16
         && text.bytes().enumerate().all(|(index, byte)| match index {
@@ -171,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_time_in_a_name_is_recognized() {
-        assert!(is_time(&Timestamp::now().strftime(TIME).to_string()));
+        assert!(is_time(&time::stamp(Timestamp::now())));
     }
 
     #[test]

@@ -13,5 +13,6 @@ pub mod policy;
 pub mod report;
 pub mod size;
 pub mod step;
+pub(crate) mod time;
 pub mod validation;
 pub mod version;

@@ -10,6 +10,7 @@ use jiff::{Timestamp, Unit};
 
 use crate::model::event::{Event, Subscriber};
 use crate::model::report::{Report, RunResult, seconds};
+use crate::model::time;
 use crate::paths::Paths;
 
 /// How many runs `history` shows on a screen.
@@ -31,7 +32,7 @@ impl HistoryWriter {
     fn save(&self) -> Result<()> {
         fs::create_dir_all(&self.directory)?;
         let started = self.report.started.unwrap_or_default();
-        let path = self.directory.join(format!("{}.json", started.strftime("%Y%m%dT%H%M%SZ")));
+        let path = self.directory.join(format!("{}.json", time::stamp(started)));
         let new = path.with_extension("new");
         // Quotes the output of programs, which may be private.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
@@ -80,7 +81,7 @@ pub(crate) fn last_outage(directory: &Path) -> Option<u64> {
 
 /// Removes the reports of runs that ended before `oldest`, except the newest one.
 pub(crate) fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
-    let limit = format!("{}.json", oldest.strftime("%Y%m%dT%H%M%SZ"));
+    let limit = format!("{}.json", time::stamp(oldest));
     let Ok(entries) = directory.read_dir() else { return Ok(()) };
     let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
     names.sort();
@@ -107,7 +108,7 @@ pub(crate) fn render(reports: &[Report], under_way: bool, out: &mut dyn Write) -
 
 /// `2026-11-22 15:48  1.2.1 -> 1.2.2  done, 12 s, out of service for 0.41 s`, times in UTC as in the log.
 pub(crate) fn line(report: &Report, under_way: bool) -> String {
-    let started = report.started.map_or_else(|| "?".to_owned(), |time| time.strftime("%Y-%m-%d %H:%M").to_string());
+    let started = report.started.map_or_else(|| "?".to_owned(), time::minute);
     let versions = report.plan.as_ref().map_or_else(String::new, |plan| {
         if plan.installed == plan.candidate {
             plan.installed.clone()

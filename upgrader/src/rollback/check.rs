@@ -45,6 +45,17 @@ impl Store {
         })
     }
 
+    /// The files whose saved content is lost, because a program wrote into the inode to which the rollback data has a link.
+    pub fn edited_in_place(&self) -> Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for (path, line) in &self.manifest.lines {
+            if self.is_edited_in_place(path, line)? {
+                paths.push(path.clone());
+            }
+        }
+        Ok(paths)
+    }
+
     /// True if a program wrote into the inode to which the rollback data has a link.
     pub(super) fn is_edited_in_place(&self, path: &Path, line: &Line) -> Result<bool> {
         let Some(stored) = line.stored.as_ref().filter(|stored| stored.how == SaveMethod::Link) else {

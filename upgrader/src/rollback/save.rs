@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::manifest::{Header, Line, Manifest, SaveMethod};
 use super::metadata::{Kind, RawPath, below, read_metadata};
-use super::scope::{Coverage, covered, of_packages};
+use super::scope::{Coverage, SMALL, covered, of_packages};
 use super::stores::{Stores, is_overlay};
 use super::{Scope, Store, discard, open};
 use crate::exit::{Explain as _, Failure};
@@ -63,7 +63,8 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
             continue;
         }
         let is_copied = *copied_whole.entry(seen.mount).or_insert_with(|| is_overlay(full.parent().unwrap_or(&full)));
-        if treatment != Coverage::Link || is_copied {
+        let is_link = treatment == Coverage::Link || (treatment == Coverage::CopySmall && size > SMALL);
+        if !is_link || is_copied {
             // The last block is rarely full.
             own.bytes += size.next_multiple_of(4096);
             own.inodes += 1;

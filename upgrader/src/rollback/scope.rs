@@ -67,6 +67,10 @@ const FIRST_LEVEL: [&str; 4] = ["/var/lib", "/var/lib/apt", "/var/lib/systemd", 
 /// Where files are replaced and not edited. What a package has elsewhere may be data.
 const REPLACED: [&str; 3] = ["/usr", "/boot", "/opt"];
 
+/// The size in bytes up to which [`Coverage::CopySmall`] is a copy. What scripts write in place are caches and generated configuration; larger
+/// files are mostly images of kernels, which update-initramfs(8) renames.
+pub(super) const SMALL: u64 = 16 << 20;
+
 /// How a path is saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Coverage {
@@ -74,6 +78,8 @@ pub(super) enum Coverage {
     Note,
     /// By another name for its inode.
     Link,
+    /// By a copy if it has at most [`SMALL`] bytes, else like `Link`: a maintainer script made it, and may write into it.
+    CopySmall,
     /// By a copy of its content.
     Copy,
 }
@@ -149,7 +155,9 @@ pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, 
     for top in UNOWNED {
         covered.walk(Path::new(top), &mut |covered, path, kind| {
             if !owned.contains(path) {
-                covered.add(path.to_owned(), Coverage::Link);
+                // Python renames what it compiled (py_compile), and no package writes below /usr/local (Debian Policy, 9.1.2).
+                let is_replaced = path.extension().is_some_and(|it| it == "pyc") || path.starts_with("/usr/local");
+                covered.add(path.to_owned(), if is_replaced { Coverage::Link } else { Coverage::CopySmall });
             } else if kind.is_dir() {
                 // What comes and goes in it changes its time.
                 covered.add(path.to_owned(), Coverage::Note);

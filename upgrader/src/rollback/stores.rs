@@ -12,7 +12,7 @@ use rustix::fs::syncfs;
 use super::content::{can_clone, clone, copy, is_not_found, no_clone, no_link};
 use super::manifest::{Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, mount_of, read_metadata};
-use super::scope::{Coverage, directory_name};
+use super::scope::{Coverage, SMALL, directory_name};
 use crate::paths::Paths;
 
 /// The path of a saved content.
@@ -110,7 +110,7 @@ impl<'a> Stores<'a> {
         let Kind::File { size, .. } = seen.entry.kind else { anyhow::bail!("no file") };
         let number = self.next;
         self.next += 1;
-        if treatment == Coverage::Link {
+        if matches!(treatment, Coverage::Link | Coverage::CopySmall) {
             match self.on_mount(path, seen.mount)? {
                 MountMethod::Clone(place) => {
                     let to = object(&self.directories[place], number);
@@ -124,6 +124,7 @@ impl<'a> Stores<'a> {
                         Err(_) => fs::remove_file(&to)?,
                     }
                 }
+                MountMethod::Link(_) if treatment == Coverage::CopySmall && size <= SMALL => {}
                 MountMethod::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
                     Ok(()) => return Ok((Stored { how: SaveMethod::Link, place, object: number }, size)),
                     Err(error) if !no_link(&error) => return Err(error.into()),

@@ -6,6 +6,7 @@ pub(crate) mod conffiles;
 pub(crate) mod dpkg;
 pub(crate) mod filesystems;
 pub mod hooks;
+pub(crate) mod inhibitor;
 pub(crate) mod journalctl;
 pub(crate) mod lock;
 pub(crate) mod package_locks;

@@ -1,8 +1,8 @@
 //! Handles signals during an upgrade.
 
 use std::io::Read as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -12,6 +12,9 @@ use crate::system::command;
 
 /// True once signals no longer end this process.
 static SHIELDED: AtomicBool = AtomicBool::new(false);
+
+/// Set when such a signal has come since [`shield`].
+static ASKED_TO_END: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// From here on SIGINT, SIGHUP and SIGTERM end this process and the programs that it has started. Those have their own process groups,
 /// and would otherwise continue and hold the locks of apt.
@@ -38,7 +41,14 @@ pub(crate) fn leave_when_asked() -> Result<()> {
 
 /// From here on SIGINT, SIGHUP and SIGTERM do not end this process, because dpkg would lose the reader of its output.
 pub(crate) fn shield() -> Result<()> {
-    watch().map(drop)
+    let came = watch()?;
+    let _ = ASKED_TO_END.set(came);
+    Ok(())
+}
+
+/// True if a signal has asked this process to end since [`shield`]. systemd does that to a unit when the machine shuts down.
+pub(crate) fn was_asked_to_end() -> bool {
+    ASKED_TO_END.get().is_some_and(|came| came.load(Ordering::SeqCst))
 }
 
 /// Like [`shield`], and returns a flag that such a signal sets. For a process that follows a run and may detach.

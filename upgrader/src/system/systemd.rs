@@ -60,6 +60,12 @@ pub(crate) fn is_running() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
+/// True if the machine is shutting down: systemd refuses to start anything (systemctl(1), `is-system-running`).
+pub(crate) fn is_stopping() -> bool {
+    is_running()
+        && Program::new("systemctl").arg("is-system-running").stdout().is_ok_and(|state| state.trim() == "stopping")
+}
+
 /// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
 pub(crate) fn own_unit() -> Option<String> {
     let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();

@@ -18,7 +18,8 @@ const RELEASES: [&str; 2] = ["1.1", "1.2.3"];
 /// How many files the generated package has.
 const FILES: usize = 300;
 
-/// What its maintainer script makes of its files without syncing anything, as programs that compile byte code or write a configuration do.
+/// What its maintainer script makes of its files without syncing anything: byte code, which is renamed, and caches and a configuration, which
+/// are written in place.
 const POSTINST: &str = "#!/bin/sh
 set -e
 mkdir -p /usr/lib/xivo-generated /etc/xivo
@@ -26,6 +27,7 @@ for source in /usr/share/xivo-generated/*; do
     compiled=/usr/lib/xivo-generated/${source##*/}.compiled
     tr a-z n-za-m <$source >$compiled.new
     mv $compiled.new $compiled
+    tr a-z A-Z <$source >/usr/lib/xivo-generated/${source##*/}.cache
 done
 cat /usr/share/xivo-generated/1* >/etc/xivo/generated.conf
 ";

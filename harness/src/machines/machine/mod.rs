@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 pub use command::Command;
+use futures_util::StreamExt as _;
 use testcontainers::bollard::models::{ContainerConfig, Mount, MountType};
 use testcontainers::bollard::query_parameters::{
     CommitContainerOptionsBuilder, InspectContainerOptions, KillContainerOptionsBuilder, StartContainerOptions,
-    UploadToContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use testcontainers::bollard::{Docker, body_full};
 use testcontainers::core::{CgroupnsMode, Host};
@@ -213,6 +214,18 @@ impl Machine {
         block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
             .context("the machine does not start again")?;
         self.booted().map(drop)
+    }
+
+    /// Shuts the machine down in good order, although a program may have a lock against that, and boots it again.
+    pub fn reboot(&self) -> Result<()> {
+        // systemd stops the machine while the command waits for an answer.
+        let _ = self.command(&["systemctl", "poweroff", "--check-inhibitors=no"]).run();
+        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+        let mut ended = self.docker.wait_container(self.id()?, Some(options));
+        // The exit code of process 1 is no error.
+        let _ = block_on(async { tokio::time::timeout(PATIENCE, ended.next()).await })
+            .context("the machine does not shut down")?;
+        self.power_on()
     }
 
     /// Waits until systemd has started everything, and returns its state: `running` or `degraded`.

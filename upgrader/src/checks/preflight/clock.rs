@@ -6,6 +6,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Finding;
+use crate::model::time;
 
 /// If even the newest source is older than this, its vendor has stopped publishing or the clock is ahead.
 const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
@@ -30,14 +31,14 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
 
 fn judge(youngest: Timestamp, now: Timestamp) -> Option<Finding> {
     let age = now.duration_since(youngest);
-    let (shown, day) = (now.strftime("%Y-%m-%d %H:%M UTC"), youngest.strftime("%Y-%m-%d"));
+    let (shown, day) = (time::minute(now), time::day(youngest));
     if age < -LEEWAY {
         let what =
-            format!("this machine's clock shows {shown}, before the newest package source was published ({day})");
+            format!("this machine's clock shows {shown} UTC, before the newest package source was published ({day})");
         return Some(Finding::note(what, "Set the clock: `date` shows and sets it; a time service keeps it right."));
     }
     (age > STALE).then(|| {
-        let what = format!("this machine's clock shows {shown}, and the newest package source is of {day}");
+        let what = format!("this machine's clock shows {shown} UTC, and the newest package source is of {day}");
         Finding::note(what, "If the clock is wrong, set it; otherwise the sources have had no update for a year.")
     })
 }
@@ -45,14 +46,7 @@ fn judge(youngest: Timestamp, now: Timestamp) -> Option<Finding> {
 /// Reads the `Date:` of a Release file: `Sat, 22 Nov 2026 15:48:53 UTC`.
 fn date(release: &str) -> Option<Timestamp> {
     let date = release.lines().find_map(|line| line.strip_prefix("Date:"))?.trim();
-    let (_, date) = date.split_once(", ")?;
-    let date =
-        date.strip_suffix(" UTC").or_else(|| date.strip_suffix(" GMT")).or_else(|| date.strip_suffix(" +0000"))?;
-    jiff::civil::DateTime::strptime("%d %b %Y %H:%M:%S", date)
-        .ok()?
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .ok()
-        .map(|time| time.timestamp())
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(date.replace("UTC", "GMT")).ok()
 }
 
 #[cfg(test)]

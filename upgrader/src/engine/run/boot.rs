@@ -36,15 +36,20 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
              again and shows the error; `{command} rollback` rolls back; {} is the log.\n",
             context.paths.log().display()
         );
-        let path = context.paths.message_of_the_day();
-        let _ = path.parent().map(fs::create_dir_all);
-        let _ = fs::write(path, text);
+        show_at_login(context, &text);
     }
     result
 }
 
+/// Shows a text at each login, until [`Run::remove_boot_message`] or the next boot.
+fn show_at_login(context: &Context<'_>, text: &str) {
+    let path = context.paths.message_of_the_day();
+    let _ = path.parent().map(fs::create_dir_all);
+    let _ = fs::write(path, text);
+}
+
 impl Run<'_> {
-    /// Removes the message that [`at_boot`] leaves for the next login.
+    /// Removes the message that the unit at boot shows at each login.
     pub(super) fn remove_boot_message(&self) {
         // The next boot removes it in any case.
         let _ = fs::remove_file(self.context.paths.message_of_the_day());
@@ -80,6 +85,9 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
             exit: Exit::NeedsHuman,
         });
     }
+    let (command, way) = (context.paths.package(), if is_back { "rolled back" } else { "completed" });
+    show_at_login(context, &format!("An interrupted upgrade is being {way}: `{command} attach` shows it.\n"));
+    run.detach(Some(worker::own_unit(context.paths)), events);
     if is_back {
         return run.roll_back_at_boot(events);
     }
@@ -88,11 +96,9 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
     run.agreed = true;
     run.roll_back_torn_packages(events)?;
-    let unit = Some(worker::own_unit(context.paths));
     match run.prepare(events) {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            run.detach(unit, events);
             run.open_journal(true)?;
             run.forward(first, events)
         }

@@ -36,6 +36,7 @@ impl Run<'_> {
                 events.emit(Event::HookAlreadyDone(phase, hook));
                 continue;
             }
+            Self::stop_at_shutdown()?;
             self.note(JournalEntry::HookBegan(phase, path.clone()))?;
             events.emit(Event::HookBegan(phase, hook.clone()));
             let started = Instant::now();

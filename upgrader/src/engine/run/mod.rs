@@ -10,6 +10,8 @@ mod rollback;
 mod rollback_verb;
 mod work;
 
+use std::fs::File;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::config::product::Product;
@@ -28,6 +30,7 @@ use crate::output::history::HistoryWriter;
 use crate::output::screen::Screen;
 use crate::output::stream::Follower;
 use crate::output::{follow, session};
+use crate::system::inhibitor::Inhibitor;
 use crate::system::lock::Lock;
 use crate::system::{dpkg, filesystems, signals, systemd};
 
@@ -113,11 +116,22 @@ struct Run<'a> {
     past: Option<PastRun>,
     /// True if the admin agreed to complete that one.
     agreed: bool,
+    /// Holds off a shutdown while the run changes the machine.
+    inhibitor: Option<Inhibitor>,
 }
 
 impl<'a> Run<'a> {
     fn new(context: &'a Context<'a>, product: &'a Product) -> Self {
-        Self { context, product, plan: None, restarted: Restarted::default(), journal: None, past: None, agreed: false }
+        Self {
+            context,
+            product,
+            plan: None,
+            restarted: Restarted::default(),
+            journal: None,
+            past: None,
+            agreed: false,
+            inhibitor: None,
+        }
     }
 
     /// Performs the steps before the machine is changed.
@@ -159,9 +173,25 @@ impl<'a> Run<'a> {
     }
 
     /// Records from here on that the run continues without the terminal, in this unit.
-    fn detach(&self, unit: Option<String>, events: &mut Events<'_>) {
+    fn detach(&mut self, unit: Option<String>, events: &mut Events<'_>) {
         events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        events.emit(Event::Detached { unit, command: self.context.paths.package() });
+        let name = self.context.paths.package();
+        if systemd::is_running() {
+            let log = File::options().append(true).open(self.context.paths.log());
+            self.inhibitor = log.ok().and_then(|log| Inhibitor::take(&name, log).ok());
+        }
+        events.emit(Event::Detached { unit, command: name });
+    }
+
+    /// Ends the run here if the machine is shutting down: nothing can be restarted, and the unit at boot resumes the run.
+    ///
+    /// # Errors
+    /// If it is shutting down.
+    fn stop_at_shutdown() -> Result<()> {
+        if signals::was_asked_to_end() && systemd::is_stopping() {
+            return Err(anyhow!("the next step was not begun"));
+        }
+        Ok(())
     }
 
     /// Performs the steps from this one on; if one fails, rolls back or stops.
@@ -188,6 +218,7 @@ impl<'a> Run<'a> {
             events.emit(Event::StepAlreadyDone(step));
             return Ok(Outcome::Done);
         }
+        Self::stop_at_shutdown()?;
         self.note(JournalEntry::StepBegan(step))?;
         let outcome = self.perform(step, events)?;
         // A step that has ended is not repeated after a power cut: its files must be on the disk.

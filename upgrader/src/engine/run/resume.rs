@@ -210,6 +210,9 @@ impl Run<'_> {
             self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
             return Err(stopped);
         }
+        if systemd::is_stopping() {
+            return Err(self.interrupted_by_shutdown(&stopped));
+        }
         // An interrupted run is rolled back whichever step fails.
         let can_roll_back = (step.rollback_step().is_some() || !is_first)
             && self.context.config.rollback == RollbackPolicy::Auto
@@ -230,6 +233,14 @@ impl Run<'_> {
             self.close_journal(events);
         }
         Err(stopped)
+    }
+
+    /// What is said of a run that a shutdown interrupts. The journal stays as it is, so that the unit at boot resumes the run.
+    pub(super) fn interrupted_by_shutdown(&self, stopped: &Stopped) -> Stopped {
+        let failure = Failure::new(format!("interrupted by the shutdown of the machine: {:#}", stopped.error));
+        let command = self.context.paths.package();
+        let remedy = format!("Nothing: the run is resumed at boot, and `{command} attach` shows it then.");
+        Stopped { error: failure.remedy(remedy).exit(Exit::NeedsHuman).into(), exit: Exit::NeedsHuman }
     }
 
     /// Turns "nothing was changed" into "needs a human" if an interrupted run has changed the machine before.

@@ -1,5 +1,7 @@
 //! The steps of a rollback, and the loop over them. The admin's verb is in `rollback_verb`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
@@ -8,7 +10,6 @@ use crate::database;
 use crate::engine::journal::{Journal, JournalEntry};
 use crate::engine::restart::restart_old;
 use crate::engine::steps::{Reached, drive};
-use crate::engine::worker;
 use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
@@ -67,7 +68,6 @@ impl Run<'_> {
             return Err(anyhow::anyhow!("this run is not being rolled back").into());
         }
         events.emit(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
-        self.detach(Some(worker::own_unit(self.context.paths)), events);
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
         journal.write(JournalEntry::Resumed {
             plan: Box::new(past.latest_plan().clone()),
@@ -91,6 +91,7 @@ impl Run<'_> {
                     events.emit(Event::StepAlreadyDone(step));
                     return Ok(Outcome::Done);
                 }
+                Self::stop_at_shutdown()?;
                 // Errors of the journal are ignored: the disk may be full, and the rollback frees space.
                 let _ = self.note(JournalEntry::StepBegan(step));
                 let outcome = self.perform(step, events)?;
@@ -110,6 +111,7 @@ impl Run<'_> {
                 Ok(exit)
             }
             Ok(Reached::Before(step)) => Err(anyhow::anyhow!("{step} was left out").into()),
+            Err(stopped) if systemd::is_stopping() => Err(self.interrupted_by_shutdown(&stopped)),
             // Only a service failed: the rollback itself is complete.
             Err(stopped) if self.is_rolled_back() => {
                 self.close_rollback()?;
@@ -246,7 +248,22 @@ impl Run<'_> {
                 .into());
         }
         self.restarted.verify("the upgrade is rolled back", self.product.services.settle, events)?;
+        let edited = self.edited_in_place()?;
+        if let Some(first) = edited.first() {
+            let more = if edited.len() == 1 { String::new() } else { format!(" and {} more", edited.len() - 1) };
+            return Err(Failure::new(format!(
+                "rolled back, except {}{more}: written in place during the upgrade, so the old content was not saved",
+                first.display()
+            ))
+            .remedy("Install the package of that file again, or restore it from a backup.")
+            .into());
+        }
         Ok(Outcome::Done)
+    }
+
+    /// The files whose saved content the upgrade has changed.
+    fn edited_in_place(&self) -> Result<Vec<PathBuf>> {
+        rollback::open(self.context.paths)?.map_or_else(|| Ok(Vec::new()), |store| store.edited_in_place())
     }
 
     /// True if only services are left to check.

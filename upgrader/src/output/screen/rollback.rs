@@ -2,10 +2,9 @@
 
 use std::io::{self, Write};
 
-use jiff::Timestamp;
-
 use super::title;
 use crate::model::event::{Event, InterruptedRun, RollbackPreview};
+use crate::model::time;
 
 /// How many changed paths to show.
 const SHOWN: usize = 10;
@@ -38,9 +37,9 @@ fn interrupted(out: &mut dyn Write, run: &InterruptedRun) -> io::Result<()> {
     let InterruptedRun { product, from, to, step, hook, last, .. } = run;
     writeln!(out)?;
     if run.rolling_back {
-        writeln!(out, "The rollback of {product} {to} to {from} was interrupted on {}.", when(*last))?;
+        writeln!(out, "The rollback of {product} {to} to {from} was interrupted on {}.", time::second(*last))?;
     } else {
-        writeln!(out, "The upgrade of {product} {from} to {to} was interrupted on {}.", when(*last))?;
+        writeln!(out, "The upgrade of {product} {from} to {to} was interrupted on {}.", time::second(*last))?;
     }
     if let Some(step) = step {
         let hook = hook.as_ref().map_or_else(String::new, |hook| format!(", in the hook {hook}"));
@@ -66,7 +65,7 @@ fn show_preview(out: &mut dyn Write, preview: &RollbackPreview) -> io::Result<()
         writeln!(
             out,
             "\nChanged since the upgrade ended on {} ({}):",
-            when(preview.since),
+            time::second(preview.since),
             preview.changed_since.len()
         )?;
         for change in preview.changed_since.iter().take(SHOWN) {
@@ -89,9 +88,4 @@ fn show_preview(out: &mut dyn Write, preview: &RollbackPreview) -> io::Result<()
         )?;
     }
     writeln!(out)
-}
-
-/// `2026-11-22 at 15:48:53 UTC`.
-fn when(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d at %H:%M:%S UTC").to_string()
 }

@@ -88,6 +88,18 @@ fn files_edited_in_place_are_named_and_all_others_are_restored() {
 }
 
 #[test]
+fn a_generated_file_that_a_maintainer_script_writes_in_place_is_restored() {
+    let machine = Machine::full();
+    machine.write("usr/lib/generated.cache", "old");
+    let before = machine.listing();
+    let store = machine.save();
+    upgrade(&machine);
+    File::options().append(true).open(machine.at("usr/lib/generated.cache")).unwrap().write_all(b" new").unwrap();
+    assert_eq!(store.check().unwrap(), []);
+    machine.rolls_back_to(&store, &before);
+}
+
+#[test]
 fn a_rollback_preserves_data_and_the_admins_files() {
     let machine = Machine::full();
     let store = machine.save();

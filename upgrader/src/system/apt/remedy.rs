@@ -1,5 +1,7 @@
 //! The remedies for errors of package sources.
 
+use crate::model::time;
+
 /// Parts of apt's errors about a source, with the remedy.
 const REMEDIES: [(&str, &str); 7] = [
     (
@@ -35,8 +37,8 @@ pub(super) fn of(said: &str) -> Option<String> {
     };
     if let Some(otherwise) = otherwise {
         return Some(format!(
-            "If this machine's clock is wrong (it shows {}), set it; otherwise {otherwise}.",
-            jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC")
+            "If this machine's clock is wrong (it shows {} UTC), set it; otherwise {otherwise}.",
+            time::minute(jiff::Timestamp::now())
         ));
     }
     REMEDIES.iter().find(|(part, _)| said.contains(part)).map(|(_, remedy)| (*remedy).to_owned())
