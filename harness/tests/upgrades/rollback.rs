@@ -175,7 +175,7 @@ fn resumed_after_a_reboot(debian: Debian) -> Result<()> {
     world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
     let locks = std::thread::scope(|scope| {
         let run = scope.spawn(|| world.upgrade(&["--yes"]).run_until_power_loss());
-        wait_until(&world, "test -e /root/waiting")?;
+        world.machine.wait_until("test -e /root/waiting")?;
         let locks = world.machine.sh("systemd-inhibit --list --no-legend");
         // Another admin insists.
         world.machine.reboot()?;
@@ -183,8 +183,8 @@ fn resumed_after_a_reboot(debian: Debian) -> Result<()> {
         locks
     })?;
     ensure!(locks.contains("xivo-upgrade"), "no inhibitor lock: {locks}");
-    wait_until(&world, "test ! -e /var/lib/xivo-upgrade/journal")?;
-    wait_until(&world, "flock --nonblock /run/xivo-upgrade.lock true")?;
+    world.machine.wait_until("test ! -e /var/lib/xivo-upgrade/journal")?;
+    world.machine.wait_until("flock --nonblock /run/xivo-upgrade.lock true")?;
     is_at(&world, "1.2.2")?;
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
     ensure!(log.contains("interrupted by the shutdown of the machine") && !log.contains("olled back"), "{log}");

@@ -223,7 +223,7 @@ impl Machine {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
         let mut ended = self.docker.wait_container(self.id()?, Some(options));
         // The exit code of process 1 is no error.
-        let _ = block_on(async { tokio::time::timeout(PATIENCE, ended.next()).await })
+        let _ = block_on(async { tokio::time::timeout(TIMEOUT, ended.next()).await })
             .context("the machine does not shut down")?;
         self.power_on()
     }
