@@ -121,44 +121,27 @@ impl Scanner<'_> {
             let at = self.position;
             let byte = *self.text.get(at)?;
             self.position += 1;
-            let token = match byte {
-                b'(' => Token::Open,
-                b')' => Token::Close,
-                b';' => Token::Semicolon,
-                b'\\' => Token::Backslash,
-                b'-' if self.peek() == Some(b'-') => {
-                    self.skip_while(|byte| byte != b'\n');
-                    continue;
-                }
-                b'/' if self.peek() == Some(b'*') => {
-                    self.comment();
-                    continue;
-                }
-                b'\'' | b'"' => {
-                    self.quoted(byte, false);
-                    continue;
-                }
-                b'$' => {
-                    self.dollar_quoted(at);
-                    continue;
-                }
-                byte if byte.is_ascii_digit() => {
-                    self.skip_while(is_in_word);
-                    continue;
-                }
+            match byte {
+                b'(' => return Some((at, Token::Open)),
+                b')' => return Some((at, Token::Close)),
+                b';' => return Some((at, Token::Semicolon)),
+                b'\\' => return Some((at, Token::Backslash)),
+                b'-' if self.peek() == Some(b'-') => self.skip_while(|byte| byte != b'\n'),
+                b'/' if self.peek() == Some(b'*') => self.comment(),
+                b'\'' | b'"' => self.quoted(byte, false),
+                b'$' => self.dollar_quoted(at),
+                byte if byte.is_ascii_digit() => self.skip_while(is_in_word),
                 byte if is_in_word(byte) => {
                     self.skip_while(is_in_word);
                     let word = String::from_utf8_lossy(&self.text[at..self.position]).to_ascii_uppercase();
-                    if word == "E" && self.peek() == Some(b'\'') {
-                        self.position += 1;
-                        self.escaped_string();
-                        continue;
+                    if word != "E" || self.peek() != Some(b'\'') {
+                        return Some((at, Token::Word(word)));
                     }
-                    Token::Word(word)
+                    self.position += 1;
+                    self.escaped_string();
                 }
-                _ => continue,
-            };
-            return Some((at, token));
+                _ => {}
+            }
         }
     }
 
