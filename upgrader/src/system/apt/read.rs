@@ -188,22 +188,17 @@ pub(super) fn parse_conflicts(text: &str) -> Vec<String> {
 /// while they are fetched (README.progress-reporting of apt). A package may have an architecture, `libc6:amd64`, behind one more
 /// colon. Other lines are passed over.
 pub(super) fn parse_status(line: &str) -> Option<AptStatus<'_>> {
-    let (kind, rest) = line.split_once(':')?;
-    if kind != "pmstatus" && kind != "dlstatus" {
-        return None;
-    }
-    let mut from = 0;
+    let mut rest = line.strip_prefix("pmstatus:").or_else(|| line.strip_prefix("dlstatus:"))?;
     // The percentage is the first field that is a number with a point in it.
-    loop {
-        let rest = rest.get(from..)?;
-        let (field, after) = rest.split_once(':')?;
+    while let Some((field, after)) = rest.split_once(':') {
         if let Some((whole, _)) = field.split_once('.')
             && let Ok(percent) = whole.parse::<u8>()
         {
             return Some(AptStatus::Progress { percent: percent.min(100), what: after.trim() });
         }
-        from += field.len() + 1;
+        rest = after;
     }
+    None
 }
 
 /// Adds up the sizes in `'URI' FILE SIZE HASH` lines, in bytes.
