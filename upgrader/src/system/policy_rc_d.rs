@@ -53,12 +53,10 @@ impl Policy {
     }
 
     fn clear(&self) -> Result<()> {
+        let has_admins = self.admins.symlink_metadata().is_ok();
         match fs::read(&self.path) {
-            Ok(text) if text.starts_with(MARK.as_bytes()) => {
-                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
-            }
-            // An empty policy is ours: a power cut can leave it.
-            Ok(text) if text.is_empty() && self.admins.symlink_metadata().is_ok() => {
+            // An empty policy is ours, too: a power cut can leave it.
+            Ok(text) if text.starts_with(MARK.as_bytes()) || (text.is_empty() && has_admins) => {
                 fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
             Ok(_) => return Ok(()),
@@ -66,7 +64,7 @@ impl Policy {
             Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
         }
         // Checked first: on a read-only filesystem the rename of a missing file fails, too.
-        if self.admins.symlink_metadata().is_err() {
+        if !has_admins {
             return Ok(());
         }
         fs::rename(&self.admins, &self.path).with_context(|| self.admins.display().to_string())
