@@ -75,6 +75,10 @@ macro_rules! paths {
                 self.at($path)
             })*
         }
+
+        /// Every path, without the root directory and the name of the product.
+        #[cfg(test)]
+        const PATHS: &[&str] = &[$($path),*];
     };
 }
 
@@ -145,26 +149,9 @@ mod tests {
     fn the_admin_guide_names_every_path() {
         let paths = Paths::of_program(Path::new("/usr/bin/xivo-upgrade")).expect("a name");
         let mut all: Vec<PathBuf> = ["pre-upgrade", "post-upgrade"].map(|phase| paths.hooks(phase)).concat();
-        all.extend([
-            paths.real_program(),
-            paths.product(),
-            paths.migrations(),
-            paths.validated(),
-            paths.dumps(),
-            paths.migration_pending(),
-            paths.journal(),
-            paths.last_journal(),
-            paths.self_update(),
-            paths.message_of_the_day(),
-            paths.rollback(),
-            paths.log(),
-            paths.lock(),
-            paths.events(),
-            paths.history(),
-            paths.config(),
-            paths.policy(),
-            paths.admins_policy(),
-        ]);
+        // The directory of the other files, and dpkg's own.
+        let not_named = [paths.state(), paths.dpkg_updates()];
+        all.extend(PATHS.iter().map(|path| paths.at(path)).filter(|path| !not_named.contains(path)));
         let page = documented::Page::read("docs/admin.md");
         page.section("## Files").has_keys(all.iter().map(|path| path.display().to_string()));
     }
