@@ -37,21 +37,12 @@ pub(crate) struct Processes {
 pub(crate) struct Obsolete {
     /// systemd itself, and the file.
     pub(crate) manager: Option<String>,
-    /// Services of the system by the names of their units.
-    pub(crate) services: BTreeMap<String, Old>,
+    /// The processes of the system's services that run such files, by the names of the services' units.
+    pub(crate) services: BTreeMap<String, Vec<u32>>,
     /// The sessions of users and their service managers, by the names of their units.
     pub(crate) sessions: BTreeSet<String>,
     /// The names of programs that belong to no service.
     pub(crate) others: BTreeSet<String>,
-}
-
-/// The replaced files of a service.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Old {
-    /// One of the files.
-    pub(crate) file: String,
-    /// The service's processes that run such files.
-    pub(crate) processes: Vec<u32>,
 }
 
 impl Processes {
@@ -115,11 +106,7 @@ impl Processes {
         match self.owner(id) {
             _ if id == 1 => found.manager = Some(file),
             Owner::Container => {}
-            Owner::Service(unit) => {
-                let old = found.services.entry(unit).or_default();
-                old.file = file;
-                old.processes.push(id);
-            }
+            Owner::Service(unit) => found.services.entry(unit).or_default().push(id),
             Owner::Session(unit) => {
                 found.sessions.insert(unit);
             }
