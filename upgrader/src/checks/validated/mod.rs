@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 pub use self::drift::Drift;
-pub(crate) use self::verdict::{findings, judge};
+pub(crate) use self::verdict::{check_plan, judge};
 use crate::config::strict;
 use crate::exit::Failure;
 use crate::model::package::Package;
@@ -112,20 +112,17 @@ struct MachinePackage {
     is_new: bool,
 }
 
-impl From<&Package> for MachinePackage {
-    fn from(package: &Package) -> Self {
-        let Package { name, architecture, version, .. } = package.clone();
-        Self { name, architecture, version, sha256: None, is_new: false }
-    }
-}
-
 /// The packages whose files are on the machine, but for the upgrader's own.
 fn present(installed: &[Package], upgrader: &str) -> Vec<MachinePackage> {
-    installed
-        .iter()
-        .filter(|package| package.is_present() && package.name != upgrader)
-        .map(MachinePackage::from)
-        .collect()
+    let present = installed.iter().filter(|package| package.is_present() && package.name != upgrader);
+    let machine_package = |Package { name, architecture, version, .. }: Package| MachinePackage {
+        name,
+        architecture,
+        version,
+        sha256: None,
+        is_new: false,
+    };
+    present.cloned().map(machine_package).collect()
 }
 
 /// The set for a version that has most in common with a machine: of one version there may be sets for several releases of Debian.
@@ -252,13 +249,8 @@ pub(crate) mod tests {
             set("2", "trixie", &[("acme", "2"), ("libc6", "41")]),
         ];
         let machine = |libc: &str| {
-            [("acme", "2"), ("libc6", libc)].map(|(name, version)| MachinePackage {
-                name: name.to_owned(),
-                architecture: "all".to_owned(),
-                version: version.to_owned(),
-                sha256: None,
-                is_new: false,
-            })
+            let installed = [("acme", "2"), ("libc6", libc)];
+            present(&installed.map(|(name, version)| Package::installed(name, "all", version)), "acme-upgrade")
         };
         let debian = |version: &str, libc: &str| nearest(&sets, version, &machine(libc)).map(|set| set.debian.as_str());
         assert_eq!(debian("2", "41"), Some("trixie"));

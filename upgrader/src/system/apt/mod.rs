@@ -16,7 +16,7 @@ use self::read::{
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::model::apt_status::AptStatus;
 use crate::model::package::Offered;
-use crate::model::plan::{Change, ChangeKind};
+use crate::model::plan::Change;
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::{Failed, Program, Said};
 use crate::system::unattended::{dpkg_options, unattended};
@@ -134,10 +134,7 @@ pub(crate) fn is_offered(package: &str) -> Result<bool> {
 
 /// apt's reasons for removing these packages; empty if it need not remove them.
 pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
-    let wanted = changes.iter().filter_map(|change| match &change.kind {
-        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
-        ChangeKind::Remove { .. } => None,
-    });
+    let wanted = changes.iter().filter_map(|change| Some(format!("{}={}", change.package, change.new_version()?)));
     Ok(parse_conflicts(&apt_get().args(["--simulate", "install"]).args(kept).args(wanted).stdout()?))
 }
 
