@@ -255,15 +255,17 @@ mod tests {
         }
     }
 
+    fn complaints(lines: &[&str]) -> Complaints {
+        let mut complaints = Complaints::default();
+        for line in lines {
+            complaints.listen(line, &["E: "]);
+        }
+        complaints
+    }
+
     #[test]
     fn what_follows_from_another_complaint_is_not_repeated() {
-        let text = |lines: &[&str]| {
-            let mut complaints = Complaints::default();
-            for line in lines {
-                complaints.listen(line, &["E: "]);
-            }
-            complaints.text()
-        };
+        let text = |lines: &[&str]| complaints(lines).text();
         assert_eq!(
             text(&[
                 "E: Failed to fetch http://a/dists/x/InRelease  503  Service Unavailable [IP: 192.0.2.1 80]",
@@ -287,8 +289,7 @@ mod tests {
 
     #[test]
     fn an_error_is_what_was_complained_of_first() {
-        let mut complaints = Complaints::default();
-        for line in [
+        let complaints = complaints(&[
             "Setting up dahdi (1.2.2) ...",
             "no kernel module",
             "dpkg: error processing package dahdi (--configure):",
@@ -301,9 +302,7 @@ mod tests {
             " dahdi",
             " xivo",
             "E: Sub-process /usr/bin/dpkg returned an error code (1)",
-        ] {
-            complaints.listen(line, &["E: "]);
-        }
+        ]);
         assert_eq!(
             complaints.heard,
             ["dpkg: error processing package dahdi (--configure): installed dahdi package post-installation script \
@@ -471,12 +470,9 @@ mod tests {
 
         #[test]
         fn what_apt_complains_of_first_is_always_heard(said in "[a-z][a-z ]{0,30}", before in prop::collection::vec("[A-Z][a-z ]{0,20}", 0..3)) {
-            let mut complaints = Complaints::default();
-            for line in &before {
-                complaints.listen(line, &["E: "]);
-            }
-            complaints.listen(&format!("E: {said}"), &["E: "]);
-            prop_assert_eq!(complaints.heard, [said.trim_end()]);
+            let error = format!("E: {said}");
+            let lines: Vec<&str> = before.iter().chain([&error]).map(String::as_str).collect();
+            prop_assert_eq!(complaints(&lines).heard, [said.trim_end()]);
         }
     }
 }
