@@ -9,6 +9,7 @@ use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
 use crate::system::command::{Failed, Program};
+use crate::system::remove_file;
 
 /// The pending migrations, one a line, as the product's `pending` program prints them.
 ///
@@ -55,10 +56,7 @@ pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
 /// Removes the record of [`mark_pending`].
 pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
     let file = paths.migration_pending();
-    match std::fs::remove_file(&file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| file.display().to_string()),
-        _ => Ok(()),
-    }
+    remove_file(&file).with_context(|| file.display().to_string())
 }
 
 fn program(words: &[String]) -> Program {

@@ -1,7 +1,6 @@
 //! Runs dpkg: installed packages, their conffiles, configuring packages.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use crate::model::package::Package;
 use crate::model::policy::ConffilePolicy;
 use crate::paths::Paths;
 use crate::system::command::Program;
+use crate::system::entries;
 use crate::system::unattended::{dpkg_options, unattended};
 
 /// Every package that dpkg knows of.
@@ -86,16 +86,10 @@ pub(crate) fn is_held(package: &str) -> Result<bool> {
 /// `debSystem::CheckUpdates` looks for them, too).
 pub(crate) fn was_interrupted(paths: &Paths) -> Result<bool> {
     let directory = paths.dpkg_updates();
-    let entries = match directory.read_dir() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        entries => entries.with_context(|| directory.display().to_string())?,
-    };
-    for entry in entries {
-        if entry?.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let updates = entries(&directory).with_context(|| directory.display().to_string())?;
+    let has_number =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    Ok(updates.iter().any(has_number))
 }
 
 /// The package whose files a file of `/var/lib/dpkg/info` lists: `libc6` of `libc6:amd64.list`. `None` if it is no such list.
