@@ -41,8 +41,9 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
     })
 }
 
-/// Records that the migration command has to run, if it has no `pending` program.
-pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
+/// Records that packages are about to change. A migration command without a `pending` program then runs even if this run ends before the
+/// step `migrate`.
+pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
     if database.migrate.is_none() || database.pending.is_some() {
         return Ok(());
     }
@@ -53,7 +54,7 @@ pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
     written.and_then(|()| std::fs::File::create(&file)?.sync_all()).with_context(|| file.display().to_string())
 }
 
-/// Removes the record of [`mark_pending`].
+/// Removes the record of [`packages_will_change`].
 pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
     let file = paths.migration_pending();
     remove_file(&file).with_context(|| file.display().to_string())
@@ -109,7 +110,7 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         let (database, paths) = (database(""), paths(&root));
         assert_eq!(pending(&database, &paths, false).expect("nothing pending"), Vec::<String>::new());
-        mark_pending(&database, &paths).expect("written");
+        packages_will_change(&database, &paths).expect("written");
         assert_eq!(pending(&database, &paths, false).expect("pending"), ["migrate up"]);
         clear_pending(&paths).expect("removed");
         clear_pending(&paths).expect("it is not there");
