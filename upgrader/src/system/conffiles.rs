@@ -173,17 +173,13 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
     // Other versions from before this upgrade do not count.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
     let outcome = match (&before.sum, &after) {
-        (None, None) => {
+        (before, after) if before == after => {
             other.as_ref()?;
             ConffileOutcome::Kept
         }
         (None, Some(_)) if before.edited => ConffileOutcome::Back,
         (None, Some(_)) => ConffileOutcome::New,
         (Some(_), None) => ConffileOutcome::Removed,
-        (Some(before), Some(after)) if before == after => {
-            other.as_ref()?;
-            ConffileOutcome::Kept
-        }
         _ if before.edited => ConffileOutcome::Replaced,
         _ => ConffileOutcome::Updated,
     };

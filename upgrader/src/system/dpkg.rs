@@ -168,14 +168,10 @@ fn parse_conffiles(listing: &str) -> Vec<Conffile> {
             package = name;
             continue;
         }
-        let mut rest = line.trim();
-        let mut obsolete = false;
-        for flag in [" obsolete", " remove-on-upgrade"] {
-            if let Some(before) = rest.strip_suffix(flag) {
-                obsolete = true;
-                rest = before;
-            }
-        }
+        let line = line.trim();
+        let rest = line.strip_suffix(" obsolete").unwrap_or(line);
+        let rest = rest.strip_suffix(" remove-on-upgrade").unwrap_or(rest);
+        let obsolete = rest != line;
         let Some((path, shipped)) = rest.rsplit_once(' ') else { continue };
         if path.starts_with('/') {
             let (package, path, shipped) = (package.to_owned(), path.to_owned(), shipped.to_owned());
