@@ -24,6 +24,9 @@ use crate::system::unattended::{dpkg_options, unattended};
 /// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
 
+/// Gets what apt reports.
+type OnStatus<'a> = &'a mut dyn FnMut(AptStatus<'_>);
+
 /// The changes that `apt-get -s dist-upgrade` announces.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Simulation {
@@ -39,7 +42,7 @@ pub(crate) struct Simulation {
 ///
 /// # Errors
 /// If a source cannot be read: the error has apt's message, which names it. Or if no source makes progress within the timeout.
-pub(crate) fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn update(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
     let result = run_listening(program, &["E: ", "W: "], on_status);
     explained(
@@ -63,26 +66,18 @@ pub(crate) fn passed_over(package: &str) -> Result<Option<(String, String)>> {
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
 /// Downloads and verifies the packages for [`upgrade_only`]. Fails without progress within the timeout.
-pub(crate) fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download_only(package: &str, timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
     run(program.time_limit(timeout), on_status)
 }
 
 /// Upgrades one installed package from the packages that [`download_only`] has downloaded.
-pub(crate) fn upgrade_only(
-    package: &str,
-    conffiles: ConffilePolicy,
-    on_status: &mut dyn FnMut(AptStatus<'_>),
-) -> Result<()> {
+pub(crate) fn upgrade_only(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
 }
 
 /// Reinstalls a package after dpkg was interrupted, from the cache if the package is there.
-pub(crate) fn reinstall(
-    package: &str,
-    conffiles: ConffilePolicy,
-    on_status: &mut dyn FnMut(AptStatus<'_>),
-) -> Result<()> {
+pub(crate) fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
 }
 
@@ -139,7 +134,7 @@ pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>
 }
 
 /// Downloads and verifies the packages of a dist-upgrade, and changes nothing. Fails without progress within the timeout.
-pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
         run(program.time_limit(timeout), on_status),
@@ -149,7 +144,7 @@ pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_
 }
 
 /// Upgrades all packages from those that [`download`] has downloaded, without a question.
-pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 
@@ -160,7 +155,7 @@ fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
 }
 
 /// Runs apt-get. If it fails, the error has the messages of apt and dpkg.
-fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+fn run(program: Program, on_status: OnStatus<'_>) -> Result<()> {
     run_listening(program, &["E: "], on_status)
 }
 
@@ -168,7 +163,7 @@ fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()>
 ///
 /// # Errors
 /// If another program holds a lock, the failure has an exit code of its own: no package was changed.
-fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+fn run_listening(program: Program, marks: &[&str], on_status: OnStatus<'_>) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut progress = ProgressWatch::default();
     let mut dpkg_began = false;
