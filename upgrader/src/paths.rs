@@ -66,6 +66,21 @@ impl Paths {
     }
 }
 
+#[cfg(test)]
+impl Paths {
+    /// The paths of the product `acme` on a machine in a temporary directory, which has these files.
+    pub(crate) fn of_test_machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
+        let root = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("created");
+            std::fs::write(path, content).expect("written");
+        }
+        let paths = Self::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        (root, paths)
+    }
+}
+
 /// A function for each path.
 macro_rules! paths {
     ($($(#[$meaning:meta])* $name:ident = $path:literal)*) => {

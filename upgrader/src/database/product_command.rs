@@ -75,8 +75,6 @@ fn is_not_there(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn database(more: &str) -> Database {
@@ -85,30 +83,26 @@ mod tests {
         toml::from_str(&text).expect("it is good")
     }
 
-    fn paths(root: &tempfile::TempDir) -> Paths {
-        Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path())
-    }
-
     #[test]
     fn what_is_pending_is_what_the_program_prints() {
-        let root = tempfile::tempdir().expect("a directory");
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let asked = database("pending = [\"printf\", \"add calls\\n\\n  add agents\\n\"]");
-        assert_eq!(pending(&asked, &paths(&root), false).expect("it runs"), ["add calls", "add agents"]);
+        assert_eq!(pending(&asked, &paths, false).expect("it runs"), ["add calls", "add agents"]);
     }
 
     #[test]
     fn a_program_that_the_upgrade_brings_has_nothing_to_say_before_it() {
-        let root = tempfile::tempdir().expect("a directory");
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let asked = database("pending = [\"/nowhere/pending\"]");
-        assert_eq!(pending(&asked, &paths(&root), true).expect("it is to come"), Vec::<String>::new());
-        assert!(pending(&asked, &paths(&root), false).is_err());
-        assert!(pending(&database("pending = [\"false\"]"), &paths(&root), true).is_err());
+        assert_eq!(pending(&asked, &paths, true).expect("it is to come"), Vec::<String>::new());
+        assert!(pending(&asked, &paths, false).is_err());
+        assert!(pending(&database("pending = [\"false\"]"), &paths, true).is_err());
     }
 
     #[test]
     fn a_command_without_a_pending_program_is_pending_from_the_packages_until_it_ran() {
-        let root = tempfile::tempdir().expect("a directory");
-        let (database, paths) = (database(""), paths(&root));
+        let (_root, paths) = Paths::of_test_machine(&[]);
+        let database = database("");
         assert_eq!(pending(&database, &paths, false).expect("nothing pending"), Vec::<String>::new());
         packages_will_change(&database, &paths).expect("written");
         assert_eq!(pending(&database, &paths, false).expect("pending"), ["migrate up"]);

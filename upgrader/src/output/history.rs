@@ -159,8 +159,7 @@ mod tests {
 
     #[test]
     fn saved_reports_are_read_newest_first_and_pruned() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert_eq!(read(&paths.history()).expect("absent is empty"), []);
         for hour in [9, 11, 10] {
             HistoryWriter::new(&paths, report(hour, RunResult::Done)).save().expect("saved");

@@ -189,11 +189,9 @@ mod tests {
 
     #[test]
     fn an_interrupted_dpkg_is_known_by_the_numbers_it_leaves() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert!(!was_interrupted(&paths).expect("absent"));
-        std::fs::create_dir_all(paths.dpkg_updates()).expect("created");
-        std::fs::write(paths.dpkg_updates().join("tmp.i"), "").expect("written");
+        let (_root, paths) = Paths::of_test_machine(&[("var/lib/dpkg/updates/tmp.i", "")]);
         assert!(!was_interrupted(&paths).expect("readable"));
         std::fs::write(paths.dpkg_updates().join("0003"), "").expect("written");
         assert!(was_interrupted(&paths).expect("readable"));

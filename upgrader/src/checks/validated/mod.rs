@@ -167,14 +167,14 @@ fn compare(set: &Set, here: &MachinePackage) -> Comparison {
 pub(crate) mod tests {
     use super::*;
 
+    fn member(name: &str, architecture: &str, version: &str, sha256: Option<&str>) -> Member {
+        let [name, architecture, version] = [name, architecture, version].map(str::to_owned);
+        Member { name, architecture, version, sha256: sha256.map(str::to_owned) }
+    }
+
     /// A set of these packages, each with `a` as its sum.
     pub(crate) fn set(version: &str, debian: &str, packages: &[(&str, &str)]) -> Set {
-        let member = |(name, version): &(&str, &str)| Member {
-            name: (*name).to_owned(),
-            architecture: "all".to_owned(),
-            version: (*version).to_owned(),
-            sha256: Some("a".to_owned()),
-        };
+        let member = |(name, version): &(&str, &str)| member(name, "all", version, Some("a"));
         Set {
             product: "Acme".to_owned(),
             version: version.to_owned(),
@@ -187,12 +187,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let mut set = set("2", "bookworm", &[("acme", "2"), ("libacme1", "1:2~rc1")]);
-        set.base = vec![Member {
-            name: "libc6".to_owned(),
-            architecture: "amd64".to_owned(),
-            version: "2.36".to_owned(),
-            sha256: None,
-        }];
+        set.base = vec![member("libc6", "amd64", "2.36", None)];
         let text = set.to_string();
         assert_eq!(strict::parse::<Set>(&text).expect("it is good"), set);
         insta::assert_snapshot!(text, @r#"
@@ -212,8 +207,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_sets_of_the_package_are_read_and_what_is_wrong_is_said_with_file_and_line() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert_eq!(Set::all(&paths).expect("no directory"), []);
         std::fs::create_dir_all(paths.validated()).expect("made");
         let file = |name: &str, text: &str| std::fs::write(paths.validated().join(name), text).expect("written");

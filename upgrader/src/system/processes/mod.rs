@@ -93,13 +93,9 @@ impl Processes {
 
     /// True for the systemd-run that started this program as a service.
     fn has_started_us(&self, process: u32) -> bool {
-        self.own_service().is_some_and(|own| self.starts(process, &own))
-    }
-
-    /// True if a process was told to start a unit of this name.
-    fn starts(&self, process: u32, unit: &str) -> bool {
+        let Some(own) = self.own_service() else { return false };
         let arguments = fs::read(self.file(process, "cmdline")).unwrap_or_default();
-        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(unit.as_bytes()))
+        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(own.as_bytes()))
     }
 
     fn add(&self, found: &mut Obsolete, id: u32, file: String) {
