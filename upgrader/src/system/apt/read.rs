@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Simulation, Source};
-use crate::model::apt_status::AptStatus;
+use crate::model::events::AptStatus;
 use crate::model::package::{Offer, Offered};
 use crate::model::plan::{Change, ChangeKind};
 
