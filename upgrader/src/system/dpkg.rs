@@ -38,12 +38,8 @@ pub(crate) struct Conffile {
 /// The conffiles of these packages. Packages that are not there have none.
 pub(crate) fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
     let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
-    let mut packages = packages.into_iter().peekable();
-    if packages.peek().is_none() {
-        return Ok(Vec::new());
-    }
     // dpkg-query fails if one of them is not installed, and prints the others all the same.
-    Ok(parse_conffiles(&query.args(packages).stdout()?))
+    Ok(parse_conffiles(&query.stdout_for(packages)?))
 }
 
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
@@ -62,12 +58,8 @@ pub(crate) struct Modified {
 
 /// The files of these packages that were modified or removed since they were installed. Reads all of them.
 pub(crate) fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
-    let mut packages = packages.peekable();
-    if packages.peek().is_none() {
-        return Ok(Vec::new());
-    }
     // dpkg fails if there are any.
-    let found = Program::new("dpkg").arg("--verify").args(packages).stdout()?;
+    let found = Program::new("dpkg").arg("--verify").stdout_for(packages)?;
     Ok(found.lines().filter_map(parse_verified).collect())
 }
 

@@ -14,7 +14,7 @@ use self::read::{
     parse_status, parse_uris,
 };
 use crate::exit::{Exit, Explain as _, Failure};
-use crate::model::apt_status::AptStatus;
+use crate::model::events::AptStatus;
 use crate::model::package::Offered;
 use crate::model::plan::Change;
 use crate::model::policy::ConffilePolicy;
@@ -93,12 +93,9 @@ pub(crate) fn download_size() -> Result<u64> {
 
 /// The records of these packages in the sources, each of the given version. Unknown packages are skipped.
 pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
-    let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
-    if wanted.peek().is_none() {
-        return Ok(Offered::default());
-    }
+    let wanted = packages.map(|(package, version)| format!("{package}={version}"));
     // apt-cache fails if it does not know one of them.
-    Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).stdout()?))
+    Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).stdout_for(wanted)?))
 }
 
 /// A package source, from its Release file and its configuration.

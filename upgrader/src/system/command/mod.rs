@@ -130,6 +130,15 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The same with these arguments. Runs nothing without any.
+    pub(crate) fn stdout_for(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+        let mut arguments = arguments.into_iter().peekable();
+        if arguments.peek().is_none() {
+            return Ok(String::new());
+        }
+        self.args(arguments).stdout()
+    }
+
     /// Runs a program with its stdout in a file. There is no time limit.
     pub(crate) fn into_file(mut self, file: File) -> Result<()> {
         self.command.stdout(file);
