@@ -55,9 +55,7 @@ impl TryFrom<u8> for Exit {
             Exit::Attention,
             Exit::Busy,
         ];
-        ALL.into_iter()
-            .find(|exit| exit.code() == code)
-            .ok_or_else(|| format!("{code} is not an exit code of the upgrader"))
+        ALL.get(usize::from(code)).copied().ok_or_else(|| format!("{code} is not an exit code of the upgrader"))
     }
 }
 

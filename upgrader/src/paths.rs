@@ -66,6 +66,21 @@ impl Paths {
     }
 }
 
+#[cfg(test)]
+impl Paths {
+    /// The paths of the product `acme` on a machine in a temporary directory, which has these files.
+    pub(crate) fn of_test_machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Self) {
+        let root = tempfile::tempdir().expect("a directory");
+        for (path, content) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("created");
+            std::fs::write(path, content).expect("written");
+        }
+        let paths = Self::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        (root, paths)
+    }
+}
+
 /// A function for each path.
 macro_rules! paths {
     ($($(#[$meaning:meta])* $name:ident = $path:literal)*) => {
@@ -75,6 +90,10 @@ macro_rules! paths {
                 self.at($path)
             })*
         }
+
+        /// Every path, without the root directory and the name of the product.
+        #[cfg(test)]
+        const PATHS: &[&str] = &[$($path),*];
     };
 }
 
@@ -145,26 +164,9 @@ mod tests {
     fn the_admin_guide_names_every_path() {
         let paths = Paths::of_program(Path::new("/usr/bin/xivo-upgrade")).expect("a name");
         let mut all: Vec<PathBuf> = ["pre-upgrade", "post-upgrade"].map(|phase| paths.hooks(phase)).concat();
-        all.extend([
-            paths.real_program(),
-            paths.product(),
-            paths.migrations(),
-            paths.validated(),
-            paths.dumps(),
-            paths.migration_pending(),
-            paths.journal(),
-            paths.last_journal(),
-            paths.self_update(),
-            paths.message_of_the_day(),
-            paths.rollback(),
-            paths.log(),
-            paths.lock(),
-            paths.events(),
-            paths.history(),
-            paths.config(),
-            paths.policy(),
-            paths.admins_policy(),
-        ]);
+        // The directory of the other files, and dpkg's own.
+        let not_named = [paths.state(), paths.dpkg_updates()];
+        all.extend(PATHS.iter().map(|path| paths.at(path)).filter(|path| !not_named.contains(path)));
         let page = documented::Page::read("docs/admin.md");
         page.section("## Files").has_keys(all.iter().map(|path| path.display().to_string()));
     }

@@ -57,31 +57,27 @@ fn is_version(word: &str) -> bool {
         && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".+-~:".contains(&byte))
 }
 
-/// Finds the reasons against this plan on this node of a pair. `--ignore-peer` turns problems into notes.
+/// Finds a reason against this plan on this node of a pair. `--ignore-peer` turns problems into notes.
 ///
 /// The passive node is upgraded first: it can be tested while the active one works. A passive node that has a newer version already is not
 /// upgraded further.
-pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Vec<Finding> {
-    let Some(node) = plan.node.as_ref().filter(|node| node.role != Role::Alone && !plan.is_empty()) else {
-        return Vec::new();
-    };
+pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Option<Finding> {
+    let node = plan.node.as_ref().filter(|node| node.role != Role::Alone && !plan.is_empty())?;
     let (role, other) = (node.role, node.role.of_the_other());
     let Plan { installed, candidate, .. } = plan;
     let Some(peer) = &node.peer_version else {
         let why = node.peer_silent.as_deref().unwrap_or("the reason is not known");
         let what = format!("this is the {role} node, and the {other} one cannot be asked for its version: {why}");
-        return vec![if role == Role::Active {
+        return Some(if role == Role::Active {
             let remedy = "See that the other node runs and that the two reach each other, then start again.";
             in_order(ignore_peer, what, remedy, command)
         } else {
-            let remedy = "See to it before the active node is upgraded.".to_owned();
-            Finding { fatal: false, what, remedy }
-        }];
+            Finding::note(what, "See to it before the active node is upgraded.")
+        });
     };
-    let found = if is_newer(peer, candidate) {
+    if is_newer(peer, candidate) {
         let what = format!("the {other} node runs {peer} already, and this one would only come to {candidate}");
-        let remedy = "See that both have the same package sources, and refresh those of this one.".to_owned();
-        Some(Finding { fatal: false, what, remedy })
+        Some(Finding::note(what, "See that both have the same package sources, and refresh those of this one."))
     } else if role == Role::Active && is_newer(candidate, peer) {
         let what = format!("this is the active node, and the passive one still runs {peer}");
         let remedy = format!("Upgrade the passive node first: run `{command}` there, and see that it works.");
@@ -94,8 +90,7 @@ pub(crate) fn check_plan(plan: &Plan, ignore_peer: bool, command: &str) -> Vec<F
         Some(in_order(ignore_peer, what, &remedy, command))
     } else {
         None
-    };
-    found.into_iter().collect()
+    }
 }
 
 /// A reason to upgrade the other node first; a note if the admin said `--ignore-peer`.
@@ -108,28 +103,21 @@ fn in_order(ignore_peer: bool, what: String, remedy: &str, command: &str) -> Fin
     Finding { fatal: !ignore_peer, what, remedy }
 }
 
-/// The result of the check of the pair after the upgrade.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Afterwards {
-    /// Nothing.
-    Nothing,
-    /// The next step for the admin: a sentence.
-    Next(String),
-    /// A change of the pair during the run.
-    Attention(Attention),
-}
-
-/// Checks the pair again after the upgrade to this version.
-pub(crate) fn check_afterwards(pair: &Pair, before: &Node, installed: &str, command: &str) -> Afterwards {
-    let now = match inspect(pair) {
-        Ok(now) => now,
-        Err(error) => {
-            let message = format!("After the upgrade, {error:#}");
-            return Afterwards::Attention(Attention::new(message, remedy_of(&error).unwrap_or_default()));
-        }
-    };
+/// Checks the pair again after the upgrade to this version. Returns the next step for the admin, a sentence, if there is one.
+///
+/// # Errors
+/// If the pair has changed during the run.
+pub(crate) fn check_afterwards(
+    pair: &Pair,
+    before: &Node,
+    installed: &str,
+    command: &str,
+) -> Result<Option<String>, Attention> {
+    let now = inspect(pair).map_err(|error| {
+        Attention::new(format!("After the upgrade, {error:#}"), remedy_of(&error).unwrap_or_default())
+    })?;
     if now.role != before.role {
-        return Afterwards::Attention(Attention::new(
+        return Err(Attention::new(
             format!("This node was {} when the upgrade began and is {} now", before.role, now.role),
             "Check the pair before you upgrade the other node.",
         ));
@@ -138,15 +126,15 @@ pub(crate) fn check_afterwards(pair: &Pair, before: &Node, installed: &str, comm
     match (&before.peer_version, &now.peer_version) {
         (Some(_), None) => {
             let why = now.peer_silent.unwrap_or_default();
-            Afterwards::Attention(Attention::new(
+            Err(Attention::new(
                 format!("The {other} node does not answer any more: {why}"),
                 "Make sure that the two reach each other before you upgrade that one.",
             ))
         }
         (_, Some(version)) if is_newer(installed, version) => {
-            Afterwards::Next(format!("The {other} node still runs {version}: run `{command}` there next."))
+            Ok(Some(format!("The {other} node still runs {version}: run `{command}` there next.")))
         }
-        _ => Afterwards::Nothing,
+        _ => Ok(None),
     }
 }
 
@@ -205,8 +193,7 @@ mod tests {
             node: Some(node),
             ..Plan::default()
         };
-        let findings = check_plan(&plan, ignore_peer, "acme-upgrade");
-        findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        check_plan(&plan, ignore_peer, "acme-upgrade").map_or_else(String::new, |finding| finding.to_string())
     }
 
     #[test]
@@ -236,35 +223,28 @@ mod tests {
     #[test]
     fn afterwards_the_other_node_is_next_unless_something_else_has_changed() {
         let after = |role: &str, peer: &str, before: Node| {
-            check_afterwards(&pair(&format!("[\"echo\", \"{role}\"]"), peer), &before, "3", "acme-upgrade")
+            let pair = pair(&format!("[\"echo\", \"{role}\"]"), peer);
+            match check_afterwards(&pair, &before, "3", "acme-upgrade") {
+                Ok(next) => next.unwrap_or_else(|| "nothing".to_owned()),
+                Err(attention) => attention.to_string(),
+            }
         };
         let two = r#"["echo", "2"]"#;
-        insta::assert_debug_snapshot!([
+        insta::assert_snapshot!([
             after("passive", two, node(Role::Passive, Some("2"))),
             after("active", r#"["echo", "3"]"#, node(Role::Active, Some("3"))),
             after("active", two, node(Role::Passive, Some("2"))),
             after("passive", r#"["false"]"#, node(Role::Passive, Some("2"))),
             after("passive", r#"["false"]"#, node(Role::Passive, None)),
-        ], @r#"
-        [
-            Next(
-                "The active node still runs 2: run `acme-upgrade` there next.",
-            ),
-            Nothing,
-            Attention(
-                Attention {
-                    message: "This node was passive when the upgrade began and is active now",
-                    remedy: "Check the pair before you upgrade the other node.",
-                },
-            ),
-            Attention(
-                Attention {
-                    message: "The active node does not answer any more: false failed (exit status: 1): it printed nothing",
-                    remedy: "Make sure that the two reach each other before you upgrade that one.",
-                },
-            ),
-            Nothing,
         ]
+        .join("\n"), @r#"
+        The active node still runs 2: run `acme-upgrade` there next.
+        nothing
+        This node was passive when the upgrade began and is active now
+          What to do: Check the pair before you upgrade the other node.
+        The active node does not answer any more: false failed (exit status: 1): it printed nothing
+          What to do: Make sure that the two reach each other before you upgrade that one.
+        nothing
         "#);
     }
 }

@@ -17,6 +17,8 @@ mod product_command;
 mod psql;
 mod sql;
 
+pub(crate) use self::product_command::packages_will_change;
+
 /// The timeout of the server before its packages are upgraded.
 const ANSWERS: Duration = Duration::from_secs(2);
 
@@ -50,12 +52,6 @@ pub fn is_migration(file: &str) -> bool {
 /// applied, the database is newer than the files, or there is no space for the dump.
 pub(crate) fn survey(database: &Database, paths: &Paths, packages_change: bool) -> Result<Survey> {
     inspect(database, paths, packages_change, ANSWERS)
-}
-
-/// Records that packages are about to change. A migration command without a `pending` program then runs even if this run ends before the
-/// step `migrate`.
-pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
-    product_command::mark_pending(database, paths)
 }
 
 /// Migrates the database to the schema of the installed release: waits for the server, dumps the database, applies the pending

@@ -9,6 +9,7 @@ use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::paths::Paths;
 use crate::system::command::{Failed, Program};
+use crate::system::remove_file;
 
 /// The pending migrations, one a line, as the product's `pending` program prints them.
 ///
@@ -40,8 +41,9 @@ pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
     })
 }
 
-/// Records that the migration command has to run, if it has no `pending` program.
-pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
+/// Records that packages are about to change. A migration command without a `pending` program then runs even if this run ends before the
+/// step `migrate`.
+pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result<()> {
     if database.migrate.is_none() || database.pending.is_some() {
         return Ok(());
     }
@@ -52,13 +54,10 @@ pub(super) fn mark_pending(database: &Database, paths: &Paths) -> Result<()> {
     written.and_then(|()| std::fs::File::create(&file)?.sync_all()).with_context(|| file.display().to_string())
 }
 
-/// Removes the record of [`mark_pending`].
+/// Removes the record of [`packages_will_change`].
 pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
     let file = paths.migration_pending();
-    match std::fs::remove_file(&file) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| file.display().to_string()),
-        _ => Ok(()),
-    }
+    remove_file(&file).with_context(|| file.display().to_string())
 }
 
 fn program(words: &[String]) -> Program {
@@ -76,8 +75,6 @@ fn is_not_there(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn database(more: &str) -> Database {
@@ -86,32 +83,28 @@ mod tests {
         toml::from_str(&text).expect("it is good")
     }
 
-    fn paths(root: &tempfile::TempDir) -> Paths {
-        Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path())
-    }
-
     #[test]
     fn what_is_pending_is_what_the_program_prints() {
-        let root = tempfile::tempdir().expect("a directory");
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let asked = database("pending = [\"printf\", \"add calls\\n\\n  add agents\\n\"]");
-        assert_eq!(pending(&asked, &paths(&root), false).expect("it runs"), ["add calls", "add agents"]);
+        assert_eq!(pending(&asked, &paths, false).expect("it runs"), ["add calls", "add agents"]);
     }
 
     #[test]
     fn a_program_that_the_upgrade_brings_has_nothing_to_say_before_it() {
-        let root = tempfile::tempdir().expect("a directory");
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let asked = database("pending = [\"/nowhere/pending\"]");
-        assert_eq!(pending(&asked, &paths(&root), true).expect("it is to come"), Vec::<String>::new());
-        assert!(pending(&asked, &paths(&root), false).is_err());
-        assert!(pending(&database("pending = [\"false\"]"), &paths(&root), true).is_err());
+        assert_eq!(pending(&asked, &paths, true).expect("it is to come"), Vec::<String>::new());
+        assert!(pending(&asked, &paths, false).is_err());
+        assert!(pending(&database("pending = [\"false\"]"), &paths, true).is_err());
     }
 
     #[test]
     fn a_command_without_a_pending_program_is_pending_from_the_packages_until_it_ran() {
-        let root = tempfile::tempdir().expect("a directory");
-        let (database, paths) = (database(""), paths(&root));
+        let (_root, paths) = Paths::of_test_machine(&[]);
+        let database = database("");
         assert_eq!(pending(&database, &paths, false).expect("nothing pending"), Vec::<String>::new());
-        mark_pending(&database, &paths).expect("written");
+        packages_will_change(&database, &paths).expect("written");
         assert_eq!(pending(&database, &paths, false).expect("pending"), ["migrate up"]);
         clear_pending(&paths).expect("removed");
         clear_pending(&paths).expect("it is not there");

@@ -15,12 +15,12 @@ pub(super) fn refused(text: &[u8]) -> Option<(usize, String)> {
     let found = loop {
         match scanner.next() {
             Some((at, Token::Word(word))) => statement.word(at, word),
-            Some((_, Token::Open)) => statement.parentheses += 1,
-            Some((_, Token::Close)) => statement.parentheses = statement.parentheses.saturating_sub(1),
-            Some((at, Token::Backslash)) => {
+            Some((_, Token::Mark(b'('))) => statement.parentheses += 1,
+            Some((_, Token::Mark(b')'))) => statement.parentheses = statement.parentheses.saturating_sub(1),
+            Some((at, Token::Mark(b'\\'))) => {
                 break Some((at, "a migration cannot use commands of psql (\\)".to_owned()));
             }
-            Some((_, Token::Semicolon)) if statement.parentheses > 0 || statement.bodies > 0 => {}
+            Some((_, Token::Mark(b';'))) if statement.parentheses > 0 || statement.bodies > 0 => {}
             end => {
                 if let Some(found) = std::mem::take(&mut statement).refused() {
                     break Some(found);
@@ -73,12 +73,9 @@ impl Statement {
     }
 
     fn creates_routine(&self) -> bool {
-        let mut words = self.words.iter().map(String::as_str);
-        words.next() == Some("CREATE")
-            && match words.next() {
-                Some("OR") => words.next() == Some("REPLACE") && matches!(words.next(), Some("FUNCTION" | "PROCEDURE")),
-                second => matches!(second, Some("FUNCTION" | "PROCEDURE")),
-            }
+        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let (["CREATE", "OR", "REPLACE", what, ..] | ["CREATE", what, ..]) = words[..] else { return false };
+        matches!(what, "FUNCTION" | "PROCEDURE")
     }
 
     /// What is wrong with it, at its end.
@@ -103,10 +100,8 @@ impl Statement {
 enum Token {
     /// A word outside of quotes, in upper case.
     Word(String),
-    Open,
-    Close,
-    Semicolon,
-    Backslash,
+    /// A parenthesis, a semicolon or a backslash.
+    Mark(u8),
 }
 
 struct Scanner<'a> {
@@ -121,44 +116,24 @@ impl Scanner<'_> {
             let at = self.position;
             let byte = *self.text.get(at)?;
             self.position += 1;
-            let token = match byte {
-                b'(' => Token::Open,
-                b')' => Token::Close,
-                b';' => Token::Semicolon,
-                b'\\' => Token::Backslash,
-                b'-' if self.peek() == Some(b'-') => {
-                    self.skip_while(|byte| byte != b'\n');
-                    continue;
-                }
-                b'/' if self.peek() == Some(b'*') => {
-                    self.comment();
-                    continue;
-                }
-                b'\'' | b'"' => {
-                    self.quoted(byte, false);
-                    continue;
-                }
-                b'$' => {
-                    self.dollar_quoted(at);
-                    continue;
-                }
-                byte if byte.is_ascii_digit() => {
-                    self.skip_while(is_in_word);
-                    continue;
-                }
+            match byte {
+                b'(' | b')' | b';' | b'\\' => return Some((at, Token::Mark(byte))),
+                b'-' if self.peek() == Some(b'-') => self.skip_while(|byte| byte != b'\n'),
+                b'/' if self.peek() == Some(b'*') => self.comment(),
+                b'\'' | b'"' => self.quoted(byte, false),
+                b'$' => self.dollar_quoted(at),
+                byte if byte.is_ascii_digit() => self.skip_while(is_in_word),
                 byte if is_in_word(byte) => {
                     self.skip_while(is_in_word);
                     let word = String::from_utf8_lossy(&self.text[at..self.position]).to_ascii_uppercase();
-                    if word == "E" && self.peek() == Some(b'\'') {
-                        self.position += 1;
-                        self.escaped_string();
-                        continue;
+                    if word != "E" || self.peek() != Some(b'\'') {
+                        return Some((at, Token::Word(word)));
                     }
-                    Token::Word(word)
+                    self.position += 1;
+                    self.escaped_string();
                 }
-                _ => continue,
-            };
-            return Some((at, token));
+                _ => {}
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! Updates the upgrader's own package, and completes an interrupted update of it.
 
 use std::fs::File;
-use std::io::ErrorKind;
 
 use anyhow::{Context as _, Result};
 
@@ -9,12 +8,11 @@ use crate::context::Context;
 use crate::exit::{Explain as _, Failure};
 use crate::model::event::{Event, SelfUpdateOutcome};
 use crate::model::events::Events;
-use crate::model::package::Package;
 use crate::model::policy::ConffilePolicy;
 use crate::model::step::Mode;
 use crate::model::version::is_newer;
 use crate::paths::Paths;
-use crate::system::{apt, dpkg, filesystems, signals};
+use crate::system::{apt, dpkg, filesystems, remove_file, signals};
 
 /// Completes an interrupted update of the upgrader's own package. Keeps its conffiles: they are the admin's settings.
 pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
@@ -22,22 +20,18 @@ pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     if !note.try_exists()? {
         return Ok(());
     }
-    let state = || dpkg::packages().map(|packages| packages.into_iter().find(|found| found.name == package));
-    let is_installed = |state: Option<Package>| state.is_none_or(|state| state.status == "installed");
     events.emit(Event::Output {
         source: package.clone(),
         line: "dpkg was interrupted in the middle of this package".to_owned(),
     });
     // Fails if the package is configured already, but processes dpkg's pending updates.
     let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
-    if !is_installed(state()?) {
+    let state = dpkg::packages()?.into_iter().find(|found| found.name == package);
+    if state.is_some_and(|state| state.status != "installed") {
         apt::reinstall(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(|| cannot_update(&package))?;
     }
     filesystems::sync().explain(|| cannot_update(&package))?;
-    match std::fs::remove_file(note) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(remove_file(&note)?)
 }
 
 fn note_self_update(paths: &Paths) -> Result<()> {
@@ -63,11 +57,8 @@ pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> 
     }
     // Installed without a package: nothing to upgrade.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
-    let Some(to) = apt::candidate(&package)?.filter(|candidate| *candidate != from) else { return Ok(()) };
     // A pin may point to an older one.
-    if !is_newer(&to, &from) {
-        return Ok(());
-    }
+    let Some(to) = apt::candidate(&package)?.filter(|candidate| is_newer(candidate, &from)) else { return Ok(()) };
     let outcome = if dpkg::is_held(&package)? {
         SelfUpdateOutcome::Held
     } else if context.options.mode() == Mode::DryRun {

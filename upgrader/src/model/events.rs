@@ -1,8 +1,21 @@
 //! Hands each event of a run to its subscribers: displays, recorders and the report. What the events are is [`crate::model::event`].
 
-use crate::model::apt_status::AptStatus;
 use crate::model::event::{Attention, Event, Subscriber};
 use crate::model::report::Report;
+
+/// What apt reports while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AptStatus<'a> {
+    /// A line that it, dpkg or a maintainer script printed.
+    Line(&'a str),
+    /// How far it is.
+    Progress {
+        /// In percent of what it does.
+        percent: u8,
+        /// What it is at.
+        what: &'a str,
+    },
+}
 
 /// The subscribers of a run: displays, which show events, and recorders, which save them.
 #[derive(Default)]

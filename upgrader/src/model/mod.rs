@@ -1,6 +1,5 @@
 //! Values that the other layers pass on: the plan, the steps, the events. They know nothing of the machine.
 
-pub mod apt_status;
 pub mod conffile;
 pub mod event;
 pub mod events;

@@ -107,11 +107,15 @@ impl Change {
 impl Change {
     /// True if the package is then what it is after the other change, whatever it was before.
     pub fn ends_as(&self, other: &Self) -> bool {
-        let to = |change: &Self| match &change.kind {
-            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to.clone()),
+        self.package == other.package && self.new_version() == other.new_version()
+    }
+
+    /// The version after the change; none if the package is removed.
+    pub fn new_version(&self) -> Option<&str> {
+        match &self.kind {
+            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(to),
             ChangeKind::Remove { .. } => None,
-        };
-        self.package == other.package && to(self) == to(other)
+        }
     }
 }
 
@@ -139,10 +143,7 @@ impl Plan {
 
     /// The packages that come, and the version of each.
     pub fn new_versions(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.changes.iter().filter_map(|change| match &change.kind {
-            ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some((change.package.as_str(), to.as_str())),
-            ChangeKind::Remove { .. } => None,
-        })
+        self.changes.iter().filter_map(|change| Some((change.package.as_str(), change.new_version()?)))
     }
 
     /// The packages of the plan that are not what they were before it, on a machine with these packages.

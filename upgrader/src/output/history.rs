@@ -1,7 +1,7 @@
 //! The reports of past runs.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use crate::model::event::{Event, Subscriber};
 use crate::model::report::{Report, RunResult, seconds};
 use crate::model::time;
 use crate::paths::Paths;
+use crate::system::entries;
 
 /// How many runs `history` shows on a screen.
 const SHOWN: usize = 20;
@@ -56,19 +57,9 @@ impl Subscriber for HistoryWriter {
 
 /// The reports of past runs, the newest first. Skips files that are no report.
 pub(crate) fn read(directory: &Path) -> Result<Vec<Report>> {
-    let entries = match directory.read_dir() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(|| directory.display().to_string())?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "json") {
-            paths.push(path);
-        }
-    }
-    // Their names are times.
-    paths.sort();
+    // In order of their names, which are times.
+    let mut paths = entries(directory).with_context(|| directory.display().to_string())?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     let report = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
     Ok(paths.iter().rev().filter_map(report).collect())
 }
@@ -168,8 +159,7 @@ mod tests {
 
     #[test]
     fn saved_reports_are_read_newest_first_and_pruned() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert_eq!(read(&paths.history()).expect("absent is empty"), []);
         for hour in [9, 11, 10] {
             HistoryWriter::new(&paths, report(hour, RunResult::Done)).save().expect("saved");

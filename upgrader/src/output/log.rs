@@ -1,7 +1,7 @@
 //! A subscriber that writes events to the log file.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -13,32 +13,24 @@ use crate::output::sentences;
 
 /// The log file: every event and every line of every program, each with its time.
 #[derive(Debug)]
-pub(crate) struct Log<W> {
-    writer: W,
+pub(crate) struct Log {
+    file: File,
 }
 
-impl Log<File> {
+impl Log {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         // The output of scripts and the differences of conffiles may be private.
         let file = File::options().append(true).create(true).mode(0o640).open(path);
-        Ok(Self { writer: file.with_context(|| format!("{}: cannot be written", path.display()))? })
+        Ok(Self { file: file.with_context(|| format!("{}: cannot be written", path.display()))? })
     }
 }
 
-impl<W: Write> Log<W> {
-    fn write(&mut self, text: &str) {
-        let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
-        for line in text.lines() {
-            // A full disk must not end an upgrade.
-            let _ = writeln!(self.writer, "{now} {line}");
-        }
-    }
-}
-
-impl<W: Write> Subscriber for Log<W> {
+impl Subscriber for Log {
     fn receive(&mut self, event: &Event) {
-        if let Some(text) = sentences::of(event) {
-            self.write(&text);
+        let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
+        for line in sentences::of(event).unwrap_or_default().lines() {
+            // A full disk must not end an upgrade.
+            let _ = writeln!(self.file, "{now} {line}");
         }
     }
 }
@@ -49,9 +41,10 @@ mod tests {
 
     #[test]
     fn each_line_has_its_time_and_its_source() {
-        let mut log = Log { writer: Vec::new() };
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut log = Log::open(file.path()).expect("writable");
         log.receive(&Event::Output { source: "apt-get".to_owned(), line: "Reading package lists...".to_owned() });
-        let text = String::from_utf8(log.writer).expect("text");
+        let text = std::fs::read_to_string(file.path()).expect("text");
         let (time, rest) = text.split_once(' ').expect("a time first");
         assert!(time.parse::<Timestamp>().is_ok(), "{time}");
         assert_eq!(rest, "apt-get: Reading package lists...\n");

@@ -26,26 +26,21 @@ pub(crate) fn prompt(question: &str, rollback: Option<&str>, options: &Options) 
 /// Yes is an empty line, `y` or `yes`. Everything else is no, also the end of the input and a closed input.
 fn choose(question: &str, rollback: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
     let answers = rollback.map_or_else(|| "[Y/n]".to_owned(), |rollback| format!("[Y/n/r, {rollback}]"));
-    match answer(&format!("{question} {answers} "), input, screen).as_deref() {
-        Some("" | "y" | "yes") => Choice::Yes,
-        Some("r") if rollback.is_some() => Choice::RollBack,
-        _ => Choice::No,
-    }
-}
-
-/// The answer in lower case. None at the end of the input, and if it is closed.
-fn answer(prompt: &str, input: &mut dyn BufRead, screen: &mut dyn Write) -> Option<String> {
-    let _ = write!(screen, "{prompt}").and_then(|()| screen.flush());
+    let _ = write!(screen, "{question} {answers} ").and_then(|()| screen.flush());
     let mut answer = Vec::new();
     let read = input.read_until(b'\n', &mut answer);
-    let ended = answer.last() != Some(&b'\n');
-    if ended {
-        // There was no Enter: the cursor is still behind the question.
+    let has_enter = answer.ends_with(b"\n");
+    if !has_enter {
+        // The cursor is still behind the question.
         let _ = writeln!(screen);
     }
-    let count = read.ok()?;
-    let answer = String::from_utf8_lossy(&answer).trim().to_ascii_lowercase();
-    (!answer.is_empty() || (count > 0 && !ended)).then_some(answer)
+    match String::from_utf8_lossy(&answer).trim().to_ascii_lowercase().as_str() {
+        _ if read.is_err() => Choice::No,
+        "" if has_enter => Choice::Yes,
+        "y" | "yes" => Choice::Yes,
+        "r" if rollback.is_some() => Choice::RollBack,
+        _ => Choice::No,
+    }
 }
 
 #[cfg(test)]

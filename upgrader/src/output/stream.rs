@@ -1,7 +1,7 @@
 //! The recording of the run under way: the worker writes it, and other processes follow it.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::model::event::{Event, Subscriber};
+use crate::system::remove_file;
 
 /// How many bytes of programs' output are recorded; the rest is in the log only. The file is in memory.
 const MOST_OUTPUT: usize = 8 * 1024 * 1024;
@@ -27,10 +28,8 @@ impl Recorder {
     /// Replaces the recording of an earlier run.
     pub(crate) fn begin(path: &Path) -> Result<Self> {
         // Removed, not truncated: another process may still follow the earlier run.
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error).with_context(|| path.display().to_string()),
-            _ => Self::append(path),
-        }
+        remove_file(path).with_context(|| path.display().to_string())?;
+        Self::append(path)
     }
 
     /// Continues a recording. Only root can read it: the output of programs may be private.

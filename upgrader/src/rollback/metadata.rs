@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -12,8 +12,9 @@ use rustix::fs::{
     statx, utimensat,
 };
 use rustix::io::Errno;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
 
 /// Bytes that are mostly text: a path, a link's target, an extended attribute. In JSON a string, or else a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,27 +43,10 @@ impl Serialize for RawPath {
 
 impl<'de> Deserialize<'de> for RawPath {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bytes;
-        impl<'de> Visitor<'de> for Bytes {
-            type Value = RawPath;
-
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a string or a list of bytes")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<RawPath, E> {
-                Ok(RawPath(text.as_bytes().to_vec()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<RawPath, A::Error> {
-                let mut bytes = Vec::new();
-                while let Some(byte) = list.next_element()? {
-                    bytes.push(byte);
-                }
-                Ok(RawPath(bytes))
-            }
+        match Value::deserialize(deserializer)? {
+            Value::String(text) => Ok(Self(text.into_bytes())),
+            bytes => Vec::deserialize(bytes).map(Self).map_err(D::Error::custom),
         }
-        deserializer.deserialize_any(Bytes)
     }
 }
 
@@ -249,10 +233,5 @@ impl PathEntry {
 
 /// The path of a logical path below another root directory.
 pub(super) fn below(root: &Path, path: &Path) -> PathBuf {
-    let mut full = root.as_os_str().as_bytes().to_vec();
-    while full.last() == Some(&b'/') {
-        full.pop();
-    }
-    full.extend_from_slice(path.as_os_str().as_bytes());
-    PathBuf::from(std::ffi::OsString::from_vec(full))
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }

@@ -29,7 +29,6 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 
 pub use restore::Restored;
 pub use save::{Saved, SpaceRequirement, extend, measure, save};
@@ -54,8 +53,7 @@ impl Scope {
 }
 
 /// Damage of rollback data.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Damage {
     /// The content of this path is missing. A rollback is impossible.
     Missing(PathBuf),
@@ -73,7 +71,7 @@ impl Damage {
 }
 
 /// A path that differs from the rollback data.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PathDifference {
     /// Where.
     pub path: PathBuf,
@@ -82,8 +80,7 @@ pub struct PathDifference {
 }
 
 /// How a path differs from the rollback data.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PathChange {
     /// It was not there.
     Added,
@@ -96,8 +93,7 @@ pub enum PathChange {
 }
 
 /// In what two things of one type can differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Aspect {
     /// What is in a file.
     Content,

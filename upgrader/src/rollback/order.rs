@@ -43,9 +43,4 @@ impl RestoreOrder {
             (_, false, true) => Self::ProgramLink,
         }
     }
-
-    /// True for what the upgrade removed.
-    pub(super) fn is_return(self) -> bool {
-        self <= Self::ReturnLink
-    }
 }

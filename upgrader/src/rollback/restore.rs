@@ -24,8 +24,6 @@ use crate::exit::Failure;
 pub struct Restored {
     /// The number of paths that were restored.
     pub changed: u64,
-    /// How many of them the upgrade had removed.
-    pub returned: u64,
     /// The number of paths that the upgrade had added and that were removed.
     pub removed: u64,
     /// Files that a program wrote into instead of replacing them: they keep what it wrote.
@@ -310,7 +308,6 @@ impl<'a> Work<'a> {
             rename(&temporary, &full)?;
         }
         self.done.changed += 1;
-        self.done.returned += u64::from(job.order.is_return());
         Ok(())
     }
 
@@ -326,7 +323,6 @@ impl<'a> Work<'a> {
                 self.convert(*index, path, line).with_context(|| path.display().to_string())?;
             } else if there.is_none() && is_directory(full.parent().unwrap_or(&full))? {
                 make(&line.entry, &full).with_context(|| path.display().to_string())?;
-                self.done.returned += 1;
                 self.done.changed += 1;
             }
         }

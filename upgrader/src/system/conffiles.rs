@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::model::conffile::{ConffileOutcome, ConffileResult, EditedConffile};
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
-use crate::system::dpkg;
+use crate::system::{dpkg, remove_file};
 
 /// The files that ucf(1) manages, one `MD5SUM  PATH` a line.
 const UCF: &str = "/var/lib/ucf/hashfile";
@@ -60,22 +60,19 @@ struct Content {
 
 /// The conffiles of these packages, dpkg's and ucf's, that the admin has edited or removed.
 pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedConffile>> {
-    let mut edited = Vec::new();
-    for dpkg::Conffile { package, path, shipped, obsolete } in dpkg::conffiles(packages.iter().copied())? {
-        let path = PathBuf::from(path);
-        let now = fs::read(&path).ok();
-        if !obsolete && now.as_deref().map(hex_of::<Md5>).as_deref() != Some(shipped.as_str()) {
-            edited.push(EditedConffile { path, package, deleted: now.is_none(), policy });
-        }
-    }
+    let of_dpkg = dpkg::conffiles(packages.iter().copied())?.into_iter().filter(|file| !file.obsolete);
+    let of_dpkg = of_dpkg.map(|file| (PathBuf::from(file.path), file.package, file.shipped));
     let owners = parse_ucf(&fs::read_to_string(UCF_REGISTRY).unwrap_or_default());
-    for (path, shipped) in parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()) {
-        let owner = owners.iter().find(|(owned, package)| *owned == path && packages.contains(&package.as_str()));
+    let of_ucf = parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()).into_iter().filter_map(|(path, shipped)| {
+        let is_owner = |(owned, package): &&(PathBuf, String)| *owned == path && packages.contains(&package.as_str());
+        let (_, package) = owners.iter().find(is_owner)?;
+        Some((path, package.clone(), shipped))
+    });
+    let mut edited = Vec::new();
+    for (path, package, shipped) in of_dpkg.chain(of_ucf) {
         let now = fs::read(&path).ok();
-        if let Some((_, package)) = owner
-            && now.as_deref().map(hex_of::<Md5>) != Some(shipped)
-        {
-            edited.push(EditedConffile { path, package: package.clone(), deleted: now.is_none(), policy });
+        if now.as_deref().map(hex_of::<Md5>) != Some(shipped) {
+            edited.push(EditedConffile { path, package, deleted: now.is_none(), policy });
         }
     }
     edited.sort_by(|one, other| one.path.cmp(&other.path));
@@ -151,10 +148,7 @@ impl Content {
         let old = beside(path, OLD);
         let write = || {
             // A new file: nobody can read it before its mode and owner are set, and no symbolic link is followed.
-            match fs::remove_file(&old) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_file(&old)?;
             let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&old)?;
             file.write_all(&self.bytes)?;
             chown(&old, Some(self.owner.0), Some(self.owner.1))?;
@@ -179,17 +173,13 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
     // Other versions from before this upgrade do not count.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
     let outcome = match (&before.sum, &after) {
-        (None, None) => {
+        (before, after) if before == after => {
             other.as_ref()?;
             ConffileOutcome::Kept
         }
         (None, Some(_)) if before.edited => ConffileOutcome::Back,
         (None, Some(_)) => ConffileOutcome::New,
         (Some(_), None) => ConffileOutcome::Removed,
-        (Some(before), Some(after)) if before == after => {
-            other.as_ref()?;
-            ConffileOutcome::Kept
-        }
         _ if before.edited => ConffileOutcome::Replaced,
         _ => ConffileOutcome::Updated,
     };

@@ -1,7 +1,6 @@
 //! Runs dpkg: installed packages, their conffiles, configuring packages.
 
 use std::ffi::OsStr;
-use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,6 +10,7 @@ use crate::model::package::Package;
 use crate::model::policy::ConffilePolicy;
 use crate::paths::Paths;
 use crate::system::command::Program;
+use crate::system::entries;
 use crate::system::unattended::{dpkg_options, unattended};
 
 /// Every package that dpkg knows of.
@@ -38,12 +38,8 @@ pub(crate) struct Conffile {
 /// The conffiles of these packages. Packages that are not there have none.
 pub(crate) fn conffiles<'a>(packages: impl IntoIterator<Item = &'a str>) -> Result<Vec<Conffile>> {
     let query = Program::new("dpkg-query").args(["--show", "--showformat=>${binary:Package}\n${Conffiles}\n", "--"]);
-    let mut packages = packages.into_iter().peekable();
-    if packages.peek().is_none() {
-        return Ok(Vec::new());
-    }
     // dpkg-query fails if one of them is not installed, and prints the others all the same.
-    Ok(parse_conffiles(&query.args(packages).stdout()?))
+    Ok(parse_conffiles(&query.stdout_for(packages)?))
 }
 
 /// The installed version of a package; `None` if it is not installed, or removed with its conffiles left.
@@ -62,12 +58,8 @@ pub(crate) struct Modified {
 
 /// The files of these packages that were modified or removed since they were installed. Reads all of them.
 pub(crate) fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
-    let mut packages = packages.peekable();
-    if packages.peek().is_none() {
-        return Ok(Vec::new());
-    }
     // dpkg fails if there are any.
-    let found = Program::new("dpkg").arg("--verify").args(packages).stdout()?;
+    let found = Program::new("dpkg").arg("--verify").stdout_for(packages)?;
     Ok(found.lines().filter_map(parse_verified).collect())
 }
 
@@ -86,16 +78,10 @@ pub(crate) fn is_held(package: &str) -> Result<bool> {
 /// `debSystem::CheckUpdates` looks for them, too).
 pub(crate) fn was_interrupted(paths: &Paths) -> Result<bool> {
     let directory = paths.dpkg_updates();
-    let entries = match directory.read_dir() {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-        entries => entries.with_context(|| directory.display().to_string())?,
-    };
-    for entry in entries {
-        if entry?.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let updates = entries(&directory).with_context(|| directory.display().to_string())?;
+    let has_number =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit));
+    Ok(updates.iter().any(has_number))
 }
 
 /// The package whose files a file of `/var/lib/dpkg/info` lists: `libc6` of `libc6:amd64.list`. `None` if it is no such list.
@@ -174,14 +160,10 @@ fn parse_conffiles(listing: &str) -> Vec<Conffile> {
             package = name;
             continue;
         }
-        let mut rest = line.trim();
-        let mut obsolete = false;
-        for flag in [" obsolete", " remove-on-upgrade"] {
-            if let Some(before) = rest.strip_suffix(flag) {
-                obsolete = true;
-                rest = before;
-            }
-        }
+        let line = line.trim();
+        let rest = line.strip_suffix(" obsolete").unwrap_or(line);
+        let rest = rest.strip_suffix(" remove-on-upgrade").unwrap_or(rest);
+        let obsolete = rest != line;
         let Some((path, shipped)) = rest.rsplit_once(' ') else { continue };
         if path.starts_with('/') {
             let (package, path, shipped) = (package.to_owned(), path.to_owned(), shipped.to_owned());
@@ -199,11 +181,9 @@ mod tests {
 
     #[test]
     fn an_interrupted_dpkg_is_known_by_the_numbers_it_leaves() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert!(!was_interrupted(&paths).expect("absent"));
-        std::fs::create_dir_all(paths.dpkg_updates()).expect("created");
-        std::fs::write(paths.dpkg_updates().join("tmp.i"), "").expect("written");
+        let (_root, paths) = Paths::of_test_machine(&[("var/lib/dpkg/updates/tmp.i", "")]);
         assert!(!was_interrupted(&paths).expect("readable"));
         std::fs::write(paths.dpkg_updates().join("0003"), "").expect("written");
         assert!(was_interrupted(&paths).expect("readable"));

@@ -22,17 +22,13 @@ pub(crate) fn sync() -> Result<()> {
     let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
     for mount in writable(&mounts, &kinds) {
         let file = match File::open(&mount) {
-            Ok(file) => file,
             // It was unmounted meanwhile, or another filesystem is mounted over it.
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error).with_context(|| mount.display().to_string()),
+            file => file.with_context(|| mount.display().to_string())?,
         };
         match syncfs(&file) {
-            Ok(()) | Err(Errno::ROFS) => {}
-            Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("{}: the disk did not take what was written", mount.display()));
-            }
+            Err(Errno::ROFS) => {}
+            synced => synced.with_context(|| format!("{}: the disk did not take what was written", mount.display()))?,
         }
     }
     Ok(())

@@ -20,6 +20,14 @@ pub(crate) mod unattended;
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
+/// Removes a file. An absent one is removed already.
+pub(crate) fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The paths in a directory, sorted. An absent directory has none; a dangling link is an error.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let entries = match directory.read_dir() {

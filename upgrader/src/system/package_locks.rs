@@ -68,8 +68,7 @@ mod tests {
     fn a_free_lock_and_an_absent_one_have_no_holder() {
         let root = tempfile::tempdir().expect("a directory");
         assert_eq!(holder(root.path()), None);
-        std::fs::create_dir_all(root.path().join("var/lib/dpkg")).expect("created");
-        std::fs::write(root.path().join(LOCKS[0]), "").expect("written");
+        let (root, _) = crate::paths::Paths::of_test_machine(&[(LOCKS[0], "")]);
         assert_eq!(holder(root.path()), None);
         assert!(wait(root.path(), Duration::ZERO, &mut Events::default()).is_ok());
     }

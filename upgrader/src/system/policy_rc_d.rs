@@ -31,7 +31,6 @@ impl Policy {
         policy.clear()?;
         if policy.path.symlink_metadata().is_ok() {
             rename(&policy.path, &policy.admins)?;
-            sync_directory_of(&policy.path)?;
         }
         let text = script(services, &paths.lock(), &policy.admins);
         let new = policy.path.with_extension("new");
@@ -43,7 +42,6 @@ impl Policy {
             .with_context(|| new.display().to_string())?;
         // Atomically, also if the power is cut: a partial policy could do anything.
         rename(&new, &policy.path)?;
-        sync_directory_of(&policy.path)?;
         Ok(policy)
     }
 
@@ -53,12 +51,10 @@ impl Policy {
     }
 
     fn clear(&self) -> Result<()> {
+        let has_admins = self.admins.symlink_metadata().is_ok();
         match fs::read(&self.path) {
-            Ok(text) if text.starts_with(MARK.as_bytes()) => {
-                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
-            }
-            // An empty policy is ours: a power cut can leave it.
-            Ok(text) if text.is_empty() && self.admins.symlink_metadata().is_ok() => {
+            // An empty policy is ours, too: a power cut can leave it.
+            Ok(text) if text.starts_with(MARK.as_bytes()) || (text.is_empty() && has_admins) => {
                 fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
             Ok(_) => return Ok(()),
@@ -66,7 +62,7 @@ impl Policy {
             Err(error) => return Err(error).with_context(|| self.path.display().to_string()),
         }
         // Checked first: on a read-only filesystem the rename of a missing file fails, too.
-        if self.admins.symlink_metadata().is_err() {
+        if !has_admins {
             return Ok(());
         }
         fs::rename(&self.admins, &self.path).with_context(|| self.admins.display().to_string())
@@ -88,14 +84,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_directory_of(path: &Path) -> Result<()> {
-    let Some(directory) = path.parent() else { return Ok(()) };
+/// Renames a file in its directory, and returns when that is on the disk.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("{} cannot be renamed to {}", from.display(), to.display()))?;
+    let Some(directory) = to.parent() else { return Ok(()) };
     let sync = || File::open(directory)?.sync_all();
     sync().with_context(|| directory.display().to_string())
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("{} cannot be renamed to {}", from.display(), to.display()))
 }
 
 /// The policy itself. 101 is "not allowed", 0 is "allowed" (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
@@ -129,15 +123,8 @@ mod tests {
     use crate::system::command::Program;
     use crate::system::lock::Lock;
 
-    /// A root directory with the files that a policy needs.
-    fn machine() -> (tempfile::TempDir, Paths) {
-        let root = tempfile::tempdir().expect("a directory");
-        for directory in ["usr/sbin", "run"] {
-            fs::create_dir_all(root.path().join(directory)).expect("created");
-        }
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
-        (root, paths)
-    }
+    /// What is in the directories that a policy needs.
+    const FILES: &[(&str, &str)] = &[("usr/sbin/cron", ""), ("run/utmp", "")];
 
     fn allows(paths: &Paths, service: &str) -> bool {
         Program::new(paths.policy()).args([service, "restart"]).succeeds().expect("it runs")
@@ -149,7 +136,7 @@ mod tests {
 
     #[test]
     fn only_the_products_services_are_held_back_and_only_while_a_run_lives() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(FILES);
         let lock = Lock::take(&paths.lock()).expect("free");
         let policy = Policy::hold_back(&paths, &services()).expect("written");
         for service in ["postgresql", "postgresql.service", "asterisk", "postgresql@15-main.service", "postgresql@15-*"]
@@ -167,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_admins_own_policy_is_respected_and_comes_back() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(FILES);
         let own = "#!/bin/sh\n[ \"$1\" != ssh ] || exit 101\n";
         fs::write(paths.policy(), own).expect("written");
         fs::set_permissions(paths.policy(), fs::Permissions::from_mode(0o755)).expect("mode set");
@@ -185,7 +172,7 @@ mod tests {
 
     #[test]
     fn what_a_power_cut_leaves_of_ours_does_not_take_the_place_of_the_admins() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(FILES);
         fs::write(paths.policy(), "").expect("written");
         fs::write(paths.admins_policy(), "#!/bin/sh\nexit 101\n").expect("written");
         drop(Policy::hold_back(&paths, &services()).expect("written"));

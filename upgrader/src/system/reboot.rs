@@ -113,17 +113,7 @@ mod tests {
 
     use super::*;
     use crate::model::plan::Change;
-
-    /// A machine in a directory, with these files.
-    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().expect("a directory");
-        for (path, content) in files {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().expect("it has one")).expect("created");
-            fs::write(path, content).expect("written");
-        }
-        root
-    }
+    use crate::paths::Paths;
 
     fn none(_: &str) -> Option<String> {
         None
@@ -133,7 +123,11 @@ mod tests {
 
     #[test]
     fn a_newer_kernel_is_a_reason_and_an_older_or_other_one_is_not() {
-        let root = machine(&[RUNNING, ("boot/vmlinuz-6.1.0-9-amd64", ""), ("boot/vmlinuz-5.10.0-20-amd64", "")]);
+        let (root, _) = Paths::of_test_machine(&[
+            RUNNING,
+            ("boot/vmlinuz-6.1.0-9-amd64", ""),
+            ("boot/vmlinuz-5.10.0-20-amd64", ""),
+        ]);
         assert!(collect(root.path(), None, none).is_empty());
         fs::write(root.path().join("boot/vmlinuz-6.1.0-13-rt-amd64"), "").expect("written");
         fs::write(root.path().join("boot/vmlinuz-6.1.0-12-amd64.dpkg-new"), "").expect("written");
@@ -152,7 +146,7 @@ mod tests {
         };
         let built = ("proc/sys/kernel/version", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.55-1 (2023-09-29)\n");
         let kernel = ("boot/vmlinuz-6.1.0-9-amd64", "");
-        let root = machine(&[RUNNING, built, kernel]);
+        let (root, _) = Paths::of_test_machine(&[RUNNING, built, kernel]);
         assert!(collect(root.path(), None, installed("6.1.55-1")).is_empty());
         assert_eq!(
             collect(root.path(), None, installed("6.1.66-1")),
@@ -162,8 +156,10 @@ mod tests {
 
     #[test]
     fn a_package_that_stays_in_use_is_a_reason_and_so_is_one_that_asks() {
-        let root =
-            machine(&[("run/reboot-required", ""), ("run/reboot-required.pkgs", "linux-base\nlibc6\nlinux-base\n")]);
+        let (root, _) = Paths::of_test_machine(&[
+            ("run/reboot-required", ""),
+            ("run/reboot-required.pkgs", "linux-base\nlibc6\nlinux-base\n"),
+        ]);
         let mut changes =
             ["dbus", "libc6", "libc6:i386", "libc6-dev"].map(|name| Change::upgrade(name, "1", "2")).to_vec();
         changes.push(Change::install("dbus-broker", "1"));

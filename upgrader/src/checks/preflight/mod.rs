@@ -34,7 +34,7 @@ pub fn check_plan(paths: &Paths, plan: Option<&Plan>, kept: Result<Vec<rollback:
     let mut findings = Vec::new();
     add(&mut findings, packages::check(plan));
     if let Some(plan) = plan {
-        add(&mut findings, kept.and_then(|kept| space::check(paths, plan, plan.largest, kept)));
+        add(&mut findings, kept.and_then(|kept| space::check(paths, plan, kept)));
     }
     findings
 }

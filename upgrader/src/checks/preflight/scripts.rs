@@ -15,14 +15,10 @@ pub(super) fn check(paths: &Paths) -> Vec<Finding> {
     for phase in [Phase::PreUpgrade, Phase::PostUpgrade] {
         for directory in paths.hooks(phase) {
             match hooks::find(std::slice::from_ref(&directory)) {
-                Err(error) => {
-                    findings.push(Finding::from(&error));
-                }
+                Err(error) => findings.push(Finding::from(&error)),
                 Ok(found) => {
                     findings.extend(fs::metadata(&directory).ok().and_then(|metadata| private(&directory, &metadata)));
-                    for hook in found.hooks {
-                        findings.extend(judge(&hook, phase));
-                    }
+                    findings.extend(found.hooks.iter().filter_map(|hook| judge(hook, phase)));
                 }
             }
         }

@@ -60,32 +60,19 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Checks that the changes fit on each filesystem. `largest` is the size of the largest package: while dpkg unpacks it, both versions
-/// are on the disk.
-pub(super) fn check(
-    paths: &Paths,
-    plan: &Plan,
-    largest: u64,
-    kept: Vec<rollback::SpaceRequirement>,
-) -> Result<Vec<Finding>> {
+/// Checks that the changes fit on each filesystem. While dpkg unpacks the largest package, both versions are on the disk.
+pub(super) fn check(paths: &Paths, plan: &Plan, kept: Vec<rollback::SpaceRequirement>) -> Result<Vec<Finding>> {
+    let at = |path: &str| paths.root().join(path);
+    let packages = plan.disk.max(0).unsigned_abs().saturating_add(plan.largest);
+    let kernels = plan.changes.iter().filter(|change| brings_kernel(change)).count() as u64;
+    let kernels = kernel_size(&at("boot")).saturating_mul(kernels);
     let mut needs = vec![
-        Requirement { path: paths.root().join("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
-        Requirement {
-            path: paths.root().join("usr"),
-            bytes: plan.disk.max(0).unsigned_abs().saturating_add(largest),
-            what: "the new packages",
-        },
-        Requirement { path: paths.root().join("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
+        Requirement { path: at("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
+        Requirement { path: at("usr"), bytes: packages, what: "the new packages" },
+        Requirement { path: at("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
+        Requirement { path: at("boot"), bytes: kernels, what: "the new kernel" },
     ];
-    let kernels = plan.changes.iter().filter(|change| brings_kernel(change));
-    let boot = paths.root().join("boot");
-    needs.push(Requirement {
-        bytes: kernel_size(&boot).saturating_mul(kernels.count() as u64),
-        path: boot,
-        what: "the new kernel",
-    });
-    let kept = kept.into_iter();
-    needs.extend(kept.map(|kept| Requirement {
+    needs.extend(kept.into_iter().map(|kept| Requirement {
         path: kept.on,
         bytes: kept.bytes.saturating_add(kept.held),
         what: "the rollback data",
@@ -95,7 +82,7 @@ pub(super) fn check(
         ["linux-image-", "initramfs-tools"].iter().any(|start| change.package.bare().starts_with(start))
     };
     if plan.changes.iter().any(|change| touches_boot(&change)) {
-        findings.extend(are_writable(std::iter::once(paths.root().join("boot")))?);
+        findings.extend(are_writable(std::iter::once(at("boot")))?);
     }
     Ok(findings)
 }

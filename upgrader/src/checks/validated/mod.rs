@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 pub use self::drift::Drift;
-pub(crate) use self::verdict::{findings, judge};
+pub(crate) use self::verdict::{check_plan, judge};
 use crate::config::strict;
 use crate::exit::Failure;
 use crate::model::package::Package;
@@ -112,20 +112,17 @@ struct MachinePackage {
     is_new: bool,
 }
 
-impl From<&Package> for MachinePackage {
-    fn from(package: &Package) -> Self {
-        let Package { name, architecture, version, .. } = package.clone();
-        Self { name, architecture, version, sha256: None, is_new: false }
-    }
-}
-
 /// The packages whose files are on the machine, but for the upgrader's own.
 fn present(installed: &[Package], upgrader: &str) -> Vec<MachinePackage> {
-    installed
-        .iter()
-        .filter(|package| package.is_present() && package.name != upgrader)
-        .map(MachinePackage::from)
-        .collect()
+    let present = installed.iter().filter(|package| package.is_present() && package.name != upgrader);
+    let machine_package = |Package { name, architecture, version, .. }: Package| MachinePackage {
+        name,
+        architecture,
+        version,
+        sha256: None,
+        is_new: false,
+    };
+    present.cloned().map(machine_package).collect()
 }
 
 /// The set for a version that has most in common with a machine: of one version there may be sets for several releases of Debian.
@@ -170,14 +167,14 @@ fn compare(set: &Set, here: &MachinePackage) -> Comparison {
 pub(crate) mod tests {
     use super::*;
 
+    fn member(name: &str, architecture: &str, version: &str, sha256: Option<&str>) -> Member {
+        let [name, architecture, version] = [name, architecture, version].map(str::to_owned);
+        Member { name, architecture, version, sha256: sha256.map(str::to_owned) }
+    }
+
     /// A set of these packages, each with `a` as its sum.
     pub(crate) fn set(version: &str, debian: &str, packages: &[(&str, &str)]) -> Set {
-        let member = |(name, version): &(&str, &str)| Member {
-            name: (*name).to_owned(),
-            architecture: "all".to_owned(),
-            version: (*version).to_owned(),
-            sha256: Some("a".to_owned()),
-        };
+        let member = |(name, version): &(&str, &str)| member(name, "all", version, Some("a"));
         Set {
             product: "Acme".to_owned(),
             version: version.to_owned(),
@@ -190,12 +187,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let mut set = set("2", "bookworm", &[("acme", "2"), ("libacme1", "1:2~rc1")]);
-        set.base = vec![Member {
-            name: "libc6".to_owned(),
-            architecture: "amd64".to_owned(),
-            version: "2.36".to_owned(),
-            sha256: None,
-        }];
+        set.base = vec![member("libc6", "amd64", "2.36", None)];
         let text = set.to_string();
         assert_eq!(strict::parse::<Set>(&text).expect("it is good"), set);
         insta::assert_snapshot!(text, @r#"
@@ -215,8 +207,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_sets_of_the_package_are_read_and_what_is_wrong_is_said_with_file_and_line() {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert_eq!(Set::all(&paths).expect("no directory"), []);
         std::fs::create_dir_all(paths.validated()).expect("made");
         let file = |name: &str, text: &str| std::fs::write(paths.validated().join(name), text).expect("written");
@@ -252,13 +243,8 @@ pub(crate) mod tests {
             set("2", "trixie", &[("acme", "2"), ("libc6", "41")]),
         ];
         let machine = |libc: &str| {
-            [("acme", "2"), ("libc6", libc)].map(|(name, version)| MachinePackage {
-                name: name.to_owned(),
-                architecture: "all".to_owned(),
-                version: version.to_owned(),
-                sha256: None,
-                is_new: false,
-            })
+            let installed = [("acme", "2"), ("libc6", libc)];
+            present(&installed.map(|(name, version)| Package::installed(name, "all", version)), "acme-upgrade")
         };
         let debian = |version: &str, libc: &str| nearest(&sets, version, &machine(libc)).map(|set| set.debian.as_str());
         assert_eq!(debian("2", "41"), Some("trixie"));

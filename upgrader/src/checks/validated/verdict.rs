@@ -3,7 +3,7 @@
 use super::{Comparison, MachinePackage, Set, compare, nearest, present};
 use crate::model::finding::Finding;
 use crate::model::package::{Offered, Package, native_architecture};
-use crate::model::plan::{Change, ChangeKind};
+use crate::model::plan::Change;
 use crate::model::policy::ValidationPolicy;
 use crate::model::validation::{PackageDifference, Validation};
 
@@ -54,7 +54,7 @@ fn afterwards(
         let is_it = |here: &MachinePackage| change.package.is_of(&here.name, &here.architecture, native);
         let was_there = machine.iter().any(is_it);
         machine.retain(|here| !is_it(here));
-        if let ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } = &change.kind {
+        if let Some(version) = change.new_version() {
             let offer = offered.find(&change.package, native);
             machine.push(MachinePackage {
                 name: change.package.bare().to_owned(),
@@ -62,7 +62,7 @@ fn afterwards(
                     || change.package.architecture().unwrap_or(native).to_owned(),
                     |offer| offer.architecture.clone(),
                 ),
-                version: to.clone(),
+                version: version.to_owned(),
                 sha256: offer.and_then(|offer| offer.sha256.clone()),
                 is_new: !was_there,
             });
@@ -72,14 +72,14 @@ fn afterwards(
 }
 
 /// What stands against a plan with this verdict.
-pub(crate) fn findings(
+pub(crate) fn check_plan(
     rule: ValidationPolicy,
     product: &str,
     candidate: &str,
     verdict: Option<&Validation>,
-) -> Vec<Finding> {
+) -> Option<Finding> {
     if rule != ValidationPolicy::Require {
-        return Vec::new();
+        return None;
     }
     let what = match verdict {
         None => format!(
@@ -96,11 +96,11 @@ pub(crate) fn findings(
                 named.join("; ")
             )
         }
-        Some(_) => return Vec::new(),
+        Some(_) => return None,
     };
     let remedy = "Wait until the package sources and the upgrader agree, or ask the vendor. `validated = \"warn\"` in the settings \
                   upgrades all the same.";
-    vec![Finding { fatal: true, what, remedy: remedy.to_owned() }]
+    Some(Finding::fatal(what, remedy))
 }
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
             )
         };
         let said = |rule, candidate: &str, verdict: Option<&Validation>| {
-            findings(rule, "Acme", candidate, verdict).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+            check_plan(rule, "Acme", candidate, verdict).map_or_else(String::new, |finding| finding.to_string())
         };
         assert_eq!(said(ValidationPolicy::Require, "2", verdict("2", "a").as_ref()), "");
         assert_eq!(said(ValidationPolicy::Warn, "2", verdict("2", "b").as_ref()), "");

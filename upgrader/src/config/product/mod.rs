@@ -47,14 +47,8 @@ pub struct Pair {
     #[serde(deserialize_with = "command")]
     pub peer_version: Vec<String>,
     /// How long each of the two may take.
-    #[serde(default = "Pair::default_timeout", deserialize_with = "strict::duration")]
+    #[serde(default = "seconds::<10>", deserialize_with = "strict::duration")]
     pub timeout: Duration,
-}
-
-impl Pair {
-    fn default_timeout() -> Duration {
-        Duration::from_secs(10)
-    }
 }
 
 /// What a rollback restores in addition to packages and configuration.
@@ -78,7 +72,7 @@ pub struct Services {
     #[serde(default)]
     pub restart: RestartPolicy,
     /// How long all of them must stay up after the last restart; zero checks once.
-    #[serde(default = "Services::default_settle", deserialize_with = "strict::span")]
+    #[serde(default = "seconds::<5>", deserialize_with = "strict::span")]
     pub settle: Duration,
     #[serde(default)]
     ready: BTreeMap<Spanned<String>, Ready>,
@@ -103,14 +97,8 @@ pub struct Ready {
     #[serde(deserialize_with = "command")]
     pub command: Vec<String>,
     /// For how long to try.
-    #[serde(default = "Ready::default_timeout", deserialize_with = "strict::duration")]
+    #[serde(default = "seconds::<60>", deserialize_with = "strict::duration")]
     pub timeout: Duration,
-}
-
-impl Ready {
-    fn default_timeout() -> Duration {
-        Duration::from_secs(60)
-    }
 }
 
 /// Rules for packages.
@@ -157,10 +145,6 @@ pub enum DatabaseKind {
 }
 
 impl Services {
-    fn default_settle() -> Duration {
-        Duration::from_secs(5)
-    }
-
     /// The same for some of the services.
     #[must_use]
     pub fn only(&self, services: &[String]) -> Self {
@@ -202,6 +186,11 @@ impl Product {
         }
         Ok(product)
     }
+}
+
+/// A default for a key.
+fn seconds<const SECONDS: u64>() -> Duration {
+    Duration::from_secs(SECONDS)
 }
 
 /// The names of units, each once: the characters that systemd.unit(5) allows, and no dash in front, which would be an option.

@@ -300,12 +300,6 @@ mod tests {
 
     use super::*;
 
-    fn machine() -> (tempfile::TempDir, Paths) {
-        let root = tempfile::tempdir().expect("a directory");
-        let paths = Paths::of_program(Path::new("acme-upgrade")).expect("a good name").below(root.path());
-        (root, paths)
-    }
-
     fn plan() -> Plan {
         Plan { installed: "1".to_owned(), candidate: "2".to_owned(), ..Plan::default() }
     }
@@ -328,7 +322,7 @@ mod tests {
 
     #[test]
     fn the_next_process_reads_the_steps_of_the_run() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         assert!(Journal::read(&paths).expect("none").is_none());
         drop(written(&paths));
         let (journal, past) = Journal::open(&paths).expect("readable").expect("there");
@@ -345,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_power_cut_while_packages_change_is_recognized() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let mut journal = written(&paths);
         let past = |paths: &Paths| Journal::read(paths).expect("readable").expect("a run");
         assert!(!past(&paths).lost_power_in_packages("another boot"), "it was in a hook");
@@ -367,7 +361,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_last_line_is_ignored() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         drop(written(&paths));
         let text = fs::read(paths.journal()).expect("there");
         let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("several lines") + 1;
@@ -386,7 +380,7 @@ mod tests {
 
     #[test]
     fn after_an_incomplete_line_on_a_full_disk_the_next_entry_is_read() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let begun = written(&paths);
         let resumed = |_| Journal::open(&paths).expect("readable").expect("there").0;
         let mut next = None;
@@ -401,7 +395,7 @@ mod tests {
 
     #[test]
     fn damage_in_another_line_is_reported_with_its_number() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         drop(written(&paths));
         let text = fs::read(paths.journal()).expect("there");
         let ends: Vec<usize> = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
@@ -421,7 +415,7 @@ mod tests {
 
     #[test]
     fn unknown_entries_are_skipped_and_a_newer_form_is_refused() {
-        let (_root, paths) = machine();
+        let (_root, paths) = Paths::of_test_machine(&[]);
         let mut journal = written(&paths);
         for json in [r#"{"time":"2026-11-22T10:00:00Z","teleported":{"to":"mars"}}"#, r#"{"mood":"good"}"#] {
             let text = format!("{} {json}\n", sum(json.as_bytes()));
@@ -444,7 +438,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_content_of_a_journal_causes_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0..2000_usize) {
-            let (_root, paths) = machine();
+            let (_root, paths) = Paths::of_test_machine(&[]);
             drop(written(&paths));
             let mut text = fs::read(paths.journal()).expect("there");
             text.truncate(at);

@@ -12,7 +12,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::system::command::Program;
 use crate::system::journalctl;
-use crate::system::processes::{Obsolete, Old, Processes};
+use crate::system::processes::{Obsolete, Processes};
 use crate::system::systemd::{self, Unit};
 
 mod live;
@@ -195,8 +195,7 @@ impl Restarted {
             events.emit(Event::OthersRestarting(restarting.iter().map(|name| short(name)).collect()));
         }
         for name in restarting {
-            let processes_of_it = &found.services[name].processes;
-            if processes_of_it.iter().any(|process| processes.replaced_file(*process).is_some()) {
+            if found.services[name].iter().any(|process| processes.replaced_file(*process).is_some()) {
                 self.restart_one(&short(name), false, None, None, events);
             } else {
                 events.emit(Event::ServiceSkipped(short(name), "restarted together with another".to_owned()));
@@ -303,9 +302,8 @@ fn wait_until_ready(ready: &Ready) -> Result<()> {
 
 /// The services of which a process runs replaced files `before` and after the restart.
 fn outlived<'a>(before: &Obsolete, now: &'a Obsolete) -> Vec<&'a String> {
-    let is_left = |(unit, old): &(&String, &Old)| {
-        let then = before.services.get(*unit);
-        then.is_some_and(|then| old.processes.iter().any(|process| then.processes.contains(process)))
+    let is_left = |(unit, processes): &(&String, &Vec<u32>)| {
+        before.services.get(*unit).is_some_and(|then| processes.iter().any(|process| then.contains(process)))
     };
     now.services.iter().filter(is_left).map(|(unit, _)| unit).collect()
 }
@@ -331,12 +329,7 @@ mod tests {
     #[test]
     fn a_process_with_replaced_files_that_is_as_old_as_the_upgrade_has_outlived_the_restart() {
         let services = |services: &[(&str, &[u32])]| Obsolete {
-            services: services
-                .iter()
-                .map(|(unit, processes)| {
-                    ((*unit).to_owned(), Old { file: String::new(), processes: processes.to_vec() })
-                })
-                .collect(),
+            services: services.iter().map(|(unit, processes)| ((*unit).to_owned(), processes.to_vec())).collect(),
             ..Obsolete::default()
         };
         let before = services(&[("a.service", &[1, 2]), ("b.service", &[3])]);

@@ -4,7 +4,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::Run;
-use crate::checks::pair::{self, Afterwards};
+use crate::checks::pair;
 use crate::checks::validated::{Drift, Set};
 use crate::exit::{Exit, Failure};
 use crate::model::event::Event;
@@ -99,14 +99,11 @@ impl Run<'_> {
     fn check_pair_afterwards(&self, events: &mut Events<'_>) -> Result<Option<String>> {
         let before = self.plan()?.node.as_ref().filter(|node| node.role != Role::Alone);
         let Some((pair, before)) = self.product.pair.as_ref().zip(before) else { return Ok(None) };
-        match pair::check_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package()) {
-            Afterwards::Nothing => Ok(None),
-            Afterwards::Next(sentence) => Ok(Some(sentence)),
-            Afterwards::Attention(attention) => {
-                events.emit(Event::Attention(attention));
-                Ok(None)
-            }
-        }
+        let next = pair::check_afterwards(pair, before, &self.installed_version()?, &self.context.paths.package());
+        Ok(next.unwrap_or_else(|attention| {
+            events.emit(Event::Attention(attention));
+            None
+        }))
     }
 
     pub(super) fn installed_version(&self) -> Result<String> {

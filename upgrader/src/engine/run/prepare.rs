@@ -53,11 +53,10 @@ impl Run<'_> {
     }
 
     /// Checks the order of a pair's nodes. It does not matter for a dry run, a download and an interrupted run.
-    fn check_pair(&self) -> Vec<Finding> {
+    fn check_pair(&self) -> Option<Finding> {
         let Context { paths, options, .. } = self.context;
         let is_free = options.ignore_peer || options.mode() != Mode::Upgrade || self.past.is_some();
-        let check = |plan| pair::check_plan(plan, is_free, &paths.package());
-        self.plan.as_ref().map_or(Vec::new(), check)
+        pair::check_plan(self.plan.as_ref()?, is_free, &paths.package())
     }
 
     /// The space that the rollback data needs on each filesystem.
@@ -81,11 +80,9 @@ impl Run<'_> {
     }
 
     /// Checks for packages that the vendor has not validated. An interrupted run must be completed in any case.
-    fn check_validated(&self) -> Vec<Finding> {
-        let Some(plan) = self.plan.as_ref().filter(|plan| self.past.is_none() && !plan.is_empty()) else {
-            return Vec::new();
-        };
-        validated::findings(self.validated_rule(), &self.product.name, &plan.candidate, plan.validated.as_ref())
+    fn check_validated(&self) -> Option<Finding> {
+        let plan = self.plan.as_ref().filter(|plan| self.past.is_none() && !plan.is_empty())?;
+        validated::check_plan(self.validated_rule(), &self.product.name, &plan.candidate, plan.validated.as_ref())
     }
 
     /// The admin's setting, or else the product's.

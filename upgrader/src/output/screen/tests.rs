@@ -4,7 +4,7 @@ use crate::model::conffile::EditedConffile;
 use crate::model::event::{InterruptedRun, RollbackPreview};
 use crate::model::finding::Finding;
 use crate::model::hook::{HookOutcome, Phase};
-use crate::model::plan::{Change, ChangeKind, Plan};
+use crate::model::plan::{Change, Plan};
 use crate::model::policy::ConffilePolicy;
 
 fn seen(mut screen: Screen<Vec<u8>>, events: &[Event]) -> String {
@@ -22,25 +22,17 @@ fn shown(verbose: bool, events: &[Event]) -> String {
     seen(Screen { verbose, ..plain() }, events)
 }
 
-fn change(package: &str, kind: ChangeKind) -> Change {
-    Change { package: package.into(), kind, origins: Vec::new() }
-}
-
 fn planned() -> Event {
     let own = vec!["asterisk".to_owned(), "xivo".to_owned()];
-    Event::Planned { product: "XiVO".to_owned(), own, plan: Box::new(plan()) }
-}
-
-fn plan() -> Plan {
-    Plan {
+    let plan = Plan {
         installed: "1.2.1".to_owned(),
         candidate: "2:2023.1-rc1".to_owned(),
         changes: vec![
-            change("asterisk", ChangeKind::Upgrade { from: "1:13".to_owned(), to: "1:16".to_owned() }),
-            change("xivo", ChangeKind::Upgrade { from: "1.2.1".to_owned(), to: "2:2023.1-rc1".to_owned() }),
-            change("libssl3", ChangeKind::Upgrade { from: "3.0.1".to_owned(), to: "3.0.2".to_owned() }),
-            change("xivo-new", ChangeKind::Install { to: "1".to_owned() }),
-            change("xivo-old", ChangeKind::Remove { from: "0.9".to_owned() }),
+            Change::upgrade("asterisk", "1:13", "1:16"),
+            Change::upgrade("xivo", "1.2.1", "2:2023.1-rc1"),
+            Change::upgrade("libssl3", "3.0.1", "3.0.2"),
+            Change::install("xivo-new", "1"),
+            Change::remove("xivo-old", "0.9"),
         ],
         unfinished: vec!["half".to_owned()],
         kept_back: vec!["held".to_owned()],
@@ -55,7 +47,8 @@ fn plan() -> Plan {
         }],
         restart: vec!["postgresql".to_owned(), "asterisk".to_owned()],
         ..Plan::default()
-    }
+    };
+    Event::Planned { product: "XiVO".to_owned(), own, plan: Box::new(plan) }
 }
 
 #[test]

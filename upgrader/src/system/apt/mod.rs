@@ -14,15 +14,18 @@ use self::read::{
     parse_status, parse_uris,
 };
 use crate::exit::{Exit, Explain as _, Failure};
-use crate::model::apt_status::AptStatus;
+use crate::model::events::AptStatus;
 use crate::model::package::Offered;
-use crate::model::plan::{Change, ChangeKind};
+use crate::model::plan::Change;
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::{Failed, Program, Said};
 use crate::system::unattended::{dpkg_options, unattended};
 
 /// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
+
+/// Gets what apt reports.
+type OnStatus<'a> = &'a mut dyn FnMut(AptStatus<'_>);
 
 /// The changes that `apt-get -s dist-upgrade` announces.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub(crate) struct Simulation {
 ///
 /// # Errors
 /// If a source cannot be read: the error has apt's message, which names it. Or if no source makes progress within the timeout.
-pub(crate) fn update(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn update(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
     let result = run_listening(program, &["E: ", "W: "], on_status);
     explained(
@@ -63,26 +66,18 @@ pub(crate) fn passed_over(package: &str) -> Result<Option<(String, String)>> {
 const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 
 /// Downloads and verifies the packages for [`upgrade_only`]. Fails without progress within the timeout.
-pub(crate) fn download_only(package: &str, timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download_only(package: &str, timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
     run(program.time_limit(timeout), on_status)
 }
 
 /// Upgrades one installed package from the packages that [`download_only`] has downloaded.
-pub(crate) fn upgrade_only(
-    package: &str,
-    conffiles: ConffilePolicy,
-    on_status: &mut dyn FnMut(AptStatus<'_>),
-) -> Result<()> {
+pub(crate) fn upgrade_only(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
 }
 
 /// Reinstalls a package after dpkg was interrupted, from the cache if the package is there.
-pub(crate) fn reinstall(
-    package: &str,
-    conffiles: ConffilePolicy,
-    on_status: &mut dyn FnMut(AptStatus<'_>),
-) -> Result<()> {
+pub(crate) fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
 }
 
@@ -98,12 +93,9 @@ pub(crate) fn download_size() -> Result<u64> {
 
 /// The records of these packages in the sources, each of the given version. Unknown packages are skipped.
 pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
-    let mut wanted = packages.map(|(package, version)| format!("{package}={version}")).peekable();
-    if wanted.peek().is_none() {
-        return Ok(Offered::default());
-    }
+    let wanted = packages.map(|(package, version)| format!("{package}={version}"));
     // apt-cache fails if it does not know one of them.
-    Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).args(wanted).stdout()?))
+    Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).stdout_for(wanted)?))
 }
 
 /// A package source, from its Release file and its configuration.
@@ -134,15 +126,12 @@ pub(crate) fn is_offered(package: &str) -> Result<bool> {
 
 /// apt's reasons for removing these packages; empty if it need not remove them.
 pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>> {
-    let wanted = changes.iter().filter_map(|change| match &change.kind {
-        ChangeKind::Upgrade { to, .. } | ChangeKind::Install { to } => Some(format!("{}={to}", change.package)),
-        ChangeKind::Remove { .. } => None,
-    });
+    let wanted = changes.iter().filter_map(|change| Some(format!("{}={}", change.package, change.new_version()?)));
     Ok(parse_conflicts(&apt_get().args(["--simulate", "install"]).args(kept).args(wanted).stdout()?))
 }
 
 /// Downloads and verifies the packages of a dist-upgrade, and changes nothing. Fails without progress within the timeout.
-pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn download(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
         run(program.time_limit(timeout), on_status),
@@ -152,7 +141,7 @@ pub(crate) fn download(timeout: Duration, on_status: &mut dyn FnMut(AptStatus<'_
 }
 
 /// Upgrades all packages from those that [`download`] has downloaded, without a question.
-pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
     run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 
@@ -163,7 +152,7 @@ fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
 }
 
 /// Runs apt-get. If it fails, the error has the messages of apt and dpkg.
-fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+fn run(program: Program, on_status: OnStatus<'_>) -> Result<()> {
     run_listening(program, &["E: "], on_status)
 }
 
@@ -171,7 +160,7 @@ fn run(program: Program, on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()>
 ///
 /// # Errors
 /// If another program holds a lock, the failure has an exit code of its own: no package was changed.
-fn run_listening(program: Program, marks: &[&str], on_status: &mut dyn FnMut(AptStatus<'_>)) -> Result<()> {
+fn run_listening(program: Program, marks: &[&str], on_status: OnStatus<'_>) -> Result<()> {
     let mut complaints = Complaints::default();
     let mut progress = ProgressWatch::default();
     let mut dpkg_began = false;

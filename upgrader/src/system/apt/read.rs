@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Simulation, Source};
-use crate::model::apt_status::AptStatus;
+use crate::model::events::AptStatus;
 use crate::model::package::{Offer, Offered};
 use crate::model::plan::{Change, ChangeKind};
 
@@ -188,22 +188,17 @@ pub(super) fn parse_conflicts(text: &str) -> Vec<String> {
 /// while they are fetched (README.progress-reporting of apt). A package may have an architecture, `libc6:amd64`, behind one more
 /// colon. Other lines are passed over.
 pub(super) fn parse_status(line: &str) -> Option<AptStatus<'_>> {
-    let (kind, rest) = line.split_once(':')?;
-    if kind != "pmstatus" && kind != "dlstatus" {
-        return None;
-    }
-    let mut from = 0;
+    let mut rest = line.strip_prefix("pmstatus:").or_else(|| line.strip_prefix("dlstatus:"))?;
     // The percentage is the first field that is a number with a point in it.
-    loop {
-        let rest = rest.get(from..)?;
-        let (field, after) = rest.split_once(':')?;
+    while let Some((field, after)) = rest.split_once(':') {
         if let Some((whole, _)) = field.split_once('.')
             && let Ok(percent) = whole.parse::<u8>()
         {
             return Some(AptStatus::Progress { percent: percent.min(100), what: after.trim() });
         }
-        from += field.len() + 1;
+        rest = after;
     }
+    None
 }
 
 /// Adds up the sizes in `'URI' FILE SIZE HASH` lines, in bytes.
@@ -260,15 +255,17 @@ mod tests {
         }
     }
 
+    fn complaints(lines: &[&str]) -> Complaints {
+        let mut complaints = Complaints::default();
+        for line in lines {
+            complaints.listen(line, &["E: "]);
+        }
+        complaints
+    }
+
     #[test]
     fn what_follows_from_another_complaint_is_not_repeated() {
-        let text = |lines: &[&str]| {
-            let mut complaints = Complaints::default();
-            for line in lines {
-                complaints.listen(line, &["E: "]);
-            }
-            complaints.text()
-        };
+        let text = |lines: &[&str]| complaints(lines).text();
         assert_eq!(
             text(&[
                 "E: Failed to fetch http://a/dists/x/InRelease  503  Service Unavailable [IP: 192.0.2.1 80]",
@@ -292,8 +289,7 @@ mod tests {
 
     #[test]
     fn an_error_is_what_was_complained_of_first() {
-        let mut complaints = Complaints::default();
-        for line in [
+        let complaints = complaints(&[
             "Setting up dahdi (1.2.2) ...",
             "no kernel module",
             "dpkg: error processing package dahdi (--configure):",
@@ -306,9 +302,7 @@ mod tests {
             " dahdi",
             " xivo",
             "E: Sub-process /usr/bin/dpkg returned an error code (1)",
-        ] {
-            complaints.listen(line, &["E: "]);
-        }
+        ]);
         assert_eq!(
             complaints.heard,
             ["dpkg: error processing package dahdi (--configure): installed dahdi package post-installation script \
@@ -476,12 +470,9 @@ mod tests {
 
         #[test]
         fn what_apt_complains_of_first_is_always_heard(said in "[a-z][a-z ]{0,30}", before in prop::collection::vec("[A-Z][a-z ]{0,20}", 0..3)) {
-            let mut complaints = Complaints::default();
-            for line in &before {
-                complaints.listen(line, &["E: "]);
-            }
-            complaints.listen(&format!("E: {said}"), &["E: "]);
-            prop_assert_eq!(complaints.heard, [said.trim_end()]);
+            let error = format!("E: {said}");
+            let lines: Vec<&str> = before.iter().chain([&error]).map(String::as_str).collect();
+            prop_assert_eq!(complaints(&lines).heard, [said.trim_end()]);
         }
     }
 }

@@ -130,13 +130,19 @@ impl Program {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// The same with these arguments. Runs nothing without any.
+    pub(crate) fn stdout_for(self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Result<String> {
+        let mut arguments = arguments.into_iter().peekable();
+        if arguments.peek().is_none() {
+            return Ok(String::new());
+        }
+        self.args(arguments).stdout()
+    }
+
     /// Runs a program with its stdout in a file. There is no time limit.
     pub(crate) fn into_file(mut self, file: File) -> Result<()> {
-        let output = self.command.stdout(file).output().with_context(|| self.not_started())?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(self.failed(output.status, String::from_utf8_lossy(&output.stderr).lines()))
+        self.command.stdout(file);
+        self.output().map(drop)
     }
 
     /// Takes the program's stdin from a file.
@@ -147,10 +153,7 @@ impl Program {
 
     /// Runs a query whose result is its exit status.
     pub(crate) fn succeeds(mut self) -> Result<bool> {
-        match self.run(&mut |_| false)? {
-            Ended::Status(status) => Ok(status.success()),
-            Ended::TimedOut(_) => Ok(false),
-        }
+        Ok(matches!(self.run(&mut |_| false)?, Ended::Status(status) if status.success()))
     }
 
     /// Runs a program and hands over each line it prints, stdout and stderr in the order they were written.

@@ -30,8 +30,9 @@ fn owner_of_path(path: &str) -> Owner {
     if parts().any(is_container) {
         return Owner::Container;
     }
-    // A service may have its own groups below it; a user's service manager has services below it.
-    for part in parts().map(unescaped) {
+    // A service may have its own groups below it; a user's service manager has services below it. systemd puts a `_` in front of names
+    // that would clash with the kernel's, such as `cpu.service` (its `cg_escape`).
+    for part in parts().map(|part| part.strip_prefix('_').unwrap_or(part)) {
         if is_session(part) {
             return Owner::Session(part.to_owned());
         }
@@ -55,11 +56,6 @@ fn is_container(part: &str) -> bool {
     matches!(part, "machine.slice" | "docker" | "lxc")
         || (is_scope(part) && ["docker-", "libpod-", "crio-", "cri-containerd-"].iter().any(|p| part.starts_with(p)))
         || ["lxc.", "libpod-payload", "kubepods"].iter().any(|prefix| part.starts_with(prefix))
-}
-
-/// systemd puts a `_` in front of names that would clash with the kernel's, such as `cpu.service` (its `cg_escape`).
-fn unescaped(part: &str) -> &str {
-    part.strip_prefix('_').unwrap_or(part)
 }
 
 #[cfg(test)]

@@ -37,21 +37,12 @@ pub(crate) struct Processes {
 pub(crate) struct Obsolete {
     /// systemd itself, and the file.
     pub(crate) manager: Option<String>,
-    /// Services of the system by the names of their units.
-    pub(crate) services: BTreeMap<String, Old>,
+    /// The processes of the system's services that run such files, by the names of the services' units.
+    pub(crate) services: BTreeMap<String, Vec<u32>>,
     /// The sessions of users and their service managers, by the names of their units.
     pub(crate) sessions: BTreeSet<String>,
     /// The names of programs that belong to no service.
     pub(crate) others: BTreeSet<String>,
-}
-
-/// The replaced files of a service.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Old {
-    /// One of the files.
-    pub(crate) file: String,
-    /// The service's processes that run such files.
-    pub(crate) processes: Vec<u32>,
 }
 
 impl Processes {
@@ -102,24 +93,16 @@ impl Processes {
 
     /// True for the systemd-run that started this program as a service.
     fn has_started_us(&self, process: u32) -> bool {
-        self.own_service().is_some_and(|own| self.starts(process, &own))
-    }
-
-    /// True if a process was told to start a unit of this name.
-    fn starts(&self, process: u32, unit: &str) -> bool {
+        let Some(own) = self.own_service() else { return false };
         let arguments = fs::read(self.file(process, "cmdline")).unwrap_or_default();
-        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(unit.as_bytes()))
+        arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(own.as_bytes()))
     }
 
     fn add(&self, found: &mut Obsolete, id: u32, file: String) {
         match self.owner(id) {
             _ if id == 1 => found.manager = Some(file),
             Owner::Container => {}
-            Owner::Service(unit) => {
-                let old = found.services.entry(unit).or_default();
-                old.file = file;
-                old.processes.push(id);
-            }
+            Owner::Service(unit) => found.services.entry(unit).or_default().push(id),
             Owner::Session(unit) => {
                 found.sessions.insert(unit);
             }

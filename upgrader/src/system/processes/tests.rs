@@ -40,16 +40,14 @@ impl Machine {
     fn perl_service(&self, id: u32, script: &str, age: Duration) {
         self.process(id, &format!("system.slice/perl{id}.service"), "/usr/bin/perl", "");
         self.write(&format!("proc/{id}/cmdline"), format!("/usr/bin/perl\0-w\0{script}\0--foreground\0"));
-        self.set_age(script, age);
+        self.set_time(script, self.processes.boot - age);
     }
 
-    fn set_age(&self, path: &str, age: Duration) {
-        let path = path.trim_start_matches('/');
-        if !self.directory.path().join(path).exists() {
-            self.write(path, "");
-        }
-        let file = fs::File::options().append(true).open(self.directory.path().join(path)).expect("it is there");
-        file.set_modified(self.processes.boot - age).expect("set");
+    fn set_time(&self, path: &str, time: SystemTime) {
+        let path = self.directory.path().join(path.trim_start_matches('/'));
+        fs::create_dir_all(path.parent().expect("it has one")).expect("created");
+        let file = fs::File::options().append(true).create(true).open(path).expect("it is there");
+        file.set_modified(time).expect("set");
     }
 
     fn obsolete_services(&self) -> Vec<String> {
@@ -90,8 +88,8 @@ fn processes_of_replaced_files_are_found_with_whom_they_belong_to() {
     machine.write("proc/cpuinfo", "no process");
     let found = machine.processes.obsolete().expect("readable");
     let mut cron = found.services["cron.service"].clone();
-    cron.processes.sort_unstable();
-    assert_eq!(cron.processes, [10, 11]);
+    cron.sort_unstable();
+    assert_eq!(cron, [10, 11]);
     assert_eq!(found.services.len(), 1);
     assert_eq!(found.sessions, ["session-3.scope".to_owned()].into());
     assert_eq!(found.others, ["screen".to_owned()].into());
@@ -118,11 +116,9 @@ fn a_script_that_is_newer_than_its_process_counts() {
     let machine = Machine::new();
     machine.perl_service(30, "/usr/sbin/munin-node", HOUR);
     assert!(machine.obsolete_services().is_empty());
-    machine.set_age("/usr/sbin/munin-node", Duration::ZERO);
+    machine.set_time("/usr/sbin/munin-node", machine.processes.boot);
     assert!(machine.obsolete_services().is_empty(), "it began with this script");
-    let file =
-        fs::File::options().append(true).open(machine.directory.path().join("usr/sbin/munin-node")).expect("there");
-    file.set_modified(machine.processes.boot + HOUR).expect("set");
+    machine.set_time("/usr/sbin/munin-node", machine.processes.boot + HOUR);
     assert_eq!(machine.obsolete_services(), ["perl30.service"]);
 }
 
@@ -136,7 +132,7 @@ fn a_script_of_a_package_that_was_unpacked_since_counts_however_old_the_package_
     assert!(machine.obsolete_services().is_empty(), "a hard link changes the inode as well");
     machine.write("var/lib/dpkg/info/munin-node.list", "/.\n/sbin/munin-node\n");
     assert_eq!(machine.obsolete_services(), ["perl40.service"]);
-    machine.set_age("/var/lib/dpkg/info/munin-node.list", HOUR);
+    machine.set_time("/var/lib/dpkg/info/munin-node.list", machine.processes.boot - HOUR);
     assert!(machine.obsolete_services().is_empty(), "that package was unpacked before the process began");
 }
 
@@ -145,12 +141,10 @@ fn a_python_module_is_a_script_too() {
     let machine = Machine::new();
     machine.process(50, "system.slice/provd.service", "/usr/bin/python3.11", "");
     machine.write("proc/50/cmdline", "/usr/bin/python3\0-m\0provd.main\0");
-    machine.write("usr/lib/python3/dist-packages/provd/main.py", "");
-    let file = machine.directory.path().join("usr/lib/python3/dist-packages/provd/main.py");
-    let file = fs::File::options().append(true).open(file).expect("it is there");
-    file.set_modified(machine.processes.boot - HOUR).expect("set");
+    let module = "usr/lib/python3/dist-packages/provd/main.py";
+    machine.set_time(module, machine.processes.boot - HOUR);
     assert!(machine.obsolete_services().is_empty());
-    file.set_modified(machine.processes.boot + HOUR).expect("set");
+    machine.set_time(module, machine.processes.boot + HOUR);
     assert_eq!(machine.obsolete_services(), ["provd.service"]);
 }
 
