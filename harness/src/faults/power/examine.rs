@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use anyhow::{Context as _, Result};
 
 use super::captured_run::State;
-use super::fixture::Fixture;
+use super::fixture::{EMPTY_FILES, Fixture};
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
 use crate::observe::inventory::{Inventory, Section};
@@ -19,10 +19,6 @@ const MASKED: &str = "etc/systemd/system/xivo-upgrade-resume.service";
 
 /// Prints how often a run has restored the paths that the rollback data covers.
 const RESTORES: &str = "grep -c ' paths restored, ' /var/log/xivo-upgrade.log || :";
-
-/// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
-pub(super) const EMPTY_FILES: &str =
-    "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
 
 /// What is said of a machine that is neither the old nor the upgraded one.
 pub(super) const DIVERGED: &str = "DIVERGED";

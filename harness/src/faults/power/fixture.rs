@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::examine::EMPTY_FILES;
 use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
@@ -41,6 +40,10 @@ for number in $(seq 40); do
     echo \"$number of $UPGRADE_VERSION_CANDIDATE\" >/var/lib/xivo-hook/$number
 done
 ";
+
+/// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
+pub(super) const EMPTY_FILES: &str =
+    "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
 
 /// A machine on a disk, and what it has to be in the end.
 pub(super) struct Fixture {
