@@ -175,12 +175,16 @@ impl<'a> Run<'a> {
     /// Records from here on that the run continues without the terminal, in this unit.
     fn detach(&mut self, unit: Option<String>, events: &mut Events<'_>) {
         events.add_recorder(HistoryWriter::new(self.context.paths, events.report().clone()));
-        let name = self.context.paths.package();
+        self.hold_shutdown_off();
+        events.emit(Event::Detached { unit, command: self.context.paths.package() });
+    }
+
+    /// Takes a shutdown lock. Called again before the services are restarted: the programs of the first lock may run replaced libraries.
+    fn hold_shutdown_off(&mut self) {
         if systemd::is_running() {
             let log = File::options().append(true).open(self.context.paths.log());
-            self.inhibitor = log.ok().and_then(|log| Inhibitor::take(&name, log).ok());
+            self.inhibitor = log.ok().and_then(|log| Inhibitor::take(&self.context.paths.package(), log).ok());
         }
-        events.emit(Event::Detached { unit, command: name });
     }
 
     /// Ends the run here if the machine is shutting down: nothing can be restarted, and the unit at boot resumes the run.

@@ -235,6 +235,7 @@ impl Run<'_> {
         if !systemd::is_running() {
             return Ok(Outcome::Done);
         }
+        self.hold_shutdown_off();
         let were_active = self.past.as_ref().map_or(&[][..], |past| &past.active);
         let processes = processes::Processes::of_this_machine();
         self.restarted = restart_old(&self.product.services, were_active, &processes, events)?;

@@ -169,6 +169,7 @@ impl Run<'_> {
             events.attention(message, "Restart the machine, or its services.");
             return Ok(Outcome::Attention);
         }
+        self.hold_shutdown_off();
         self.restarted = restart_all(&self.product.services, &Processes::of_this_machine(), events)?;
         Ok(Outcome::Done)
     }
