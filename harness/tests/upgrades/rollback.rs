@@ -22,7 +22,8 @@ scenarios! {
     Compared interrupted_and_rolled_back;
     /// A machine that loses its power during an upgrade completes it at boot, without an admin.
     Compared resumed_at_boot;
-    /// An upgrade during which the machine is rebooted in good order stops, rolls nothing back, and is completed at boot.
+    /// An upgrade during which the machine is rebooted in good order stops, rolls nothing back, and is completed at boot: after the first
+    /// hook, and again when the unit at boot resumes it. Meanwhile `status` and each login say so.
     Checked resumed_after_a_reboot;
     /// When the new version of a service does not start, the upgrade is rolled back: all services run the old version.
     Compared rolled_back_after_a_failed_service;
@@ -169,28 +170,44 @@ fn resumed_at_boot(debian: Debian) -> Result<String> {
     Ok(without_milliseconds(&world.redacted(&journal)))
 }
 
+/// A hook that ends once a shutdown of the machine has begun. Its process outlives the first phase of that, as dpkg does.
+const UNTIL_SHUTDOWN: &str = "#!/bin/sh
+touch /root/waiting-$UPGRADE_PHASE
+until systemctl is-system-running | grep -q stopping; do sleep 0.1; done
+";
+
 fn resumed_after_a_reboot(debian: Debian) -> Result<()> {
     let world = upgradable(debian)?;
-    // The hook ends once the shutdown has begun. Its own process outlives the first phase of that, as dpkg does.
-    let hook =
-        "#!/bin/sh\ntouch /root/waiting\nuntil systemctl is-system-running | grep -q stopping; do sleep 0.1; done\n";
-    world.machine.write("/etc/xivo-upgrade/post-upgrade.d/50-wait", hook.as_bytes(), 0o755)?;
+    for phase in ["pre-upgrade", "post-upgrade"] {
+        world.machine.write(&format!("/etc/xivo-upgrade/{phase}.d/50-wait"), UNTIL_SHUTDOWN.as_bytes(), 0o755)?;
+        world.machine.write(&format!("/etc/xivo-upgrade/{phase}.d/60-next"), b"#!/bin/sh\n", 0o755)?;
+    }
     let locks = std::thread::scope(|scope| {
         let run = scope.spawn(|| world.upgrade(&["--yes"]).run_until_power_loss());
-        world.machine.wait_until("test -e /root/waiting")?;
+        world.machine.wait_until("test -e /root/waiting-pre-upgrade")?;
         let locks = world.machine.sh("systemd-inhibit --list --no-legend");
         // Another admin insists.
-        world.machine.reboot()?;
+        world.machine.shut_down()?;
         let _ = run.join();
         locks
     })?;
     ensure!(locks.contains("xivo-upgrade"), "no inhibitor lock: {locks}");
+    // The unit at boot resumes the run, and is interrupted in the same way.
+    world.machine.begin_boot()?;
+    world.machine.wait_until("test -e /root/waiting-post-upgrade")?;
+    let said = world.machine.sh("cat /run/motd.d/*upgrade*; xivo-upgrade status || :")?;
+    ensure!(said.contains("An interrupted upgrade is being completed: `xivo-upgrade attach` shows it."), "{said}");
+    ensure!(said.contains("under way"), "{said}");
+    world.machine.shut_down()?;
+    world.machine.power_on()?;
     world.machine.wait_until("test ! -e /var/lib/xivo-upgrade/journal")?;
     world.machine.wait_until("flock --nonblock /run/xivo-upgrade.lock true")?;
     is_at(&world, "1.2.2")?;
-    let log = world.machine.sh("cat /var/log/xivo-upgrade.log")?;
-    ensure!(log.contains("interrupted by the shutdown of the machine") && !log.contains("olled back"), "{log}");
-    ensure!(log.matches("post-upgrade hook 50-wait began").count() == 1, "{log}");
+    let log = world.machine.sh("cat /var/log/xivo-upgrade.log; ls /run/motd.d")?;
+    ensure!(log.matches("interrupted by the shutdown of the machine").count() == 2 && !log.contains("olled back"), "{log}");
+    for hook in ["50-wait", "60-next"] {
+        ensure!(log.matches(&format!("upgrade hook {hook} began")).count() == 2, "{hook} must run once in each phase: {log}");
+    }
     Ok(())
 }
 

@@ -209,15 +209,20 @@ impl Machine {
         block_on(self.docker.kill_container(self.id()?, Some(options))).context("the power cannot be cut")
     }
 
-    /// Boots the machine again after its power was cut.
+    /// Boots the machine again, and waits until all units have started.
     pub fn power_on(&self) -> Result<()> {
-        block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
-            .context("the machine does not start again")?;
+        self.begin_boot()?;
         self.booted().map(drop)
     }
 
-    /// Shuts the machine down in good order, although a program may have a lock against that, and boots it again.
-    pub fn reboot(&self) -> Result<()> {
+    /// Begins to boot the machine again, and waits for nothing.
+    pub fn begin_boot(&self) -> Result<()> {
+        block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
+            .context("the machine does not start again")
+    }
+
+    /// Shuts the machine down in good order, although a program may have a lock against that.
+    pub fn shut_down(&self) -> Result<()> {
         // systemd stops the machine while the command waits for an answer.
         let _ = self.command(&["systemctl", "poweroff", "--check-inhibitors=no"]).run();
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
@@ -225,7 +230,7 @@ impl Machine {
         // The exit code of process 1 is no error.
         let _ = block_on(async { tokio::time::timeout(TIMEOUT, ended.next()).await })
             .context("the machine does not shut down")?;
-        self.power_on()
+        Ok(())
     }
 
     /// Waits until systemd has started everything, and returns its state: `running` or `degraded`.

@@ -20,7 +20,7 @@ use crate::engine::journal::{Journal, JournalEntry, PastRun};
 use crate::engine::restart::Restarted;
 use crate::engine::steps::{Reached, drive};
 use crate::engine::{status, worker};
-use crate::exit::{Exit, Stopped};
+use crate::exit::{Exit, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::hook::Phase;
@@ -193,7 +193,9 @@ impl<'a> Run<'a> {
     /// If it is shutting down.
     fn stop_at_shutdown() -> Result<()> {
         if signals::was_asked_to_end() && systemd::is_stopping() {
-            return Err(anyhow!("the next step was not begun"));
+            return Err(Failure::new("the next step was not begun, because the machine is shutting down")
+                .remedy("Start again when it has booted.")
+                .into());
         }
         Ok(())
     }

@@ -206,12 +206,12 @@ impl Run<'_> {
         let is_first = self.past.is_none();
         let stopped = self.partially_upgraded(stopped);
         let exit = code_of(&stopped.error, stopped.exit);
+        if now.has_changed_something() && systemd::is_stopping() {
+            return Err(self.interrupted_by_shutdown(&stopped));
+        }
         if exit == Exit::Unchanged && is_first {
             self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
             return Err(stopped);
-        }
-        if systemd::is_stopping() {
-            return Err(self.interrupted_by_shutdown(&stopped));
         }
         // An interrupted run is rolled back whichever step fails.
         let can_roll_back = (step.rollback_step().is_some() || !is_first)
