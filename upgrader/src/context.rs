@@ -1,5 +1,6 @@
 //! The paths, the settings and the options of a run, which every part of it gets. `cli` parses the command line.
 
+use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
 
 use clap::{Parser, Subcommand};
@@ -13,6 +14,9 @@ pub const RESUME: &str = "resume";
 
 /// The verb of the worker: the process that changes the machine once the question was answered.
 pub const WORK: &str = "work";
+
+/// The verb that becomes another program, whose sync calls return at once.
+pub const WITHOUT_SYNC: &str = "without-sync";
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
@@ -77,6 +81,13 @@ pub enum Verb {
     /// Do the work of a run after its question; started by the run itself
     #[command(name = WORK, hide = true)]
     Work,
+    /// Become another program, whose sync calls return at once; started by the worker
+    #[command(name = WITHOUT_SYNC, hide = true)]
+    WithoutSync {
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
 }
 
 impl Options {

@@ -21,6 +21,7 @@ mod restarts;
 mod rollback;
 mod scenario;
 mod screens;
+mod sync;
 mod terminal;
 mod upgrade;
 mod validated;
@@ -50,6 +51,7 @@ fn main() {
         restarts::SCENARIOS,
         rollback::SCENARIOS,
         screens::SCENARIOS,
+        sync::SCENARIOS,
         terminal::SCENARIOS,
         upgrade::SCENARIOS,
         validated::SCENARIOS,

@@ -204,9 +204,15 @@ fn resumed_after_a_reboot(debian: Debian) -> Result<()> {
     world.machine.wait_until("flock --nonblock /run/xivo-upgrade.lock true")?;
     is_at(&world, "1.2.2")?;
     let log = world.machine.sh("cat /var/log/xivo-upgrade.log; ls /run/motd.d")?;
-    ensure!(log.matches("interrupted by the shutdown of the machine").count() == 2 && !log.contains("olled back"), "{log}");
+    ensure!(
+        log.matches("interrupted by the shutdown of the machine").count() == 2 && !log.contains("olled back"),
+        "{log}"
+    );
     for hook in ["50-wait", "60-next"] {
-        ensure!(log.matches(&format!("upgrade hook {hook} began")).count() == 2, "{hook} must run once in each phase: {log}");
+        ensure!(
+            log.matches(&format!("upgrade hook {hook} began")).count() == 2,
+            "{hook} must run once in each phase: {log}"
+        );
     }
     Ok(())
 }

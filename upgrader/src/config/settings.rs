@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::config::strict;
 use crate::exit::Failure;
-use crate::model::policy::{ConffilePolicy, ValidationPolicy};
+use crate::model::policy::{ConffilePolicy, SyncPolicy, ValidationPolicy};
 
 /// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -21,6 +21,8 @@ pub struct Config {
     pub validated: Option<ValidationPolicy>,
     /// What becomes of an upgrade that fails.
     pub rollback: RollbackPolicy,
+    /// When what a package changes is on the disk.
+    pub sync: SyncPolicy,
     /// How long to wait.
     pub time_limits: TimeLimits,
     /// What to keep, and for how long.
@@ -118,6 +120,14 @@ pub const SETTINGS: &[Setting] = &[
         default: "\"auto\"",
         meaning: "What becomes of an upgrade that fails after the machine has been changed. \"auto\" rolls back; \"ask\" asks the \
                   admin; \"never\" saves no rollback data, so that no rollback is possible.",
+    },
+    Setting {
+        table: "",
+        key: "sync",
+        default: "\"deferred\"",
+        meaning: "When the changes of packages are on the disk. \"deferred\": fsync(2) returns at once for apt, dpkg and maintainer scripts; \
+                  all is synced after each package in the background, and at the end. After a power cut before that, the rollback \
+                  data is restored. \"each\" syncs each file, which is slower; so does an upgrade without rollback data.",
     },
     Setting {
         table: "",
@@ -229,9 +239,9 @@ mod tests {
         }
         strict::parse::<Config>(&text).expect("all of them together");
         // And there is none that is not documented.
-        let keys = ["conffiles", "validated", "rollback", "time-limits", "keep", "notify"];
+        let keys = ["conffiles", "validated", "rollback", "sync", "time-limits", "keep", "notify"];
         assert_eq!(complaint("x = 1"), format!("1: unknown field `x`, expected one of `{}`", keys.join("`, `")));
-        for table in &keys[3..] {
+        for table in &keys[4..] {
             let documented: Vec<_> = SETTINGS
                 .iter()
                 .filter(|setting| setting.table == *table)

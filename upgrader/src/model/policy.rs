@@ -25,3 +25,14 @@ pub enum ValidationPolicy {
     /// Nothing.
     Ignore,
 }
+
+/// When what a package changes is on the disk, if rollback data is saved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncPolicy {
+    /// In the background, and all of it at the end of the step.
+    #[default]
+    Deferred,
+    /// After each file, as dpkg does it.
+    Each,
+}

@@ -13,6 +13,7 @@
 mod added;
 mod check;
 mod content;
+mod filesystems;
 mod manifest;
 mod metadata;
 mod operations;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use rustix::fs::syncfs;
@@ -32,6 +34,24 @@ pub(crate) fn sync() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Does some work, and meanwhile syncs in the background whenever the work asks for it. Errors are found by [`sync`] after the work.
+pub(crate) fn sync_during<T>(work: impl FnOnce(&dyn Fn()) -> T) -> T {
+    let (asks, asked) = mpsc::sync_channel(1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            while asked.recv().is_ok() {
+                let _ = sync();
+            }
+        });
+        let result = work(&|| {
+            // If it is still to be done, it comes after this.
+            let _ = asks.try_send(());
+        });
+        drop(asks);
+        result
+    })
 }
 
 /// One directory of each writable filesystem that has a disk: from the text of /proc/self/mountinfo (proc(5)) and /proc/filesystems.

@@ -16,6 +16,7 @@ pub(crate) mod reboot;
 pub(crate) mod signals;
 pub(crate) mod systemd;
 pub(crate) mod unattended;
+pub(crate) mod without_sync;
 
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};

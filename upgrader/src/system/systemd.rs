@@ -1,6 +1,6 @@
 //! Runs systemctl and systemd-run: restarts, states, re-execution.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -104,6 +104,36 @@ pub(crate) fn run(unit: &str, description: &str, variables: &[&str]) -> Program 
         .setting("--property=OOMPolicy=continue");
     let set = variables.iter().filter(|variable| std::env::var_os(variable).is_some());
     set.fold(systemd_run, |program, variable| program.setting(format!("--setenv={variable}"))).setting("--")
+}
+
+/// Starts a daemon in a new unit, with these arguments, variables, directory and owner. The unit stays while anything of it runs.
+pub(crate) fn start_daemon(
+    command: &[OsString],
+    variables: &[&OsStr],
+    directory: &Path,
+    user: u32,
+    group: u32,
+) -> Result<()> {
+    let set = |variable: &&OsStr| {
+        let mut option = OsString::from("--setenv=");
+        option.push(variable);
+        option
+    };
+    Program::new("systemd-run")
+        .setting("--quiet")
+        .setting("--collect")
+        .setting("--service-type=exec")
+        // It may be a program that leaves a child in the background.
+        .setting("--remain-after-exit")
+        .setting("--property=KillMode=process")
+        .setting(format!("--uid={user}"))
+        .setting(format!("--gid={group}"))
+        .setting(format!("--working-directory={}", directory.display()))
+        .settings(variables.iter().map(set))
+        .setting("--")
+        .args(command)
+        .output()
+        .map(drop)
 }
 
 /// The properties of units, in the order of the arguments.

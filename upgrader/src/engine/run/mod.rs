@@ -32,7 +32,7 @@ use crate::output::stream::Follower;
 use crate::output::{follow, session};
 use crate::system::inhibitor::Inhibitor;
 use crate::system::lock::Lock;
-use crate::system::{dpkg, filesystems, signals, systemd};
+use crate::system::{dpkg, filesystems, signals, systemd, without_sync};
 
 /// `real-NAME-upgrade`, which `NAME-upgrade` becomes once its package is up to date.
 pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
@@ -45,6 +45,7 @@ pub fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopp
         Some(Verb::History) => status::show_history(context),
         Some(Verb::Rollback) => attended(context, events, rollback_verb::run),
         Some(Verb::Resume) => boot::at_boot(context, events),
+        Some(Verb::WithoutSync { command }) => Err(without_sync::become_program(command).into()),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{self, Choice};
-use crate::rollback;
+use crate::rollback::{self, Damage, Store};
 use crate::system::{filesystems, hooks, package_locks, reboot, signals, systemd};
 
 /// How often a run restores its packages after a power cut. A machine that loses its power each time needs a human.
@@ -94,7 +94,8 @@ impl Run<'_> {
     fn restore_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
         let paths = self.context.paths;
         let store = if journal::is_revertible(paths) { rollback::open(paths)? } else { None };
-        if store.is_none_or(|store| Self::judge(&store, paths.log().display()).is_err()) {
+        let is_usable = |store: &Store| store.check().is_ok_and(|found| !found.iter().any(Damage::is_fatal));
+        if !store.as_ref().is_some_and(is_usable) {
             events.attention(
                 "The machine lost its power while packages changed, and there is no rollback data: files may have lost their content",
                 "`dpkg --verify` names those that differ from their package; `apt-get install --reinstall PACKAGE` installs them again.",

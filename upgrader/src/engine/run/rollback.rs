@@ -21,10 +21,10 @@ use crate::system::{dpkg, filesystems, processes, reboot, systemd};
 const ASKED_FOR: &str = "the admin asked for it";
 
 impl Run<'_> {
-    /// Fails if rollback data is missing or damaged.
+    /// Fails if rollback data is missing or damaged, or if a filesystem cannot take what a rollback writes.
     pub(super) fn judge(store: &Store, log: impl std::fmt::Display) -> Result<()> {
         let damages: Vec<Damage> = store.check()?.into_iter().filter(Damage::is_fatal).collect();
-        let Some(first) = damages.first() else { return Ok(()) };
+        let Some(first) = damages.first() else { return store.check_filesystems() };
         let more = if damages.len() == 1 { String::new() } else { format!(" (and {} more)", damages.len() - 1) };
         Err(Failure::new(format!("cannot roll back, nothing was changed: the rollback data is damaged: {first}{more}"))
             .remedy(format!(

@@ -7,18 +7,19 @@ use anyhow::Result;
 use super::Run;
 use crate::config::settings::RollbackPolicy;
 use crate::database;
-use crate::engine::journal::{JournalEntry, PastRun};
+use crate::engine::journal::{self, JournalEntry, PastRun};
 use crate::engine::restart::restart_all;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::Event;
-use crate::model::events::Events;
+use crate::model::events::{AptStatus, Events};
 use crate::model::package::PackageName;
+use crate::model::policy::SyncPolicy;
 use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::conffiles::{self, ConffileReport};
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
-use crate::system::{apt, dpkg, package_locks, reboot, systemd};
+use crate::system::{apt, dpkg, filesystems, package_locks, reboot, systemd};
 
 impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
@@ -127,14 +128,18 @@ impl Run<'_> {
             database::packages_will_change(database, self.context.paths).explain(not_begun)?;
         }
         let policy = self.hold_services_back()?;
-        let mut result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
+        let sync = self.sync_policy();
+        let mut result = self.dist_upgrade(sync, events);
         if let Err(error) = &result
             && code_of(error, Exit::NeedsHuman) != Exit::Unchanged
         {
             events.emit(Event::Retrying(describe(error)));
             // An error shows again in apt's second try.
             let _ = dpkg::configure(dpkg::PENDING, self.conffile_policy(), &mut events.output_of("dpkg"));
-            result = apt::dist_upgrade(self.conffile_policy(), &mut events.apt_status());
+            result = self.dist_upgrade(sync, events);
+        }
+        if sync == SyncPolicy::Deferred {
+            restart_left_behind(events);
         }
         drop(policy);
         // Also after a failure: some packages are upgraded.
@@ -152,6 +157,29 @@ impl Run<'_> {
             ),
         }
         result.explain(|| self.unfinished_packages()).map(|()| Outcome::Done)
+    }
+
+    /// Without rollback data, and without systemd, which restarts daemons that are left behind, each file is synced.
+    fn sync_policy(&self) -> SyncPolicy {
+        let config = self.context.config;
+        let can_defer = config.rollback != RollbackPolicy::Never && journal::is_revertible(self.context.paths);
+        if can_defer && systemd::is_running() { config.sync } else { SyncPolicy::Each }
+    }
+
+    fn dist_upgrade(&self, sync: SyncPolicy, events: &mut Events<'_>) -> Result<()> {
+        let conffiles = self.conffile_policy();
+        if sync == SyncPolicy::Each {
+            return apt::dist_upgrade(conffiles, sync, &mut events.apt_status());
+        }
+        filesystems::sync_during(|ask_for_sync| {
+            let mut report = events.apt_status();
+            apt::dist_upgrade(conffiles, sync, &mut |status| {
+                if matches!(status, AptStatus::Progress { what, .. } if what.starts_with("Installed ")) {
+                    ask_for_sync();
+                }
+                report(status);
+            })
+        })
     }
 
     pub(super) fn migrate(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
@@ -181,5 +209,27 @@ impl Run<'_> {
             events.emit(Event::RebootRecommended(reasons));
         }
         result.map(|()| Outcome::Done)
+    }
+}
+
+/// Restarts the daemons that maintainer scripts have started while fsync(2) was deferred: what they write would not be synced.
+fn restart_left_behind(events: &mut Events<'_>) {
+    for left in Processes::of_this_machine().left_behind() {
+        let (name, process) = (&left.name, left.process);
+        if left.is_of_script() {
+            events.attention(
+                format!("A maintainer script still runs in the background: {name} (process {process}), and its files are not synced"),
+                format!("Wait until it has ended (`ps -p {process}`), then run `sync`."),
+            );
+        } else if let Err(error) = left.restart() {
+            events.attention(
+                format!("{name}, which a maintainer script had started, could not be restarted: {error:#}"),
+                format!("Start {name} again."),
+            );
+        } else {
+            let line =
+                format!("{name} (process {process}) was started by a maintainer script, and is restarted with fsync");
+            events.emit(Event::Output { source: "packages".to_owned(), line });
+        }
     }
 }

@@ -17,9 +17,12 @@ use crate::exit::{Exit, Explain as _, Failure};
 use crate::model::events::AptStatus;
 use crate::model::package::Offered;
 use crate::model::plan::Change;
-use crate::model::policy::ConffilePolicy;
+use crate::model::policy::{ConffilePolicy, SyncPolicy};
 use crate::system::command::{Failed, Program, Said};
 use crate::system::unattended::{dpkg_options, unattended};
+use crate::system::without_sync;
+
+const APT_GET: &str = "apt-get";
 
 /// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
@@ -141,8 +144,12 @@ pub(crate) fn download(timeout: Duration, on_status: OnStatus<'_>) -> Result<()>
 }
 
 /// Upgrades all packages from those that [`download`] has downloaded, without a question.
-pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
-    run(change(conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
+pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, sync: SyncPolicy, on_status: OnStatus<'_>) -> Result<()> {
+    let program = match sync {
+        SyncPolicy::Each => Program::new(APT_GET),
+        SyncPolicy::Deferred => without_sync::program(APT_GET),
+    };
+    run(changing(program, conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
 }
 
 /// Adds a message to an error of apt, and the remedy if the error is known.
@@ -207,7 +214,11 @@ fn run_listening(program: Program, marks: &[&str], on_status: OnStatus<'_>) -> R
 
 /// apt-get with the options that make it print plainly and wait for dpkg's lock.
 fn apt_get() -> Program {
-    Program::new("apt-get")
+    plain(Program::new(APT_GET))
+}
+
+fn plain(apt_get: Program) -> Program {
+    apt_get
         .setting(format!("--option=DPkg::Lock::Timeout={LOCK_TIMEOUT}"))
         .setting("--option=Dpkg::Use-Pty=false")
         .setting("--option=APT::Get::Show-Versions=false")
@@ -216,6 +227,10 @@ fn apt_get() -> Program {
 
 /// apt-get with the options that change packages without a question.
 fn change(conffiles: ConffilePolicy) -> Program {
+    changing(Program::new(APT_GET), conffiles)
+}
+
+fn changing(apt_get: Program, conffiles: ConffilePolicy) -> Program {
     let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
-    unattended(options.iter().fold(apt_get().setting("--yes"), Program::setting), conffiles)
+    unattended(options.iter().fold(plain(apt_get).setting("--yes"), Program::setting), conffiles)
 }

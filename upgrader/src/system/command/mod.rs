@@ -78,6 +78,13 @@ impl Program {
         Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None, status: None }
     }
 
+    /// A program that `starter` starts with this verb. Errors show the program alone.
+    pub(crate) fn behind(starter: &Path, verb: &str, program: &str) -> Self {
+        let mut behind = Self::new(starter).setting(verb).setting(program);
+        program.clone_into(&mut behind.shown);
+        behind
+    }
+
     /// One more argument.
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.shown.push(' ');

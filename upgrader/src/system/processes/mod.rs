@@ -13,6 +13,7 @@ use self::cgroup::{Owner, owner};
 use self::script::{Main, files_of_module, is_interpreter, main_of};
 
 pub(crate) mod cgroup;
+pub(crate) mod left_behind;
 pub(crate) mod maps;
 pub(crate) mod script;
 
