@@ -8,15 +8,13 @@ use clap::{Parser, Subcommand};
 use crate::config::settings::Config;
 use crate::model::step::Mode;
 use crate::paths::Paths;
+use crate::system::without_sync;
 
 /// The verb of the unit that resumes an interrupted run when the machine boots.
 pub const RESUME: &str = "resume";
 
 /// The verb of the worker: the process that changes the machine once the question was answered.
 pub const WORK: &str = "work";
-
-/// The verb that becomes another program, whose sync calls return at once.
-pub const WITHOUT_SYNC: &str = "without-sync";
 
 /// Upgrade the product on this machine, and restart its services in the right order.
 ///
@@ -81,8 +79,8 @@ pub enum Verb {
     /// Do the work of a run after its question; started by the run itself
     #[command(name = WORK, hide = true)]
     Work,
-    /// Become another program, whose sync calls return at once; started by the worker
-    #[command(name = WITHOUT_SYNC, hide = true)]
+    /// Become another program, for which fsync(2) returns at once; started by the worker
+    #[command(name = without_sync::VERB, hide = true)]
     WithoutSync {
         /// The program and its arguments
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]

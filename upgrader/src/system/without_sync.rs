@@ -7,8 +7,10 @@ use std::path::Path;
 use anyhow::anyhow;
 use seccompiler::{BpfProgram, apply_filter, sock_filter};
 
-use crate::context::WITHOUT_SYNC;
 use crate::system::command::Program;
+
+/// The verb of the upgrader that becomes another program under the filter.
+pub(crate) const VERB: &str = "without-sync";
 
 /// The machine's own architecture (`AUDIT_ARCH_*` of linux/audit.h), and the numbers of fsync(2) and fdatasync(2) on it (asm/unistd.h).
 /// `sync_file_range(2)` stays: with it dpkg waits until the content of a file is written before it renames the file. So a file that is
@@ -24,7 +26,7 @@ const SYNC_CALLS: Option<(u32, [u32; 2])> = if cfg!(target_arch = "x86_64") {
 /// A program that will run under the filter, as will all that it starts. It keeps its name in errors.
 pub(crate) fn program(name: &str) -> Program {
     match std::env::current_exe() {
-        Ok(own) if SYNC_CALLS.is_some() => Program::behind(&own, WITHOUT_SYNC, name),
+        Ok(own) if SYNC_CALLS.is_some() => Program::behind(&own, VERB, name),
         _ => Program::new(name),
     }
 }
