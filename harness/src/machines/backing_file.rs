@@ -333,9 +333,12 @@ mod tests {
     use std::io::Write as _;
     use std::time::Instant;
 
-    use super::super::disk::{Backing, Disk, Filesystem, is_possible};
-    use super::super::write_record::{Loss, Operation, PowerCut};
+    use rustix::process::{Signal, getpid, kill_process};
+
     use super::*;
+    use crate::command::{run_with, silently};
+    use crate::machines::disk::{Backing, Disk, Filesystem, is_possible, sweep};
+    use crate::machines::write_record::{Loss, Operation, PowerCut};
 
     /// Writes a file on a disk, and syncs it.
     fn write_synced(disk: &Disk, name: &str, content: &str) -> io::Result<()> {
@@ -408,5 +411,40 @@ mod tests {
         assert_eq!((write("d"), flush()), (Ok(()), Ok(())));
         drop((file, served));
         assert_eq!(std::fs::read(&image).unwrap()[4095..4098], *b".d.");
+    }
+
+    /// Has the name of a file for the path of the disk, in a process that makes a disk and is killed.
+    const KILLED: &str = "XIVO_UPGRADE_TEST_KILLED";
+
+    #[test]
+    fn the_disk_of_a_killed_process_is_removed_although_it_is_written() {
+        if is_possible().is_err() {
+            return;
+        }
+        if let Some(killed) = std::env::var_os(KILLED) {
+            let disk = Disk::empty(Filesystem::Ext4, Backing::Served).unwrap();
+            std::fs::write(killed, disk.path().to_str().unwrap()).unwrap();
+            disk.start_recording().unwrap();
+            // Another process writes until the disk fails, as those of a machine do.
+            let file = disk.path().join("file");
+            std::thread::spawn(move || {
+                let script = "while date >$0 && sync $0; do :; done";
+                silently(Path::new("sh"), ["-c".as_ref(), script.as_ref(), file.as_os_str()])
+            });
+            while disk.served().unwrap().recorded() < 100 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            kill_process(getpid(), Signal::KILL).unwrap();
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let this = std::env::current_exe().unwrap();
+        let test = "machines::backing_file::tests::the_disk_of_a_killed_process_is_removed_although_it_is_written";
+        run_with(&this, ["--exact".as_ref(), test.as_ref()], &[(KILLED, file.path().as_os_str())]).unwrap_err();
+        let path = std::fs::read_to_string(file.path()).unwrap();
+        let disk = Path::new(&path).parent().unwrap();
+        sweep().unwrap();
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        assert!(!mounts.contains(disk.to_str().unwrap()), "{mounts}");
+        assert!(!disk.exists(), "{path}");
     }
 }
