@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result};
 use fuser::{
@@ -19,7 +19,7 @@ use fuser::{
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::disk::Capture;
+use super::disk::{Capture, RELEASED_WITHIN};
 use super::write_record::{BLOCK, WriteRecord};
 
 /// How many requests are served at once, so that a flush does not hold up reads.
@@ -41,7 +41,7 @@ pub enum DiskFailure {
 pub struct BackingFile {
     server: Arc<Server>,
     path: PathBuf,
-    _session: BackgroundSession,
+    session: BackgroundSession,
 }
 
 /// The image, and what happens to requests on their way there.
@@ -90,7 +90,7 @@ impl BackingFile {
         let session = Session::new(Requests(Arc::clone(&server)), path, &config)
             .and_then(Session::spawn)
             .with_context(|| format!("{} cannot be served by FUSE", path.display()))?;
-        Ok(Self { server, path: path.to_owned(), _session: session })
+        Ok(Self { server, path: path.to_owned(), session })
     }
 
     /// Where it is mounted.
@@ -144,8 +144,12 @@ impl BackingFile {
 
 impl Drop for BackingFile {
     fn drop(&mut self) {
-        // A loop device may have it open for a moment. The threads of the session end when that is closed.
         let _ = unmount(&self.path, UnmountFlags::DETACH);
+        // The kernel releases the loop device later. The threads of the session end then, and close the image.
+        let deadline = Instant::now() + RELEASED_WITHIN;
+        while !self.session.guard.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
@@ -330,10 +334,8 @@ fn answer(reply: ReplyEmpty, result: Result<(), Errno>) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-    use std::time::Instant;
-
     use rustix::process::{Signal, getpid, kill_process};
+    use std::io::Write as _;
 
     use super::*;
     use crate::command::{run_with, silently};

@@ -28,8 +28,8 @@ const LAB_SIZE: &str = "60G";
 /// Where a disk's backing file is mounted if this process serves it, in the directory of the disk.
 const SERVED: &str = "served";
 
-/// How long a container may keep a disk busy after it was removed.
-const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// How long a container or a loop device may keep a disk busy after it was removed.
+pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The filesystem of a machine's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -196,7 +196,7 @@ fn clear(root: &Path) -> Result<()> {
             release_dead(&disk?.path())?;
         }
     }
-    program("umount", [root.as_os_str()])
+    unmount(root)
 }
 
 /// Who answers when a disk is read and written.
@@ -438,7 +438,7 @@ fn release(path: &Path) -> Result<()> {
     fs::remove_dir_all(path).with_context(|| path.display().to_string())
 }
 
-/// Unmounts a filesystem, once containers have released it.
+/// Unmounts a filesystem, once containers and loop devices have released it.
 fn unmount(root: &Path) -> Result<()> {
     let deadline = Instant::now() + RELEASED_WITHIN;
     while is_mounted(root)? {
