@@ -242,6 +242,14 @@ impl Capture {
         Self::of_file(self.filesystem, &self.lab, &self.file)
     }
 
+    /// Saves it as a file that outlives this process. It is sparse, and can be mounted with `mount -o loop`.
+    ///
+    /// # Errors
+    /// If the filesystem of the file is full.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        program("cp", ["--sparse=always".as_ref(), self.file.as_os_str(), path.as_os_str()])
+    }
+
     /// The file, to be changed.
     pub(super) fn open(&self) -> Result<File> {
         Ok(File::options().read(true).write(true).open(&self.file)?)

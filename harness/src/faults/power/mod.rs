@@ -23,6 +23,9 @@ use crate::machines::disk::Filesystem;
 use crate::machines::image::Debian;
 use crate::packages::binaries;
 
+/// How many of the disks of states that diverged are saved: they have some 600 MB each.
+const SAVED: usize = 3;
+
 /// Which states are made, and of which disks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PowerOptions {
@@ -202,6 +205,11 @@ fn examine_all(
             writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
             if outcome == DIVERGED {
                 examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
+                if results.diverged <= SAVED {
+                    let path = binaries::target().join(format!("power/diverged-{}.disk", results.diverged));
+                    state.capture.save(&path)?;
+                    writeln!(out, "        the disk before the boot: {}", path.display())?;
+                }
             }
             Ok(())
         },
