@@ -28,7 +28,7 @@ const THREADS: usize = 4;
 /// How long the kernel may cache the attributes of the file. Its size never changes.
 const ATTRIBUTES_CACHED: Duration = Duration::from_secs(3600);
 
-/// How a disk fails. A filesystem above sees EIO in both cases, because a loop device passes on no other error.
+/// How a disk fails. Reads succeed. A filesystem above sees EIO in both cases, because a loop device passes on no other error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskFailure {
     /// Writes, discards and flushes fail with EIO.

@@ -141,6 +141,7 @@ pub fn is_possible() -> Result<()> {
     let remote = std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty() && !host.starts_with("unix://"));
     ensure!(!remote, "the engine of DOCKER_HOST cannot use a disk of this host");
     ensure!(Path::new("/dev/loop-control").exists(), "the kernel has no loop devices");
+    ensure!(Path::new("/dev/fuse").exists(), "the kernel has no FUSE");
     for name in ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"] {
         silently(Path::new(name), ["-V".as_ref()]).with_context(|| format!("{name} is needed"))?;
     }
