@@ -9,10 +9,11 @@ use rand::Rng as _;
 use super::fixture::Fixture;
 use crate::at_once::both;
 use crate::machines::disk::{Capture, Disk};
+use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 
 /// How often the journal of the run is read. The disk is captured at each new entry.
-const WATCHED_EVERY: Duration = Duration::from_millis(5);
+pub(super) const WATCHED_EVERY: Duration = Duration::from_millis(5);
 
 /// How long after the last capture another one is made at random, at most.
 const RANDOM_WITHIN: u64 = 400;
@@ -21,7 +22,7 @@ const RANDOM_WITHIN: u64 = 400;
 pub(super) const AFTER_THE_END: [u64; 6] = [0, 300, 1000, 3000, 8000, 20_000];
 
 /// The upgrader's journal, below the root of the disk.
-const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
+pub(super) const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
 
 /// A run during which the disk is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,16 +46,15 @@ pub(super) struct State {
 impl CapturedRun {
     pub(super) const ALL: [Self; 2] = [Self::Upgrade, Self::Rollback];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Upgrade => "upgrade",
             Self::Rollback => "rollback",
         }
     }
 
-    /// Starts the run on a machine, and captures its disk until the run is over. Then the power of the machine is cut; its repository stays up.
-    pub(super) fn capture(self, fixture: &Fixture, after_the_end: &[u64]) -> Result<(World, Vec<State>)> {
-        let world = fixture.world()?;
+    /// Makes the run of a machine a rollback, if it is to be one.
+    pub(super) fn prepare(self, world: &World) -> Result<()> {
         if self == Self::Rollback {
             // In memory, so that it is gone when the machine boots again.
             world.machine.sh(
@@ -63,6 +63,19 @@ impl CapturedRun {
                 systemctl daemon-reload; sync",
             )?;
         }
+        Ok(())
+    }
+
+    /// Fails if the run has ended otherwise than it should have.
+    pub(super) fn check(self, ran: &Transcript) -> Result<()> {
+        ensure!(matches!((self, ran.exit), (Self::Upgrade, 0) | (Self::Rollback, 4)), "{ran}");
+        Ok(())
+    }
+
+    /// Starts the run on a machine, and captures its disk until the run is over. Then the power of the machine is cut; its repository stays up.
+    pub(super) fn capture(self, fixture: &Fixture, after_the_end: &[u64]) -> Result<(World, Vec<State>)> {
+        let world = fixture.world()?;
+        self.prepare(&world)?;
         let disk = world.machine.disk().context("the machine has no disk")?;
         let (over, begin) = (AtomicBool::new(false), Instant::now());
         let upgrade = || {
@@ -73,7 +86,7 @@ impl CapturedRun {
         let (ran, states) = both(upgrade, || self.watch(disk, begin, &over));
         let (mut states, ran) = (states?, ran?);
         let exit = ran.exit;
-        ensure!(matches!((self, exit), (Self::Upgrade, 0) | (Self::Rollback, 4)), "{ran}");
+        self.check(&ran)?;
         let end = Instant::now();
         for after in after_the_end.iter().copied().map(Duration::from_millis) {
             std::thread::sleep(after.saturating_sub(end.elapsed()));
@@ -113,7 +126,7 @@ impl CapturedRun {
 }
 
 /// The kind of an entry of the journal, and what it says: `step-began packages`.
-fn kind(line: &str) -> String {
+pub(super) fn kind(line: &str) -> String {
     let json = line.find('{').map_or("", |at| &line[at..]);
     let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(json) else { return "an entry".to_owned() };
     let Some((kind, what)) = entry.iter().find(|(key, _)| *key != "time") else { return "an entry".to_owned() };
