@@ -8,6 +8,7 @@ mod next_debian;
 mod outage;
 mod peers;
 mod programs;
+mod release_upgrade;
 mod repository;
 mod rollback;
 mod sheet;
@@ -45,6 +46,8 @@ pub enum Subject {
     Repository,
     /// How long the rollback of a real upgrade to the next Debian takes; needs Debian's mirror
     NextDebian,
+    /// How long a real upgrade to the next Debian takes beside bare apt, on disks of 20 us and of 2 ms a flush; needs Debian's mirror
+    ReleaseUpgrade,
 }
 
 /// How a subject is measured.
@@ -65,11 +68,12 @@ impl Subject {
             Self::Peers => Measure::OnEachDebian(peers::measure),
             Self::Repository => Measure::OnEachDebian(repository::measure),
             Self::NextDebian => Measure::Once(next_debian::measure),
+            Self::ReleaseUpgrade => Measure::Once(release_upgrade::measure),
         }
     }
 
     fn needs_mirror(self) -> bool {
-        matches!(self, Self::Devices | Self::Peers | Self::Repository | Self::NextDebian)
+        matches!(self, Self::Devices | Self::Peers | Self::Repository | Self::NextDebian | Self::ReleaseUpgrade)
     }
 }
 

@@ -289,6 +289,14 @@ impl Disk {
         Self::of_file(Arc::clone(&capture.lab), capture.filesystem, Backing::Kernel, &capture.file)
     }
 
+    /// The same, served by this process: [`Backing::Served`].
+    ///
+    /// # Errors
+    /// If it cannot be served or mounted.
+    pub fn of_capture_served(capture: &Capture) -> Result<Self> {
+        Self::of_file(Arc::clone(&capture.lab), capture.filesystem, Backing::Served, &capture.file)
+    }
+
     fn of_file(lab: Arc<Lab>, filesystem: Filesystem, backing: Backing, file: &Path) -> Result<Self> {
         let mut disk = Self::new(lab, filesystem)?;
         clone_file(file, &disk.file())?;

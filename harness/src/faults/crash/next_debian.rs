@@ -32,13 +32,13 @@ runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk \
 systemctl stop postgresql";
 
 /// Prints the name of the machine's Debian.
-const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
+pub(crate) const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
 
 /// How long an upgrade may take, mirror included.
-const TIMEOUT: Duration = Duration::from_secs(25 * 60);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(25 * 60);
 
 /// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
-fn world(disk: Storage) -> Result<World> {
+pub(crate) fn world(disk: Storage) -> Result<World> {
     let mut world = with_debian_packages(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
     let upgrader = with_definition(upgrader()?, DEFINITION)?;
     world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
