@@ -19,7 +19,7 @@ use crate::output::session;
 use crate::system::lock::Lock;
 use crate::system::{package_locks, signals};
 
-/// How often a run is resumed at boot. After that it needs a human.
+/// How often a run is resumed at boot. After that it is rolled back, which is tried as often again.
 const BOOTS: u32 = 3;
 
 /// How long to wait at boot for the dpkg lock.
@@ -77,25 +77,31 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     events.emit(Event::Interrupted(run.describe_interrupted(&past)));
     let (is_back, boots) = (past.rolling_back.is_some(), past.boots);
     run.past = Some(past);
-    if boots >= BOOTS {
-        return Err(Stopped {
-            error: Failure::new(format!("the interrupted upgrade was resumed {boots} times at boot, without success"))
-                .remedy(format!("`{}` tries again, and shows the error.", context.paths.package()))
-                .into(),
-            exit: Exit::NeedsHuman,
-        });
+    let too_often = format!("the interrupted upgrade was resumed {boots} times at boot, without success");
+    let can_roll_back = context.config.rollback == RollbackPolicy::Auto && journal::is_revertible(context.paths);
+    if boots >= if is_back { 2 * BOOTS } else { BOOTS } && (is_back || !can_roll_back) {
+        let remedy = format!("`{}` tries again, and shows the error.", context.paths.package());
+        return Err(Stopped { error: Failure::new(too_often).remedy(remedy).into(), exit: Exit::NeedsHuman });
     }
-    let (command, way) = (context.paths.package(), if is_back { "rolled back" } else { "completed" });
+    let gives_up = !is_back && boots >= BOOTS;
+    let (command, way) = (context.paths.package(), if is_back || gives_up { "rolled back" } else { "completed" });
     show_at_login(context, &format!("An interrupted upgrade is being {way}: `{command} attach` shows it.\n"));
     run.detach(Some(worker::own_unit(context.paths)), events);
-    if is_back {
+    if gives_up {
+        let text = format!("error: {too_often}");
+        events.emit(Event::Failed(text.clone()));
+        run.begin_rollback(text, events)?;
+    }
+    if is_back || gives_up {
         return run.roll_back_at_boot(events);
     }
     // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
     package_locks::wait(context.paths.root(), LOCK_TIMEOUT, events)
         .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
     run.agreed = true;
-    run.roll_back_torn_packages(events)?;
+    if run.roll_back_torn_packages(events)? {
+        return run.roll_back_at_boot(events);
+    }
     match run.prepare(events) {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
@@ -105,7 +111,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.emit(Event::Failed(text.clone()));
-            if context.config.rollback != RollbackPolicy::Auto || !journal::is_revertible(context.paths) {
+            if !can_roll_back {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.begin_rollback(text, events)?;

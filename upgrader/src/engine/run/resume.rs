@@ -15,7 +15,7 @@ use crate::output::question::{self, Choice};
 use crate::rollback::{self, Damage, Store};
 use crate::system::{filesystems, hooks, package_locks, reboot, signals, systemd};
 
-/// How often a run restores its packages after a power cut. A machine that loses its power each time needs a human.
+/// How often a run restores its packages after a power cut, and upgrades them again. After that it is rolled back.
 const RESTORES: u32 = 3;
 
 /// What happens with an interrupted run.
@@ -65,30 +65,34 @@ impl Run<'_> {
             events.emit(Event::RollingBack { product: found.product, to: found.from });
         } else {
             self.agreed = true;
-            self.roll_back_torn_packages(events)?;
+            if self.roll_back_torn_packages(events)? {
+                return Ok(ResumeChoice::RollBack);
+            }
         }
         Ok(way)
     }
 
     /// After a power cut the disk may have only a part of what dpkg wrote. The rollback data is restored, and the run continues from the
-    /// pre-upgrade hooks, with the downloaded packages. A run that was only killed is resumed where it was.
+    /// pre-upgrade hooks, with the downloaded packages. A run that was only killed is resumed where it was. True if the machine has lost its
+    /// power too often: then the whole run is to be rolled back, and the journal says so.
     ///
     /// # Errors
-    /// If the machine cannot be restored, or has lost its power too often: it needs a human.
-    pub(super) fn roll_back_torn_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
+    /// If the machine cannot be restored: it needs a human.
+    pub(super) fn roll_back_torn_packages(&mut self, events: &mut Events<'_>) -> Result<bool> {
         let Some(past) = self.past.as_ref().filter(|past| past.lost_power_in_packages(&reboot::boot_id())) else {
-            return Ok(());
+            return Ok(false);
         };
         let restored = past.restored;
-        let needs_human = || Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman);
-        if restored >= RESTORES {
-            let command = self.context.paths.package();
-            return Err(Failure::new(format!("the machine lost its power {restored} times while packages changed"))
-                .remedy(format!("`{command} rollback` restores the old version."))
-                .exit(Exit::NeedsHuman)
-                .into());
+        if restored < RESTORES {
+            self.restore_packages(events)
+                .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
+            return Ok(false);
         }
-        self.restore_packages(events).explain(needs_human)
+        let reason = format!("error: the machine lost its power {} times while packages changed", restored + 1);
+        events.emit(Event::Failed(reason.clone()));
+        self.begin_rollback(reason, events)?;
+        self.journal = None;
+        Ok(true)
     }
 
     fn restore_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
