@@ -21,7 +21,7 @@ const RANDOM_WITHIN: u64 = 400;
 pub(super) const AFTER_THE_END: [u64; 6] = [0, 300, 1000, 3000, 8000, 20_000];
 
 /// The upgrader's journal, below the root of the disk.
-const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
+pub(super) const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
 
 /// A run during which the disk is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result};
 
-use super::captured_run::State;
-use super::fixture::{EMPTY_FILES, Fixture};
+use super::captured_run::{JOURNAL, State};
+use super::fixture::{Fixture, empty_files};
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
-use crate::observe::inventory::{Inventory, Section};
+use crate::observe::inventory::Inventory;
 
 /// Waits until the unit that resumes a run at boot is done.
 const RESUMED: &str =
@@ -17,8 +17,11 @@ const RESUMED: &str =
 /// The unit that resumes a run at boot, masked.
 const MASKED: &str = "etc/systemd/system/xivo-upgrade-resume.service";
 
-/// Prints how often a run has restored the paths that the rollback data covers.
-const RESTORES: &str = "grep -c ' paths restored, ' /var/log/xivo-upgrade.log || :";
+/// The upgrader's log, below the root of the disk.
+const LOG: &str = "var/log/xivo-upgrade.log";
+
+/// What the log says each time that the paths of the rollback data were restored.
+const RESTORED: &str = " paths restored, ";
 
 /// What is said of a machine that is neither the old nor the upgraded one.
 pub(super) const DIVERGED: &str = "DIVERGED";
@@ -68,17 +71,18 @@ pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -
         machine.sh(RESUMED)?;
     }
     let mut said = String::new();
-    let interrupted = machine.command(&["test", "-e", "/var/lib/xivo-upgrade/journal"]).run()?.exit == 0;
+    let root = machine.disk().context("the machine has no disk")?.path();
+    let interrupted = root.join(JOURNAL).exists();
     let mut exit = None;
     if interrupted {
         let transcript = machine.command(&["xivo-upgrade", "--yes"]).run()?;
         exit = Some(transcript.exit);
         said = format!("exit code {}: {}", transcript.exit, transcript.screen.lines().last().unwrap_or_default());
     }
-    let now = Inventory::collect(&machine, &[Section::Files])?;
-    let [empty_files, restores] = machine.ask([EMPTY_FILES, RESTORES])?;
-    let empty_files = empty_files.trim().parse::<usize>().context("wc")?.saturating_sub(fixture.empty_files);
-    let restores = restores.trim().parse().unwrap_or(0);
+    let now = Inventory::of_disk(&machine)?;
+    let empty_files = empty_files(&root)?.saturating_sub(fixture.empty_files);
+    let log = std::fs::read_to_string(root.join(LOG)).unwrap_or_default();
+    let restores = log.lines().filter(|line| line.contains(RESTORED)).count();
     let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
     let is_old = to_old.is_empty() && !matches!(exit, Some(0 | 6));
     if to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)) {

@@ -1,5 +1,8 @@
 //! The machine whose power is cut, and the references without a power cut.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::machines::disk::{Disk, Filesystem};
@@ -8,7 +11,7 @@ use crate::machines::image::{Debian, Image};
 use crate::machines::machine::{Machine, Storage};
 use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
-use crate::observe::inventory::{Inventory, Section};
+use crate::observe::inventory::Inventory;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
 
@@ -20,17 +23,23 @@ const FILES: usize = 300;
 
 /// What its maintainer script makes of its files without syncing anything: byte code, which is renamed, and caches and a configuration, which
 /// are written in place.
-const POSTINST: &str = "#!/bin/sh
-set -e
-mkdir -p /usr/lib/xivo-generated /etc/xivo
-for source in /usr/share/xivo-generated/*; do
-    compiled=/usr/lib/xivo-generated/${source##*/}.compiled
-    tr a-z n-za-m <$source >$compiled.new
-    mv $compiled.new $compiled
-    tr a-z A-Z <$source >/usr/lib/xivo-generated/${source##*/}.cache
-done
-cat /usr/share/xivo-generated/1* >/etc/xivo/generated.conf
-";
+const POSTINST: &str = r#"#!/usr/bin/perl
+sub save { open my $file, '>', $_[0] or die "$_[0]: $!\n"; print $file $_[1]; close $file }
+mkdir '/usr/lib/xivo-generated';
+mkdir '/etc/xivo';
+my $all = '';
+for my $source (sort glob '/usr/share/xivo-generated/*') {
+    open my $file, '<', $source or die "$source: $!\n";
+    my $text = join '', <$file>;
+    my ($name) = $source =~ m{([^/]+)$};
+    my $compiled = "/usr/lib/xivo-generated/$name.compiled";
+    save("$compiled.new", $text =~ tr/a-z/n-za-m/r);
+    rename "$compiled.new", $compiled or die "$compiled: $!\n";
+    save("/usr/lib/xivo-generated/$name.cache", uc $text);
+    $all .= $text if $name =~ /^1/;
+}
+save('/etc/xivo/generated.conf', $all);
+"#;
 
 /// What a hook writes, without syncing it either.
 const HOOK: &str = "#!/bin/sh
@@ -41,9 +50,8 @@ for number in $(seq 40); do
 done
 ";
 
-/// Counts the files of 0 bytes among those that packages, their scripts and hooks write.
-pub(super) const EMPTY_FILES: &str =
-    "find /usr /etc/xivo /var/lib/xivo-hook /var/lib/dpkg/info -type f -size 0 ! -name '.*' 2>/dev/null | wc -l";
+/// Where packages, their scripts and hooks write files, below the root of the disk.
+const WRITTEN: [&str; 4] = ["usr", "etc/xivo", "var/lib/xivo-hook", "var/lib/dpkg/info"];
 
 /// A machine on a disk, and what it has to be in the end.
 pub(super) struct Fixture {
@@ -83,7 +91,7 @@ impl Fixture {
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 0, "{transcript}");
         world.machine.sh("sync")?;
-        fixture.empty_files = world.machine.sh(EMPTY_FILES)?.trim().parse().context("wc")?;
+        fixture.empty_files = empty_files(&world.machine.disk().context("the machine has no disk")?.path())?;
         fixture.upgraded = fixture.after_boot(&world)?;
         ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
         Ok(fixture)
@@ -93,7 +101,7 @@ impl Fixture {
     fn after_boot(&self, world: &World) -> Result<Inventory> {
         let disk = world.machine.disk().context("the machine has no disk")?;
         let machine = Machine::boot_disk(Disk::of_capture(&disk.capture()?)?, &self.engine, &self.image)?;
-        Inventory::collect(&machine, &[Section::Files])
+        Inventory::of_disk(&machine)
     }
 
     /// A machine with the old release, for which the new one is published. All that it has is on its disk.
@@ -103,6 +111,27 @@ impl Fixture {
         world.machine.sh("apt-get -qq update; sync")?;
         Ok(world)
     }
+}
+
+/// Counts the files of 0 bytes among those that packages, their scripts and hooks write. The disk is mounted at `root`.
+pub(super) fn empty_files(root: &Path) -> Result<usize> {
+    let mut directories: Vec<PathBuf> = WRITTEN.iter().map(|path| root.join(path)).collect();
+    let mut empty = 0;
+    while let Some(directory) = directories.pop() {
+        if !directory.exists() {
+            continue;
+        }
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            }
+            let is_hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+            empty += usize::from(metadata.is_file() && metadata.len() == 0 && !is_hidden);
+        }
+    }
+    Ok(empty)
 }
 
 /// The packages of a release, and one whose maintainer script writes files that nobody syncs.
