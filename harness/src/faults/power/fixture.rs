@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::machines::database;
 use crate::machines::disk::{Disk, Filesystem};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
@@ -14,6 +15,8 @@ use crate::machines::world::World;
 use crate::observe::inventory::Inventory;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
+use crate::packages::service::add_service;
+use crate::packages::shipped::{SERVICES, definition};
 
 /// The releases between which the machine is upgraded.
 const RELEASES: [&str; 2] = ["1.1", "1.2.3"];
@@ -50,6 +53,18 @@ for number in $(seq 40); do
 done
 ";
 
+/// Services that differ from the others in their name only. Without them, an upgrade is shorter.
+const UNUSED: [&str; 2] = ["dahdi", "xivo-provd"];
+
+/// The service that has data of its own.
+const STORE: &str = "xivo-store";
+
+/// Its program loads a file at start, and fails if the file is not complete. It saves the file at stop: a new file, fsync(2), rename(2).
+const STORE_PROGRAM: &str = include_str!("../../../products/store/program.pl");
+
+/// Writes the file when the package is installed.
+const STORE_POSTINST: &str = include_str!("../../../products/store/postinst.sh");
+
 /// Where packages, their scripts and hooks write files, below the root of the disk.
 const WRITTEN: [&str; 4] = ["usr", "etc/xivo", "var/lib/xivo-hook", "var/lib/dpkg/info"];
 
@@ -72,10 +87,12 @@ impl Fixture {
     /// Makes the machine, and upgrades it once without disturbing it.
     pub(super) fn make(debian: Debian, filesystem: Filesystem) -> Result<Self> {
         let engine = Engine::connect()?;
-        let upgrader = upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/50-write", HOOK, 0o755);
-        let old: Vec<Package> = with_generated(RELEASES[0])?.into_iter().chain([upgrader.clone()]).collect();
-        let candidate: Vec<Package> = with_generated(RELEASES[1])?.into_iter().chain([upgrader]).collect();
-        let base = debian_packages(&engine, debian, "power", &["attr"], ":")?;
+        // A machine of a killed process keeps its disk busy.
+        engine.sweep()?;
+        let [old, new] = [release(RELEASES[0])?, release(RELEASES[1])?];
+        let upgrader = published(&new)?;
+        let [old, candidate] = [old, new].map(|release| [release.packages, vec![upgrader.clone()]].concat());
+        let base = debian_packages(&engine, debian, "power", &["postgresql"], database::PREPARE)?;
         let image = installed_image(&engine, &format!("{debian}-power-old"), &base, &old, "xivo-generated")?;
         let mut fixture = Self {
             engine,
@@ -88,6 +105,7 @@ impl Fixture {
         };
         let world = fixture.world()?;
         fixture.old = fixture.after_boot(&world)?;
+        ensure!(fixture.old.of_kind("database").count() == 1, "the machine has no database");
         let transcript = world.upgrade(&["--yes"]).run()?;
         ensure!(transcript.exit == 0, "{transcript}");
         world.machine.sh("sync")?;
@@ -134,14 +152,47 @@ pub(super) fn empty_files(root: &Path) -> Result<usize> {
     Ok(empty)
 }
 
-/// The packages of a release, and one whose maintainer script writes files that nobody syncs.
-fn with_generated(version: &str) -> Result<Vec<Package>> {
-    let mut packages = Release::named(version)?.packages;
+/// A release for such machines: its database is Debian's PostgreSQL, and it has two packages more.
+fn release(version: &str) -> Result<Release> {
+    let mut release = database::release(version)?;
+    release.packages.retain(|package| !UNUSED.contains(&package.name.as_str()));
+    let metapackage = release.package_mut("xivo")?;
+    if let Some(depends) = metapackage.control.get_mut("Depends") {
+        // Debian's PostgreSQL has another version.
+        let is_there = |one: &&str| !one.starts_with("postgresql ") && !UNUSED.iter().any(|name| one.starts_with(name));
+        *depends = depends.split(", ").filter(is_there).collect::<Vec<_>>().join(", ");
+    }
+    release.packages.extend([generated(version), store(version)]);
+    Ok(release)
+}
+
+/// A package whose maintainer script writes files that nobody syncs.
+fn generated(version: &str) -> Package {
     let mut generated = Package::new("xivo-generated", version);
     for number in 0..FILES {
         let content = format!("generated file {number} of {version}\n").repeat(20 + number % 50);
         generated = generated.file(&format!("/usr/share/xivo-generated/{number}"), content, 0o644);
     }
-    packages.push(generated.script("postinst", POSTINST).control("Depends", "xivo, xivo-upgrade"));
-    Ok(packages)
+    generated.script("postinst", POSTINST).control("Depends", format!("xivo, {STORE}, xivo-upgrade, postgresql"))
+}
+
+/// A package with a service that has data of its own.
+fn store(version: &str) -> Package {
+    let postinst = format!("#!/bin/sh\nset -e\n{}", STORE_POSTINST.replace("@NAME@", STORE));
+    let mut store = Package::new(STORE, version).script("postinst", postinst);
+    store = store.file(&format!("/usr/libexec/{STORE}"), STORE_PROGRAM, 0o755);
+    add_service(&mut store);
+    store
+}
+
+/// The upgrader as it is published with a release for such machines.
+fn published(release: &Release) -> Result<Package> {
+    let hook = upgrader()?.file("/usr/share/xivo-upgrade/post-upgrade.d/50-write", HOOK, 0o755);
+    let mut services: Vec<&str> = SERVICES.into_iter().filter(|name| !UNUSED.contains(name)).collect();
+    services.insert(1, STORE);
+    definition::edited(database::upgrader(hook, release)?, |product| {
+        let table = product.get_mut("services").and_then(|services| services.as_table_mut());
+        table.context("product.toml has no services")?.insert("order".to_owned(), services.into());
+        Ok(())
+    })
 }
