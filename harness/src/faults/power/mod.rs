@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-use self::captured_run::{AFTER_THE_END, CapturedRun, State};
+use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END, State};
 use self::examine::{DIVERGED, Examined, ResumedBy, examine};
 use self::fixture::Fixture;
 use crate::at_once::each;
@@ -71,12 +71,16 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
     for filesystem in filesystems {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
+        let mut after_the_end: &[u64] = &MINUTE_AFTER_THE_END;
         while results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count() < options.states {
             for run in CapturedRun::ALL {
-                let (world, states) = run.capture(&fixture, &AFTER_THE_END)?;
+                let (world, mut states) = run.capture(&fixture, after_the_end)?;
+                let resumed = run.capture_resumed(&fixture, &states)?;
+                states.extend(resumed);
                 examine_all(&fixture, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
+            after_the_end = &AFTER_THE_END;
         }
     }
     writeln!(
