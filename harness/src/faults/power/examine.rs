@@ -77,7 +77,8 @@ pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -
     }
     let now = Inventory::of_disk(&machine)?;
     let empty_files = empty_files(&root)?.saturating_sub(fixture.empty_files);
-    let log = std::fs::read_to_string(root.join(LOG)).unwrap_or_default();
+    let log = std::fs::read(root.join(LOG)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
     let restores = log.lines().filter(|line| line.contains(RESTORED)).count();
     let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
     let is_old = to_old.is_empty() && !matches!(exit, Some(0 | 6));

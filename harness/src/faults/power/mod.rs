@@ -9,6 +9,7 @@ use std::io::Write;
 use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result, ensure};
+use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
 use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END, State};
@@ -26,7 +27,7 @@ pub struct PowerOptions {
     /// The filesystem of the machine's root [default: each in turn]
     #[arg(long, value_name = "NAME")]
     filesystem: Option<Filesystem>,
-    /// How many states of a filesystem are examined, at least
+    /// How many states of a filesystem are examined
     #[arg(long, value_name = "N", default_value_t = 60)]
     states: usize,
     /// How many machines are examined at once
@@ -72,11 +73,16 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
         let mut after_the_end: &[u64] = &MINUTE_AFTER_THE_END;
-        while results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count() < options.states {
-            for run in CapturedRun::ALL {
+        let missing = |results: &Results| {
+            let examined = results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count();
+            options.states.saturating_sub(examined)
+        };
+        while missing(&results) > 0 {
+            for (run, runs) in CapturedRun::ALL.into_iter().zip((1..=CapturedRun::ALL.len()).rev()) {
                 let (world, mut states) = run.capture(&fixture, after_the_end)?;
                 let resumed = run.capture_resumed(&fixture, &states)?;
                 states.extend(resumed);
+                let states = chosen(states, missing(&results).div_ceil(runs));
                 examine_all(&fixture, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
@@ -133,6 +139,13 @@ pub fn check(filesystem: Filesystem) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// So many of the states, chosen at random, or all if there are fewer.
+fn chosen(mut states: Vec<State>, count: usize) -> Vec<State> {
+    states.shuffle(&mut rand::thread_rng());
+    states.truncate(count);
+    states
 }
 
 fn examine_all(
