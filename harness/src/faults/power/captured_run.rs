@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
 
-use super::examine::{LOG, RESUME_UNIT, boot_without_unit};
 use super::fixture::Fixture;
+use super::state::{JOURNAL, LOG, RESUME_UNIT, State};
 use crate::at_once::both;
-use crate::machines::disk::{Capture, Disk};
+use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
 use crate::machines::world::World;
 
@@ -30,9 +30,6 @@ pub(super) const MINUTE_AFTER_THE_END: [u64; 8] = [0, 300, 1000, 3000, 8000, 20_
 /// The same for a resumed run.
 const AFTER_RESUMED: [u64; 4] = [0, 300, 2000, 6000];
 
-/// The upgrader's journal, below the root of the disk.
-pub(super) const JOURNAL: &str = "var/lib/xivo-upgrade/journal";
-
 /// What the upgrader's log says when a run has ended with success.
 const FINISHED: &str = "finished with exit code 0";
 
@@ -43,16 +40,6 @@ pub(super) enum CapturedRun {
     Upgrade,
     /// An upgrade in which a service fails, and its rollback.
     Rollback,
-}
-
-/// What was on the disk of a machine at one moment.
-#[derive(Debug)]
-pub(super) struct State {
-    /// What had happened last: `upgrade 3.21 s step-ended packages`.
-    pub(super) name: String,
-    pub(super) capture: Capture,
-    /// True if the run had ended with exit code 0.
-    pub(super) after_success: bool,
 }
 
 impl CapturedRun {
@@ -95,7 +82,7 @@ impl CapturedRun {
         };
         let interrupted: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let Some(state) = interrupted.choose(&mut rand::thread_rng()) else { return Ok(Vec::new()) };
-        let machine = boot_without_unit(fixture, state)?;
+        let machine = state.boot_without_unit(fixture)?;
         let mut captures = Captures::of(&machine, format!("{}, resumed:", self.name()))?;
         captures.during(|| machine.command(&["systemctl", "start", RESUME_UNIT]).run())?;
         // Lines of the interrupted run may be incomplete.

@@ -1,24 +1,14 @@
 //! Boots a machine from a captured disk, and compares it with the references.
 
-use std::os::unix::fs::symlink;
-
 use anyhow::{Context as _, Result};
 
-use super::captured_run::{JOURNAL, State};
 use super::fixture::{Fixture, empty_files};
-use crate::machines::disk::Disk;
-use crate::machines::machine::Machine;
+use super::state::{JOURNAL, LOG, State};
 use crate::observe::inventory::Inventory;
 
 /// Waits until the unit that resumes a run at boot is done.
 const RESUMED: &str =
     "until systemctl show -P ActiveState xivo-upgrade-resume.service | grep -qv activating; do sleep 0.05; done";
-
-/// The unit that resumes a run at boot.
-pub(super) const RESUME_UNIT: &str = "xivo-upgrade-resume.service";
-
-/// The upgrader's log, below the root of the disk.
-pub(super) const LOG: &str = "var/log/xivo-upgrade.log";
 
 /// What the log says each time that the paths of the rollback data were restored.
 const RESTORED: &str = " paths restored, ";
@@ -60,8 +50,8 @@ pub(super) enum ResumedBy {
 /// If it does not boot.
 pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -> Result<Examined> {
     let machine = match resumed_by {
-        ResumedBy::Admin => boot_without_unit(fixture, state)?,
-        ResumedBy::Unit => Machine::boot_disk(Disk::of_capture(&state.capture)?, &fixture.engine, &fixture.image)?,
+        ResumedBy::Admin => state.boot_without_unit(fixture)?,
+        ResumedBy::Unit => state.boot(fixture)?,
     };
     if resumed_by == ResumedBy::Unit {
         machine.sh(RESUMED)?;
@@ -91,15 +81,4 @@ pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -
     let nearest = if state.after_success || to_upgraded.len() <= to_old.len() { to_upgraded } else { to_old };
     let differences = [said].into_iter().filter(|said| !said.is_empty()).chain(nearest).collect();
     Ok(Examined { outcome: DIVERGED, differences, restores, empty_files })
-}
-
-/// Boots a machine from a state, but an interrupted run is not resumed yet. The disk has what the state has, and what the boot wrote.
-pub(super) fn boot_without_unit(fixture: &Fixture, state: &State) -> Result<Machine> {
-    let disk = Disk::of_capture(&state.capture)?;
-    let mask = disk.path().join("etc/systemd/system").join(RESUME_UNIT);
-    symlink("/dev/null", &mask).with_context(|| mask.display().to_string())?;
-    let machine = Machine::boot_disk(disk, &fixture.engine, &fixture.image)?;
-    // The mask must not be in what is captured from now on.
-    machine.sh(&format!("rm /etc/systemd/system/{RESUME_UNIT}; systemctl daemon-reload; sync"))?;
-    Ok(machine)
 }

@@ -4,6 +4,7 @@
 mod captured_run;
 mod examine;
 mod fixture;
+mod state;
 
 use std::io::Write;
 use std::ops::RangeInclusive;
@@ -12,9 +13,10 @@ use anyhow::{Context as _, Result, ensure};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
-use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END, State};
+use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END};
 use self::examine::{DIVERGED, Examined, ResumedBy, examine};
 use self::fixture::Fixture;
+use self::state::State;
 use crate::at_once::each;
 use crate::data;
 use crate::machines::disk::Filesystem;
@@ -80,8 +82,10 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
         while missing(&results) > 0 {
             for (run, runs) in CapturedRun::ALL.into_iter().zip((1..=CapturedRun::ALL.len()).rev()) {
                 let (world, mut states) = run.capture(&fixture, after_the_end)?;
-                let resumed = run.capture_resumed(&fixture, &states)?;
-                states.extend(resumed);
+                match run.capture_resumed(&fixture, &states) {
+                    Ok(resumed) => states.extend(resumed),
+                    Err(error) => writeln!(out, "{filesystem}: a resumed run could not be captured: {error:#}")?,
+                }
                 let states = chosen(states, missing(&results).div_ceil(runs));
                 examine_all(&fixture, states, options.jobs, &mut results, out)?;
                 drop(world);
