@@ -78,7 +78,8 @@ impl CapturedRun {
     pub(super) fn capture_resumed(self, fixture: &Fixture, states: &[State]) -> Result<Vec<State>> {
         let moment = match self {
             Self::Upgrade => "packages",
-            Self::Rollback => "rolling-back",
+            // The first entry may not be on the disk yet. Then the upgrade is resumed.
+            Self::Rollback => "roll-back",
         };
         let interrupted: Vec<&State> = states.iter().filter(|state| state.name.contains(moment)).collect();
         let Some(state) = interrupted.choose(&mut rand::thread_rng()) else { return Ok(Vec::new()) };
