@@ -57,8 +57,8 @@ next-debian: ## upgrade a machine to the next Debian and roll it back, with pack
 defects: ## upgrade to defective releases; each defect must be caught (PART=name for some)
 	@$(SET_UP); $(HARNESS) defects $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result
 
-power: ## cut the power of machines with a disk of their own, anywhere in an upgrade (FILESYSTEM=xfs for one kind, STATES=400 for more, JOBS=4)
-	@$(SET_UP); $(HARNESS) power $(if $(FILESYSTEM),--filesystem $(FILESYSTEM)) $(if $(STATES),--states $(STATES)) $(if $(JOBS),--jobs $(JOBS)); \
+power: ## cut the power of machines with a disk of their own, anywhere in an upgrade (FILESYSTEM=xfs for one kind, STATES=400 for more, RECORDED=100 for more with lost writes, JOBS=4)
+	@$(SET_UP); $(HARNESS) power $(if $(FILESYSTEM),--filesystem $(FILESYSTEM)) $(if $(STATES),--states $(STATES)) $(if $(RECORDED),--recorded $(RECORDED)) $(if $(JOBS),--jobs $(JOBS)); \
 	result=$$?; $(HARNESS) sweep --check && exit $$result
 
 all-debians: ## every scenario on every release of Debian; `make test` runs most on one of them

@@ -11,9 +11,18 @@ fn main() {
     if let Some(reason) = &impossible {
         let _ = writeln!(stderr(), "not run on this host, which cannot make disks: {reason:#}");
     }
-    let trials = Filesystem::ALL.map(|filesystem| {
-        let test = move || power::check(filesystem).map_err(|error| format!("{error:?}").into());
-        Trial::test(format!("power_is_cut_on_{filesystem}"), test).with_ignored_flag(impossible.is_some())
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
+    let trial = |name: String, check: fn(Filesystem) -> anyhow::Result<()>, filesystem| {
+        let test = move || check(filesystem).map_err(|error| format!("{error:?}").into());
+        Trial::test(name, test).with_ignored_flag(impossible.is_some())
+    };
+    let mut trials = Filesystem::ALL
+        .map(|one| trial(format!("power_is_cut_on_{one}"), power::check, one))
+        .into_iter()
+        .collect::<Vec<_>>();
+    trials.push(trial(
+        "an_upgrade_that_has_ended_needs_only_what_was_flushed".to_owned(),
+        power::check_flushed,
+        Filesystem::Ext4,
+    ));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

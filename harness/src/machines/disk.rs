@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
+use super::backing_file::{BackingFile, abort};
 use super::engine::{Engine, Owner};
 use super::image::Image;
 use crate::command::silently;
@@ -24,8 +25,11 @@ const SIZE: &str = "3G";
 /// The size of the filesystem on which the backing files lie; sparse, too.
 const LAB_SIZE: &str = "60G";
 
-/// How long a container may keep a disk busy after it was removed.
-const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// Where a disk's backing file is mounted if this process serves it, in the directory of the disk.
+const SERVED: &str = "served";
+
+/// How long a container or a loop device may keep a disk busy after it was removed.
+pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The filesystem of a machine's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -137,6 +141,7 @@ pub fn is_possible() -> Result<()> {
     let remote = std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty() && !host.starts_with("unix://"));
     ensure!(!remote, "the engine of DOCKER_HOST cannot use a disk of this host");
     ensure!(Path::new("/dev/loop-control").exists(), "the kernel has no loop devices");
+    ensure!(Path::new("/dev/fuse").exists(), "the kernel has no FUSE");
     for name in ["mkfs.ext4", "mkfs.xfs", "mkfs.btrfs"] {
         silently(Path::new(name), ["-V".as_ref()]).with_context(|| format!("{name} is needed"))?;
     }
@@ -174,7 +179,7 @@ fn sweep_machines(root: &Path) -> Result<usize> {
             continue;
         }
         for disk in fs::read_dir(entry.path())? {
-            release(&disk?.path())?;
+            release_dead(&disk?.path())?;
             found += 1;
         }
         fs::remove_dir_all(entry.path())?;
@@ -189,10 +194,19 @@ fn clear(root: &Path) -> Result<()> {
     }
     for owner in fs::read_dir(root.join("machines"))? {
         for disk in fs::read_dir(owner?.path())? {
-            release(&disk?.path())?;
+            release_dead(&disk?.path())?;
         }
     }
-    program("umount", [root.as_os_str()])
+    unmount(root)
+}
+
+/// Who answers when a disk is read and written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backing {
+    /// The kernel.
+    Kernel,
+    /// This process, with a [`BackingFile`].
+    Served,
 }
 
 /// A disk of a machine, mounted on this host. Removed when dropped.
@@ -200,6 +214,8 @@ fn clear(root: &Path) -> Result<()> {
 pub struct Disk {
     filesystem: Filesystem,
     directory: PathBuf,
+    /// Dropped after the disk was unmounted.
+    served: Option<BackingFile>,
     lab: Arc<Lab>,
 }
 
@@ -218,12 +234,41 @@ impl Drop for Capture {
     }
 }
 
+impl Capture {
+    /// Another capture of the same.
+    ///
+    /// # Errors
+    /// If the lab is full.
+    pub(super) fn copy(&self) -> Result<Self> {
+        Self::of_file(self.filesystem, &self.lab, &self.file)
+    }
+
+    /// Saves it as a file that outlives this process. It is sparse, and can be mounted with `mount -o loop`.
+    ///
+    /// # Errors
+    /// If the filesystem of the file is full.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        program("cp", ["--sparse=always".as_ref(), self.file.as_os_str(), path.as_os_str()])
+    }
+
+    /// The file, to be changed.
+    pub(super) fn open(&self) -> Result<File> {
+        Ok(File::options().read(true).write(true).open(&self.file)?)
+    }
+
+    fn of_file(filesystem: Filesystem, lab: &Arc<Lab>, disk: &Path) -> Result<Self> {
+        let file = new_path(lab, "capture-")?;
+        clone_file(disk, &file)?;
+        Ok(Self { filesystem, file, lab: Arc::clone(lab) })
+    }
+}
+
 impl Disk {
     /// A disk with the files of an image.
     ///
     /// # Errors
     /// If this host cannot make one.
-    pub fn of_image(filesystem: Filesystem, engine: &Engine, image: &Image) -> Result<Self> {
+    pub fn of_image(filesystem: Filesystem, backing: Backing, engine: &Engine, image: &Image) -> Result<Self> {
         let lab = Lab::open()?;
         let name = image.to_string().replace(['/', ':'], "-");
         let prepared = lab.root.join("images").join(format!("{name}-{filesystem}"));
@@ -233,7 +278,7 @@ impl Disk {
             prepare(&lab, filesystem, engine, image, &prepared)?;
         }
         drop(lock);
-        Self::of_file(lab, filesystem, &prepared)
+        Self::of_file(lab, filesystem, backing, &prepared)
     }
 
     /// A disk with what was captured of another one. Mounting it replays the journal of the filesystem.
@@ -241,19 +286,43 @@ impl Disk {
     /// # Errors
     /// If it cannot be mounted.
     pub fn of_capture(capture: &Capture) -> Result<Self> {
-        Self::of_file(Arc::clone(&capture.lab), capture.filesystem, &capture.file)
+        Self::of_file(Arc::clone(&capture.lab), capture.filesystem, Backing::Kernel, &capture.file)
     }
 
-    fn of_file(lab: Arc<Lab>, filesystem: Filesystem, file: &Path) -> Result<Self> {
-        let disk = Self { filesystem, directory: new_directory(&lab)?, lab };
+    fn of_file(lab: Arc<Lab>, filesystem: Filesystem, backing: Backing, file: &Path) -> Result<Self> {
+        let mut disk = Self::new(lab, filesystem)?;
         clone_file(file, &disk.file())?;
-        disk.mount()?;
+        disk.start(backing)?;
         Ok(disk)
+    }
+
+    /// Mounts it, once its file is served if it is to be.
+    fn start(&mut self, backing: Backing) -> Result<()> {
+        if backing == Backing::Served {
+            self.served = Some(BackingFile::serve(&self.file(), &self.directory.join(SERVED))?);
+        }
+        self.mount()
+    }
+
+    /// A disk without files.
+    #[cfg(test)]
+    pub(super) fn empty(filesystem: Filesystem, backing: Backing) -> Result<Self> {
+        let mut disk = Self::new(Lab::open()?, filesystem)?;
+        make_filesystem(filesystem, &disk.file())?;
+        disk.start(backing)?;
+        Ok(disk)
+    }
+
+    fn new(lab: Arc<Lab>, filesystem: Filesystem) -> Result<Self> {
+        let directory = new_path(&lab, "")?;
+        fs::create_dir_all(directory.join("root")).with_context(|| directory.display().to_string())?;
+        Ok(Self { filesystem, directory, served: None, lab })
     }
 
     fn mount(&self) -> Result<()> {
         let (kind, _, options) = self.filesystem.programs();
-        let (file, options) = (self.file(), format!("loop,{options}"));
+        let file = self.served.as_ref().map_or_else(|| self.file(), |served| served.path().to_owned());
+        let options = format!("loop,{options}");
         let words = ["-t", kind, "-o", &options].map(OsStr::new);
         program("mount", words.into_iter().chain([file.as_os_str(), self.path().as_os_str()]))
     }
@@ -288,28 +357,44 @@ impl Disk {
     /// # Errors
     /// If the lab is full.
     pub fn capture(&self) -> Result<Capture> {
-        static NUMBER: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let file = self.directory.parent().context("a disk has a directory")?.join(format!("capture-{number}"));
-        clone_file(&self.file(), &file)?;
-        Ok(Capture { filesystem: self.filesystem, file, lab: Arc::clone(&self.lab) })
+        Capture::of_file(self.filesystem, &self.lab, &self.file())
+    }
+
+    /// The file through which it is read and written, to record, delay and fail what is written.
+    ///
+    /// # Errors
+    /// If it is not [`Backing::Served`].
+    pub fn served(&self) -> Result<&BackingFile> {
+        self.served.as_ref().context("the kernel itself reads and writes this disk")
+    }
+
+    /// Begins to record what is written. What was written before counts as flushed.
+    ///
+    /// # Errors
+    /// If the disk is not [`Backing::Served`], or the lab is full.
+    pub fn start_recording(&self) -> Result<()> {
+        let path = new_path(&self.lab, "log-")?;
+        let log = File::options().read(true).write(true).create_new(true).open(&path)?;
+        // It is gone when it is closed.
+        fs::remove_file(&path)?;
+        self.served()?.start_recording(log, || self.capture())
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next sweep.
+        let _ = unmount(&self.directory.join("root"));
+        drop(self.served.take());
         let _ = release(&self.directory);
     }
 }
 
 /// Makes the backing file with the files of an image.
 fn prepare(lab: &Arc<Lab>, filesystem: Filesystem, engine: &Engine, image: &Image, prepared: &Path) -> Result<()> {
-    let (kind, options, _) = filesystem.programs();
-    let disk = Disk { filesystem, directory: new_directory(lab)?, lab: Arc::clone(lab) };
+    let disk = Disk::new(Arc::clone(lab), filesystem)?;
     let file = disk.file();
-    program("truncate", ["--size".as_ref(), SIZE.as_ref(), file.as_os_str()])?;
-    program(&format!("mkfs.{kind}"), options.iter().map(OsStr::new).chain([file.as_os_str()]))?;
+    make_filesystem(filesystem, &file)?;
     disk.mount()?;
     let archive = disk.directory.join("files.tar");
     image.export(engine, &archive)?;
@@ -319,6 +404,13 @@ fn prepare(lab: &Arc<Lab>, filesystem: Filesystem, engine: &Engine, image: &Imag
     program("umount", [root.as_os_str()])?;
     fs::rename(&file, prepared)?;
     remove_older(prepared, &format!("{}-", image.repository.replace('/', "-")))
+}
+
+/// Makes an empty filesystem in a new file.
+fn make_filesystem(filesystem: Filesystem, file: &Path) -> Result<()> {
+    let (kind, options, _) = filesystem.programs();
+    program("truncate", ["--size".as_ref(), SIZE.as_ref(), file.as_os_str()])?;
+    program(&format!("mkfs.{kind}"), options.iter().map(OsStr::new).chain([file.as_os_str()]))
 }
 
 /// Removes the disks of older images of the same name: these differ from this one in the tag only.
@@ -338,29 +430,41 @@ fn remove_older(prepared: &Path, repository: &str) -> Result<()> {
     Ok(())
 }
 
-/// A directory of this process for a disk.
-fn new_directory(lab: &Lab) -> Result<PathBuf> {
+/// A path for a disk, a capture or a log of this process, which its number tells from all others.
+fn new_path(lab: &Lab, prefix: &str) -> Result<PathBuf> {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let owner = Owner::this().to_string().replace('/', ",");
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let directory = lab.root.join("machines").join(owner).join(number.to_string());
-    fs::create_dir_all(directory.join("root")).with_context(|| directory.display().to_string())?;
-    Ok(directory)
+    let directory = lab.root.join("machines").join(owner);
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    Ok(directory.join(format!("{prefix}{number}")))
 }
 
-/// Unmounts a disk and removes its directory; a captured state is a file beside these directories.
-fn release(directory: &Path) -> Result<()> {
-    if directory.is_file() {
-        return Ok(fs::remove_file(directory)?);
+/// Removes what a process has left that is gone: nobody answers for its served files.
+fn release_dead(path: &Path) -> Result<()> {
+    abort(&path.join(SERVED));
+    release(path)
+}
+
+/// Unmounts a disk and removes its directory; captures are files beside these directories.
+fn release(path: &Path) -> Result<()> {
+    if path.is_file() {
+        return Ok(fs::remove_file(path)?);
     }
-    let (root, deadline) = (directory.join("root"), Instant::now() + RELEASED_WITHIN);
-    while is_mounted(&root)? {
+    unmount(&path.join("root"))?;
+    fs::remove_dir_all(path).with_context(|| path.display().to_string())
+}
+
+/// Unmounts a filesystem, once containers and loop devices have released it.
+fn unmount(root: &Path) -> Result<()> {
+    let deadline = Instant::now() + RELEASED_WITHIN;
+    while is_mounted(root)? {
         if let Err(error) = program("umount", [root.as_os_str()]) {
             ensure!(Instant::now() < deadline, "{error:#}");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    fs::remove_dir_all(directory).with_context(|| directory.display().to_string())
+    Ok(())
 }
 
 fn clone_file(from: &Path, to: &Path) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Debian machines in containers, with a product installed and a repository of their own.
 
+pub mod backing_file;
 pub mod database;
 pub mod disk;
 pub mod engine;
@@ -13,3 +14,4 @@ pub mod product_machine;
 pub mod terminal;
 pub mod transcript;
 pub mod world;
+pub mod write_record;

@@ -73,7 +73,7 @@ impl Fixture {
                 Ok(world)
             }
             // Files outside of the layers are not part of an image: the upgrader is killed on each machine.
-            (_, Storage::Host | Storage::Disk(_)) => {
+            (_, Storage::Host | Storage::Disk(_) | Storage::ServedDisk(_)) => {
                 let world = self.boot(&self.old)?;
                 self.kill_upgrader(phase, &world)?;
                 Ok(world)

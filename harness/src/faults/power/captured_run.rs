@@ -13,10 +13,11 @@ use super::state::{JOURNAL, LOG, RESUME_UNIT, State};
 use crate::at_once::both;
 use crate::machines::disk::Disk;
 use crate::machines::machine::Machine;
+use crate::machines::transcript::Transcript;
 use crate::machines::world::World;
 
 /// How often the journal of the run is read. The disk is captured at each new entry.
-const WATCHED_EVERY: Duration = Duration::from_millis(5);
+pub(super) const WATCHED_EVERY: Duration = Duration::from_millis(5);
 
 /// How long after the last capture another one is made at random, at most.
 const RANDOM_WITHIN: u64 = 300;
@@ -45,16 +46,15 @@ pub(super) enum CapturedRun {
 impl CapturedRun {
     pub(super) const ALL: [Self; 2] = [Self::Upgrade, Self::Rollback];
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Upgrade => "upgrade",
             Self::Rollback => "rollback",
         }
     }
 
-    /// Starts the run on a machine, and captures its disk until the run is over. Then the power of the machine is cut; its repository stays up.
-    pub(super) fn capture(self, fixture: &Fixture, after_the_end: &[u64]) -> Result<(World, Vec<State>)> {
-        let world = fixture.world()?;
+    /// Makes the run of a machine a rollback, if it is to be one.
+    pub(super) fn prepare(self, world: &World) -> Result<()> {
         if self == Self::Rollback {
             // In memory, so that it is gone when the machine boots again.
             world.machine.sh(
@@ -63,11 +63,23 @@ impl CapturedRun {
                 systemctl daemon-reload; sync",
             )?;
         }
+        Ok(())
+    }
+
+    /// Fails if the run has ended otherwise than it should have.
+    pub(super) fn check(self, ran: &Transcript) -> Result<()> {
+        ensure!(matches!((self, ran.exit), (Self::Upgrade, 0) | (Self::Rollback, 4)), "{ran}");
+        Ok(())
+    }
+
+    /// Starts the run on a machine, and captures its disk until the run is over. Then the power of the machine is cut; its repository stays up.
+    pub(super) fn capture(self, fixture: &Fixture, after_the_end: &[u64]) -> Result<(World, Vec<State>)> {
+        let world = fixture.world()?;
+        self.prepare(&world)?;
         let mut captures = Captures::of(&world.machine, self.name().to_owned())?;
         let ran = captures.during(|| world.upgrade(&["--yes"]).run())?;
-        let exit = ran.exit;
-        ensure!(matches!((self, exit), (Self::Upgrade, 0) | (Self::Rollback, 4)), "{ran}");
-        captures.after(&format!("exit code {exit}"), exit == 0, after_the_end)?;
+        self.check(&ran)?;
+        captures.after(&format!("exit code {}", ran.exit), ran.exit == 0, after_the_end)?;
         let states = captures.states;
         world.machine.cut_power()?;
         Ok((world, states))
@@ -184,7 +196,7 @@ impl<'a> Captures<'a> {
 }
 
 /// The kind of an entry of the journal, and what it says: `step-began packages`.
-fn kind(line: &str) -> String {
+pub(super) fn kind(line: &str) -> String {
     let json = line.find('{').map_or("", |at| &line[at..]);
     let Ok(serde_json::Value::Object(entry)) = serde_json::from_str(json) else { return "an entry".to_owned() };
     let Some((kind, what)) = entry.iter().find(|(key, _)| *key != "time") else { return "an entry".to_owned() };

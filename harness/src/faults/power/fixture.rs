@@ -130,7 +130,16 @@ impl Fixture {
 
     /// A machine with the old release, for which the new one is published. All that it has is on its disk.
     pub(super) fn world(&self) -> Result<World> {
-        let mut world = World::boot_image(Storage::Disk(self.filesystem), &self.engine, &self.image)?;
+        self.world_on(Storage::Disk(self.filesystem))
+    }
+
+    /// The same on a disk whose writes can be recorded.
+    pub(super) fn served_world(&self) -> Result<World> {
+        self.world_on(Storage::ServedDisk(self.filesystem))
+    }
+
+    fn world_on(&self, storage: Storage) -> Result<World> {
+        let mut world = World::boot_image(storage, &self.engine, &self.image)?;
         world.publish(&self.candidate)?;
         world.machine.sh("apt-get -qq update; sync")?;
         Ok(world)

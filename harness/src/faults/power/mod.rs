@@ -1,13 +1,15 @@
-//! Power cuts: captures the disk during and after an upgrade, and boots a machine from each capture. A capture lacks what the kernel had
-//! not yet written. The crash tests kill processes and never lose that.
+//! Power cuts: makes states of a disk during and after an upgrade, and boots a machine from each. A captured state lacks what the kernel had
+//! not yet written. A recorded one also lacks writes that the disk had not yet flushed. The crash tests kill processes and never lose either.
 
 mod captured_run;
 mod examine;
 mod fixture;
+mod recorded_run;
 mod state;
 
 use std::io::Write;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rand::seq::SliceRandom as _;
@@ -16,6 +18,7 @@ use serde::Serialize;
 use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END};
 use self::examine::{DIVERGED, Examined, ResumedBy, examine};
 use self::fixture::Fixture;
+use self::recorded_run::RecordedRun;
 use self::state::State;
 use crate::at_once::each;
 use crate::data;
@@ -23,15 +26,21 @@ use crate::machines::disk::Filesystem;
 use crate::machines::image::Debian;
 use crate::packages::binaries;
 
+/// How many of the disks of states that diverged are saved: they have some 600 MB each.
+const SAVED: usize = 3;
+
 /// Which states are made, and of which disks.
 #[derive(Debug, Clone, clap::Args)]
 pub struct PowerOptions {
     /// The filesystem of the machine's root [default: each in turn]
     #[arg(long, value_name = "NAME")]
     filesystem: Option<Filesystem>,
-    /// How many states of a filesystem are examined
+    /// How many captured states of a filesystem are examined
     #[arg(long, value_name = "N", default_value_t = 60)]
     states: usize,
+    /// How many states of a filesystem are made from recorded writes and examined
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    recorded: usize,
     /// How many machines are examined at once
     #[arg(long, value_name = "N", default_value_t = 3)]
     jobs: usize,
@@ -42,6 +51,8 @@ pub struct PowerOptions {
 struct Results {
     /// How many states were examined.
     total: usize,
+    /// How many of them were made from recorded writes.
+    recorded: usize,
     /// How many of them ended as neither the old machine nor the upgraded one, or as the old one after the run had ended with success.
     diverged: usize,
     /// How many of these were captured after the run had ended with success.
@@ -58,10 +69,21 @@ struct Results {
 #[derive(Debug, Serialize)]
 struct StateResult {
     filesystem: String,
+    kind: StateKind,
     state: String,
     outcome: &'static str,
     /// In what the machine differs from the reference that it is nearest to, or what it said that is not true.
     differences: Vec<String>,
+}
+
+/// How a state was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum StateKind {
+    /// It is what the filesystem had written at a moment.
+    Captured,
+    /// It is what had been flushed at a moment, and some of what was written since.
+    Recorded,
 }
 
 /// Makes the states, examines each, and writes the results.
@@ -75,10 +97,7 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
         let mut after_the_end: &[u64] = &MINUTE_AFTER_THE_END;
-        let missing = |results: &Results| {
-            let examined = results.states.iter().filter(|one| one.filesystem == filesystem.to_string()).count();
-            options.states.saturating_sub(examined)
-        };
+        let missing = |results: &Results| options.states.saturating_sub(results.count(filesystem, StateKind::Captured));
         while missing(&results) > 0 {
             for (run, runs) in CapturedRun::ALL.into_iter().zip((1..=CapturedRun::ALL.len()).rev()) {
                 let (world, mut states) = run.capture(&fixture, after_the_end)?;
@@ -87,16 +106,26 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
                     Err(error) => writeln!(out, "{filesystem}: a resumed run could not be captured: {error:#}")?,
                 }
                 let states = chosen(states, missing(&results).div_ceil(runs));
-                examine_all(&fixture, states, options.jobs, &mut results, out)?;
+                examine_all(&fixture, StateKind::Captured, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
             after_the_end = &AFTER_THE_END;
         }
+        for (run, share) in CapturedRun::ALL.into_iter().zip([options.recorded.div_ceil(2), options.recorded / 2]) {
+            if share == 0 {
+                continue;
+            }
+            let (world, recorded) = RecordedRun::record(run, &fixture, recorded_run::AFTER_THE_END)?;
+            writeln!(out, "{filesystem}: recorded the {}", recorded.summary())?;
+            examine_all(&fixture, StateKind::Recorded, recorded.states(share)?, options.jobs, &mut results, out)?;
+            drop(world);
+        }
     }
     writeln!(
         out,
-        "{} states: {} completed, {} rolled back, {} diverged ({} of them after exit code 0), {} files of 0 bytes",
+        "{} states ({} of them recorded): {} completed, {} rolled back, {} diverged ({} of them after exit code 0), {} files of 0 bytes",
         results.total,
+        results.recorded,
         results.completed,
         results.rolled_back,
         results.diverged,
@@ -152,8 +181,30 @@ fn chosen(mut states: Vec<State>, count: usize) -> Vec<State> {
     states
 }
 
+/// Records an upgrade on a disk with this filesystem, and examines the state in which the power was cut as soon as the upgrade had ended, and
+/// the disk had lost all that was not flushed.
+///
+/// # Errors
+/// If the machine is not the upgraded one, or this host cannot make disks.
+pub fn check_flushed(filesystem: Filesystem) -> Result<()> {
+    let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
+    let (_world, recorded) = RecordedRun::record(CapturedRun::Upgrade, &fixture, Duration::ZERO)?;
+    let state = recorded.state_at_the_end()?;
+    let examined = examine(&fixture, &state, ResumedBy::Unit)?;
+    ensure!(
+        examined.outcome == "completed" && examined.restores == 0,
+        "{filesystem}, {}: {} after {} restores:\n{}",
+        state.name,
+        examined.outcome,
+        examined.restores,
+        examined.differences.join("\n")
+    );
+    Ok(())
+}
+
 fn examine_all(
     fixture: &Fixture,
+    kind: StateKind,
     states: Vec<State>,
     jobs: usize,
     results: &mut Results,
@@ -165,13 +216,18 @@ fn examine_all(
         |state| examine(fixture, state, ResumedBy::Unit),
         |state, result, seconds| {
             let examined = result.unwrap_or_else(|error| Examined::failed(format!("{error:#}")));
-            results.add(&state, &examined);
+            results.add(kind, &state, &examined);
             // After each, so that an interrupted run has results, too.
             data::write(&binaries::target().join("power/results.json"), serde_json::to_string_pretty(results)?)?;
             let (filesystem, name, outcome) = (state.capture.filesystem, &state.name, examined.outcome);
             writeln!(out, "{:>4}  {filesystem:<6} {name:<44} {seconds:>3} s  {outcome}", results.total)?;
             if outcome == DIVERGED {
                 examined.differences.iter().take(6).try_for_each(|line| writeln!(out, "        {line}"))?;
+                if results.diverged <= SAVED {
+                    let path = binaries::target().join(format!("power/diverged-{}.disk", results.diverged));
+                    state.capture.save(&path)?;
+                    writeln!(out, "        the disk before the boot: {}", path.display())?;
+                }
             }
             Ok(())
         },
@@ -179,8 +235,15 @@ fn examine_all(
 }
 
 impl Results {
-    fn add(&mut self, state: &State, examined: &Examined) {
+    /// How many states of a kind there are.
+    fn count(&self, filesystem: Filesystem, kind: StateKind) -> usize {
+        let filesystem = filesystem.to_string();
+        self.states.iter().filter(|state| state.filesystem == filesystem && state.kind == kind).count()
+    }
+
+    fn add(&mut self, kind: StateKind, state: &State, examined: &Examined) {
         self.total += 1;
+        self.recorded += usize::from(kind == StateKind::Recorded);
         self.empty_files += examined.empty_files;
         match examined.outcome {
             "completed" => self.completed += 1,
@@ -192,6 +255,7 @@ impl Results {
         }
         self.states.push(StateResult {
             filesystem: state.capture.filesystem.to_string(),
+            kind,
             state: state.name.clone(),
             outcome: examined.outcome,
             differences: examined.differences.clone(),

@@ -19,7 +19,7 @@ use testcontainers::core::{CgroupnsMode, Host};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 
-use crate::machines::disk::{Disk, Filesystem};
+use crate::machines::disk::{Backing, Disk, Filesystem};
 use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::image::{Image, archive};
 use crate::machines::transcript::Transcript;
@@ -52,6 +52,8 @@ pub enum Storage {
     Host,
     /// The whole root is a filesystem on a disk of its own. It is no part of what [`Machine::save`] keeps.
     Disk(Filesystem),
+    /// The same, and this process answers when the disk is read and written. That can be recorded, delayed, and made to fail.
+    ServedDisk(Filesystem),
 }
 
 /// What is on the host's filesystem with [`Storage::Host`].
@@ -82,7 +84,8 @@ impl Machine {
     /// Boots a machine that has its files there, and waits until systemd has started everything.
     pub fn boot(storage: Storage, engine: &Engine, image: &Image) -> Result<Self> {
         let disk = match storage {
-            Storage::Disk(filesystem) => Some(Disk::of_image(filesystem, engine, image)?),
+            Storage::Disk(filesystem) => Some(Disk::of_image(filesystem, Backing::Kernel, engine, image)?),
+            Storage::ServedDisk(filesystem) => Some(Disk::of_image(filesystem, Backing::Served, engine, image)?),
             Storage::Layers | Storage::Host => None,
         };
         Self::start(storage, disk, engine, image)
