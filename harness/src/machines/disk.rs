@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
@@ -350,6 +350,14 @@ impl Disk {
     /// The backing file.
     fn file(&self) -> PathBuf {
         self.directory.join("disk")
+    }
+
+    /// When the filesystem wrote on the disk last, as the clock of the lab has it: within a few milliseconds.
+    ///
+    /// # Errors
+    /// If the disk is gone.
+    pub fn last_written(&self) -> Result<SystemTime> {
+        Ok(fs::metadata(self.file())?.modified()?)
     }
 
     /// Captures what is on the disk at this moment: what the filesystem has written, and not what it still has in memory.

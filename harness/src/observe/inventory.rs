@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::disk_files::DiskFiles;
 use crate::machines::machine::Machine;
 
 /// The sections of an inventory. Each prints facts, a line each: a kind, a name, and a value.
@@ -21,6 +22,8 @@ pub enum Section {
     /// Every path, but for [`VOLATILE`]: `path` with type, mode and owner, `content`, `attribute`; the services that are `running` and their
     /// versions, the content of the `database`, `failed` units, `half-done` packages, and the upgrader's `lock`. Times are left out.
     Files,
+    /// [`Section::Files`] without paths, content and attributes.
+    Running,
 }
 
 /// The sorted facts of a machine.
@@ -34,13 +37,24 @@ impl Inventory {
         Ok(Self::parse(&machine.sh(&Self::script(sections))?))
     }
 
+    /// Collects [`Section::Files`] of a machine on a disk. The files are read on this host, so nothing may write on the disk meanwhile.
+    pub(crate) fn of_disk(machine: &Machine) -> Result<Self> {
+        let disk = machine.disk().context("the machine has no disk")?;
+        let Self(mut facts) = Self::collect(machine, &[Section::Running])?;
+        let volatile: BTreeSet<&str> = VOLATILE.iter().flat_map(|paths| paths.split(' ')).collect();
+        let is_left_out = |path: &str| volatile.contains(path) || path.ends_with(&format!("/{ROLLBACK_DATA}"));
+        facts.extend(DiskFiles::facts(&disk.path(), &is_left_out, KEY)?);
+        Ok(Self(facts))
+    }
+
     /// The script that prints these sections.
     pub(crate) fn script(sections: &[Section]) -> String {
         let scripts = sections.iter().map(|section| match section {
             Section::Fingerprint => FINGERPRINT.to_owned(),
             Section::Release => format!("{RELEASE}{UNITS}"),
             Section::Local => format!("{LOCAL}{UNITS}"),
-            Section::Files => files(),
+            Section::Files => files() + RUNNING,
+            Section::Running => RUNNING.to_owned(),
         });
         std::iter::once("export LC_ALL=C\n".to_owned()).chain(scripts).collect()
     }
@@ -144,7 +158,10 @@ const RELEASE: &str = include_str!("release.sh");
 /// is what the upgrader keeps.
 const LOCAL: &str = include_str!("local.sh");
 
-/// Prints [`Section::Files`].
+/// Prints [`Section::Running`].
+const RUNNING: &str = include_str!("running.sh");
+
+/// Prints the paths, contents and attributes of [`Section::Files`].
 fn files() -> String {
     let paths = VOLATILE.iter().flat_map(|paths| paths.split(' ')).map(|path| format!("-path {path}"));
     let volatile: Vec<String> = paths.chain([format!("-name {ROLLBACK_DATA}")]).collect();

@@ -1,24 +1,17 @@
 //! Boots a machine from a captured disk, and compares it with the references.
 
-use std::os::unix::fs::symlink;
-
 use anyhow::{Context as _, Result};
 
-use super::captured_run::State;
-use super::fixture::{EMPTY_FILES, Fixture};
-use crate::machines::disk::Disk;
-use crate::machines::machine::Machine;
-use crate::observe::inventory::{Inventory, Section};
+use super::fixture::{Fixture, empty_files};
+use super::state::{JOURNAL, LOG, State};
+use crate::observe::inventory::Inventory;
 
 /// Waits until the unit that resumes a run at boot is done.
 const RESUMED: &str =
     "until systemctl show -P ActiveState xivo-upgrade-resume.service | grep -qv activating; do sleep 0.05; done";
 
-/// The unit that resumes a run at boot, masked.
-const MASKED: &str = "etc/systemd/system/xivo-upgrade-resume.service";
-
-/// Prints how often a run has restored the paths that the rollback data covers.
-const RESTORES: &str = "grep -c ' paths restored, ' /var/log/xivo-upgrade.log || :";
+/// What the log says each time that the paths of the rollback data were restored.
+const RESTORED: &str = " paths restored, ";
 
 /// What is said of a machine that is neither the old nor the upgraded one.
 pub(super) const DIVERGED: &str = "DIVERGED";
@@ -56,29 +49,27 @@ pub(super) enum ResumedBy {
 /// # Errors
 /// If it does not boot.
 pub(super) fn examine(fixture: &Fixture, state: &State, resumed_by: ResumedBy) -> Result<Examined> {
-    let disk = Disk::of_capture(&state.capture)?;
-    let mask = disk.path().join(MASKED);
-    if resumed_by == ResumedBy::Admin {
-        symlink("/dev/null", &mask).with_context(|| mask.display().to_string())?;
-    }
-    let machine = Machine::boot_disk(disk, &fixture.engine, &fixture.image)?;
-    if resumed_by == ResumedBy::Admin {
-        machine.sh(&format!("rm /{MASKED}; systemctl daemon-reload"))?;
-    } else {
+    let machine = match resumed_by {
+        ResumedBy::Admin => state.boot_without_unit(fixture)?,
+        ResumedBy::Unit => state.boot(fixture)?,
+    };
+    if resumed_by == ResumedBy::Unit {
         machine.sh(RESUMED)?;
     }
     let mut said = String::new();
-    let interrupted = machine.command(&["test", "-e", "/var/lib/xivo-upgrade/journal"]).run()?.exit == 0;
+    let root = machine.disk().context("the machine has no disk")?.path();
+    let interrupted = root.join(JOURNAL).exists();
     let mut exit = None;
     if interrupted {
         let transcript = machine.command(&["xivo-upgrade", "--yes"]).run()?;
         exit = Some(transcript.exit);
         said = format!("exit code {}: {}", transcript.exit, transcript.screen.lines().last().unwrap_or_default());
     }
-    let now = Inventory::collect(&machine, &[Section::Files])?;
-    let [empty_files, restores] = machine.ask([EMPTY_FILES, RESTORES])?;
-    let empty_files = empty_files.trim().parse::<usize>().context("wc")?.saturating_sub(fixture.empty_files);
-    let restores = restores.trim().parse().unwrap_or(0);
+    let now = Inventory::of_disk(&machine)?;
+    let empty_files = empty_files(&root)?.saturating_sub(fixture.empty_files);
+    let log = std::fs::read(root.join(LOG)).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let restores = log.lines().filter(|line| line.contains(RESTORED)).count();
     let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
     let is_old = to_old.is_empty() && !matches!(exit, Some(0 | 6));
     if to_upgraded.is_empty() && !matches!(exit, Some(1 | 4)) {

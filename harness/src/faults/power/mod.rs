@@ -5,18 +5,21 @@ mod captured_run;
 mod examine;
 mod fixture;
 mod recorded_run;
+mod state;
 
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
-use self::captured_run::{AFTER_THE_END, CapturedRun, State};
+use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END};
 use self::examine::{DIVERGED, Examined, ResumedBy, examine};
 use self::fixture::Fixture;
 use self::recorded_run::RecordedRun;
+use self::state::State;
 use crate::at_once::each;
 use crate::data;
 use crate::machines::disk::Filesystem;
@@ -32,7 +35,7 @@ pub struct PowerOptions {
     /// The filesystem of the machine's root [default: each in turn]
     #[arg(long, value_name = "NAME")]
     filesystem: Option<Filesystem>,
-    /// How many captured states of a filesystem are examined, at least
+    /// How many captured states of a filesystem are examined
     #[arg(long, value_name = "N", default_value_t = 60)]
     states: usize,
     /// How many states of a filesystem are made from recorded writes and examined
@@ -93,12 +96,20 @@ pub fn run(options: &PowerOptions, out: &mut dyn Write) -> Result<()> {
     for filesystem in filesystems {
         let fixture = Fixture::make(Debian::Bookworm, filesystem)?;
         writeln!(out, "{filesystem}: the old machine and the upgraded one are known")?;
-        while results.count(filesystem, StateKind::Captured) < options.states {
-            for run in CapturedRun::ALL {
-                let (world, states) = run.capture(&fixture, &AFTER_THE_END)?;
+        let mut after_the_end: &[u64] = &MINUTE_AFTER_THE_END;
+        let missing = |results: &Results| options.states.saturating_sub(results.count(filesystem, StateKind::Captured));
+        while missing(&results) > 0 {
+            for (run, runs) in CapturedRun::ALL.into_iter().zip((1..=CapturedRun::ALL.len()).rev()) {
+                let (world, mut states) = run.capture(&fixture, after_the_end)?;
+                match run.capture_resumed(&fixture, &states) {
+                    Ok(resumed) => states.extend(resumed),
+                    Err(error) => writeln!(out, "{filesystem}: a resumed run could not be captured: {error:#}")?,
+                }
+                let states = chosen(states, missing(&results).div_ceil(runs));
                 examine_all(&fixture, StateKind::Captured, states, options.jobs, &mut results, out)?;
                 drop(world);
             }
+            after_the_end = &AFTER_THE_END;
         }
         for (run, share) in CapturedRun::ALL.into_iter().zip([options.recorded.div_ceil(2), options.recorded / 2]) {
             if share == 0 {
@@ -161,6 +172,13 @@ pub fn check(filesystem: Filesystem) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// So many of the states, chosen at random, or all if there are fewer.
+fn chosen(mut states: Vec<State>, count: usize) -> Vec<State> {
+    states.shuffle(&mut rand::thread_rng());
+    states.truncate(count);
+    states
 }
 
 /// Records an upgrade on a disk with this filesystem, and examines the state in which the power was cut as soon as the upgrade had ended, and

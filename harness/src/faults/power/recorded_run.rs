@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use super::captured_run::{CapturedRun, JOURNAL, State, WATCHED_EVERY, kind};
+use super::captured_run::{CapturedRun, WATCHED_EVERY, kind};
 use super::fixture::Fixture;
+use super::state::{JOURNAL, State};
 use crate::at_once::both;
 use crate::machines::disk::Disk;
 use crate::machines::world::World;
