@@ -16,11 +16,13 @@ use fuser::{
     MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyOpen, ReplyStatfs, ReplyWrite, Request, Session,
     WriteFlags,
 };
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::FallocateFlags;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::disk::{Capture, RELEASED_WITHIN};
-use super::write_record::{BLOCK, WriteRecord};
+use super::write_record::{BLOCK, WriteRecord, punch_hole};
+
+/// How long a container or a loop device may keep a disk busy after it was removed.
+pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How many requests are served at once, so that a flush does not hold up reads.
 const THREADS: usize = 4;
@@ -121,10 +123,11 @@ impl BackingFile {
     }
 
     /// Begins to record writes and flushes. The image is captured while no write is passed on.
-    pub(super) fn start_recording(&self, log: File, capture: impl FnOnce() -> Result<Capture>) -> Result<()> {
+    pub(super) fn start_recording<T>(&self, log: File, capture: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.server.state();
-        state.record = Some(WriteRecord::new(capture()?, log));
-        Ok(())
+        let before = capture()?;
+        state.record = Some(WriteRecord::new(log));
+        Ok(before)
     }
 
     /// How many writes, discards and flushes have been recorded so far.
@@ -219,11 +222,6 @@ impl State {
             DiskFailure::NoSpace => Errno::ENOSPC,
         })
     }
-}
-
-/// Makes a range of a file zero, and frees its blocks.
-pub(super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
 }
 
 /// The requests of the kernel, each of which is answered by the server.
@@ -354,7 +352,7 @@ mod tests {
         for filesystem in Filesystem::ALL.into_iter().filter(|_| is_possible().is_ok()) {
             let disk = Disk::empty(filesystem, Backing::Served).unwrap();
             let served = disk.served().unwrap();
-            disk.start_recording().unwrap();
+            let before = disk.start_recording().unwrap();
             write_synced(&disk, "first", &"one\n".repeat(10_000)).unwrap();
             let after_first = served.recorded();
             write_synced(&disk, "second", "two\n").unwrap();
@@ -369,7 +367,7 @@ mod tests {
                 cut(after_first, Loss::All),
                 cut(operations.len() - 1, Loss::Some { seed: 1 }),
             ];
-            let captures = record.captures(&cuts).unwrap();
+            let captures = record.images(&before, &cuts).unwrap();
             let has = captures.iter().map(|capture| {
                 let disk = Disk::of_capture(capture).unwrap();
                 let read = |name| std::fs::read_to_string(disk.path().join(name)).unwrap_or_default().len();

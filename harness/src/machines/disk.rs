@@ -13,9 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::backing_file::{BackingFile, abort};
+use super::backing_file::{BackingFile, RELEASED_WITHIN, abort};
 use super::engine::{Engine, Owner};
 use super::image::Image;
+use super::write_record::DiskImage;
 use crate::command::silently;
 use crate::packages::binaries;
 
@@ -27,9 +28,6 @@ const LAB_SIZE: &str = "60G";
 
 /// Where a disk's backing file is mounted if this process serves it, in the directory of the disk.
 const SERVED: &str = "served";
-
-/// How long a container or a loop device may keep a disk busy after it was removed.
-pub(super) const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The filesystem of a machine's disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, clap::ValueEnum)]
@@ -235,14 +233,6 @@ impl Drop for Capture {
 }
 
 impl Capture {
-    /// Another capture of the same.
-    ///
-    /// # Errors
-    /// If the lab is full.
-    pub(super) fn copy(&self) -> Result<Self> {
-        Self::of_file(self.filesystem, &self.lab, &self.file)
-    }
-
     /// Saves it as a file that outlives this process. It is sparse, and can be mounted with `mount -o loop`.
     ///
     /// # Errors
@@ -251,15 +241,20 @@ impl Capture {
         program("cp", ["--sparse=always".as_ref(), self.file.as_os_str(), path.as_os_str()])
     }
 
-    /// The file, to be changed.
-    pub(super) fn open(&self) -> Result<File> {
-        Ok(File::options().read(true).write(true).open(&self.file)?)
-    }
-
     fn of_file(filesystem: Filesystem, lab: &Arc<Lab>, disk: &Path) -> Result<Self> {
         let file = new_path(lab, "capture-")?;
         clone_file(disk, &file)?;
         Ok(Self { filesystem, file, lab: Arc::clone(lab) })
+    }
+}
+
+impl DiskImage for Capture {
+    fn copy(&self) -> Result<Self> {
+        Self::of_file(self.filesystem, &self.lab, &self.file)
+    }
+
+    fn open(&self) -> Result<File> {
+        Ok(File::options().read(true).write(true).open(&self.file)?)
     }
 }
 
@@ -376,11 +371,11 @@ impl Disk {
         self.served.as_ref().context("the kernel itself reads and writes this disk")
     }
 
-    /// Begins to record what is written. What was written before counts as flushed.
+    /// Begins to record what is written, and captures what is on the disk before. That counts as flushed.
     ///
     /// # Errors
     /// If the disk is not [`Backing::Served`], or the lab is full.
-    pub fn start_recording(&self) -> Result<()> {
+    pub fn start_recording(&self) -> Result<Capture> {
         let path = new_path(&self.lab, "log-")?;
         let log = File::options().read(true).write(true).create_new(true).open(&path)?;
         // It is gone when it is closed.

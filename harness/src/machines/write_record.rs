@@ -9,9 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use anyhow::{Context as _, Result};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-
-use super::backing_file::punch_hole;
-use super::disk::Capture;
+use rustix::fs::{FallocateFlags, fallocate};
 
 /// What a disk writes at once or not at all, in bytes.
 pub(super) const BLOCK: u32 = 4096;
@@ -48,8 +46,21 @@ pub struct WriteRecord {
     /// The data of the writes.
     log: File,
     logged: u64,
-    /// What was on the disk before.
-    base: Capture,
+}
+
+/// What is on a disk, as a file.
+pub trait DiskImage: Sized {
+    /// Another image of the same.
+    ///
+    /// # Errors
+    /// If the filesystem of the file is full.
+    fn copy(&self) -> Result<Self>;
+
+    /// The file, to be changed.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    fn open(&self) -> Result<File>;
 }
 
 /// A power cut: after how many operations, and what is lost.
@@ -74,9 +85,9 @@ pub enum Loss {
 }
 
 impl WriteRecord {
-    /// An empty record of a disk that has this. The data of writes go to an empty file.
-    pub(super) fn new(base: Capture, log: File) -> Self {
-        Self { operations: Vec::new(), log, logged: 0, base }
+    /// An empty record. The data of writes go to an empty file.
+    pub(super) fn new(log: File) -> Self {
+        Self { operations: Vec::new(), log, logged: 0 }
     }
 
     pub(super) fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -101,32 +112,32 @@ impl WriteRecord {
         &self.operations
     }
 
-    /// What is on the disk after each of these power cuts, in the order of the power cuts.
+    /// What is on the disk after each of these power cuts, in the order of the power cuts. `before` is what it had when the record began.
     ///
     /// # Errors
     /// If the filesystem of the backing files is full.
-    pub fn captures(&self, cuts: &[PowerCut]) -> Result<Vec<Capture>> {
+    pub fn images<I: DiskImage>(&self, before: &I, cuts: &[PowerCut]) -> Result<Vec<I>> {
         let mut order: Vec<usize> = (0..cuts.len()).collect();
         order.sort_by_key(|index| cuts[*index].after);
         // Has everything up to the last flush before a power cut.
-        let (flushed, mut applied) = (self.base.copy()?, 0);
-        let mut captures = Vec::new();
+        let (flushed, mut applied) = (before.copy()?, 0);
+        let mut images = Vec::new();
         for index in order {
             let cut = cuts[index];
             let end = cut.after.min(self.operations.len());
             let flush = last_flush(&self.operations[..end]);
             self.apply(writes(&self.operations[applied..flush]), &flushed)?;
             applied = flush;
-            let capture = flushed.copy()?;
-            self.apply(kept(&self.operations[flush..end], cut.loss), &capture)?;
-            captures.push((index, capture));
+            let image = flushed.copy()?;
+            self.apply(kept(&self.operations[flush..end], cut.loss), &image)?;
+            images.push((index, image));
         }
-        captures.sort_by_key(|(index, _)| *index);
-        Ok(captures.into_iter().map(|(_, capture)| capture).collect())
+        images.sort_by_key(|(index, _)| *index);
+        Ok(images.into_iter().map(|(_, image)| image).collect())
     }
 
-    fn apply(&self, writes: impl IntoIterator<Item = Write>, capture: &Capture) -> Result<()> {
-        let file = capture.open()?;
+    fn apply(&self, writes: impl IntoIterator<Item = Write>, image: &impl DiskImage) -> Result<()> {
+        let file = image.open()?;
         let mut data = Vec::new();
         for write in writes {
             if let Some(at) = write.logged_at {
@@ -139,6 +150,11 @@ impl WriteRecord {
         }
         Ok(())
     }
+}
+
+/// Makes a range of a file zero, and frees its blocks.
+pub(super) fn punch_hole(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length)?)
 }
 
 /// How many operations there are up to the last flush, which is included.

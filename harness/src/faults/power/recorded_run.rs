@@ -13,7 +13,7 @@ use super::captured_run::{CapturedRun, WATCHED_EVERY, kind};
 use super::fixture::Fixture;
 use super::state::{JOURNAL, State};
 use crate::at_once::both;
-use crate::machines::disk::Disk;
+use crate::machines::disk::{Capture, Disk};
 use crate::machines::world::World;
 use crate::machines::write_record::{Loss, Operation, PowerCut, WriteRecord};
 
@@ -33,6 +33,8 @@ const ALL_LOST: u32 = 6;
 #[derive(Debug)]
 pub(super) struct RecordedRun {
     run: CapturedRun,
+    /// What was on the disk before.
+    before: Capture,
     record: WriteRecord,
     moments: Moments,
     exit: i64,
@@ -56,7 +58,7 @@ impl RecordedRun {
         let world = fixture.served_world()?;
         run.prepare(&world)?;
         let disk = world.machine.disk().context("the machine has no disk")?;
-        disk.start_recording()?;
+        let before = disk.start_recording()?;
         let (over, begin) = (AtomicBool::new(false), Instant::now());
         let upgrade = || {
             let result = world.upgrade(&["--yes"]).run();
@@ -70,7 +72,7 @@ impl RecordedRun {
         std::thread::sleep(after_the_end);
         let record = disk.served()?.stop_recording()?;
         world.machine.cut_power()?;
-        Ok((world, Self { run, record, moments, exit: ran.exit, took }))
+        Ok((world, Self { run, before, record, moments, exit: ran.exit, took }))
     }
 
     /// The states after power cuts at random moments, as many of them as asked for.
@@ -86,7 +88,7 @@ impl RecordedRun {
     }
 
     fn states_after(&self, cuts: &[PowerCut]) -> Result<Vec<State>> {
-        let captures = self.record.captures(cuts)?;
+        let captures = self.record.images(&self.before, cuts)?;
         let state = |(cut, capture): (&PowerCut, _)| State {
             name: self.name(*cut),
             capture,
