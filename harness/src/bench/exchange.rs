@@ -68,6 +68,16 @@ impl Exchange {
         self.timed(self.world.machine.command(&["sh", "-c", &script]))
     }
 
+    /// Upgrades the packages with the bare commands while services are held back, as the upgrader does.
+    pub(super) fn bare_upgrade_of_packages(&self) -> Result<()> {
+        let policy = "/usr/sbin/policy-rc.d";
+        let script = format!(
+            "export DEBIAN_FRONTEND=noninteractive; printf '#!/bin/sh\\nexit 101\\n' >{policy}; chmod +x {policy}
+            apt-get -q update; apt-get -qy dist-upgrade; rm {policy}"
+        );
+        self.world.machine.sh(&script).map(drop)
+    }
+
     /// Restarts the services in their order with the bare command, and changes nothing.
     pub(super) fn bare_restart(&self) -> Result<()> {
         let services = SERVICES.join(" ");

@@ -38,6 +38,8 @@ pub enum Subject {
     Rollback,
     /// How long services are away beside a bare restart of them
     Outage,
+    /// The same with services of Debian; needs Debian's mirror
+    RealOutage,
     /// The hook for backup proxies on an exchange with 5,000 devices; needs Debian's mirror
     Devices,
     /// A cell of the matrix beside piuparts and autopkgtest on the same packages; needs Debian's mirror
@@ -64,6 +66,7 @@ impl Subject {
             Self::Speed => Measure::OnEachDebian(speed::measure),
             Self::Rollback => Measure::Once(rollback::measure),
             Self::Outage => Measure::OnEachDebian(outage::measure),
+            Self::RealOutage => Measure::Once(outage::measure_real),
             Self::Devices => Measure::OnEachDebian(devices::measure),
             Self::Peers => Measure::OnEachDebian(peers::measure),
             Self::Repository => Measure::OnEachDebian(repository::measure),
@@ -73,7 +76,10 @@ impl Subject {
     }
 
     fn needs_mirror(self) -> bool {
-        matches!(self, Self::Devices | Self::Peers | Self::Repository | Self::NextDebian | Self::ReleaseUpgrade)
+        matches!(
+            self,
+            Self::RealOutage | Self::Devices | Self::Peers | Self::Repository | Self::NextDebian | Self::ReleaseUpgrade
+        )
     }
 }
 

@@ -25,6 +25,9 @@ order = ["postgresql", "nginx", "ssh", "cron"]
 settle = "2s"
 "#;
 
+/// Its services.
+pub(crate) const SERVICES: [&str; 4] = ["postgresql", "nginx", "ssh", "cron"];
+
 /// A database with something in it.
 const DATA: &str = "runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --command='CREATE DATABASE asterisk'
 runuser -u postgres -- psql --quiet --set=ON_ERROR_STOP=1 --dbname=asterisk \
@@ -37,15 +40,20 @@ pub(crate) const VERSION: &str = ". /etc/os-release; echo $VERSION_CODENAME";
 /// How long an upgrade may take, mirror included.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(25 * 60);
 
-/// A machine of Debian 12 with services of Debian's own and data in a database, on its way to Debian 13.
-pub(crate) fn world(disk: Storage) -> Result<World> {
+/// A machine of Debian 12 with services of Debian's own and data in a database, and version 1.0 of the product.
+pub(crate) fn with_services(disk: Storage) -> Result<World> {
     let mut world = with_debian_packages(disk, Debian::Bookworm, "to-trixie", &PACKAGES, DATA)?;
-    let upgrader = with_definition(upgrader()?, DEFINITION)?;
-    world.publish([&Package::new("xivo", "1.0"), &upgrader])?;
+    world.publish([&Package::new("xivo", "1.0"), &with_definition(upgrader()?, DEFINITION)?])?;
     world.install(&["xivo", "xivo-upgrade"])?;
-    world.publish([&Package::new("xivo", "1.1"), &upgrader])?;
-    world.machine.sh("sed 's/bookworm/trixie/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list
-         until pg_isready --quiet; do sleep 0.1; done")?;
+    world.machine.sh("until pg_isready --quiet; do sleep 0.1; done")?;
+    Ok(world)
+}
+
+/// The same on its way to Debian 13.
+pub(crate) fn world(disk: Storage) -> Result<World> {
+    let mut world = with_services(disk)?;
+    world.publish([&Package::new("xivo", "1.1")])?;
+    world.machine.sh("sed 's/bookworm/trixie/' /etc/apt/debian-sources/sources.list >/etc/apt/sources.list")?;
     Ok(world)
 }
 
