@@ -1,0 +1,118 @@
+//! The machine whose disk fails, and the references without a failure.
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::machines::disk::{Capture, Disk, Filesystem};
+use crate::machines::engine::Engine;
+use crate::machines::image::{Debian, Image};
+use crate::machines::machine::{Machine, Storage};
+use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
+use crate::machines::world::World;
+use crate::observe::inventory::{Inventory, Section};
+use crate::packages::package::Package;
+use crate::packages::release::Release;
+
+/// The releases between which the machine is upgraded.
+const RELEASES: [&str; 2] = ["1.1", "1.2.3"];
+
+/// How many files the package has that fills the disk, and how many bytes each.
+const FILES: usize = 60;
+const FILE_SIZE: usize = 64 * 1024;
+
+/// What its maintainer script writes besides.
+const POSTINST: &str = "#!/bin/sh
+set -e
+mkdir -p /usr/lib/xivo-bulk /etc/xivo
+for source in /usr/share/xivo-bulk/*; do tr a-z A-Z <$source >/usr/lib/xivo-bulk/${source##*/}; done
+head -c 1000 /usr/share/xivo-bulk/1 >/etc/xivo/bulk.conf
+";
+
+/// What the pre-upgrade hook writes: a file in a cache, which is compared with no reference.
+const PRE_UPGRADE: &str = "#!/bin/sh
+set -eu
+head -c 300000 /usr/bin/perl >/var/cache/pre-upgrade-hook
+sync /var/cache/pre-upgrade-hook
+";
+
+/// What the post-upgrade hook writes.
+const POST_UPGRADE: &str = "#!/bin/sh
+set -eu
+mkdir -p /var/lib/xivo-hook
+for number in $(seq 40); do
+    head -c 20000 /usr/bin/perl >/var/lib/xivo-hook/$number
+done
+echo \"$UPGRADE_VERSION_CANDIDATE\" >/var/lib/xivo-hook/version
+sync /var/lib/xivo-hook/version
+";
+
+/// A machine on a disk, and what it has to be in the end.
+pub(super) struct Fixture {
+    pub(super) engine: Engine,
+    /// The machine with the old release.
+    pub(super) image: Image,
+    candidate: Vec<Package>,
+    /// What the machine was.
+    pub(super) old: Inventory,
+    /// What an undisturbed upgrade makes of it.
+    pub(super) upgraded: Inventory,
+}
+
+impl Fixture {
+    /// Makes the machine, and upgrades it once without disturbing it.
+    pub(super) fn make() -> Result<Self> {
+        let engine = Engine::connect()?;
+        let hooks = "/usr/share/xivo-upgrade";
+        let upgrader = upgrader()?.file(&format!("{hooks}/pre-upgrade.d/50-write"), PRE_UPGRADE, 0o755).file(
+            &format!("{hooks}/post-upgrade.d/50-write"),
+            POST_UPGRADE,
+            0o755,
+        );
+        let old: Vec<Package> = with_bulk(RELEASES[0])?.into_iter().chain([upgrader.clone()]).collect();
+        let candidate: Vec<Package> = with_bulk(RELEASES[1])?.into_iter().chain([upgrader]).collect();
+        let debian = Debian::Bookworm;
+        let base = debian_packages(&engine, debian, "power", &["attr"], ":")?;
+        let image = installed_image(&engine, &format!("{debian}-failing-disk-old"), &base, &old, "xivo-bulk")?;
+        let mut fixture = Self { engine, image, candidate, old: Inventory::default(), upgraded: Inventory::default() };
+        let world = fixture.world()?;
+        fixture.old = fixture.after_boot(&world)?;
+        world.upgrade(&["--yes"]).exits(0)?;
+        world.machine.sh("sync")?;
+        fixture.upgraded = fixture.after_boot(&world)?;
+        ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
+        Ok(fixture)
+    }
+
+    /// What a machine is once it has booted from what its disk has now.
+    fn after_boot(&self, world: &World) -> Result<Inventory> {
+        let disk = world.machine.disk().context("the machine has no disk")?;
+        Inventory::collect(&self.boot(&disk.capture()?)?, &[Section::Files])
+    }
+
+    /// Boots a machine from a captured disk.
+    pub(super) fn boot(&self, capture: &Capture) -> Result<Machine> {
+        Machine::boot_disk(Disk::of_capture(capture)?, &self.engine, &self.image)
+    }
+
+    /// A machine with the old release, for which the new one is published, on a disk that can fail. As on a machine that Debian's installer has
+    /// set up, the filesystem becomes read-only when it is damaged.
+    pub(super) fn world(&self) -> Result<World> {
+        let mut world = World::boot_image(Storage::ServedDisk(Filesystem::Ext4), &self.engine, &self.image)?;
+        world.publish(&self.candidate)?;
+        world.machine.sh("apt-get -qq update; sync")?;
+        world.machine.disk().context("the machine has no disk")?.remount("errors=remount-ro")?;
+        Ok(world)
+    }
+}
+
+/// The packages of a release, and one that needs some megabytes.
+fn with_bulk(version: &str) -> Result<Vec<Package>> {
+    let mut packages = Release::named(version)?.packages;
+    let mut bulk = Package::new("xivo-bulk", version);
+    for number in 0..FILES {
+        let line = format!("file {number} of {version}\n");
+        let content = line.repeat(FILE_SIZE / line.len());
+        bulk = bulk.file(&format!("/usr/share/xivo-bulk/{number}"), content, 0o644);
+    }
+    packages.push(bulk.script("postinst", POSTINST).control("Depends", "xivo, xivo-upgrade"));
+    Ok(packages)
+}
