@@ -99,10 +99,13 @@ impl Case {
         let json = world.upgrade(&["status", "--json"]).timeout(TIMEOUT).run()?;
         let mut ended = Ended { met: self.fault.was_met(disk)?, exit: ran.exit, ..Ended::default() };
         check_run(&ran, &mut ended.wrong);
-        if let Some(changed) = after.zip(before).map(|(after, before)| after.differences(&before)) {
+        let is_refused = !matches!(self.fault, DiskFault::Failing(..));
+        if let Some(changed) =
+            after.zip(before).filter(|_| is_refused).map(|(after, before)| after.differences(&before))
+        {
             ended.wrong.extend(changed.into_iter().map(|line| format!("changed although it was refused: {line}")));
         }
-        check_status(&ran, &status, &json, &mut ended.wrong);
+        check_status(&ran, has_journal(disk), &status, &json, &mut ended.wrong);
         ended.transcripts = [&ran, &status].map(ToString::to_string).into();
         let last = if self.fault.needs_no_boot() {
             self.fault.clear(disk)?;
@@ -181,7 +184,7 @@ impl Ended {
         let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
         let (is_old, is_upgraded) = (to_old.is_empty(), to_upgraded.is_empty());
         if is_old || is_upgraded {
-            self.machine = if is_old { "old" } else { "upgraded" }.to_owned();
+            if is_old { "old" } else { "upgraded" }.clone_into(&mut self.machine);
         } else {
             let nearest = if to_old.len() < to_upgraded.len() { ("old", to_old) } else { ("upgraded", to_upgraded) };
             self.machine = format!("neither; {} differences from {}", nearest.1.len(), nearest.0);
@@ -245,7 +248,7 @@ fn check_run(ran: &Transcript, wrong: &mut Vec<String>) {
 }
 
 /// Checks that `status` says where the machine is.
-fn check_status(ran: &Transcript, status: &Transcript, json: &Transcript, wrong: &mut Vec<String>) {
+fn check_status(ran: &Transcript, interrupted: bool, status: &Transcript, json: &Transcript, wrong: &mut Vec<String>) {
     let exit = status.exit;
     if status.screen.contains("panicked") || !matches!(exit, 0 | 6) {
         wrong.push(format!("`status` ended with exit code {exit}"));
@@ -258,7 +261,9 @@ fn check_status(ran: &Transcript, status: &Transcript, json: &Transcript, wrong:
     let is_true = match ran.exit {
         0 | 6 => says(&["done", "interrupted"]),
         4 => says(&["rolled back", "interrupted"]),
-        5 => exit == 6 && says(&["interrupted", "needs a human"]) && says(&["What to do"]),
+        5 if interrupted => exit == 6 && says(&["interrupted", "needs a human"]) && says(&["What to do"]),
+        // A rollback was refused.
+        5 => says(&["done", "needs a human"]),
         _ => true,
     };
     if !is_true {

@@ -27,22 +27,11 @@ for source in /usr/share/xivo-bulk/*; do tr a-z A-Z <$source >/usr/lib/xivo-bulk
 head -c 1000 /usr/share/xivo-bulk/1 >/etc/xivo/bulk.conf
 ";
 
-/// What the pre-upgrade hook writes: a file in a cache, which is compared with no reference.
-const PRE_UPGRADE: &str = "#!/bin/sh
+/// What a hook writes. No reference has it: a rollback does not remove what hooks have written.
+const HOOK: &str = "#!/bin/sh
 set -eu
-head -c 300000 /usr/bin/perl >/var/cache/pre-upgrade-hook
-sync /var/cache/pre-upgrade-hook
-";
-
-/// What the post-upgrade hook writes.
-const POST_UPGRADE: &str = "#!/bin/sh
-set -eu
-mkdir -p /var/lib/xivo-hook
-for number in $(seq 40); do
-    head -c 20000 /usr/bin/perl >/var/lib/xivo-hook/$number
-done
-echo \"$UPGRADE_VERSION_CANDIDATE\" >/var/lib/xivo-hook/version
-sync /var/lib/xivo-hook/version
+head -c 400000 /usr/bin/perl >/var/cache/$UPGRADE_PHASE
+sync /var/cache/$UPGRADE_PHASE
 ";
 
 /// A machine on a disk, and what it has to be in the end.
@@ -62,9 +51,9 @@ impl Fixture {
     pub(super) fn make() -> Result<Self> {
         let engine = Engine::connect()?;
         let hooks = "/usr/share/xivo-upgrade";
-        let upgrader = upgrader()?.file(&format!("{hooks}/pre-upgrade.d/50-write"), PRE_UPGRADE, 0o755).file(
+        let upgrader = upgrader()?.file(&format!("{hooks}/pre-upgrade.d/50-write"), HOOK, 0o755).file(
             &format!("{hooks}/post-upgrade.d/50-write"),
-            POST_UPGRADE,
+            HOOK,
             0o755,
         );
         let old: Vec<Package> = with_bulk(RELEASES[0])?.into_iter().chain([upgrader.clone()]).collect();
