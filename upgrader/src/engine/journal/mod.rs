@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -172,6 +173,18 @@ impl Journal {
             Err(_) => self.truncate(),
         }
         explained(&self.path, written)
+    }
+
+    /// The same for an entry of a rollback, which frees space and so does without it on a full disk.
+    pub(crate) fn write_if_space(&mut self, entry: JournalEntry) -> Result<()> {
+        let is_full = |error: &anyhow::Error| {
+            let kind = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+            matches!(kind, Some(Errno::NOSPC | Errno::DQUOT))
+        };
+        match self.write(entry) {
+            Err(error) if is_full(&error) => Ok(()),
+            written => written,
+        }
     }
 
     /// Removes an incomplete line.

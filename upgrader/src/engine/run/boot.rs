@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Run;
+use super::resume::needs_human;
 use crate::config::product::Product;
 use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
@@ -89,7 +90,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     show_at_login(context, &format!("An interrupted upgrade is being {way}: `{command} attach` shows it.\n"));
     run.detach(Some(worker::own_unit(context.paths)), events);
     if is_back {
-        return run.roll_back_at_boot(events);
+        return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
     }
     // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
     package_locks::wait(context.paths.root(), LOCK_TIMEOUT, events)
@@ -99,7 +100,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     match run.prepare(events) {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            run.open_journal(true)?;
+            run.open_journal(true, events).map_err(|error| run.partially_upgraded(error.into()))?;
             run.forward(first, events)
         }
         Err(stopped) => {
@@ -108,8 +109,8 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
             if context.config.rollback != RollbackPolicy::Auto || !journal::is_revertible(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
-            run.begin_rollback(text, events)?;
-            run.roll_back_at_boot(events)
+            run.begin_rollback(text, events).map_err(needs_human)?;
+            run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped))
         }
     }
 }
