@@ -232,6 +232,24 @@ mod tests {
     }
 
     #[test]
+    fn a_journal_that_cannot_be_read_does_not_pass_for_an_upgrade_that_is_done() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            seen_by_root: true,
+            journal_error: Some("error: /journal:1: this line is damaged\nWhat to do: Check the disk.".to_owned()),
+            ..Status::default()
+        };
+        assert!(status.wants_attention());
+        let shown = shown(&status);
+        assert!(
+            shown
+                .contains("was interrupted.\nerror: /journal:1: this line is damaged\n  What to do: Check the disk.\n"),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn each_problem_is_shown_with_its_remedy() {
         let status = Status {
             product: "Acme".to_owned(),

@@ -407,6 +407,18 @@ mod tests {
     }
 
     #[test]
+    fn a_rollback_does_without_its_entry_on_a_full_disk_only() {
+        let (_root, paths) = Paths::of_test_machine(&[]);
+        let mut journal = written(&paths);
+        let rolling_back = || JournalEntry::RollingBack("a reason".to_owned());
+        let open = |path: &str| File::options().read(true).write(path == "/dev/full").open(path).expect("there");
+        journal.file = open("/dev/full");
+        assert!(journal.write(rolling_back()).is_err() && journal.write_if_space(rolling_back()).is_ok());
+        journal.file = open("/dev/null");
+        assert!(journal.write_if_space(rolling_back()).is_err(), "it is not open for writing");
+    }
+
+    #[test]
     fn damage_in_another_line_is_reported_with_its_number() {
         let (_root, paths) = Paths::of_test_machine(&[]);
         drop(written(&paths));
