@@ -19,7 +19,7 @@ use crate::observe::inventory::{Inventory, Section};
 const WATCHED_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a run may take on a failing disk.
-const TIMEOUT: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Waits until the unit that resumes a run at boot is done.
 const RESUMED: &str =
@@ -180,8 +180,8 @@ impl Case {
 impl Ended {
     /// Compares the machine with the references, and with what the runs said of it.
     fn compare(&mut self, case: Case, fixture: &Fixture, machine: &Machine, last: Option<&Transcript>) -> Result<()> {
-        let now = Inventory::collect(machine, &[Section::Files])?;
-        let (to_old, to_upgraded) = (now.differences(&fixture.old), now.differences(&fixture.upgraded));
+        let (now, references) = (Inventory::collect(machine, &[Section::Files])?, &fixture.references);
+        let (to_old, to_upgraded) = (now.differences(&references.old), now.differences(&references.upgraded));
         let (is_old, is_upgraded) = (to_old.is_empty(), to_upgraded.is_empty());
         if is_old || is_upgraded {
             if is_old { "old" } else { "upgraded" }.clone_into(&mut self.machine);

@@ -1,7 +1,11 @@
 //! The machine whose disk fails, and the references without a failure.
 
-use anyhow::{Context as _, Result, ensure};
+use std::path::PathBuf;
 
+use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::at_once::cached;
 use crate::machines::disk::{Capture, Disk, Filesystem};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
@@ -11,6 +15,7 @@ use crate::machines::world::World;
 use crate::observe::inventory::{Inventory, Section};
 use crate::packages::package::Package;
 use crate::packages::release::Release;
+use crate::packages::{binaries, deb};
 
 /// The releases between which the machine is upgraded.
 const RELEASES: [&str; 2] = ["1.1", "1.2.3"];
@@ -40,6 +45,12 @@ pub(super) struct Fixture {
     /// The machine with the old release.
     pub(super) image: Image,
     candidate: Vec<Package>,
+    pub(super) references: References,
+}
+
+/// What the machine has to be in the end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct References {
     /// What the machine was.
     pub(super) old: Inventory,
     /// What an undisturbed upgrade makes of it.
@@ -47,7 +58,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    /// Makes the machine, and upgrades it once without disturbing it.
+    /// Makes the machine, and upgrades it once without disturbing it, unless its references are known already.
     pub(super) fn make() -> Result<Self> {
         let engine = Engine::connect()?;
         let hooks = "/usr/share/xivo-upgrade";
@@ -61,14 +72,28 @@ impl Fixture {
         let debian = Debian::Bookworm;
         let base = debian_packages(&engine, debian, "power", &["attr"], ":")?;
         let image = installed_image(&engine, &format!("{debian}-failing-disk-old"), &base, &old, "xivo-bulk")?;
-        let mut fixture = Self { engine, image, candidate, old: Inventory::default(), upgraded: Inventory::default() };
-        let world = fixture.world()?;
-        fixture.old = fixture.after_boot(&world)?;
+        let mut fixture = Self { engine, image, candidate, references: References::default() };
+        fixture.references = cached(&fixture.path()?, || fixture.upgrade_undisturbed())?;
+        Ok(fixture)
+    }
+
+    /// The file with the references of these packages.
+    fn path(&self) -> Result<PathBuf> {
+        let debs = self.candidate.iter().map(|package| Ok(deb::build(package)?.bytes)).collect::<Result<Vec<_>>>()?;
+        let listing = Inventory::script(&[Section::Files]);
+        let others = [self.image.tag.as_bytes(), listing.as_bytes()];
+        let key = Image::of("references", debs.iter().map(AsRef::as_ref).chain(others));
+        Ok(binaries::target().join(format!("failing-disks/references/{}.json", key.tag)))
+    }
+
+    fn upgrade_undisturbed(&self) -> Result<References> {
+        let world = self.world()?;
+        let old = self.after_boot(&world)?;
         world.upgrade(&["--yes"]).exits(0)?;
         world.machine.sh("sync")?;
-        fixture.upgraded = fixture.after_boot(&world)?;
-        ensure!(fixture.old != fixture.upgraded, "an upgrade changes nothing");
-        Ok(fixture)
+        let upgraded = self.after_boot(&world)?;
+        ensure!(old != upgraded, "an upgrade changes nothing");
+        Ok(References { old, upgraded })
     }
 
     /// What a machine is once it has booted from what its disk has now.

@@ -69,7 +69,7 @@ const OF_ROLLBACK: [&str; 3] = ["step-began roll-back", "step-began restart-old"
 const WRITES: [u64; 3] = [0, 6, 60];
 
 /// How many bytes a full disk has left.
-const LEFT: [u64; 3] = [0, 200 * 1024, 3 * 1024 * 1024];
+const LEFT: [u64; 3] = [0, 200 * 1024, 6 * 1024 * 1024];
 
 /// All cases.
 fn cases() -> Vec<Case> {
@@ -114,7 +114,7 @@ impl Chosen {
 
 const CHOSEN: [Case; 5] = [
     Case { run: DiskRun::Upgrade, at: Some("step-began packages"), fault: DiskFault::Failing(DiskFailure::Io, 6) },
-    Case { run: DiskRun::Upgrade, at: Some("step-began packages"), fault: DiskFault::Full(200 * 1024) },
+    Case { run: DiskRun::Upgrade, at: Some("step-began packages"), fault: DiskFault::Full(LEFT[2]) },
     Case { run: DiskRun::Upgrade, at: Some("step-began restart"), fault: DiskFault::ReadOnly },
     Case { run: DiskRun::Rollback, at: None, fault: DiskFault::ReadOnly },
     Case { run: DiskRun::Rollback, at: None, fault: DiskFault::Full(0) },
