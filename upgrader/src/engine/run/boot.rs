@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Run;
-use super::resume::needs_human;
 use crate::config::product::Product;
 use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
@@ -109,7 +108,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
             if context.config.rollback != RollbackPolicy::Auto || !journal::is_revertible(context.paths) {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
-            run.begin_rollback(text, events).map_err(needs_human)?;
+            run.begin_rollback(text, events).map_err(|error| run.not_rolled_back(&error))?;
             run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped))
         }
     }

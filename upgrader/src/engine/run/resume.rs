@@ -233,7 +233,7 @@ impl Run<'_> {
             if !self.context.options.works() {
                 crate::exit::complain(&text);
             }
-            self.begin_rollback(text, events).map_err(needs_human)?;
+            self.begin_rollback(text, events).map_err(|error| self.not_rolled_back(&error))?;
             return self.perform_rollback(events);
         }
         // Where that cannot be written, the run counts as interrupted, and the next one completes it, too.
@@ -243,6 +243,17 @@ impl Run<'_> {
             self.close_journal(events);
         }
         Err(stopped)
+    }
+
+    /// What is said of a run whose rollback cannot begin.
+    pub(super) fn not_rolled_back(&self, error: &anyhow::Error) -> Stopped {
+        let command = self.context.paths.package();
+        let remedy = format!(
+            "`dmesg` shows the errors of a disk, `df` and `df -i` its space. Once it is well, `{command}` completes the upgrade, and \
+             `{command} rollback` rolls it back."
+        );
+        let failure = Failure::new(format!("the upgrade has failed, and is not rolled back: {error:#}"));
+        Stopped { error: failure.remedy(remedy).exit(Exit::NeedsHuman).into(), exit: Exit::NeedsHuman }
     }
 
     /// What is said of a run that has changed no package, and whose journal cannot be removed.

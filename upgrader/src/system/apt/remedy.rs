@@ -3,11 +3,15 @@
 use crate::model::time;
 
 /// Parts of apt's errors, with the remedy.
-const REMEDIES: [(&str, &str); 9] = [
+const REMEDIES: [(&str, &str); 10] = [
     (
         "require authentication",
         "Something else answers in place of the source: a network with a login page, or a proxy. See to that, then start \
          again.",
+    ),
+    (
+        "No space left on device",
+        "`df` and `df -i` show which filesystem is full, and `apt-get clean` removes old downloads. Make room, then start again.",
     ),
     ("Read-only file system", DISK),
     ("Input/output error", DISK),
