@@ -32,8 +32,7 @@ impl Store {
         for Filesystem { place, bytes } in self.filesystems()?.into_values() {
             let shown = place.display();
             let now = statvfs(&place).with_context(|| shown.to_string())?;
-            // The blocks that are reserved for root are free for a rollback.
-            let free = now.f_bfree.saturating_mul(now.f_frsize);
+            let free = now.f_bavail.saturating_mul(now.f_frsize);
             let (what, remedy) = if filesystems::is_read_only(&place)? {
                 let how = filesystems::how_to_make_writable(&place);
                 (
