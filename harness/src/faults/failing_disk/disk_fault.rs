@@ -69,23 +69,21 @@ impl DiskFault {
     }
 }
 
-/// Fills a disk, but for so many bytes.
+/// Fills a disk, but for so many bytes. What statvfs(3) calls free is no measure: an ext4 keeps a part of it for its own metadata.
 fn fill(disk: &Disk, left: u64) -> Result<()> {
     let filler = File::create(disk.path().join(FILLER))?;
-    let mut size = 0;
-    loop {
-        let now = statvfs(disk.path())?;
-        let more = now.f_bfree.saturating_mul(now.f_frsize).saturating_sub(left);
-        if more < now.f_frsize {
-            return Ok(());
-        }
+    let now = statvfs(disk.path())?;
+    let (mut size, mut more) = (0, now.f_bfree.saturating_mul(now.f_frsize));
+    while more >= now.f_frsize {
         match fallocate(&filler, FallocateFlags::empty(), size, more) {
-            // It needs blocks for its own metadata.
-            Err(Errno::NOSPC) => return Ok(()),
-            result => result?,
+            Err(Errno::NOSPC) => more /= 2,
+            result => {
+                result?;
+                size += more;
+            }
         }
-        size += more;
     }
+    Ok(filler.set_len(size.saturating_sub(left))?)
 }
 
 /// True if the journal of the run under way has an entry: `step-began packages`.
