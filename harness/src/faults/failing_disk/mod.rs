@@ -69,7 +69,7 @@ const OF_ROLLBACK: [&str; 3] = ["step-began roll-back", "step-began restart-old"
 const WRITES: [u64; 3] = [0, 6, 60];
 
 /// How many bytes a full disk has left.
-const LEFT: [u64; 3] = [0, 200 * 1024, 6 * 1024 * 1024];
+const LEFT: [u64; 3] = [0, 200 * 1024, 2 * 1024 * 1024];
 
 /// All cases.
 fn cases() -> Vec<Case> {
