@@ -1,6 +1,6 @@
 # Every task of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet test-guide matrix crash power next-debian defects all-debians report gate-example snapshots check lint msrv \
+.PHONY: help demo test test-fleet test-guide matrix crash power failing-disks next-debian defects all-debians report gate-example snapshots check lint msrv \
 	tools bench deb images setup clean
 
 CARGO ?= cargo
@@ -60,6 +60,9 @@ defects: ## upgrade to defective releases; each defect must be caught (PART=name
 power: ## cut the power of machines with a disk of their own, anywhere in an upgrade (FILESYSTEM=xfs for one kind, STATES=400 for more, RECORDED=100 for more with lost writes, JOBS=4)
 	@$(SET_UP); $(HARNESS) power $(if $(FILESYSTEM),--filesystem $(FILESYSTEM)) $(if $(STATES),--states $(STATES)) $(if $(RECORDED),--recorded $(RECORDED)) $(if $(JOBS),--jobs $(JOBS)); \
 	result=$$?; $(HARNESS) sweep --check && exit $$result
+
+failing-disks: ## upgrade and roll back machines whose disk fails, is full or becomes read-only, in each step (ONLY='read-only' for some, JOBS=4)
+	@$(SET_UP); $(HARNESS) failing-disks $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),'$(ONLY)'); result=$$?; $(HARNESS) sweep --check && exit $$result
 
 all-debians: ## every scenario on every release of Debian; `make test` runs most on one of them
 	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result

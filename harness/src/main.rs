@@ -11,7 +11,7 @@ use harness::bench;
 use harness::command;
 use harness::data::tree;
 use harness::demo;
-use harness::faults::{crash, fault, power};
+use harness::faults::{crash, failing_disk, fault, power};
 use harness::gate;
 use harness::machines::disk;
 use harness::machines::engine::Engine;
@@ -118,6 +118,10 @@ enum Verb {
     ///
     /// What is on the disk at a moment is captured, and a machine boots from it. The results are also written to target/power/results.json.
     Power(power::PowerOptions),
+    /// Upgrade and roll back machines whose disk fails, is full or becomes read-only, and check that one run ends it afterwards
+    ///
+    /// The results are also written to target/failing-disks/results.json.
+    FailingDisks(failing_disk::FailingDiskOptions),
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -160,6 +164,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Bench { subjects } => bench::run(&subjects, &mut out)?,
         Verb::Crash(options) => crash::run(&options, &mut out)?,
         Verb::Power(options) => power::run(&options, &mut out)?,
+        Verb::FailingDisks(options) => failing_disk::run(&options, &mut out)?,
         Verb::Sweep { check } => {
             let (containers, disks) = (Engine::connect()?.sweep()?, disk::sweep()?);
             ensure!(

@@ -8,11 +8,12 @@ use jiff::Timestamp;
 
 use crate::config::settings::Config;
 use crate::context::{Context, Options, Verb, print_json};
-use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe};
+use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe, remedy_of};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::output::session;
 use crate::paths::Paths;
+use crate::system::filesystems;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -68,6 +69,7 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
     let exit = match work(context, &mut events) {
         Ok(exit) => exit,
         Err(Stopped { error, exit }) => {
+            let error = with_remedy(error, exit, context.paths);
             events.emit(Event::Failed(describe(&error)));
             let exit = if options.works() { code_of(&error, exit) } else { complain(&error, exit) };
             events.emit(Event::Finished { exit, time: Timestamp::now(), message: String::new() });
@@ -83,6 +85,23 @@ fn frame(context: &Context<'_>, work: impl FnOnce(&Context<'_>, &mut Events<'_>)
         print_json(events.report());
     }
     exit
+}
+
+/// The same error with something to do about it, if it is one of a disk or needs a human.
+fn with_remedy(error: anyhow::Error, exit: Exit, paths: &Paths) -> anyhow::Error {
+    let (exit, command) = (code_of(&error, exit), paths.package());
+    let remedy = if remedy_of(&error).is_some() {
+        return error;
+    } else if filesystems::is_of_disk(&error) {
+        format!(
+            "`dmesg` shows the errors of a disk, `df` and `df -i` its space. See to that, then start {command} again."
+        )
+    } else if exit == Exit::NeedsHuman {
+        format!("See {} and fix this error, then start {command} again.", paths.log().display())
+    } else {
+        return error;
+    };
+    Failure::new(format!("{error:#}")).remedy(remedy).exit(exit).into()
 }
 
 /// Prints an error to stderr and returns its exit code.
@@ -108,6 +127,19 @@ mod tests {
         assert_eq!(parsed(&["--dry-run", "-f"]).expect("good").mode(), Mode::DryRun);
         assert!(parsed(&["-d", "--dry-run"]).is_err(), "these contradict each other");
         assert!(parsed(&["rollback", "--yes"]).expect("good").yes, "a rollback can be confirmed in advance, too");
+    }
+
+    #[test]
+    fn an_error_of_a_disk_and_one_that_needs_a_human_say_what_to_do() {
+        let (_root, paths) = Paths::of_test_machine(&[]);
+        let shown = |error, exit| describe(&with_remedy(error, exit, &paths));
+        let disk = || anyhow::anyhow!("/etc/a: Read-only file system (os error 30)");
+        assert!(shown(disk(), Exit::Unchanged).ends_with("See to that, then start acme-upgrade again."));
+        assert_eq!(code_of(&with_remedy(disk(), Exit::NeedsHuman, &paths), Exit::Unchanged), Exit::NeedsHuman);
+        assert!(shown(anyhow::anyhow!("odd"), Exit::NeedsHuman).contains("odd\nWhat to do: See "));
+        assert_eq!(shown(anyhow::anyhow!("odd"), Exit::Unchanged), "error: odd");
+        let own = Failure::new("/a: Input/output error").remedy("Its own.");
+        assert!(shown(own.into(), Exit::NeedsHuman).ends_with("What to do: Its own."));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Faults that are injected into a run.
 
 pub mod crash;
+pub mod failing_disk;
 pub mod fault;
 pub mod power;
 pub(crate) mod trigger;

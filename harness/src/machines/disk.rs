@@ -241,6 +241,17 @@ impl Capture {
         program("cp", ["--sparse=always".as_ref(), self.file.as_os_str(), path.as_os_str()])
     }
 
+    /// Checks its filesystem, and repairs what is safe to repair, as Debian does at boot.
+    ///
+    /// # Errors
+    /// If the rest needs an admin, or the filesystem is not ext4.
+    pub fn repair(&self) -> Result<()> {
+        ensure!(self.filesystem == Filesystem::Ext4, "{} checks itself when it is mounted", self.filesystem);
+        // Exit code 1: errors were corrected.
+        let script = "fsck.ext4 -p \"$0\" || [ $? -eq 1 ]";
+        program("sh", ["-c".as_ref(), script.as_ref(), self.file.as_os_str()])
+    }
+
     fn of_file(filesystem: Filesystem, lab: &Arc<Lab>, disk: &Path) -> Result<Self> {
         let file = new_path(lab, "capture-")?;
         clone_file(disk, &file)?;
@@ -328,6 +339,15 @@ impl Disk {
         let options = format!("loop,{options}");
         let words = ["-t", kind, "-o", &options].map(OsStr::new);
         program("mount", words.into_iter().chain([file.as_os_str(), self.path().as_os_str()]))
+    }
+
+    /// Changes the options with which it is mounted, on the machine, too. `abort` (ext4(5)) makes it read-only, as an error does.
+    ///
+    /// # Errors
+    /// If the filesystem refuses.
+    pub fn remount(&self, options: &str) -> Result<()> {
+        let options = format!("remount,{options}");
+        program("mount", ["-o".as_ref(), options.as_ref(), self.path().as_os_str()])
     }
 
     /// Its filesystem.

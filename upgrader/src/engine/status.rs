@@ -9,8 +9,8 @@ use crate::checks::pair;
 use crate::checks::validated::{Drift, Set};
 use crate::config::product::Product;
 use crate::context::{Context, print_json};
-use crate::engine::journal::{self, Journal, PastRun};
-use crate::exit::{Exit, Failure, Stopped};
+use crate::engine::journal::{self, Journal};
+use crate::exit::{Exit, Failure, Stopped, describe};
 use crate::model::node::Node;
 use crate::model::report::{Report, RunResult};
 use crate::output::{follow, history};
@@ -32,7 +32,10 @@ pub(crate) struct Status {
     /// Other users cannot read past runs and the files that processes run.
     seen_by_root: bool,
     under_way: bool,
+    /// True if the last run was interrupted, or has left the machine partially upgraded.
     interrupted: bool,
+    /// Why it is not known where an interrupted run was; only for root.
+    journal_error: Option<String>,
     /// The version that `rollback` restores; only for root.
     rollback_to: Option<String>,
     last_run: Option<Report>,
@@ -85,19 +88,34 @@ fn print(context: &Context<'_>, document: &impl Serialize, render: impl FnOnce(&
 fn collect(context: &Context<'_>) -> Result<Status> {
     let paths = context.paths;
     let product = Product::read(&paths.product())?;
+    let seen_by_root = rustix::process::geteuid().is_root();
     let is_taken = lock::is_taken(&paths.lock());
     let under_way = is_taken && follow::is_possible(context);
     let mut last_run = history::read(&paths.history())?.into_iter().next();
-    let past = Journal::read(paths).ok().flatten();
-    let was_interrupted = past.as_ref().is_some_and(PastRun::was_interrupted)
-        || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
-    if let (Some(report), Some(past)) = (&mut last_run, &past) {
-        report.step = past.step();
+    let (past, unreadable) = match Journal::read(paths) {
+        Ok(past) => (past, None),
+        // Other users may not read it.
+        Err(_) if !seen_by_root => (None, None),
+        Err(error) => (None, Some(error)),
+    };
+    if let Some(past) = &past {
+        // The disk may have been too full for the report of this run.
+        if last_run.as_ref().is_none_or(|report| report.started < Some(past.started)) {
+            let (started, plan) = (Some(past.started), Some(past.plan.clone()));
+            last_run = Some(Report { started, plan, ..Report::default() });
+        }
+        if let Some(report) = &mut last_run {
+            report.step = past.step();
+        }
     }
+    // A run that has failed on a partially upgraded machine has to be completed, too.
+    let was_interrupted = past.as_ref().is_some_and(|past| past.was_interrupted() || past.has_changed_something())
+        || last_run.as_ref().is_some_and(|report| report.result == RunResult::Unfinished);
     let rollback_to = journal::revertible(paths).ok().flatten();
     let mut status = Status {
         schema: SCHEMA,
-        seen_by_root: rustix::process::geteuid().is_root(),
+        seen_by_root,
+        journal_error: unreadable.as_ref().map(describe),
         installed: dpkg::installed_version(&product.version_package)?,
         candidate: apt::candidate(&product.version_package)?,
         under_way,
@@ -129,6 +147,7 @@ fn collect(context: &Context<'_>) -> Result<Status> {
 impl Status {
     fn wants_attention(&self) -> bool {
         self.interrupted
+            || self.journal_error.is_some()
             || self.installed.is_none()
             || !self.services_down.is_empty()
             || !self.replaced_files.is_empty()
@@ -161,6 +180,9 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
         writeln!(out, "No upgrade yet")?;
     } else {
         writeln!(out, "Past upgrades and replaced files are visible to root only")?;
+    }
+    if let Some(error) = &status.journal_error {
+        writeln!(out, "The last upgrade was interrupted.\n{}", error.replace('\n', "\n  "))?;
     }
     if let Some(version) = &status.rollback_to {
         writeln!(out, "`{command} rollback` rolls back to {version}")?;
@@ -207,6 +229,24 @@ mod tests {
         No upgrade yet
         All enabled services are running
         "#);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_read_does_not_pass_for_an_upgrade_that_is_done() {
+        let status = Status {
+            product: "Acme".to_owned(),
+            installed: Some("2".to_owned()),
+            seen_by_root: true,
+            journal_error: Some("error: /journal:1: this line is damaged\nWhat to do: Check the disk.".to_owned()),
+            ..Status::default()
+        };
+        assert!(status.wants_attention());
+        let shown = shown(&status);
+        assert!(
+            shown
+                .contains("was interrupted.\nerror: /journal:1: this line is damaged\n  What to do: Check the disk.\n"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::output::log::Log;
 use crate::output::screen::Screen;
 use crate::output::stream::{self, Recorder};
 use crate::output::{follow, history, notify};
+use crate::system::filesystems;
 use crate::system::lock::Lock;
 
 /// Has the start time of the run, for the program that this one becomes.
@@ -48,7 +49,12 @@ pub(crate) fn begin(context: &Context<'_>, events: &mut Events<'_>) -> Result<()
 }
 
 fn add_logs(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
-    events.add_recorder(Log::open(&context.paths.log())?);
+    match Log::open(&context.paths.log()) {
+        Ok(log) => events.add_recorder(log),
+        // The preflight checks and those of a rollback say what is wrong with the disk, and what to do.
+        Err(error) if filesystems::is_of_disk(&error) => {}
+        Err(error) => return Err(error),
+    }
     if let Some(journald) = Journald::connect(context.paths.package()) {
         events.add_recorder(journald);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::statvfs;
 
 use super::Store;
 use super::check::MetadataReader;
@@ -12,6 +12,7 @@ use super::manifest::{Line, SaveMethod};
 use super::metadata::{Kind, Metadata, below, read_metadata};
 use crate::exit::{Exit, Failure};
 use crate::model::size::size;
+use crate::system::filesystems;
 
 /// A filesystem on which something is restored.
 struct Filesystem {
@@ -25,17 +26,19 @@ impl Store {
     /// Changes nothing.
     ///
     /// # Errors
-    /// A [`Failure`] if a filesystem is mounted read-only, or has too little space.
+    /// A [`Failure`] if a filesystem is read-only, or has too little space.
     pub(crate) fn check_filesystems(&self) -> Result<()> {
         let command = self.paths.package();
         for Filesystem { place, bytes } in self.filesystems()?.into_values() {
             let shown = place.display();
             let now = statvfs(&place).with_context(|| shown.to_string())?;
             let free = now.f_bavail.saturating_mul(now.f_frsize);
-            let (what, remedy) = if now.f_flag.contains(StatVfsMountFlags::RDONLY) {
-                let what = format!("{shown} is on a filesystem that is mounted read-only");
-                let how = format!("`mount -o remount,rw` what `findmnt -T {shown}` shows");
-                (what, format!("If nothing else is wrong with the disk (`dmesg`): {how}, then `{command} rollback`."))
+            let (what, remedy) = if filesystems::is_read_only(&place)? {
+                let how = filesystems::how_to_make_writable(&place);
+                (
+                    format!("{shown} is on a filesystem that is mounted read-only"),
+                    format!("{how} Then `{command} rollback`."),
+                )
             } else if free < bytes {
                 let what = format!("the filesystem of {shown} has {} free, and it needs {}", size(free), size(bytes));
                 (what, format!("Make room (`du -xhd1 {shown}` shows what is big), then `{command} rollback`."))

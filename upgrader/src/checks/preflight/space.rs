@@ -5,13 +5,14 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::statvfs;
 
 use super::Finding;
 use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::size::size;
 use crate::paths::Paths;
 use crate::rollback;
+use crate::system::filesystems;
 
 /// The space that must stay free on every filesystem, for logs, the database of dpkg, and running services.
 const RESERVE: u64 = 16 * 1024 * 1024;
@@ -44,10 +45,10 @@ fn are_writable(places: impl Iterator<Item = PathBuf>) -> Result<Vec<Finding>> {
         let Some(place) = existing(&place) else { continue };
         let shown = place.display();
         let filesystem = statvfs(place).with_context(|| shown.to_string())?;
-        if filesystem.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        if filesystems::is_read_only(place)? {
             findings.push(Finding::fatal(
                 format!("{shown} is on a filesystem that is mounted read-only"),
-                format!("If nothing else is wrong with the disk (`dmesg`): `mount -o remount,rw` what `findmnt -T {shown}` shows."),
+                filesystems::how_to_make_writable(place),
             ));
         } else if filesystem.f_files > 0 && filesystem.f_favail < FILES {
             findings.push(Finding::fatal(

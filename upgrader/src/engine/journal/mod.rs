@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -172,6 +173,18 @@ impl Journal {
             Err(_) => self.truncate(),
         }
         explained(&self.path, written)
+    }
+
+    /// The same for an entry of a rollback, which frees space and so does without it on a full disk.
+    pub(crate) fn write_if_space(&mut self, entry: JournalEntry) -> Result<()> {
+        let is_full = |error: &anyhow::Error| {
+            let kind = error.downcast_ref::<std::io::Error>().and_then(Errno::from_io_error);
+            matches!(kind, Some(Errno::NOSPC | Errno::DQUOT))
+        };
+        match self.write(entry) {
+            Err(error) if is_full(&error) => Ok(()),
+            written => written,
+        }
     }
 
     /// Removes an incomplete line.
@@ -391,6 +404,18 @@ mod tests {
             next = Journal::read(&paths).expect("nothing is mixed up");
         }
         assert_eq!(next.expect("there").hook(), Some(Path::new("/a/30")));
+    }
+
+    #[test]
+    fn a_rollback_does_without_its_entry_on_a_full_disk_only() {
+        let (_root, paths) = Paths::of_test_machine(&[]);
+        let mut journal = written(&paths);
+        let rolling_back = || JournalEntry::RollingBack("a reason".to_owned());
+        let open = |path: &str| File::options().read(true).write(path == "/dev/full").open(path).expect("there");
+        journal.file = open("/dev/full");
+        assert!(journal.write(rolling_back()).is_err() && journal.write_if_space(rolling_back()).is_ok());
+        journal.file = open("/dev/null");
+        assert!(journal.write_if_space(rolling_back()).is_err(), "it is not open for writing");
     }
 
     #[test]

@@ -90,22 +90,22 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     if gives_up {
         let text = format!("error: {too_often}");
         events.emit(Event::Failed(text.clone()));
-        run.begin_rollback(text, events)?;
+        run.begin_rollback(text, events).map_err(|error| run.not_rolled_back(&error))?;
     }
     if is_back || gives_up {
-        return run.roll_back_at_boot(events);
+        return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
     }
     // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
     package_locks::wait(context.paths.root(), LOCK_TIMEOUT, events)
         .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
     run.agreed = true;
-    if run.roll_back_torn_packages(events)? {
-        return run.roll_back_at_boot(events);
+    if run.roll_back_torn_packages(events).map_err(|error| run.partially_upgraded(error.into()))? {
+        return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
     }
     match run.prepare(events) {
         Ok(_) => {
             let Next::Step(first) = Step::Confirm.next(Outcome::Done, Mode::Upgrade) else { return Ok(Exit::Done) };
-            run.open_journal(true)?;
+            run.open_journal(true, events).map_err(|error| run.partially_upgraded(error.into()))?;
             run.forward(first, events)
         }
         Err(stopped) => {
@@ -114,8 +114,8 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
             if !can_roll_back {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
-            run.begin_rollback(text, events)?;
-            run.roll_back_at_boot(events)
+            run.begin_rollback(text, events).map_err(|error| run.not_rolled_back(&error))?;
+            run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped))
         }
     }
 }

@@ -69,7 +69,7 @@ fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stoppe
 
 /// Plans and asks; a worker does the rest.
 fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    match run.find_interrupted_run(events)? {
+    match run.find_interrupted_run(events).map_err(|error| run.partially_upgraded(error.into()))? {
         resume::ResumeChoice::Continue => {}
         resume::ResumeChoice::RollBack => return run.hand_over(lock, Step::RollBack, events),
         resume::ResumeChoice::Leave(exit) => return Ok(exit),
@@ -169,7 +169,8 @@ impl<'a> Run<'a> {
         if first == Step::RollBack {
             return self.roll_back_as_asked(events);
         }
-        self.open_journal(false)?;
+        let opened = self.open_journal(false, events);
+        opened.map_err(|error| self.partially_upgraded(error.into()))?;
         self.forward(first, events)
     }
 

@@ -157,15 +157,18 @@ impl Run<'_> {
     }
 
     /// Opens the journal of the interrupted run, or a new one.
-    pub(super) fn open_journal(&mut self, at_boot: bool) -> Result<()> {
+    pub(super) fn open_journal(&mut self, at_boot: bool, events: &Events<'_>) -> Result<()> {
         let plan = self.plan()?.clone();
         let paths = self.context.paths;
+        // Before it is opened for writing, which a disk may refuse: a failure then says that the machine is partially upgraded.
+        self.past = Journal::read(paths)?;
         if let Some((mut journal, _)) = Journal::open(paths)? {
             journal.write(JournalEntry::Resumed { plan: Box::new(plan), at_boot, boot: reboot::boot_id() })?;
             self.past = Journal::read(paths)?;
             self.journal = Some(journal);
         } else {
-            self.journal = Some(Journal::begin(paths, Timestamp::now(), &plan)?);
+            let started = events.report().started.unwrap_or_else(Timestamp::now);
+            self.journal = Some(Journal::begin(paths, started, &plan)?);
         }
         Ok(())
     }
@@ -206,7 +209,10 @@ impl Run<'_> {
     /// Decides what follows a failed step: the run is dropped because nothing was changed, it is rolled back, or it needs a human.
     /// [`Step::rollback_step`] has the steps that are rolled back.
     pub(super) fn stopped(&mut self, stopped: Stopped, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        let now = Journal::read(self.context.paths)?.context("there is no journal")?;
+        let now = match Journal::read(self.context.paths).and_then(|past| past.context("there is no journal")) {
+            Ok(now) => now,
+            Err(error) => return Err(needs_human(stopped.error.context(format!("{error:#}")))),
+        };
         let step = now.step().unwrap_or(Step::Repair);
         let is_first = self.past.is_none();
         let stopped = self.partially_upgraded(stopped);
@@ -215,8 +221,10 @@ impl Run<'_> {
             return Err(self.interrupted_by_shutdown(&stopped));
         }
         if exit == Exit::Unchanged && is_first {
-            self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now))?;
-            return Err(stopped);
+            let dropped = self.journal.take().map_or(Ok(()), |journal| self.drop_journal(journal, &now));
+            // What stopped the run is what the admin has to know, and what follows from the journal that is still there.
+            let is_resumed = dropped.is_err() && now.has_changed_something();
+            return Err(if is_resumed { self.not_forgotten(&stopped) } else { stopped });
         }
         // An interrupted run is rolled back whichever step fails.
         let can_roll_back = (step.rollback_step().is_some() || !is_first)
@@ -229,15 +237,40 @@ impl Run<'_> {
             if !self.context.options.works() {
                 crate::exit::complain(&text);
             }
-            self.begin_rollback(text, events)?;
+            self.begin_rollback(text, events).map_err(|error| self.not_rolled_back(&error))?;
             return self.perform_rollback(events);
         }
-        self.note(JournalEntry::Stopped(exit))?;
+        // Where that cannot be written, the run counts as interrupted, and the next one completes it, too.
+        let _ = self.note(JournalEntry::Stopped(exit));
         // All services were restarted: another run would have nothing to do.
         if step == Step::Verify {
             self.close_journal(events);
         }
         Err(stopped)
+    }
+
+    /// What is said of a run whose rollback cannot begin.
+    pub(super) fn not_rolled_back(&self, error: &anyhow::Error) -> Stopped {
+        let command = self.context.paths.package();
+        let remedy = format!(
+            "`dmesg` shows the errors of a disk, `df` and `df -i` its space. Once it is well, `{command}` completes the upgrade, and \
+             `{command} rollback` rolls it back."
+        );
+        let failure = Failure::new(format!("the upgrade has failed, and is not rolled back: {error:#}"));
+        Stopped { error: failure.remedy(remedy).exit(Exit::NeedsHuman).into(), exit: Exit::NeedsHuman }
+    }
+
+    /// What is said of a run that has changed no package, and whose journal cannot be removed.
+    fn not_forgotten(&self, stopped: &Stopped) -> Stopped {
+        let command = self.context.paths.package();
+        let remedy =
+            remedy_of(&stopped.error).unwrap_or("`dmesg` shows the errors of a disk, `df` and `df -i` its space.");
+        let remedy = format!(
+            "{remedy} The journal could not be removed: the next boot or the next {command} completes this upgrade, unless \
+             `{command} rollback` gives it up."
+        );
+        let text = format!("{:#}", stopped.error);
+        Stopped { error: Failure::new(text).remedy(remedy).exit(Exit::Unchanged).into(), exit: Exit::Unchanged }
     }
 
     /// What is said of a run that a shutdown interrupts. The journal stays as it is, so that the unit at boot resumes the run.
@@ -254,9 +287,15 @@ impl Run<'_> {
         if self.past.is_none() || code_of(&error, exit) != Exit::Unchanged {
             return Stopped { error, exit };
         }
-        let text = format!("{error:#}");
-        let remedy = remedy_of(&error).unwrap_or("Fix this error, then start again.").to_owned();
-        let exit = Exit::NeedsHuman;
-        Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
+        needs_human(error)
     }
+}
+
+/// An error on a machine that is partially upgraded, or whose upgrade is partially rolled back.
+#[expect(clippy::needless_pass_by_value, reason = "`Result::map_err` gives it away")]
+pub(super) fn needs_human(error: anyhow::Error) -> Stopped {
+    let text = format!("{error:#}");
+    let remedy = remedy_of(&error).unwrap_or("Fix this error, then start again.").to_owned();
+    let exit = Exit::NeedsHuman;
+    Stopped { error: Failure::new(text).remedy(remedy).exit(exit).into(), exit }
 }

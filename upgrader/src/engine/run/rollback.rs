@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
+use super::resume::needs_human;
 use super::{Run, finish};
 use crate::database;
 use crate::engine::journal::{Journal, JournalEntry};
 use crate::engine::restart::restart_old;
 use crate::engine::steps::{Reached, drive};
-use crate::exit::{Exit, Failure, Stopped};
+use crate::exit::{Exit, Explain as _, Failure, Stopped};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
@@ -42,7 +43,11 @@ impl Run<'_> {
             self.journal = Journal::open(self.context.paths)?.map(|(journal, _)| journal);
         }
         let to = past.plan.comes_from().to_owned();
-        let _ = self.note(JournalEntry::RollingBack(reason.clone()));
+        // Without this entry, the next process would continue the upgrade on files that are partially restored.
+        self.journal
+            .as_mut()
+            .context("there is no journal")?
+            .write_if_space(JournalEntry::RollingBack(reason.clone()))?;
         past.rolling_back = Some(reason);
         self.past = Some(past);
         events.emit(Event::RollingBack { product: self.product.name.clone(), to });
@@ -52,8 +57,7 @@ impl Run<'_> {
     /// Performs, in the worker, a rollback that the admin has confirmed.
     pub(super) fn roll_back_as_asked(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        // Also on a full disk: the rollback frees space.
-        let _ = journal.write(JournalEntry::RollingBack(ASKED_FOR.to_owned()));
+        journal.write_if_space(JournalEntry::RollingBack(ASKED_FOR.to_owned()))?;
         self.journal = Some(journal);
         let mut past = Journal::read(self.context.paths)?.context("there is no journal")?;
         past.rolling_back.get_or_insert_with(|| ASKED_FOR.to_owned());
@@ -106,7 +110,7 @@ impl Run<'_> {
                 // A rollback that the admin asked for is a success.
                 let exit = if self.is_asked_for() { Exit::Done } else { exit };
                 self.close_rollback(events);
-                let message = self.rollback_summary(events)?;
+                let message = self.rollback_summary(events).map_err(needs_human)?;
                 events.emit(Event::Finished { exit, time: Timestamp::now(), message });
                 Ok(exit)
             }
@@ -182,6 +186,12 @@ impl Run<'_> {
                 last = Some(percent);
                 events.emit(Event::Progress { percent, what: "Restoring files".to_owned() });
             }
+        });
+        let restored = restored.explain(|| {
+            let command = self.context.paths.package();
+            Failure::new("the rollback is not complete").remedy(format!(
+                "Fix this error (`dmesg` and `df` show the state of the disk), then `{command} rollback` completes it."
+            ))
         })?;
         events.emit(Event::Restored { changed: restored.changed, removed: restored.removed });
         if !by_others.is_empty() {

@@ -57,7 +57,11 @@ pub(crate) fn update(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
 
 /// The version of a package that apt would install, if there is one.
 pub(crate) fn candidate(package: &str) -> Result<Option<String>> {
-    Ok(parse_candidate(&Program::new("apt-cache").args(["policy", package]).output()?))
+    let policy = |options: &[&str]| Program::new("apt-cache").args(options).args(["policy", package]).output();
+    // On a disk that cannot be written, apt fails unless it keeps its cache in memory, which takes longer.
+    let said =
+        policy(&[]).or_else(|_| policy(&["--option=Dir::Cache::pkgcache=", "--option=Dir::Cache::srcpkgcache="]))?;
+    Ok(parse_candidate(&said))
 }
 
 /// The newest version of a package and its candidate version, if apt was told to prefer that one.
