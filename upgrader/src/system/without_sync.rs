@@ -26,7 +26,8 @@ const SYNC_CALLS: Option<(u32, [u32; 2])> = if cfg!(target_arch = "x86_64") {
 /// A program that will run under the filter, as will all that it starts. It keeps its name in errors.
 pub(crate) fn program(name: &str) -> Program {
     match std::env::current_exe() {
-        Ok(own) if SYNC_CALLS.is_some() => Program::behind(&own, VERB, name),
+        // It is not there any more if its package was upgraded meanwhile.
+        Ok(own) if SYNC_CALLS.is_some() && own.exists() => Program::behind(&own, VERB, name),
         _ => Program::new(name),
     }
 }

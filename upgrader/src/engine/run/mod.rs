@@ -69,7 +69,7 @@ fn attach(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stoppe
 
 /// Plans and asks; a worker does the rest.
 fn upgrade(mut run: Run<'_>, lock: Lock, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    match run.find_interrupted_run(events).map_err(|error| run.partially_upgraded(error.into()))? {
+    match run.find_interrupted_run(events)? {
         resume::ResumeChoice::Continue => {}
         resume::ResumeChoice::RollBack => return run.hand_over(lock, Step::RollBack, events),
         resume::ResumeChoice::Leave(exit) => return Ok(exit),

@@ -65,7 +65,7 @@ impl Run<'_> {
             events.emit(Event::RollingBack { product: found.product, to: found.from });
         } else {
             self.agreed = true;
-            if self.roll_back_torn_packages(events)? {
+            if self.roll_back_torn_packages(events).map_err(|error| needs_human(error).error)? {
                 return Ok(ResumeChoice::RollBack);
             }
         }
