@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs, syncfs};
 use rustix::io::Errno;
 
@@ -38,21 +38,27 @@ fn sync_one(mount: &Path) -> Result<()> {
     }
 }
 
-/// Does some work, and meanwhile syncs in the background whenever the work asks for it. Errors are found by [`sync`] after the work.
-pub(crate) fn sync_during<T>(work: impl FnOnce(&dyn Fn()) -> T) -> T {
+/// Does some work, and meanwhile syncs in the background whenever the work asks for it.
+///
+/// # Errors
+/// That of the work, or else that of the first sync that failed: syncfs(2) reports a write error once, so a later sync would succeed.
+pub(crate) fn sync_during<T>(work: impl FnOnce(&dyn Fn()) -> Result<T>) -> Result<T> {
+    in_background(sync, work)
+}
+
+fn in_background<T>(sync: impl Fn() -> Result<()> + Send, work: impl FnOnce(&dyn Fn()) -> Result<T>) -> Result<T> {
     let (asks, asked) = mpsc::sync_channel(1);
     thread::scope(|scope| {
-        scope.spawn(move || {
-            while asked.recv().is_ok() {
-                let _ = sync();
-            }
-        });
+        let syncs = scope.spawn(move || asked.iter().try_for_each(|()| sync()));
         let result = work(&|| {
-            // If it is still to be done, it comes after this.
+            // If one is still to be done, it comes after this.
             let _ = asks.try_send(());
         });
         drop(asks);
-        result
+        let synced = syncs.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked")));
+        let value = result?;
+        synced?;
+        Ok(value)
     })
 }
 
@@ -162,6 +168,20 @@ mod tests {
     }
 
     // Other tests of this host may have a disk that fails.
+    #[test]
+    fn an_error_of_a_sync_in_the_background_is_not_lost() {
+        let failing = || Err(anyhow!("the disk did not take it"));
+        let asked = |ask: &dyn Fn()| {
+            ask();
+            Ok(())
+        };
+        let error = in_background(failing, asked).expect_err("the sync failed");
+        assert_eq!(error.to_string(), "the disk did not take it");
+        assert!(in_background(|| Ok(()), asked).is_ok());
+        let error = in_background(failing, |_| Err::<(), _>(anyhow!("the work"))).expect_err("the work failed");
+        assert_eq!(error.to_string(), "the work");
+    }
+
     #[test]
     fn a_filesystem_is_synced_unless_it_is_gone() {
         let directory = tempfile::tempdir().unwrap();

@@ -194,14 +194,9 @@ impl Ended {
         // The exit code of each run, and of the first one only if no other followed.
         let (first, last) = (self.exit, last.map(|last| last.exit));
         let claimed = last.unwrap_or(first);
+        let is_success = if is_undone { is_old } else { is_upgraded };
         let is_true = match claimed {
-            0 | 6 => {
-                if is_undone {
-                    is_old
-                } else {
-                    is_upgraded
-                }
-            }
+            0 | 6 => is_success,
             4 => is_old,
             // The unit at boot may have ended the run.
             1 | 5 => last.is_none(),
@@ -212,13 +207,7 @@ impl Ended {
                 .push(format!("the last run ended with exit code {claimed}, and the machine is: {}", self.machine));
         }
         let promised = match first {
-            0 | 6 => {
-                if is_undone {
-                    is_old
-                } else {
-                    is_upgraded
-                }
-            }
+            0 | 6 => is_success,
             4 => is_old,
             _ => true,
         };

@@ -129,15 +129,10 @@ impl Run<'_> {
         }
         let policy = self.hold_services_back()?;
         let sync = self.sync_policy();
-        let mut result = self.dist_upgrade(sync, events);
-        if let Err(error) = &result
-            && code_of(error, Exit::NeedsHuman) != Exit::Unchanged
-        {
-            events.emit(Event::Retrying(describe(error)));
-            // An error shows again in apt's second try.
-            let _ = dpkg::configure(dpkg::PENDING, self.conffile_policy(), &mut events.output_of("dpkg"));
-            result = self.dist_upgrade(sync, events);
-        }
+        let result = match sync {
+            SyncPolicy::Each => self.dist_upgrade(sync, &|| {}, events),
+            SyncPolicy::Deferred => filesystems::sync_during(|ask| self.dist_upgrade(sync, ask, events)),
+        };
         if sync == SyncPolicy::Deferred {
             restart_left_behind(events);
         }
@@ -166,12 +161,10 @@ impl Run<'_> {
         if can_defer && systemd::is_running() { config.sync } else { SyncPolicy::Each }
     }
 
-    fn dist_upgrade(&self, sync: SyncPolicy, events: &mut Events<'_>) -> Result<()> {
+    /// Tries twice, and asks for a sync after each package.
+    fn dist_upgrade(&self, sync: SyncPolicy, ask_for_sync: &dyn Fn(), events: &mut Events<'_>) -> Result<()> {
         let conffiles = self.conffile_policy();
-        if sync == SyncPolicy::Each {
-            return apt::dist_upgrade(conffiles, sync, &mut events.apt_status());
-        }
-        filesystems::sync_during(|ask_for_sync| {
+        let attempt = |events: &mut Events<'_>| {
             let mut report = events.apt_status();
             apt::dist_upgrade(conffiles, sync, &mut |status| {
                 if matches!(status, AptStatus::Progress { what, .. } if what.starts_with("Installed ")) {
@@ -179,7 +172,16 @@ impl Run<'_> {
                 }
                 report(status);
             })
-        })
+        };
+        match attempt(events) {
+            Err(error) if code_of(&error, Exit::NeedsHuman) != Exit::Unchanged => {
+                events.emit(Event::Retrying(describe(&error)));
+                // An error shows again in apt's second try.
+                let _ = dpkg::configure(dpkg::PENDING, conffiles, &mut events.output_of("dpkg"));
+                attempt(events)
+            }
+            result => result,
+        }
     }
 
     pub(super) fn migrate(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
