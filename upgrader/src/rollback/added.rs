@@ -1,7 +1,8 @@
 //! Finds the paths that an upgrade added.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, FileType};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -34,40 +35,35 @@ impl Store {
 
         let mut added = Added { paths: BTreeSet::new(), data: BTreeSet::new() };
         // What is in there is the admin's; packages make directories for it.
-        walk(root, Path::new("/usr/local"), &mut |path, kind| {
-            if !kind.is_dir() {
-                return Ok(false);
-            }
+        walk(root, Path::new("/usr/local"), &|_, kind| kind.is_dir(), &mut |path, _| {
             if !self.manifest.lines.contains_key(path) && !known.contains(path) {
                 added.paths.insert(path.to_owned());
             }
-            Ok(true)
         })?;
-        let mut find = |path: &Path| -> Result<bool> {
-            if forbidden.has(path) {
-                return Ok(false);
-            }
+        // Sockets come and go with the programs that listen on them.
+        let is_kept = |path: &Path, kind: FileType| !kind.is_socket() && !forbidden.has(path);
+        let mut find = |path: &Path| {
             if !self.manifest.lines.contains_key(path) && !known.contains(path) {
                 let is_data = declared.iter().any(|top| path.starts_with(top));
                 if is_data { &mut added.data } else { &mut added.paths }.insert(path.to_owned());
             }
-            Ok(true)
         };
         for top in walked_for_added() {
-            walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+            walk(root, top, &is_kept, &mut |path, _| find(path))?;
         }
         for (path, kind) in first_levels().map(|top| entries(root, top)).collect::<Result<Vec<_>>>()?.concat() {
             let is_mount = read_metadata(&below(root, &path))?.is_some_and(|seen| seen.is_mount);
-            if is_kept(kind) && !is_mount && !self.manifest.lines.contains_key(&path) && !known.contains(&path) {
-                walk(root, &path, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+            if is_kept(&path, kind) && !is_mount && !self.manifest.lines.contains_key(&path) && !known.contains(&path) {
+                walk(root, &path, &is_kept, &mut |path, _| find(path))?;
             }
         }
         for top in &declared {
-            walk(root, top, &mut |path, kind| Ok(is_kept(kind) && find(path)?))?;
+            walk(root, top, &is_kept, &mut |path, _| find(path))?;
         }
         for path in now.paths(&mut resolver, |package| self.changes(package))? {
-            if read_metadata(&below(root, &path))?.is_some_and(|seen| !seen.is_mount) {
-                find(&path)?;
+            let is_there = read_metadata(&below(root, &path))?.is_some_and(|seen| !seen.is_mount);
+            if is_there && !forbidden.has(&path) {
+                find(&path);
             }
         }
         Ok(added)
@@ -105,10 +101,4 @@ impl Store {
         let object = self.object(stored);
         fs::read(&object).with_context(|| object.display().to_string())
     }
-}
-
-/// False for sockets, which come and go with the programs that listen on them.
-fn is_kept(kind: fs::FileType) -> bool {
-    use std::os::unix::fs::FileTypeExt as _;
-    !kind.is_socket()
 }

@@ -418,10 +418,7 @@ impl<'a> Work<'a> {
 /// Removes a directory with all in it, but nothing that is mounted there.
 fn remove_tree(top: &Path) -> Result<()> {
     let mut all = Vec::new();
-    walk(Path::new("/"), top, &mut |path, _| {
-        all.push(path.to_owned());
-        Ok(true)
-    })?;
+    walk(Path::new("/"), top, &|_, _| true, &mut |path, _| all.push(path.to_owned()))?;
     let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
         all.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
     for path in files.iter().chain(directories.iter().rev()) {

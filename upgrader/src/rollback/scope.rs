@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, FileType};
 use std::io::{self, ErrorKind};
+use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::Scope;
 use super::metadata::{below, mount_of};
@@ -218,13 +220,7 @@ impl Covered<'_> {
 
     fn walk(&mut self, top: &Path, visit: &mut dyn FnMut(&mut Self, &Path, FileType)) -> Result<()> {
         let (root, forbidden) = (self.root, self.forbidden);
-        walk(root, top, &mut |path, kind| {
-            if forbidden.has(path) {
-                return Ok(false);
-            }
-            visit(self, path, kind);
-            Ok(true)
-        })
+        walk(root, top, &|path, _| !forbidden.has(path), &mut |path, kind| visit(self, path, kind))
     }
 
     /// With the directories above, so that each can be made before what is in it.
@@ -277,23 +273,55 @@ impl Exclusions {
     }
 }
 
-/// Visits what is at and below a path, a directory before what is in it, and stays on one mount. Links are not followed. What
-/// the visitor answers with false is not entered.
-pub(super) fn walk(root: &Path, top: &Path, visit: &mut dyn FnMut(&Path, FileType) -> Result<bool>) -> Result<()> {
+/// Visits what is at and below a path, a directory before what is in it, and stays on one mount. Links are not followed. What is
+/// not `kept` is neither visited nor entered. All processors read directories, level by level.
+pub(super) fn walk(
+    root: &Path,
+    top: &Path,
+    is_kept: &(dyn Fn(&Path, FileType) -> bool + Sync),
+    visit: &mut dyn FnMut(&Path, FileType),
+) -> Result<()> {
     let full = below(root, top);
     let kind = match full.symlink_metadata() {
         Err(error) if is_gone(&error) => return Ok(()),
         metadata => metadata.with_context(|| full.display().to_string())?.file_type(),
     };
     let mount = mount_of(&full)?;
-    let mut ahead = vec![(top.to_owned(), kind)];
-    while let Some((path, kind)) = ahead.pop() {
-        let is_elsewhere = kind.is_dir() && mount_of(&below(root, &path))? != mount;
-        if !is_elsewhere && visit(&path, kind)? && kind.is_dir() {
-            ahead.extend(entries(root, &path)?);
+    let mut level = vec![(top.to_owned(), kind)];
+    level.retain(|(path, kind)| is_kept(path, *kind));
+    while !level.is_empty() {
+        for (path, kind) in &level {
+            visit(path, *kind);
         }
+        level.retain(|(_, kind)| kind.is_dir());
+        level = on_all_processors(&level, |(directory, _)| {
+            let mut found = Vec::new();
+            for (path, kind) in entries(root, directory)? {
+                if is_kept(&path, kind) && (!kind.is_dir() || mount_of(&below(root, &path))? == mount) {
+                    found.push((path, kind));
+                }
+            }
+            Ok(found)
+        })?;
     }
     Ok(())
+}
+
+/// The results of some work on each item, in the order of the items. Few items are not worth a thread.
+fn on_all_processors<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<Vec<R>> + Sync) -> Result<Vec<R>> {
+    const FEW: usize = 16;
+    let of_all = |items: &[T]| Ok(items.iter().map(&work).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect());
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    if items.len() < FEW || processors == 1 {
+        return of_all(items);
+    }
+    thread::scope(|scope| {
+        let share = items.len().div_ceil(processors);
+        let threads: Vec<_> = items.chunks(share).map(|items| scope.spawn(|| of_all(items))).collect();
+        let results =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(anyhow!("a thread panicked"))));
+        Ok(results.collect::<Result<Vec<Vec<R>>>>()?.into_iter().flatten().collect())
+    })
 }
 
 /// What is in a directory; nothing if it is not there.
