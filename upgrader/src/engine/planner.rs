@@ -1,5 +1,6 @@
 //! Computes the plan from dpkg, apt, the database and the other node; changes nothing.
 
+use std::path::Path;
 use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Result, anyhow};
@@ -30,14 +31,15 @@ pub(super) fn compute(
     policies: (ConffilePolicy, ValidationPolicy),
     past: Option<&PastRun>,
 ) -> Result<Plan> {
-    let (candidate, simulation, download, node) = thread::scope(|scope| {
+    let (candidate, simulation, restart, node) = thread::scope(|scope| {
         let node = scope.spawn(|| product.pair.as_ref().map(pair::inspect).transpose());
-        let candidate = scope.spawn(|| apt::candidate(&product.version_package));
-        let download = scope.spawn(apt::download_size);
+        let candidate = scope.spawn(|| apt::versions(&product.version_package));
+        let restart =
+            scope.spawn(|| if systemd::is_running() { restart::wanted(&product.services) } else { Ok(Vec::new()) });
         let simulation = apt::simulate();
-        (join(candidate), simulation, join(download), join(node))
+        (join(candidate), simulation, join(restart), join(node))
     });
-    let candidate = candidate?.unwrap_or_else(|| installed.clone());
+    let candidate = candidate?.candidate.unwrap_or_else(|| installed.clone());
     let Simulation { changes, unfinished, kept_back } = simulation.explain(|| {
         Failure::new("apt finds no way to upgrade this machine").remedy(
             "`apt-get -s dist-upgrade` shows the same; often `dpkg --configure -a` or `apt-get -f install` helps.",
@@ -49,9 +51,8 @@ pub(super) fn compute(
         changes,
         unfinished,
         kept_back,
-        download: download?,
         unfinished_from: past.as_ref().map(|past| past.plan.comes_from().to_owned()),
-        restart: if systemd::is_running() { restart::wanted(&product.services)? } else { Vec::new() },
+        restart: restart?,
         node: match (node, past) {
             // An interrupted run must be completed even if the other node does not answer.
             (Err(_), Some(past)) => past.plan.node.clone(),
@@ -76,7 +77,7 @@ pub(super) fn compute(
         plan.migrations = database::survey(database, paths, plan.changes_packages())?.pending;
     }
     let (packages, offered) = (dpkg::packages()?, apt::offered(plan.new_versions())?);
-    measure(&mut plan, &packages, &offered);
+    measure(&mut plan, paths.root(), &packages, &offered);
     if let Some(past) = past {
         plan.validated.clone_from(&past.plan.validated);
     } else if policies.1 != ValidationPolicy::Ignore && !plan.is_empty() {
@@ -86,8 +87,8 @@ pub(super) fn compute(
     Ok(plan)
 }
 
-/// Adds up the space that the changes need.
-fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
+/// Adds up the space that the changes need, and what is still to be downloaded.
+fn measure(plan: &mut Plan, root: &Path, installed: &[Package], offered: &Offered) {
     let native = native_architecture(installed);
     let bytes = |kibibytes: u64| i64::try_from(kibibytes.saturating_mul(1024)).unwrap_or(i64::MAX);
     for change in &plan.changes {
@@ -95,12 +96,12 @@ fn measure(plan: &mut Plan, installed: &[Package], offered: &Offered) {
             .iter()
             .find(|package| change.package.is_of(&package.name, &package.architecture, native) && package.is_present());
         let old = old.map_or(0, |package| package.installed_size);
-        let new = match change.kind {
-            ChangeKind::Remove { .. } => 0,
-            ChangeKind::Upgrade { .. } | ChangeKind::Install { .. } => {
-                offered.find(&change.package, native).map_or(old, |offer| offer.installed_size)
-            }
-        };
+        let offer = offered.find(&change.package, native);
+        let new = change.new_version().map_or(0, |version| {
+            let to_download = offer.filter(|offer| !apt::is_downloaded(root, &change.package, version, offer));
+            plan.download = plan.download.saturating_add(to_download.map_or(0, |offer| offer.size));
+            offer.map_or(old, |offer| offer.installed_size)
+        });
         plan.disk = plan.disk.saturating_add(bytes(new)).saturating_sub(bytes(old));
         plan.largest = plan.largest.max(new.saturating_mul(1024));
     }

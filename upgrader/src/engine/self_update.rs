@@ -58,7 +58,9 @@ pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> 
     // Installed without a package: nothing to upgrade.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };
     // A pin may point to an older one.
-    let Some(to) = apt::candidate(&package)?.filter(|candidate| is_newer(candidate, &from)) else { return Ok(()) };
+    let Some(to) = apt::versions(&package)?.candidate.filter(|candidate| is_newer(candidate, &from)) else {
+        return Ok(());
+    };
     let outcome = if dpkg::is_held(&package)? {
         SelfUpdateOutcome::Held
     } else if context.options.mode() == Mode::DryRun {

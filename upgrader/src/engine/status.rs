@@ -117,7 +117,7 @@ fn collect(context: &Context<'_>) -> Result<Status> {
         seen_by_root,
         journal_error: unreadable.as_ref().map(describe),
         installed: dpkg::installed_version(&product.version_package)?,
-        candidate: apt::candidate(&product.version_package)?,
+        candidate: apt::versions(&product.version_package)?.candidate,
         under_way,
         interrupted: was_interrupted && !is_taken,
         rollback_to: rollback_to.filter(|_| !is_taken).map(|past| past.plan.comes_from().to_owned()),

@@ -112,6 +112,8 @@ pub struct Offer {
     pub architecture: String,
     /// What it takes on disk once installed, in kibibytes.
     pub installed_size: u64,
+    /// The size of its .deb, in bytes.
+    pub size: u64,
     /// The SHA-256 sum of its .deb, in hex.
     pub sha256: Option<String>,
 }

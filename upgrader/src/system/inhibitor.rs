@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
-use std::process::Child;
 
 use anyhow::{Context as _, Result};
 
@@ -13,8 +12,7 @@ use crate::system::command::Program;
 #[derive(Debug)]
 pub(crate) struct Inhibitor {
     /// The program behind the lock reads the other end of this pipe, and ends with it.
-    pipe: Option<PipeWriter>,
-    child: Child,
+    _pipe: PipeWriter,
 }
 
 impl Inhibitor {
@@ -28,14 +26,7 @@ impl Inhibitor {
             .args(["--what=shutdown", "--mode=block", "--why=The upgrade of this machine is under way"])
             .arg(format!("--who={who}"))
             .arg("cat");
-        let child = program.spawn(File::from(OwnedFd::from(reader)), output)?;
-        Ok(Self { pipe: Some(writer), child })
-    }
-}
-
-impl Drop for Inhibitor {
-    fn drop(&mut self) {
-        drop(self.pipe.take());
-        let _ = self.child.wait();
+        program.spawn(File::from(OwnedFd::from(reader)), output)?;
+        Ok(Self { _pipe: writer })
     }
 }

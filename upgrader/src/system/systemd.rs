@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::system::command::{Failed, Program};
 
@@ -81,10 +81,12 @@ pub(crate) fn own_unit() -> Option<String> {
 pub(crate) fn free_unit(name: &str, limit: u32) -> Result<String> {
     let names = (1..=limit)
         .map(|number| if number == 1 { format!("{name}.service") } else { format!("{name}-{number}.service") });
-    let names: Vec<String> = names.collect();
-    let known = show(&names)?;
-    let free = names.into_iter().zip(known).find(|(_, unit)| unit.load == "not-found");
-    free.map(|(name, _)| name).context("earlier runs still have processes in too many units")
+    for name in names {
+        if show(&[&name])?.iter().all(|unit| unit.load == "not-found") {
+            return Ok(name);
+        }
+    }
+    bail!("earlier runs still have processes in too many units")
 }
 
 /// systemd-run(1), to which the program to run in a new unit is still to be added. The program has our stdin and output, and

@@ -15,13 +15,14 @@ const BELONGS: [&str; 5] = ["-security", "-updates", "-backports", "-backports-s
 pub(super) fn check(product: &Product) -> Result<Vec<Finding>> {
     let mut findings = judge(&apt::sources()?);
     let package = &product.version_package;
-    if !apt::is_offered(package)? {
+    let versions = apt::versions(package)?;
+    if !versions.is_offered {
         findings.push(Finding::fatal(
             format!("no package source offers {package}, so the next version of {} is not known", product.name),
             format!("Add the source of {} to /etc/apt/sources.list.d, or fix it there.", product.name),
         ));
     }
-    if let Some((newest, candidate)) = apt::passed_over(package)? {
+    if let Some((newest, candidate)) = versions.passed_over.zip(versions.candidate) {
         findings.push(Finding::note(
             format!("there is {package} {newest}, but apt was told to prefer {candidate}"),
             format!("If that is not meant, look for it in /etc/apt/preferences.d: `apt-cache policy {package}` shows the priorities."),

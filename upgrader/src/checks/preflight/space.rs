@@ -12,6 +12,7 @@ use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::size::size;
 use crate::paths::Paths;
 use crate::rollback;
+use crate::system::apt;
 use crate::system::filesystems;
 
 /// The space that must stay free on every filesystem, for logs, the database of dpkg, and running services.
@@ -31,7 +32,7 @@ struct Requirement {
 }
 
 /// The directories that every upgrade writes to.
-const WRITTEN: [&str; 6] = ["etc", "usr", "var/lib/dpkg", "var/cache/apt/archives", "var/log", "tmp"];
+const WRITTEN: [&str; 6] = ["etc", "usr", "var/lib/dpkg", apt::DOWNLOADS, "var/log", "tmp"];
 
 /// Checks that the directories that an upgrade writes to are writable.
 pub(super) fn writable(paths: &Paths) -> Result<Vec<Finding>> {
@@ -68,7 +69,7 @@ pub(super) fn check(paths: &Paths, plan: &Plan, kept: Vec<rollback::SpaceRequire
     let kernels = plan.changes.iter().filter(|change| brings_kernel(change)).count() as u64;
     let kernels = kernel_size(&at("boot")).saturating_mul(kernels);
     let mut needs = vec![
-        Requirement { path: at("var/cache/apt/archives"), bytes: plan.download, what: "the downloads" },
+        Requirement { path: at(apt::DOWNLOADS), bytes: plan.download, what: "the downloads" },
         Requirement { path: at("usr"), bytes: packages, what: "the new packages" },
         Requirement { path: at("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
         Requirement { path: at("boot"), bytes: kernels, what: "the new kernel" },

@@ -11,7 +11,10 @@ const MONITORS: [&str; 5] = ["monit", "watchdog", "puppet", "salt-minion", "cfen
 /// Checks that systemd knows the product's services, and finds monitors that would restart them during the upgrade.
 pub(super) fn check(services: &[String]) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for (service, unit) in services.iter().zip(systemd::show(services)?) {
+    let all: Vec<&str> = services.iter().map(String::as_str).chain(MONITORS).collect();
+    let units = systemd::show(&all)?;
+    let (units, monitors) = units.split_at(services.len());
+    for (service, unit) in services.iter().zip(units) {
         let (what, remedy) = match unit.load.as_str() {
             "not-found" => (
                 format!("systemd knows no service {service}: it must come with the upgrade"),
@@ -31,7 +34,7 @@ pub(super) fn check(services: &[String]) -> Result<Vec<Finding>> {
         };
         findings.push(Finding::note(what, remedy));
     }
-    for (monitor, unit) in MONITORS.iter().zip(systemd::show(&MONITORS)?) {
+    for (monitor, unit) in MONITORS.iter().zip(monitors) {
         if unit.is_active() {
             findings.push(Finding::note(
                 format!("{monitor} is running: it may restart services in the middle of the upgrade"),

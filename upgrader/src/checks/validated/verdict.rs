@@ -116,7 +116,10 @@ mod tests {
         Offered::of(text.lines().map(|line| {
             let mut words = line.split(' ').map(str::to_owned);
             let mut word = || words.next().expect("a word");
-            (word(), crate::model::package::Offer { architecture: word(), installed_size: 1, sha256: Some(word()) })
+            (
+                word(),
+                crate::model::package::Offer { architecture: word(), installed_size: 1, size: 1, sha256: Some(word()) },
+            )
         }))
     }
 

@@ -30,6 +30,7 @@ use crate::output::history::HistoryWriter;
 use crate::output::screen::Screen;
 use crate::output::stream::Follower;
 use crate::output::{follow, session};
+use crate::system::apt::Simulation;
 use crate::system::inhibitor::Inhibitor;
 use crate::system::lock::Lock;
 use crate::system::{dpkg, filesystems, signals, systemd, without_sync};
@@ -119,6 +120,8 @@ struct Run<'a> {
     agreed: bool,
     /// Holds off a shutdown while the run changes the machine.
     inhibitor: Option<Inhibitor>,
+    /// What apt is about to change, if it was asked after the last hook.
+    simulation: Option<Simulation>,
 }
 
 impl<'a> Run<'a> {
@@ -132,6 +135,7 @@ impl<'a> Run<'a> {
             past: None,
             agreed: false,
             inhibitor: None,
+            simulation: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The steps that change the machine; `hooks` has those that run hooks.
 
 use std::path::Path;
+use std::thread;
 
 use anyhow::Result;
 
@@ -8,10 +9,12 @@ use super::Run;
 use crate::config::settings::RollbackPolicy;
 use crate::database;
 use crate::engine::journal::{self, JournalEntry, PastRun};
+use crate::engine::planner;
 use crate::engine::restart::restart_all;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
 use crate::model::event::Event;
 use crate::model::events::{AptStatus, Events};
+use crate::model::hook::Phase;
 use crate::model::package::PackageName;
 use crate::model::policy::SyncPolicy;
 use crate::model::step::{Outcome, Step};
@@ -19,7 +22,7 @@ use crate::rollback::{self, Scope};
 use crate::system::conffiles::{self, ConffileReport};
 use crate::system::policy_rc_d::Policy;
 use crate::system::processes::Processes;
-use crate::system::{apt, dpkg, filesystems, package_locks, reboot, systemd};
+use crate::system::{apt, dpkg, filesystems, hooks, package_locks, reboot, systemd};
 
 impl Run<'_> {
     pub(super) fn repair(&self, events: &mut Events<'_>) -> Result<Outcome> {
@@ -73,7 +76,15 @@ impl Run<'_> {
                 rollback::discard(paths)?;
                 return Ok(Outcome::Done);
             }
-            _ => rollback::save(paths, &scope, &mut |_| {}),
+            _ => thread::scope(|threads| {
+                // apt has time for this now. A hook may change its answer, which is then asked for again.
+                let has_hooks =
+                    hooks::find(&paths.hooks(Phase::PreUpgrade)).map_or(true, |found| !found.hooks.is_empty());
+                let simulation = (!has_hooks).then(|| threads.spawn(apt::simulate));
+                let saved = rollback::save(paths, &scope, &mut |_| {});
+                self.simulation = simulation.and_then(|simulation| planner::join(simulation).ok());
+                saved
+            }),
         };
         let saved = saved.explain(|| {
             Failure::new("nothing was changed: the rollback data cannot be saved").remedy(
@@ -104,10 +115,11 @@ impl Run<'_> {
     }
 
     /// Upgrades the packages, and reports what became of their conffiles.
-    pub(super) fn packages(&self, events: &mut Events<'_>) -> Result<Outcome> {
+    pub(super) fn packages(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
+        let simulation = self.simulation.take();
         let plan = self.plan()?;
         let changed = "the available upgrades have changed since the plan was shown";
-        let now = apt::simulate().explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
+        let now = simulation.map_or_else(apt::simulate, Ok).explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
         // Of an interrupted run, dpkg may have finished packages since.
         let as_shown = self.past.as_ref().map_or(now.changes == plan.changes, |past| {
             let shown = || plan.changes.iter().chain(&past.plan.changes);

@@ -4,18 +4,18 @@ mod progress;
 mod read;
 mod remedy;
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 
 use self::progress::ProgressWatch;
 use self::read::{
-    Complaints, parse_candidate, parse_conflicts, parse_offered, parse_passed_over, parse_simulation, parse_sources,
-    parse_status, parse_uris,
+    Complaints, parse_conflicts, parse_offered, parse_simulation, parse_sources, parse_status, parse_versions,
 };
 use crate::exit::{Exit, Explain as _, Failure};
 use crate::model::events::AptStatus;
-use crate::model::package::Offered;
+use crate::model::package::{Offer, Offered, PackageName};
 use crate::model::plan::Change;
 use crate::model::policy::{ConffilePolicy, SyncPolicy};
 use crate::system::command::{Failed, Program, Said};
@@ -23,6 +23,9 @@ use crate::system::unattended::{dpkg_options, unattended};
 use crate::system::without_sync;
 
 const APT_GET: &str = "apt-get";
+
+/// Where apt keeps what it has downloaded.
+pub(crate) const DOWNLOADS: &str = "var/cache/apt/archives";
 
 /// How long apt waits for another program that holds dpkg's lock, in seconds.
 const LOCK_TIMEOUT: u32 = 120;
@@ -55,18 +58,24 @@ pub(crate) fn update(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     )
 }
 
-/// The version of a package that apt would install, if there is one.
-pub(crate) fn candidate(package: &str) -> Result<Option<String>> {
+/// The versions of a package that apt knows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Versions {
+    /// The one that apt would install, if there is one.
+    pub(crate) candidate: Option<String>,
+    /// The newest one, if apt was told to prefer the candidate.
+    pub(crate) passed_over: Option<String>,
+    /// True if a package source offers any of them.
+    pub(crate) is_offered: bool,
+}
+
+/// Asks apt for the versions of a package.
+pub(crate) fn versions(package: &str) -> Result<Versions> {
     let policy = |options: &[&str]| Program::new("apt-cache").args(options).args(["policy", package]).output();
     // On a disk that cannot be written, apt fails unless it keeps its cache in memory, which takes longer.
     let said =
         policy(&[]).or_else(|_| policy(&["--option=Dir::Cache::pkgcache=", "--option=Dir::Cache::srcpkgcache="]))?;
-    Ok(parse_candidate(&said))
-}
-
-/// The newest version of a package and its candidate version, if apt was told to prefer that one.
-pub(crate) fn passed_over(package: &str) -> Result<Option<(String, String)>> {
-    Ok(parse_passed_over(&Program::new("apt-cache").args(["policy", package]).output()?))
+    Ok(parse_versions(&said))
 }
 
 /// The arguments that upgrade one installed package and never remove another.
@@ -93,16 +102,24 @@ pub(crate) fn simulate() -> Result<Simulation> {
     Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
 }
 
-/// The number of bytes that a dist-upgrade has to download.
-pub(crate) fn download_size() -> Result<u64> {
-    Ok(parse_uris(&apt_get().args(["--quiet=2", "--print-uris", "--fix-broken", "dist-upgrade"]).output()?))
-}
-
 /// The records of these packages in the sources, each of the given version. Unknown packages are skipped.
 pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Offered> {
     let wanted = packages.map(|(package, version)| format!("{package}={version}"));
     // apt-cache fails if it does not know one of them.
     Ok(parse_offered(&Program::new("apt-cache").args(["show", "--no-all-versions"]).stdout_for(wanted)?))
+}
+
+/// True if the .deb of a package is among apt's downloads: `NAME_VERSION_ARCHITECTURE.deb` (`pkgAcqArchive` in
+/// apt-pkg/acquire-item.cc). apt compares its checksum, too.
+pub(crate) fn is_downloaded(root: &Path, package: &PackageName, version: &str, offer: &Offer) -> bool {
+    let file = [package.bare(), version, &offer.architecture].map(quoted).join("_");
+    let file = root.join(DOWNLOADS).join(format!("{file}.deb"));
+    file.metadata().is_ok_and(|file| file.len() == offer.size)
+}
+
+/// A part of a file's name as apt quotes it (`QuoteString` in apt-pkg/contrib/strutl.cc).
+fn quoted(part: &str) -> String {
+    part.replace('%', "%25").replace(':', "%3a").replace('_', "%5f")
 }
 
 /// A package source, from its Release file and its configuration.
@@ -124,11 +141,6 @@ pub(crate) fn sources() -> Result<Vec<Source>> {
     Ok(parse_sources(
         &Program::new("apt-get").args(["indextargets", "--format", FORMAT, "Created-By: Packages"]).output()?,
     ))
-}
-
-/// True if a source offers any version of a package.
-pub(crate) fn is_offered(package: &str) -> Result<bool> {
-    Ok(!Program::new("apt-cache").args(["madison", package]).output()?.trim().is_empty())
 }
 
 /// apt's reasons for removing these packages; empty if it need not remove them.
@@ -237,4 +249,25 @@ fn change(conffiles: ConffilePolicy) -> Program {
 fn changing(apt_get: Program, conffiles: ConffilePolicy) -> Program {
     let options = dpkg_options(conffiles).map(|option| format!("--option=Dpkg::Options::={option}"));
     unattended(options.iter().fold(plain(apt_get).setting("--yes"), Program::setting), conffiles)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_downloaded_if_its_whole_deb_is_in_the_cache_under_the_name_that_apt_gives_it() {
+        let root = tempfile::tempdir().expect("a directory");
+        let downloads = root.path().join(DOWNLOADS);
+        std::fs::create_dir_all(&downloads).expect("the cache");
+        let offer = Offer { architecture: "amd64".to_owned(), installed_size: 1, size: 3, sha256: None };
+        let package = PackageName::from("libc6:amd64");
+        let is_downloaded = || is_downloaded(root.path(), &package, "1:2.36-9+deb12u1~x", &offer);
+        assert!(!is_downloaded());
+        let deb = downloads.join("libc6_1%3a2.36-9+deb12u1~x_amd64.deb");
+        std::fs::write(&deb, "de").expect("a part of it");
+        assert!(!is_downloaded());
+        std::fs::write(&deb, "deb").expect("all of it");
+        assert!(is_downloaded());
+    }
 }

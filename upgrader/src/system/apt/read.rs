@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Simulation, Source};
+use super::{Simulation, Source, Versions};
 use crate::model::events::AptStatus;
 use crate::model::package::{Offer, Offered};
 use crate::model::plan::{Change, ChangeKind};
@@ -79,9 +79,11 @@ pub(super) fn parse_offered(text: &str) -> Offered {
     let paragraph = |paragraph: &str| {
         let field =
             |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::trim);
+        let number = |name: &str| field(name).and_then(|size| size.parse().ok()).unwrap_or(0);
         let offer = Offer {
             architecture: field("Architecture")?.to_owned(),
-            installed_size: field("Installed-Size").and_then(|size| size.parse().ok()).unwrap_or(0),
+            installed_size: number("Installed-Size"),
+            size: number("Size"),
             sha256: field("SHA256").map(str::to_owned),
         };
         Some((field("Package")?.to_owned(), offer))
@@ -89,18 +91,18 @@ pub(super) fn parse_offered(text: &str) -> Offered {
     Offered::of(text.split("\n\n").filter_map(paragraph))
 }
 
-/// Reads the `Candidate:` line of `apt-cache policy`.
-pub(super) fn parse_candidate(policy: &str) -> Option<String> {
-    let version = policy.lines().find_map(|line| line.trim_start().strip_prefix("Candidate:"))?.trim();
-    (version != "(none)" && !version.is_empty()).then(|| version.to_owned())
-}
-
-/// Reads `apt-cache policy`: the first version of its table, which begins with the newest, and the candidate, if that is another.
-pub(super) fn parse_passed_over(policy: &str) -> Option<(String, String)> {
-    let candidate = parse_candidate(policy)?;
-    let newest = policy.lines().skip_while(|line| line.trim() != "Version table:").nth(1)?;
-    let newest = newest.split_whitespace().find(|word| *word != "***")?;
-    (newest != candidate).then(|| (newest.to_owned(), candidate))
+/// Reads `apt-cache policy`: the candidate, and the table of versions, which begins with the newest. Below each version are its sources,
+/// and dpkg's status file if it is installed.
+pub(super) fn parse_versions(text: &str) -> Versions {
+    let candidate = text.lines().find_map(|line| line.trim_start().strip_prefix("Candidate:")).map(str::trim);
+    let candidate = candidate.filter(|version| *version != "(none)" && !version.is_empty());
+    let mut table = text.lines().skip_while(|line| line.trim() != "Version table:").skip(1).peekable();
+    let newest = table.peek().and_then(|line| line.split_whitespace().find(|word| *word != "***"));
+    Versions {
+        candidate: candidate.map(str::to_owned),
+        passed_over: newest.filter(|newest| candidate.is_some_and(|it| it != *newest)).map(str::to_owned),
+        is_offered: table.any(|line| line.starts_with("        ") && !line.ends_with("/var/lib/dpkg/status")),
+    }
 }
 
 /// Reads `Inst`, `Conf`, `Remv` and `Purg` lines and the paragraph of packages kept back. Lines it does not know are passed over.
@@ -199,14 +201,6 @@ pub(super) fn parse_status(line: &str) -> Option<AptStatus<'_>> {
         rest = after;
     }
     None
-}
-
-/// Adds up the sizes in `'URI' FILE SIZE HASH` lines, in bytes.
-pub(super) fn parse_uris(text: &str) -> u64 {
-    text.lines()
-        .filter(|line| line.starts_with('\''))
-        .filter_map(|line| line.split(' ').nth(2)?.parse::<u64>().ok())
-        .fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]
@@ -311,26 +305,25 @@ mod tests {
     }
 
     #[test]
-    fn a_package_without_candidate_has_none() {
-        assert_eq!(parse_candidate("xivo:\n  Installed: 1\n  Candidate: 1:2.0-rc1\n").as_deref(), Some("1:2.0-rc1"));
-        assert_eq!(parse_candidate("xivo:\n  Installed: (none)\n  Candidate: (none)\n"), None);
-        assert_eq!(parse_candidate(""), None);
-    }
-
-    #[test]
-    fn a_newer_version_that_apt_passes_over_is_read() {
-        let policy = |candidate| {
+    fn versions_are_read_with_the_candidate_and_whether_a_source_offers_one() {
+        let table = |candidate: &str| {
             format!(
-                "xivo:\n  Installed: 1.2.1\n  Candidate: {candidate}\n  Version table:\n     1.2.2 500\n        500 http://a\n \
-                 *** 1.2.1 1001\n        100 /var/lib/dpkg/status\n"
+                "xivo:\n  Installed: 1.2.1\n  Candidate: {candidate}\n  Version table:\n     1:1.2.2~rc1 500\n        \
+                 500 http://a stable/main amd64 Packages\n *** 1.2.1 1001\n        100 /var/lib/dpkg/status\n"
             )
         };
-        assert_eq!(parse_passed_over(&policy("1.2.1")), Some(("1.2.2".to_owned(), "1.2.1".to_owned())));
-        assert_eq!(parse_passed_over(&policy("1.2.2")), None);
-        let newest =
+        let policy = |candidate: &str, passed_over: Option<&str>, is_offered| Versions {
+            candidate: Some(candidate.to_owned()),
+            passed_over: passed_over.map(str::to_owned),
+            is_offered,
+        };
+        assert_eq!(parse_versions(&table("1.2.1")), policy("1.2.1", Some("1:1.2.2~rc1"), true));
+        assert_eq!(parse_versions(&table("1:1.2.2~rc1")), policy("1:1.2.2~rc1", None, true));
+        let only_installed =
             "xivo:\n  Installed: 1\n  Candidate: 1\n  Version table:\n *** 1 100\n        100 /var/lib/dpkg/status\n";
-        assert_eq!(parse_passed_over(newest), None);
-        assert_eq!(parse_passed_over(""), None);
+        assert_eq!(parse_versions(only_installed), policy("1", None, false));
+        let unknown = "xivo:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n";
+        assert_eq!((parse_versions(unknown), parse_versions("")), (Versions::default(), Versions::default()));
     }
 
     #[test]
@@ -385,12 +378,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_sizes_of_what_is_to_fetch_add_up() {
-        let text = "Reading...\n'http://r/pool/a%2bb_1.deb' a+b_1_all.deb 1200 SHA256:ab\n'http://r/c.deb' c.deb 34 SHA256:cd\n'x\n";
-        assert_eq!(parse_uris(text), 1234);
-    }
-
     /// Names as Debian's policy (5.6.7) allows them, with an architecture now and then.
     const NAME: &str = "[a-z0-9][a-z0-9+.-]{1,12}(:i386)?";
     /// Versions as deb-version(7) allows them.
@@ -423,8 +410,7 @@ mod tests {
         fn no_text_is_too_strange_for_a_parser(text in "(?s).{0,200}", mark in "(Inst|Remv|Purg|Conf|E:|'|Candidate:|pmstatus:|dlstatus:|\t| ) ?") {
             for text in [&text, &format!("{mark}{text}"), &format!("{text}\n{mark}{text}")] {
                 parse_simulation(text);
-                parse_candidate(text);
-                parse_uris(text);
+                parse_versions(text);
                 parse_sources(text);
                 parse_conflicts(text);
                 for line in text.lines() {
@@ -459,13 +445,7 @@ mod tests {
         #[test]
         fn the_candidate_is_read_as_it_is_written(version in VERSION, installed in VERSION) {
             let policy = format!("xivo:\n  Installed: {installed}\n  Candidate: {version}\n  Version table:\n *** {installed} 500\n");
-            prop_assert_eq!(parse_candidate(&policy), Some(version));
-        }
-
-        #[test]
-        fn sizes_add_up_and_never_overflow(sizes in prop::collection::vec(any::<u64>(), 0..5)) {
-            let lines: Vec<String> = sizes.iter().map(|size| format!("'http://r/a.deb' a.deb {size} SHA256:ab\n")).collect();
-            prop_assert_eq!(parse_uris(&lines.concat()), sizes.into_iter().fold(0, u64::saturating_add));
+            prop_assert_eq!(parse_versions(&policy).candidate, Some(version));
         }
 
         #[test]
