@@ -21,6 +21,9 @@ mod settle;
 /// How long to wait between two runs of a readiness command.
 const READY_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The types of services whose restart succeeds only when they are up (systemd.service(5)). Others are looked at after it.
+const TELL_WHEN_UP: [&str; 5] = ["dbus", "forking", "notify", "notify-reload", "oneshot"];
+
 /// The reason for a recommended restart if a process with replaced files survived the restart of its service.
 const OUTLIVED: &str = "an old process still runs (KillMode=process); stop it or reboot";
 
@@ -66,7 +69,7 @@ pub(crate) fn restart_old(
     let was_restarted = |unit: &Unit| units.iter().any(|of_product| of_product.id == unit.id);
     for unit in systemd::show(were_active)?.iter().filter(|unit| was_stopped(unit) && !was_restarted(unit)) {
         if unit.id.ends_with(".service") {
-            restarted.restart_one(&short(&unit.id), false, None, None, events);
+            restarted.restart_one(&short(&unit.id), "", false, None, None, events);
         } else if let Err(error) = systemd::start(&unit.id) {
             let message = format!("{} does not start: {error:#}", unit.id);
             events.attention(message, format!("`systemctl status {}` shows why.", unit.id));
@@ -150,7 +153,7 @@ impl Restarted {
         let mut wanted = Vec::new();
         for (service, unit) in services.order.iter().zip(&units) {
             match verdict(unit) {
-                Verdict::Restart => wanted.push((service, None)),
+                Verdict::Restart => wanted.push((service, unit.kind.as_str(), None)),
                 Verdict::Skip(reason) => {
                     self.skipped.push(service.clone());
                     events.emit(Event::ServiceSkipped(service.clone(), reason.to_owned()));
@@ -161,15 +164,16 @@ impl Restarted {
             }
         }
         if services.restart == RestartPolicy::StopThenStart {
-            for (service, stopped) in wanted.iter_mut().rev() {
+            for (service, _, stopped) in wanted.iter_mut().rev() {
                 *stopped = Some(Instant::now());
                 // An error shows when the service is restarted below.
                 let _ = systemd::stop(service);
             }
         }
-        for (service, stopped) in wanted {
-            self.restart_one(service, true, stopped, services.ready(service), events);
+        for (service, kind, stopped) in wanted {
+            self.restart_one(service, kind, true, stopped, services.ready(service), events);
         }
+        self.look_at_all()?;
         Ok(units.into_iter().map(|unit| unit.id).collect())
     }
 
@@ -196,7 +200,7 @@ impl Restarted {
         }
         for name in restarting {
             if found.services[name].iter().any(|process| processes.replaced_file(*process).is_some()) {
-                self.restart_one(&short(name), false, None, None, events);
+                self.restart_one(&short(name), "", false, None, None, events);
             } else {
                 events.emit(Event::ServiceSkipped(short(name), "restarted together with another".to_owned()));
             }
@@ -222,10 +226,11 @@ impl Restarted {
         Ok(())
     }
 
-    /// Restarts one service. `stopped` is when its outage began, if it is stopped already.
+    /// Restarts one service of this type; an unknown type is empty. `stopped` is when its outage began, if it is stopped already.
     fn restart_one(
         &mut self,
         service: &str,
+        kind: &str,
         of_product: bool,
         stopped: Option<Instant>,
         ready: Option<&Ready>,
@@ -233,7 +238,7 @@ impl Restarted {
     ) {
         events.emit(Event::ServiceRestarting(service.to_owned()));
         let began = stopped.unwrap_or_else(Instant::now);
-        let result = bring_up(service, ready);
+        let result = bring_up(service, TELL_WHEN_UP.contains(&kind), ready);
         self.last = Some(Instant::now());
         match result {
             Ok(unit) => {
@@ -243,6 +248,17 @@ impl Restarted {
             }
             Err((reason, log)) => self.went_down(of_product, service, reason, log, events),
         }
+    }
+
+    /// Reads the state of the services that told by themselves when they were up, all at once. One that has crashed since was restarted
+    /// by systemd, which counts from 0 after our restart.
+    fn look_at_all(&mut self) -> Result<()> {
+        let unknown: Vec<&mut Watched> = self.watched.iter_mut().filter(|service| service.unit.id.is_empty()).collect();
+        let names: Vec<&str> = unknown.iter().map(|service| service.name.as_str()).collect();
+        for (unit, service) in systemd::show(&names)?.into_iter().zip(unknown) {
+            service.unit = Unit { restarts: 0, ..unit };
+        }
+        Ok(())
     }
 
     fn went_down(
@@ -265,9 +281,13 @@ impl Restarted {
     }
 }
 
-/// Restarts a service and waits until it is ready. On failure returns the reason and the last lines of its log.
-fn bring_up(service: &str, ready: Option<&Ready>) -> Result<Unit, (String, Vec<String>)> {
+/// Restarts a service and waits until it is ready. Returns an empty state for one that `tells_when_up`. On failure returns the reason
+/// and the last lines of its log.
+fn bring_up(service: &str, tells_when_up: bool, ready: Option<&Ready>) -> Result<Unit, (String, Vec<String>)> {
     let result = systemd::restart(service);
+    if result.is_ok() && tells_when_up && ready.is_none() {
+        return Ok(Unit::default());
+    }
     let shown = match result {
         Ok(()) => systemd::show(&[service]).map(|units| units.into_iter().next().unwrap_or_default()),
         Err(_) => systemd::show_failed(service),
