@@ -13,9 +13,9 @@ use harness::data::tree;
 use harness::demo;
 use harness::faults::{crash, failing_disk, fault, power};
 use harness::gate;
-use harness::machines::disk;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
+use harness::machines::lab;
 use harness::machines::lintian;
 use harness::matrix::{catalogue, explore};
 use harness::packages::binaries;
@@ -166,7 +166,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Power(options) => power::run(&options, &mut out)?,
         Verb::FailingDisks(options) => failing_disk::run(&options, &mut out)?,
         Verb::Sweep { check } => {
-            let (containers, disks) = (Engine::connect()?.sweep()?, disk::sweep()?);
+            let (containers, disks) = (Engine::connect()?.sweep()?, lab::sweep()?);
             ensure!(
                 !check || containers + disks == 0,
                 "{containers} containers and {disks} disks were left behind (they are removed now)"
@@ -198,7 +198,7 @@ fn setup() -> Result<String> {
     };
     let engine = if address.is_empty() { Engine::connect()? } else { Engine::at(&address)? };
     let installed = command::run(&tree("images/install-filesystems.sh"), []);
-    if let Err(reason) = installed.and_then(|()| disk::is_possible()) {
+    if let Err(reason) = installed.and_then(|()| lab::is_possible()) {
         say(&format!("disks: tests of real filesystems are not run on this host: {reason:#}"));
     }
     all(Debian::ALL, |debian| image::ensure(&engine, debian, &say))?;

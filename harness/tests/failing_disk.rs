@@ -3,11 +3,11 @@
 use std::io::{Write as _, stderr};
 
 use harness::faults::failing_disk::Chosen;
-use harness::machines::disk;
+use harness::machines::lab;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let impossible = disk::is_possible().err();
+    let impossible = lab::is_possible().err();
     if let Some(reason) = &impossible {
         let _ = writeln!(stderr(), "not run on this host, which cannot make disks: {reason:#}");
     }

@@ -337,7 +337,8 @@ mod tests {
 
     use super::*;
     use crate::command::{run_with, silently};
-    use crate::machines::disk::{Backing, Disk, Filesystem, is_possible, sweep};
+    use crate::machines::disk::{Backing, Disk, Filesystem};
+    use crate::machines::lab::{is_possible, sweep};
     use crate::machines::write_record::{Loss, Operation, PowerCut};
 
     /// Writes a file on a disk, and syncs it.
