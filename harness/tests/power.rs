@@ -3,11 +3,12 @@
 use std::io::{Write as _, stderr};
 
 use harness::faults::power;
-use harness::machines::disk::{self, Filesystem};
+use harness::machines::disk::Filesystem;
+use harness::machines::lab;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
-    let impossible = disk::is_possible().err();
+    let impossible = lab::is_possible().err();
     if let Some(reason) = &impossible {
         let _ = writeln!(stderr(), "not run on this host, which cannot make disks: {reason:#}");
     }
@@ -22,6 +23,11 @@ fn main() {
     trials.push(trial(
         "an_upgrade_that_has_ended_needs_only_what_was_flushed".to_owned(),
         power::check_flushed,
+        Filesystem::Ext4,
+    ));
+    trials.push(trial(
+        "after_the_fourth_power_cut_in_packages_the_upgrade_is_rolled_back".to_owned(),
+        power::check_repeated,
         Filesystem::Ext4,
     ));
     libtest_mimic::run(&Arguments::from_args(), trials).exit();

@@ -5,6 +5,7 @@ mod captured_run;
 mod examine;
 mod fixture;
 mod recorded_run;
+mod repeated;
 mod state;
 
 use std::io::Write;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rand::seq::SliceRandom as _;
 use serde::Serialize;
+
+pub use self::repeated::check_repeated;
 
 use self::captured_run::{AFTER_THE_END, CapturedRun, MINUTE_AFTER_THE_END};
 use self::examine::{DIVERGED, Examined, ResumedBy, examine};
