@@ -35,20 +35,20 @@ help: ## this list
 demo: ## watch a Debian machine being upgraded from XiVO 1.2.1 to 1.2.2 (DEBIAN=trixie for another release)
 	@$(SET_UP); $(HARNESS) demo $(DEBIAN)
 
-test: ## unit tests, upgrades of real machines, a selection of the matrix (FILTER=name for some tests)
+test: ## unit tests, upgrades of real machines, a selection of the matrix (FILTER=name for some tests, STORAGE=xfs for machines with such a disk)
 	@$(SET_UP); $(call RUN); exit $$result
 
 test-fleet: ## upgrade fleets of machines with Debian's Ansible and the role in docs/ansible
 	@$(SET_UP); $(call RUN,--test fleet,--run-ignored all,-- --include-ignored); exit $$result
 
-matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a quarter, RUNS=10 to repeat until one fails)
+matrix: ## the whole matrix and its report (FILTER=name for some cells, SHARD=1/4 for a quarter, RUNS=10 to repeat until one fails, STORAGE=btrfs for machines with such a disk)
 	@$(if $(SHARD),$(CARGO) nextest --version >/dev/null || { echo "SHARD needs cargo-nextest: cargo install --locked cargo-nextest"; exit 2; };) \
 	$(SET_UP); for run in $$(seq $(or $(RUNS),1)); do rm -rf target/matrix/cells; $(if $(RUNS),echo "run $$run of $(RUNS)"; )\
 	$(call RUN,--test matrix,--run-ignored all $(if $(SHARD),--partition slice:$(SHARD)),-- --include-ignored); \
 	$(HARNESS) report || exit; [ $$result = 0 ] || exit $$result; done
 
-crash: ## interrupt an upgrade at every injection point (ONLY=regex for some points, JOBS=4 for more at once, ON_HOST=1 for hard links)
-	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)) $(if $(ON_HOST),--on-host); result=$$?; \
+crash: ## interrupt an upgrade at every injection point (ONLY=regex for some points, JOBS=4 for more at once, STORAGE=host for hard links)
+	@$(SET_UP); $(HARNESS) crash $(if $(ONLY),--only '$(ONLY)') $(if $(JOBS),--jobs $(JOBS)); result=$$?; \
 	$(HARNESS) sweep --check && exit $$result
 
 next-debian: ## upgrade a machine to the next Debian and roll it back, with packages from Debian's mirror

@@ -19,7 +19,7 @@ const WATCH: &str = include_str!("peak.pl");
 
 pub(super) fn measure(debian: Debian, sheet: &mut Sheet<'_>) -> Result<()> {
     sheet.title("The peak of resident memory of real-xivo-upgrade in a run")?;
-    let mut exchange = Exchange::new(debian, Storage::default())?;
+    let mut exchange = Exchange::new(debian, Storage::Layers)?;
     let mut peaks = Vec::new();
     for _ in 0..RUNS {
         exchange.publish_next(0)?;

@@ -162,7 +162,7 @@ impl<'a> Machines<'a> {
 
     /// Boots a machine that reaches what is offered in a directory, and the upgrader.
     fn boot(&self, image: &Image, offer: &Offer) -> Result<World> {
-        let mut world = World::boot_image(Storage::Layers, &self.engine, image)?;
+        let mut world = World::boot_image(Storage::wanted()?, &self.engine, image)?;
         world.publish([&self.upgrader])?;
         world.publish_built(offer.origin.debs())?;
         Ok(world)

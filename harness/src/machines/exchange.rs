@@ -27,7 +27,7 @@ pub const HOOKS: [&str; 3] = ["10-device-template", "20-backup-proxy", "30-web-l
 pub fn upgradable(debian: Debian) -> Result<World> {
     let prepare = format!("{}\nsystemctl stop nginx", database::PREPARE);
     let mut world = product_machine::with_debian_packages(
-        Storage::Layers,
+        Storage::wanted()?,
         debian,
         "exchange",
         &["python3", "postgresql", "nginx"],

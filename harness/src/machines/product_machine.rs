@@ -34,7 +34,7 @@ pub const HOOK_COUNT: usize = HOOKS.len();
 /// The release is installed once, and the machine's disk is saved as an image that is named after its packages. The upgrader is
 /// installed each time.
 pub fn at_release(debian: Debian, release: &str, upgrader: &Package) -> Result<World> {
-    at_release_on(Storage::default(), &XIVO, debian, release, upgrader)
+    at_release_on(Storage::wanted()?, &XIVO, debian, release, upgrader)
 }
 
 /// The same with another product and storage.
@@ -88,7 +88,7 @@ pub fn with_database(debian: Debian, release: &Release, upgrader: &Package) -> R
     engine.sweep()?;
     let base = debian_packages(&engine, debian, "postgresql", &["postgresql"], database::PREPARE)?;
     let image = installed(&engine, &base, &format!("{debian}-postgresql"), release, Some(upgrader))?;
-    let mut world = World::boot_image(Storage::Layers, &engine, &image)?;
+    let mut world = World::boot_image(Storage::wanted()?, &engine, &image)?;
     world.publish(release.packages.iter().chain([upgrader]))?;
     world.machine.sh(database::UP)?;
     Ok(world)

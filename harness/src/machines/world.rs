@@ -89,7 +89,7 @@ impl World {
     pub fn boot(debian: Debian) -> Result<Self> {
         let engine = Engine::connect()?;
         engine.sweep().context("what an earlier run left could not be removed")?;
-        Self::boot_image(Storage::Layers, &engine, &debian.machine())
+        Self::boot_image(Storage::wanted()?, &engine, &debian.machine())
     }
 
     /// The same with a machine that was saved before, which has its files there.

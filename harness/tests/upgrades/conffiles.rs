@@ -58,7 +58,7 @@ fn settings(version: &str) -> Package {
 
 /// A machine on which an admin has changed conffiles in every way, before an upgrade that changes them.
 fn edited_machine(debian: Debian) -> Result<World> {
-    let mut world = product_machine::with_debian_packages(Storage::Layers, debian, "ucf", &["ucf"], "")?;
+    let mut world = product_machine::with_debian_packages(Storage::wanted()?, debian, "ucf", &["ucf"], "")?;
     world.publish(Release::named("1.2.1")?.packages.iter().chain([&settings("1.0"), &product_machine::upgrader()?]))?;
     world.install(&["xivo", "xivo-settings", "xivo-upgrade"])?;
     world.machine.sh("cd /etc/settings

@@ -41,7 +41,7 @@ const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
 /// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
 fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
     let mut world =
-        product_machine::with_debian_packages(Storage::Layers, debian, "postgresql", &["postgresql"], PREPARE)?;
+        product_machine::with_debian_packages(Storage::wanted()?, debian, "postgresql", &["postgresql"], PREPARE)?;
     world.publish([&Package::new("xivo", "1.0"), upgrader])?;
     world.install(&["xivo", "xivo-upgrade"])?;
     world.publish([&Package::new("xivo", "1.1")])?;

@@ -22,7 +22,7 @@ scenarios! {
 const SERVICES: [&str; 3] = ["acme-store", "acme-core", "acme-portal"];
 
 fn other_product(debian: Debian) -> Result<String> {
-    let mut world = at_release_on(Storage::default(), &ACME, debian, "2025.4", &old_upgrader(&ACME)?)?;
+    let mut world = at_release_on(Storage::wanted()?, &ACME, debian, "2025.4", &old_upgrader(&ACME)?)?;
     let upgrader = upgrader_of(&ACME)?;
     world.publish(Release::of(&ACME, "2025.10")?.packages.iter().chain([&upgrader]))?;
     let mark = Mark::set(&world.machine)?;

@@ -56,7 +56,7 @@ pub(super) fn world(engine: &Engine, debian: Debian) -> Result<World> {
         upgrader = upgrader.file(&format!("/usr/share/xivo-upgrade/migrations/{name}"), sql, 0o644);
     }
     let image = image(engine, debian, &upgrader)?;
-    let mut world = World::boot_image(Storage::Layers, engine, &image)?;
+    let mut world = World::boot_image(Storage::wanted()?, engine, &image)?;
     world.publish([&Package::new("xivo", "1.1"), &upgrader])?;
     world.machine.sh("until pg_isready --quiet; do sleep 0.05; done")?;
     Ok(world)

@@ -49,10 +49,6 @@ pub struct CrashOptions {
     /// How many machines run at once [default: as many as there are cores]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Have /usr and /var on the host's filesystem: rollback data are then hard links, as on most machines in the field, and not
-    /// copies as in the engine's layers
-    #[arg(long)]
-    on_host: bool,
     /// List the injection points and run none
     #[arg(long)]
     list: bool,
@@ -92,7 +88,7 @@ impl Setup {
 
 /// Runs the injection points, prints each outcome, and saves the results. Fails at the end if one diverged.
 pub fn run(options: &CrashOptions, out: &mut dyn Write) -> Result<()> {
-    let disk = if options.on_host { Storage::Host } else { Storage::Layers };
+    let disk = Storage::wanted()?;
     let setups = Debian::ALL.map(|_| OnceLock::<Result<Setup, String>>::new());
     let setup = |debian: Debian| {
         let setup =
@@ -184,8 +180,7 @@ fn examine(point: &InjectionPoint, setup: &Setup) -> Result<CrashOutcome> {
 
 /// The command that runs an injection point again.
 fn again(name: &str, disk: Storage) -> String {
-    let disk = if disk == Storage::Host { " --on-host" } else { "" };
-    format!("cargo run --quiet --package harness -- crash{disk} --only '^{}$'", name.replace('.', r"\."))
+    format!("STORAGE={disk} cargo run --quiet --package harness -- crash --only '^{}$'", name.replace('.', r"\."))
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 mod command;
 mod shell;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum as _;
 pub use command::Command;
 use futures_util::StreamExt as _;
 use testcontainers::bollard::models::{ContainerConfig, Mount, MountType};
@@ -42,10 +44,9 @@ const SEPARATOR: &str = "== the next script ==\n";
 const JOURNAL_QUEUE: (&str, &str) = ("net.unix.max_dgram_qlen", "512");
 
 /// Where a machine has its files.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// In the engine's layers: a filesystem of its own kind (overlayfs), on which another name for a file of a lower layer is a copy.
-    #[default]
     Layers,
     /// /usr and /var are on the filesystem that the engine's host has, as on a machine in the field. They are no part of what
     /// [`Machine::save`] keeps.
@@ -55,6 +56,38 @@ pub enum Storage {
     /// The same, and this process answers when the disk is read and written. That can be recorded, delayed, and made to fail.
     ServedDisk(Filesystem),
 }
+
+impl Storage {
+    /// What the environment variable `STORAGE` names: `layers`, `host`, or the filesystem of a disk. Without it, layers.
+    ///
+    /// # Errors
+    /// If it names something else.
+    pub fn wanted() -> Result<Self> {
+        let Some(name) = std::env::var_os(STORAGE).filter(|name| !name.is_empty()) else { return Ok(Self::Layers) };
+        let name = name.to_string_lossy();
+        match &*name {
+            "layers" => Ok(Self::Layers),
+            "host" => Ok(Self::Host),
+            _ => match Filesystem::from_str(&name, false) {
+                Ok(filesystem) => Ok(Self::Disk(filesystem)),
+                Err(_) => bail!("{STORAGE}={name}: it must be layers, host, ext4, xfs or btrfs"),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Layers => f.write_str("layers"),
+            Self::Host => f.write_str("host"),
+            Self::Disk(filesystem) | Self::ServedDisk(filesystem) => filesystem.fmt(f),
+        }
+    }
+}
+
+/// Names the storage of the machines of tests, cells and injection points: [`Storage::wanted`].
+const STORAGE: &str = "STORAGE";
 
 /// What is on the host's filesystem with [`Storage::Host`].
 const ON_HOST: [&str; 2] = ["/usr", "/var"];
