@@ -13,9 +13,15 @@ scenarios! {
     Checked fsync_is_deferred;
 }
 
-/// A daemon that prints its argument and its variable where it started.
-const DAEMON: &str = "#!/usr/bin/perl\nopen my $started, '>>', 'started';\nprint $started \"$ARGV[0] $ENV{WATCHES} $>\\n\";\n\
-                      close $started;\nsleep 1000 while 1;\n";
+/// A daemon that prints its arguments and its variable where it started. It has a worker, which ends with it.
+const DAEMON: &str = "#!/usr/bin/perl
+open my $started, '>>', 'started';
+print $started join('|', @ARGV, $ENV{WATCHES}, $>), \"\\n\";
+close $started;
+my $master = $$;
+if (fork) { sleep 1000 while 1 }
+select undef, undef, undef, 0.05 while getppid == $master;
+";
 
 /// Records under how many filters it runs, and starts the daemon and a job.
 const POSTINST: &str = "#!/bin/sh
@@ -23,7 +29,7 @@ set -e
 sed -n 's/^Seccomp_filters:[[:space:]]*//p' /proc/self/status >/root/filters
 [ \"$2\" = 1 ] || exit 0
 install --directory --owner nobody /var/lib/watcher
-WATCHES=disks start-stop-daemon --start --background --make-pidfile --pidfile /run/watcher.pid --chuid nobody --chdir /var/lib/watcher --startas /usr/libexec/watcher -- 'an argument'
+WATCHES=disks start-stop-daemon --start --background --make-pidfile --pidfile /run/watcher.pid --chuid nobody --chdir /var/lib/watcher --startas /usr/libexec/watcher -- 'an argument' '' 'costs $HOME'
 (sleep 1; cp /root/filters /root/later) &
 ";
 
@@ -38,11 +44,12 @@ fn fsync_is_deferred(debian: Debian) -> Result<()> {
     world.upgrade(&["--yes"]).exits(0)?;
     ensure!(world.machine.sh("cat /root/filters /root/later")? == "1\n1\n");
     let started = world.machine.sh("cat /var/lib/watcher/started; id --user nobody")?;
-    ensure!(started == "an argument disks 65534\nan argument disks 65534\n65534\n", "the daemons: {started}");
+    let line = "an argument||costs $HOME|disks|65534\n";
+    ensure!(started == format!("{line}{line}65534\n"), "the daemons: {started}");
     let filters = world.machine.sh("for process in /proc/[0-9]*; do
             if grep -aqs 'libexec/[w]atcher' $process/cmdline; then grep Seccomp_filters $process/status; fi
         done")?;
-    ensure!(filters == "Seccomp_filters:\t0\n", "the filters of the daemons: {filters}");
+    ensure!(filters == "Seccomp_filters:\t0\n".repeat(2), "the filters of the daemon and its worker: {filters}");
     world.machine.write("/etc/xivo-upgrade/config.toml", b"sync = \"each\"\n", 0o644)?;
     world.publish([&watcher("3")])?;
     world.upgrade(&["--yes"]).exits(0)?;

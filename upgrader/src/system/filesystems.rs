@@ -22,7 +22,8 @@ const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
 pub(crate) fn sync() -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
-    writable(&mounts, &kinds).iter().try_for_each(|mount| sync_one(mount))
+    // An error of one disk does not keep the others from being synced.
+    writable(&mounts, &kinds).iter().map(|mount| sync_one(mount)).fold(Ok(()), Result::and)
 }
 
 /// Syncs the filesystem that is mounted there.

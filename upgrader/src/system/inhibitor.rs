@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::PipeWriter;
 use std::os::fd::OwnedFd;
+use std::process::Child;
 
 use anyhow::{Context as _, Result};
 
@@ -12,7 +13,8 @@ use crate::system::command::Program;
 #[derive(Debug)]
 pub(crate) struct Inhibitor {
     /// The program behind the lock reads the other end of this pipe, and ends with it.
-    _pipe: PipeWriter,
+    pipe: Option<PipeWriter>,
+    child: Child,
 }
 
 impl Inhibitor {
@@ -26,7 +28,14 @@ impl Inhibitor {
             .args(["--what=shutdown", "--mode=block", "--why=The upgrade of this machine is under way"])
             .arg(format!("--who={who}"))
             .arg("cat");
-        program.spawn(File::from(OwnedFd::from(reader)), output)?;
-        Ok(Self { _pipe: writer })
+        let child = program.spawn(File::from(OwnedFd::from(reader)), output)?;
+        Ok(Self { pipe: Some(writer), child })
+    }
+}
+
+impl Drop for Inhibitor {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        let _ = self.child.wait();
     }
 }

@@ -1,10 +1,12 @@
 //! Waits for other programs that hold the locks of apt and dpkg.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::exit::{Exit, Failure};
@@ -37,6 +39,23 @@ pub(crate) fn wait(root: &Path, limit: Duration, events: &mut Events<'_>) -> Res
         std::thread::sleep(STEP.min(left));
     }
     Ok(())
+}
+
+/// Waits in the same way, and then holds the locks of dpkg until the files are dropped. Meanwhile [`holder`] must not be asked: this
+/// process would lose its locks (fcntl(2)).
+///
+/// # Errors
+/// If a program still holds a lock after the timeout, or a lock cannot be opened.
+pub(crate) fn hold(root: &Path, limit: Duration, events: &mut Events<'_>) -> Result<Vec<File>> {
+    wait(root, limit, events)?;
+    let lock = |path: &str| {
+        let path = root.join(path);
+        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
+        let file = file.with_context(|| path.display().to_string())?;
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| path.display().to_string())?;
+        Ok(file)
+    };
+    LOCKS.iter().filter(|path| path.starts_with("var/lib/dpkg/")).map(|path| lock(path)).collect()
 }
 
 /// The process that holds one of the locks: `apt-get (pid 123)`.

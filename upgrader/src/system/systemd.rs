@@ -1,6 +1,7 @@
 //! Runs systemctl and systemd-run: restarts, states, re-execution.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -133,9 +134,16 @@ pub(crate) fn start_daemon(
         .setting(format!("--working-directory={}", directory.display()))
         .settings(variables.iter().map(set))
         .setting("--")
-        .args(command)
+        // systemd replaces `$NAME` in arguments (systemd.service(5), "COMMAND LINES").
+        .args(command.iter().map(|word| doubled(word, b'$')))
         .output()
         .map(drop)
+}
+
+/// A word with each of these characters twice.
+fn doubled(word: &OsStr, character: u8) -> OsString {
+    let twice = |byte: &u8| if *byte == character { vec![*byte; 2] } else { vec![*byte] };
+    OsString::from_vec(word.as_bytes().iter().flat_map(twice).collect())
 }
 
 /// The properties of units, in the order of the arguments.

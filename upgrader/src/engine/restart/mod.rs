@@ -153,7 +153,11 @@ impl Restarted {
         let mut wanted = Vec::new();
         for (service, unit) in services.order.iter().zip(&units) {
             match verdict(unit) {
-                Verdict::Restart => wanted.push((service, unit.kind.as_str(), None)),
+                // After one that is between two starts, systemd goes on counting.
+                Verdict::Restart => {
+                    let kind = if unit.is_active() { unit.kind.as_str() } else { "" };
+                    wanted.push((service, kind, None));
+                }
                 Verdict::Skip(reason) => {
                     self.skipped.push(service.clone());
                     events.emit(Event::ServiceSkipped(service.clone(), reason.to_owned()));
@@ -251,7 +255,7 @@ impl Restarted {
     }
 
     /// Reads the state of the services that told by themselves when they were up, all at once. One that has crashed since was restarted
-    /// by systemd, which counts from 0 after our restart.
+    /// by systemd, which counts from 0 after our restart of an active service.
     fn look_at_all(&mut self) -> Result<()> {
         let unknown: Vec<&mut Watched> = self.watched.iter_mut().filter(|service| service.unit.id.is_empty()).collect();
         let names: Vec<&str> = unknown.iter().map(|service| service.name.as_str()).collect();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::Run;
+use super::resume::needs_human;
 use crate::config::product::Product;
 use crate::config::settings::RollbackPolicy;
 use crate::context::Context;
@@ -27,7 +28,15 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Completes an interrupted run, and if that fails rolls it back. If both fail, leaves a message for the next login.
 pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-    let result = resume_run(context, events);
+    let result = resume_run(context, events).map_err(|stopped| {
+        // A journal that cannot be read tells of no end either.
+        let is_over = Journal::read(context.paths).is_ok_and(|past| past.is_none_or(|past| !past.was_interrupted()));
+        if is_over || code_of(&stopped.error, stopped.exit) != Exit::Unchanged {
+            stopped
+        } else {
+            needs_human(stopped.error)
+        }
+    });
     let exit = result.as_ref().map_or_else(|stopped| code_of(&stopped.error, stopped.exit), |exit| *exit);
     if exit == Exit::NeedsHuman {
         let command = context.paths.package();
@@ -92,12 +101,12 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         events.emit(Event::Failed(text.clone()));
         run.begin_rollback(text, events).map_err(|error| run.not_rolled_back(&error))?;
     }
-    if is_back || gives_up {
-        return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
-    }
     // Other programs may hold the dpkg lock for long after a boot. That is no reason for a rollback.
     package_locks::wait(context.paths.root(), LOCK_TIMEOUT, events)
         .explain(|| Failure::new("the interrupted upgrade was not resumed").exit(Exit::NeedsHuman))?;
+    if is_back || gives_up {
+        return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
+    }
     run.agreed = true;
     if run.roll_back_torn_packages(events).map_err(|error| run.partially_upgraded(error.into()))? {
         return run.roll_back_at_boot(events).map_err(|stopped| run.partially_upgraded(stopped));
@@ -111,7 +120,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
         Err(stopped) => {
             let text = describe(&stopped.error);
             events.emit(Event::Failed(text.clone()));
-            if !can_roll_back {
+            if !can_roll_back || package_locks::holder(context.paths.root()).is_some() {
                 return Err(Stopped { error: stopped.error, exit: Exit::NeedsHuman });
             }
             run.begin_rollback(text, events).map_err(|error| run.not_rolled_back(&error))?;

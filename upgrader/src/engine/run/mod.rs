@@ -11,6 +11,7 @@ mod rollback_verb;
 mod work;
 
 use std::fs::File;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
@@ -120,8 +121,8 @@ struct Run<'a> {
     agreed: bool,
     /// Holds off a shutdown while the run changes the machine.
     inhibitor: Option<Inhibitor>,
-    /// What apt is about to change, if it was asked after the last hook.
-    simulation: Option<Simulation>,
+    /// What apt is about to change, if it was asked after the last hook, and [`crate::system::apt::last_changes`] from before.
+    simulation: Option<(Simulation, [Option<SystemTime>; 3])>,
 }
 
 impl<'a> Run<'a> {
@@ -232,9 +233,11 @@ impl<'a> Run<'a> {
         }
         Self::stop_at_shutdown()?;
         self.note(JournalEntry::StepBegan(step))?;
-        let outcome = self.perform(step, events)?;
-        // A step that has ended is not repeated after a power cut: its files must be on the disk.
-        filesystems::sync()?;
+        let performed = self.perform(step, events);
+        // A step that has ended is not repeated after a power cut: its files must be on the disk. Nor is one that has failed.
+        let synced = filesystems::sync();
+        let outcome = performed?;
+        synced?;
         self.note(JournalEntry::StepEnded(step))?;
         Ok(outcome)
     }

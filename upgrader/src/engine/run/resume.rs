@@ -98,8 +98,8 @@ impl Run<'_> {
     fn restore_packages(&mut self, events: &mut Events<'_>) -> Result<()> {
         let paths = self.context.paths;
         let store = if journal::is_revertible(paths) { rollback::open(paths)? } else { None };
-        let is_usable = |store: &Store| store.check().is_ok_and(|found| !found.iter().any(Damage::is_fatal));
-        if !store.as_ref().is_some_and(is_usable) {
+        let is_usable = |store: &Store| Ok(!store.check()?.iter().any(Damage::is_fatal));
+        if !store.as_ref().map_or(anyhow::Ok(false), is_usable)? {
             events.attention(
                 "The machine lost its power while packages changed, and there is no rollback data: files may have lost their content",
                 "`dpkg --verify` names those that differ from their package; `apt-get install --reinstall PACKAGE` installs them again.",

@@ -16,7 +16,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::rollback::{self, Damage, Store};
-use crate::system::{dpkg, filesystems, processes, reboot, systemd};
+use crate::system::{dpkg, filesystems, package_locks, processes, reboot, systemd};
 
 /// The reason in the journal of a rollback that the admin asked for.
 const ASKED_FOR: &str = "the admin asked for it";
@@ -67,19 +67,17 @@ impl Run<'_> {
 
     /// Performs a rollback at boot.
     pub(super) fn roll_back_at_boot(&mut self, events: &mut Events<'_>) -> Result<Exit, Stopped> {
-        let past = Journal::read(self.context.paths)?.context("there is no journal")?;
-        if past.rolling_back.is_none() {
-            return Err(anyhow::anyhow!("this run is not being rolled back").into());
-        }
+        // On a full disk the journal may not say so.
+        let past = self.past.as_ref().filter(|past| past.rolling_back.is_some());
+        let past = past.context("this run is not being rolled back")?;
         events.emit(Event::RollingBack { product: self.product.name.clone(), to: past.plan.comes_from().to_owned() });
         let mut journal = Journal::reopen(self.context.paths)?.context("there is no journal")?;
-        journal.write(JournalEntry::Resumed {
+        journal.write_if_space(JournalEntry::Resumed {
             plan: Box::new(past.latest_plan().clone()),
             at_boot: true,
             boot: reboot::boot_id(),
         })?;
         self.journal = Some(journal);
-        self.past = Some(past);
         self.perform_rollback(events)
     }
 
@@ -180,6 +178,12 @@ impl Run<'_> {
             }
         }
         let by_others = self.changed_by_others(&store)?;
+        let (root, limit) = (self.context.paths.root(), self.context.config.time_limits.lock);
+        let locks = package_locks::hold(root, limit, events).explain(|| {
+            Failure::new("no path was restored")
+                .remedy("Wait until the other program has ended, then start again.")
+                .exit(Exit::NeedsHuman)
+        })?;
         let mut last = None;
         let restored = store.restore(&mut |percent| {
             if last != Some(percent) {
@@ -187,6 +191,7 @@ impl Run<'_> {
                 events.emit(Event::Progress { percent, what: "Restoring files".to_owned() });
             }
         });
+        drop(locks);
         let restored = restored.explain(|| {
             let command = self.context.paths.package();
             Failure::new("the rollback is not complete").remedy(format!(

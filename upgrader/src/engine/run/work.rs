@@ -21,7 +21,7 @@ use crate::model::step::{Outcome, Step};
 use crate::rollback::{self, Scope};
 use crate::system::conffiles::{self, ConffileReport};
 use crate::system::policy_rc_d::Policy;
-use crate::system::processes::Processes;
+use crate::system::processes::{Processes, left_behind};
 use crate::system::{apt, dpkg, filesystems, hooks, package_locks, reboot, systemd};
 
 impl Run<'_> {
@@ -77,12 +77,14 @@ impl Run<'_> {
                 return Ok(Outcome::Done);
             }
             _ => thread::scope(|threads| {
-                // apt has time for this now. A hook may change its answer, which is then asked for again.
+                // There is time for this now. If a hook or another program changes apt's answer, it is asked again.
                 let has_hooks =
                     hooks::find(&paths.hooks(Phase::PreUpgrade)).map_or(true, |found| !found.hooks.is_empty());
+                let last_changes = apt::last_changes(paths.root());
                 let simulation = (!has_hooks).then(|| threads.spawn(apt::simulate));
                 let saved = rollback::save(paths, &scope, &mut |_| {});
-                self.simulation = simulation.and_then(|simulation| planner::join(simulation).ok());
+                let simulation = simulation.and_then(|simulation| planner::join(simulation).ok());
+                self.simulation = simulation.map(|simulation| (simulation, last_changes));
                 saved
             }),
         };
@@ -116,7 +118,9 @@ impl Run<'_> {
 
     /// Upgrades the packages, and reports what became of their conffiles.
     pub(super) fn packages(&mut self, events: &mut Events<'_>) -> Result<Outcome> {
-        let simulation = self.simulation.take();
+        let last_changes = apt::last_changes(self.context.paths.root());
+        let simulation =
+            self.simulation.take().filter(|(_, then)| *then == last_changes).map(|(simulation, _)| simulation);
         let plan = self.plan()?;
         let changed = "the available upgrades have changed since the plan was shown";
         let now = simulation.map_or_else(apt::simulate, Ok).explain(|| Failure::new(changed).exit(Exit::Unchanged))?;
@@ -141,6 +145,9 @@ impl Run<'_> {
         }
         let policy = self.hold_services_back()?;
         let sync = self.sync_policy();
+        if sync == SyncPolicy::Deferred {
+            left_behind::adopt().explain(not_begun)?;
+        }
         let result = match sync {
             SyncPolicy::Each => self.dist_upgrade(sync, &|| {}, events),
             SyncPolicy::Deferred => filesystems::sync_during(|ask| self.dist_upgrade(sync, ask, events)),
@@ -176,7 +183,7 @@ impl Run<'_> {
     /// Tries twice, and asks for a sync after each package.
     fn dist_upgrade(&self, sync: SyncPolicy, ask_for_sync: &dyn Fn(), events: &mut Events<'_>) -> Result<()> {
         let conffiles = self.conffile_policy();
-        let attempt = |events: &mut Events<'_>| {
+        let attempt = |sync: SyncPolicy, events: &mut Events<'_>| {
             let mut report = events.apt_status();
             apt::dist_upgrade(conffiles, sync, &mut |status| {
                 if matches!(status, AptStatus::Progress { what, .. } if what.starts_with("Installed ")) {
@@ -185,12 +192,13 @@ impl Run<'_> {
                 report(status);
             })
         };
-        match attempt(events) {
+        match attempt(sync, events) {
             Err(error) if code_of(&error, Exit::NeedsHuman) != Exit::Unchanged => {
                 events.emit(Event::Retrying(describe(&error)));
                 // An error shows again in apt's second try.
                 let _ = dpkg::configure(dpkg::PENDING, conffiles, &mut events.output_of("dpkg"));
-                attempt(events)
+                // Under the filter, programs have no setuid bits: a script may need them.
+                attempt(SyncPolicy::Each, events)
             }
             result => result,
         }
@@ -230,10 +238,10 @@ impl Run<'_> {
 fn restart_left_behind(events: &mut Events<'_>) {
     for left in Processes::of_this_machine().left_behind() {
         let (name, process) = (&left.name, left.process);
-        if left.is_of_script() {
+        if !left.is_daemon {
             events.attention(
-                format!("A maintainer script still runs in the background: {name} (process {process}), and its files are not synced"),
-                format!("Wait until it has ended (`ps -p {process}`), then run `sync`."),
+                format!("{name} (process {process}), which a maintainer script had started, still runs, and its files are not synced"),
+                format!("If it ends (`ps -p {process}`), run `sync` then; if it is a daemon, restart it."),
             );
         } else if let Err(error) = left.restart() {
             events.attention(

@@ -5,7 +5,7 @@ mod read;
 mod remedy;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Result, anyhow};
 
@@ -100,6 +100,12 @@ pub(crate) fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: OnS
 /// Simulates a dist-upgrade.
 pub(crate) fn simulate() -> Result<Simulation> {
     Ok(parse_simulation(&apt_get().args(["--simulate", "--fix-broken", "dist-upgrade"]).output()?))
+}
+
+/// When the files changed last on which a simulation depends: dpkg's packages, apt's lists and what was installed automatically.
+pub(crate) fn last_changes(root: &Path) -> [Option<SystemTime>; 3] {
+    ["var/lib/dpkg/status", "var/lib/apt/lists", "var/lib/apt/extended_states"]
+        .map(|path| root.join(path).metadata().and_then(|file| file.modified()).ok())
 }
 
 /// The records of these packages in the sources, each of the given version. Unknown packages are skipped.

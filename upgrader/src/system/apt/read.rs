@@ -101,7 +101,8 @@ pub(super) fn parse_versions(text: &str) -> Versions {
     Versions {
         candidate: candidate.map(str::to_owned),
         passed_over: newest.filter(|newest| candidate.is_some_and(|it| it != *newest)).map(str::to_owned),
-        is_offered: table.any(|line| line.starts_with("        ") && !line.ends_with("/var/lib/dpkg/status")),
+        // Versions are less far in: ` *** 1.2.1 100`. Priorities have four places.
+        is_offered: table.any(|line| line.starts_with("       ") && !line.ends_with("/var/lib/dpkg/status")),
     }
 }
 
@@ -319,6 +320,7 @@ mod tests {
         };
         assert_eq!(parse_versions(&table("1.2.1")), policy("1.2.1", Some("1:1.2.2~rc1"), true));
         assert_eq!(parse_versions(&table("1:1.2.2~rc1")), policy("1:1.2.2~rc1", None, true));
+        assert!(parse_versions(&table("1.2.1").replace(" 500 http", "1001 http")).is_offered, "a pin of four digits");
         let only_installed =
             "xivo:\n  Installed: 1\n  Candidate: 1\n  Version table:\n *** 1 100\n        100 /var/lib/dpkg/status\n";
         assert_eq!(parse_versions(only_installed), policy("1", None, false));

@@ -1,15 +1,18 @@
-//! Finds daemons that a maintainer script has started under the filter of [`crate::system::without_sync`], and restarts them without it.
+//! Finds what a maintainer script has left behind under the filter of [`crate::system::without_sync`], and restarts daemons without it.
+//!
+//! This process adopts what loses its parent (`PR_SET_CHILD_SUBREAPER` of prctl(2)), so that nothing of other programs is taken for it,
+//! and nothing is missed that a login session has moved to another control group.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use rustix::process::{Pid, Signal, kill_process};
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, getsid, kill_process, set_child_subreaper};
 
 use super::Processes;
 use crate::system::systemd;
@@ -19,11 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 
 const STEP: Duration = Duration::from_millis(50);
 
-/// The directory of dpkg's maintainer scripts.
-const SCRIPTS: &[u8] = b"/var/lib/dpkg/";
-
 /// Variables that dpkg and debconf set for maintainer scripts.
 const OF_SCRIPTS: [&[u8]; 3] = [b"DPKG_", b"DEBIAN_", b"DEBCONF_"];
+
+/// Where programs are that are named without a directory.
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// A process that has outlived the maintainer script that started it.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct LeftBehind {
     pub(crate) process: u32,
     /// The name of its program.
     pub(crate) name: String,
+    /// True if it can be restarted: it has a session of its own, as daemons have, and its command line names a program.
+    pub(crate) is_daemon: bool,
     command: Vec<OsString>,
     directory: PathBuf,
     environment: Vec<OsString>,
@@ -38,15 +43,21 @@ pub(crate) struct LeftBehind {
     group: u32,
 }
 
+/// Has this process adopt those that lose their parent from now on.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn adopt() -> Result<()> {
+    set_child_subreaper(Some(rustix::process::getpid())).context("prctl(2)")
+}
+
 impl Processes {
-    /// The processes that still run under the filter once apt has ended, a moment later: programs that are about to end are not in it.
+    /// The adopted processes that still run under the filter. Jobs in the background get some time to end.
     pub(crate) fn left_behind(&self) -> Vec<LeftBehind> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let found = self.filtered();
-            // A child of a maintainer script, which ends by itself.
-            let ends = |left: &LeftBehind| left.is_of_script();
-            if found.is_empty() || Instant::now() >= deadline || !found.iter().any(ends) {
+            if found.iter().all(|left| left.is_daemon) || Instant::now() >= deadline {
                 return found;
             }
             sleep(STEP);
@@ -55,19 +66,19 @@ impl Processes {
 
     fn filtered(&self) -> Vec<LeftBehind> {
         let own = std::process::id();
-        let (filters, group) = (self.filters(own), fs::read(self.file(own, "cgroup")).unwrap_or_default());
+        let filters = self.number(own, "Seccomp_filters");
         let entries = self.proc.read_dir().into_iter().flatten();
         let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        ids.filter(|id| self.filters(*id) > filters && fs::read(self.file(*id, "cgroup")).is_ok_and(|of| of == group))
+        ids.filter(|id| self.number(*id, "PPid") == own && self.number(*id, "Seccomp_filters") > filters)
             .filter_map(|id| self.describe(id))
             .collect()
     }
 
-    /// How many seccomp filters a process has (proc(5)).
-    fn filters(&self, process: u32) -> u32 {
+    /// A number in the status of a process (proc(5)); 0 if there is none.
+    fn number(&self, process: u32, name: &str) -> u32 {
         let status = fs::read_to_string(self.file(process, "status")).unwrap_or_default();
-        let count = status.lines().find_map(|line| line.strip_prefix("Seccomp_filters:"));
-        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
     }
 
     /// None if the process ends meanwhile.
@@ -75,36 +86,37 @@ impl Processes {
         let words = |name| fs::read(self.file(process, name)).ok().map(|text| split(&text));
         let owner = fs::metadata(self.file(process, "status")).ok()?;
         let name = fs::read(self.file(process, "comm")).ok()?;
-        let left = LeftBehind {
+        let command = words("cmdline")?;
+        let session = getsid(Pid::from_raw(process.try_into().ok()?)).ok()?;
+        let is_in_chroot = fs::read_link(self.file(process, "root")).is_ok_and(|root| root != Path::new("/"));
+        // One that has ended has no command line.
+        let program = Path::new(command.first()?);
+        let is_there = PROGRAMS.iter().any(|directory| Path::new(directory).join(program).is_file());
+        Some(LeftBehind {
             process,
             name: String::from_utf8_lossy(&name).trim_end().to_owned(),
-            command: words("cmdline")?,
+            is_daemon: is_there && !is_in_chroot && getsid(None).is_ok_and(|own| own != session),
+            command,
             directory: fs::read_link(self.file(process, "cwd")).ok()?,
             environment: words("environ")?,
             user: owner.uid(),
             group: owner.gid(),
-        };
-        // One that has ended has no command line.
-        (!left.command.is_empty()).then_some(left)
+        })
     }
 }
 
 impl LeftBehind {
-    /// True for a maintainer script or a part of it that runs in the background.
-    pub(crate) fn is_of_script(&self) -> bool {
-        self.command.iter().any(|word| word.as_bytes().starts_with(SCRIPTS))
-    }
-
     /// Ends the process, and starts its program with the same arguments, environment and user in a unit of its own.
     ///
     /// # Errors
-    /// If systemd cannot start the program.
+    /// If it does not end, or systemd cannot start the program.
     pub(crate) fn restart(&self) -> Result<()> {
         self.end();
         let of_script = |variable: &&OsString| OF_SCRIPTS.iter().any(|start| variable.as_bytes().starts_with(start));
-        let environment: Vec<&OsStr> =
-            self.environment.iter().filter(|variable| !of_script(variable)).map(OsString::as_os_str).collect();
-        systemd::start_daemon(&self.command, &environment, &self.directory, self.user, self.group)
+        let variables =
+            self.environment.iter().filter(|variable| is_variable(variable.as_bytes()) && !of_script(variable));
+        let variables: Vec<&OsStr> = variables.map(OsString::as_os_str).collect();
+        systemd::start_daemon(&self.command, &variables, &self.directory, self.user, self.group)
     }
 
     fn end(&self) {
@@ -124,9 +136,34 @@ impl LeftBehind {
     }
 }
 
+/// True for `NAME=value`. A daemon that gives itself a title may write it over its environment.
+fn is_variable(text: &[u8]) -> bool {
+    let name = text.split(|byte| *byte == b'=').next().unwrap_or_default();
+    let is_word = name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+    is_word && name.len() < text.len() && name.first().is_some_and(|first| !first.is_ascii_digit())
+}
+
+/// The words of a list in which a NUL ends each.
 fn split(text: &[u8]) -> Vec<OsString> {
-    text.split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty())
-        .map(|word| OsString::from_vec(word.to_vec()))
-        .collect()
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_words_of_a_command_line_stay_and_titles_are_no_variables() {
+        assert_eq!(split(b"daemon\0-o\0\0x\0"), ["daemon", "-o", "", "x"]);
+        assert!(split(b"").is_empty());
+        for (text, expected) in
+            [("A_1=b=c", true), ("A=", true), ("1A=b", false), ("nginx: worker=", false), ("A", false), ("=b", false)]
+        {
+            assert_eq!(is_variable(text.as_bytes()), expected, "{text}");
+        }
+    }
 }
