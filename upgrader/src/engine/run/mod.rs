@@ -121,6 +121,8 @@ struct Run<'a> {
     agreed: bool,
     /// Holds off a shutdown while the run changes the machine.
     inhibitor: Option<Inhibitor>,
+    /// True once this run has saved rollback data, or found that of the run that it resumes to be complete.
+    has_rollback_data: bool,
     /// What apt is about to change, if it was asked after the last hook, and [`crate::system::apt::last_changes`] from before.
     simulation: Option<(Simulation, [Option<SystemTime>; 3])>,
 }
@@ -136,6 +138,7 @@ impl<'a> Run<'a> {
             past: None,
             agreed: false,
             inhibitor: None,
+            has_rollback_data: false,
             simulation: None,
         }
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::Run;
 use crate::config::settings::RollbackPolicy;
 use crate::database;
-use crate::engine::journal::{self, JournalEntry, PastRun};
+use crate::engine::journal::{JournalEntry, PastRun};
 use crate::engine::planner;
 use crate::engine::restart::restart_all;
 use crate::exit::{Exit, Explain as _, Failure, code_of, describe};
@@ -93,6 +93,7 @@ impl Run<'_> {
                 "Fix the error, then start again; or set `rollback = \"never\"` to upgrade without rollback data.",
             )
         })?;
+        self.has_rollback_data = true;
         events.emit(Event::RollbackDataSaved { paths: saved.paths, bytes: saved.bytes });
         if systemd::is_running() {
             self.note(JournalEntry::Active(systemd::active()?))?;
@@ -175,9 +176,7 @@ impl Run<'_> {
 
     /// Without rollback data, and without systemd, which restarts daemons that are left behind, each file is synced.
     fn sync_policy(&self) -> SyncPolicy {
-        let config = self.context.config;
-        let can_defer = config.rollback != RollbackPolicy::Never && journal::is_revertible(self.context.paths);
-        if can_defer && systemd::is_running() { config.sync } else { SyncPolicy::Each }
+        if self.has_rollback_data && systemd::is_running() { self.context.config.sync } else { SyncPolicy::Each }
     }
 
     /// Tries twice, and asks for a sync after each package.
