@@ -16,6 +16,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Outcome, Step};
 use crate::rollback::{self, Damage, Store};
+use crate::system::policy_rc_d::Policy;
 use crate::system::{dpkg, filesystems, package_locks, processes, reboot, systemd};
 
 /// The reason in the journal of a rollback that the admin asked for.
@@ -199,6 +200,13 @@ impl Run<'_> {
             ))
         })?;
         events.emit(Event::Restored { changed: restored.changed, removed: restored.removed });
+        // A run that lost its power while packages changed could not take it away.
+        if let Err(error) = Policy::remove_left_over(self.context.paths) {
+            let policy = self.context.paths.policy();
+            let message =
+                format!("{}, which keeps packages from starting services, is still there: {error:#}", policy.display());
+            events.attention(message, format!("Remove it: `rm {}`.", policy.display()));
+        }
         if !by_others.is_empty() {
             let packages = by_others.join(" ");
             events.attention(
