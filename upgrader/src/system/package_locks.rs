@@ -1,4 +1,4 @@
-//! Waits for other programs that hold the locks of apt and dpkg.
+//! Waits for other programs that hold the locks of apt and dpkg, and holds those of dpkg.
 
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt as _;

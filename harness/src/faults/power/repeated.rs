@@ -13,7 +13,7 @@ use crate::machines::machine::Machine;
 const ATTEMPTS: usize = 3;
 
 /// Cuts the power four times while packages change: those of the upgrade, and those of each run that resumes it. Then the unit at boot
-/// rolls back, and no further run upgrades by itself.
+/// rolls back.
 ///
 /// # Errors
 /// If the machine is not the old one, or this host cannot make disks.

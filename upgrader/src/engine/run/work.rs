@@ -196,7 +196,7 @@ impl Run<'_> {
                 events.emit(Event::Retrying(describe(&error)));
                 // An error shows again in apt's second try.
                 let _ = dpkg::configure(dpkg::PENDING, conffiles, &mut events.output_of("dpkg"));
-                // Under the filter, programs have no setuid bits: a script may need them.
+                // Under the filter, no program gains rights by its setuid bit: a script may need one that does.
                 attempt(SyncPolicy::Each, events)
             }
             result => result,

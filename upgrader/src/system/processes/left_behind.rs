@@ -109,7 +109,7 @@ impl LeftBehind {
     /// Ends the process, and starts its program with the same arguments, environment and user in a unit of its own.
     ///
     /// # Errors
-    /// If it does not end, or systemd cannot start the program.
+    /// If systemd cannot start the program.
     pub(crate) fn restart(&self) -> Result<()> {
         self.end();
         let of_script = |variable: &&OsString| OF_SCRIPTS.iter().any(|start| variable.as_bytes().starts_with(start));
