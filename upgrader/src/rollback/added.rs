@@ -1,12 +1,12 @@
 //! Finds the paths that an upgrade added.
 
 use std::collections::BTreeSet;
-use std::fs::{self, FileType};
-use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use rustix::fs::FileType;
 
+use super::content::content;
 use super::metadata::{below, read_metadata};
 use super::scope::{DPKG, Exclusions, INFO, Lists, PathResolver, entries, first_levels, walk, walked_for_added};
 use super::{Store, stores};
@@ -98,7 +98,6 @@ impl Store {
     }
 
     fn read(&self, stored: &super::manifest::Stored) -> Result<Vec<u8>> {
-        let object = self.object(stored);
-        fs::read(&object).with_context(|| object.display().to_string())
+        content(&self.object(stored))
     }
 }

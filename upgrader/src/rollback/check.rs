@@ -5,18 +5,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::content::{are_same, sum};
+use super::content::{are_same, has_sum};
 use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
-use crate::system::dpkg;
+use crate::system::{dpkg, files};
 
 impl Store {
     /// Finds the damage that affects a rollback. Changes nothing.
     pub fn check(&self) -> Result<Vec<Damage>> {
         let mut damages = Vec::new();
+        let places = self.manifest.header.places.iter();
+        let trusted: Vec<bool> =
+            places.map(|place| matches!(files::changeable(place.path()), Ok(None))).collect();
         for (path, line) in &self.manifest.lines {
+            if let Some(stored) = &line.stored
+                && trusted.get(stored.place) == Some(&false)
+            {
+                damages.push(Damage::Corrupt(path.clone()));
+                continue;
+            }
             let Some(stored) = &line.stored else {
                 if line.entry.kind.is_file() {
                     damages.push(Damage::Missing(path.clone()));
@@ -39,7 +48,7 @@ impl Store {
             SaveMethod::Link => (!is_as_it_was).then(|| Damage::EditedInPlace(path.to_owned())),
             SaveMethod::Clone => (!is_as_it_was).then(|| Damage::Corrupt(path.to_owned())),
             SaveMethod::Copy { sha256 } => {
-                let is_whole = size(&there) == size(entry) && sum(&object)? == *sha256;
+                let is_whole = size(&there) == size(entry) && has_sum(&object, sha256)?;
                 (!is_whole).then(|| Damage::Corrupt(path.to_owned()))
             }
         })
@@ -89,7 +98,7 @@ impl Store {
                 !is_edited && (is_same_inode(&kept, now) || are_same(&full, &object)?)
             }
             SaveMethod::Clone => (now.inode == was && now.entry.mtime == line.entry.mtime) || are_same(&full, &object)?,
-            SaveMethod::Copy { sha256 } => sum(&full)? == *sha256,
+            SaveMethod::Copy { sha256 } => has_sum(&full, sha256)?,
         })
     }
 

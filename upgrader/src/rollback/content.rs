@@ -1,83 +1,157 @@
 //! Copies, clones and compares the content of files, and classifies the errors of links and clones.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use rustix::fs::{OFlags, ioctl_ficlone};
+use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
-/// Copies a file, and says how many bytes it has and their SHA-256 sum, in hex.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<(u64, String)> {
-    let mut to = create(to)?;
-    Ok(read(from, |bytes| to.write_all(bytes))?)
+use super::metadata::Metadata;
+use crate::system::files::{Object, Place};
+
+/// What is read at once, in bytes.
+const PIECE: usize = 64 * 1024;
+
+/// The begin of the sum of a file with holes. It is that of every piece with another byte than 0, after the piece's position as eight
+/// bytes, little endian; and of the size, likewise.
+const WITH_HOLES: &str = "holes:";
+
+/// Opens a file if it is what was seen; `None` if it is another one now.
+pub(super) fn open_seen(path: &Path, seen: &Metadata) -> Result<Option<File>> {
+    let object = Object::from(OwnedFd::from(open(path)?));
+    let is_it = Metadata::of(&object)?.is_of_same(seen);
+    Ok(is_it.then(|| OwnedFd::from(object).into()))
+}
+
+/// Opens a file.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    Place::of(path)?.open()
+}
+
+/// Makes a file.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    Place::of(path)?.create()
+}
+
+/// Copies a file and keeps its holes. Returns its size in bytes and its sum.
+pub(super) fn copy(from: &File, to: &File) -> Result<(u64, String)> {
+    let (size, sum) = read(from, has_holes(from)?, |at, piece| to.write_all_at(piece, at))?;
+    to.set_len(size)?;
+    Ok((size, sum))
 }
 
 /// Makes a file of another one's blocks.
-pub(super) fn clone(from: &Path, to: &Path) -> Result<()> {
-    Ok(ioctl_ficlone(create(to)?, open(from)?)?)
+pub(super) fn clone(from: &File, to: &File) -> Result<()> {
+    Ok(ioctl_ficlone(to, from)?)
 }
 
-/// The SHA-256 sum of a file, in hex.
-pub(super) fn sum(path: &Path) -> Result<String> {
-    Ok(read(path, |_| Ok(())).with_context(|| path.display().to_string())?.1)
+/// True if a file has a sum that was recorded.
+pub(super) fn has_sum(path: &Path, sum: &str) -> Result<bool> {
+    let read = || read(&open(path)?, sum.starts_with(WITH_HOLES), |_, _| Ok(()));
+    Ok(read().with_context(|| path.display().to_string())?.1 == sum)
 }
 
-/// Reads a file piece by piece, and says how many bytes it has and their SHA-256 sum, in hex.
-fn read(path: &Path, mut piece: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, String)> {
-    let mut file = open(path)?;
+/// True if a file takes less of the disk than its size.
+fn has_holes(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = file.metadata()?;
+    Ok(metadata.len() > PIECE as u64 && metadata.blocks().saturating_mul(512) < metadata.len())
+}
+
+/// Reads a file piece by piece, and returns its size in bytes and its sum: SHA-256, in hex. With `holes`, passes over what has only zeros.
+fn read(file: &File, holes: bool, mut piece: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<(u64, String)> {
     let mut digest = Sha256::new();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut size = 0;
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok((size, format!("{:x}", digest.finalize())));
+    let mut buffer = vec![0; PIECE];
+    let mut at = 0;
+    let size = loop {
+        if holes {
+            let next = match seek(file, SeekFrom::Data(at)) {
+                // Only a hole is left.
+                Err(Errno::NXIO) => break at.max(file.metadata()?.len()),
+                next => next?,
+            };
+            at = next - next % PIECE as u64;
         }
-        digest.update(&buffer[..count]);
-        piece(&buffer[..count])?;
-        size += count as u64;
+        let count = read_piece(file, &mut buffer, at)?;
+        if count == 0 {
+            break at;
+        }
+        let bytes = &buffer[..count];
+        if !holes || bytes.iter().any(|byte| *byte != 0) {
+            if holes {
+                digest.update(at.to_le_bytes());
+            }
+            digest.update(bytes);
+            piece(at, bytes)?;
+        }
+        at += count as u64;
+    };
+    if !holes {
+        return Ok((size, format!("{:x}", digest.finalize())));
     }
+    digest.update(size.to_le_bytes());
+    Ok((size, format!("{WITH_HOLES}{:x}", digest.finalize())))
+}
+
+/// Fills the buffer from a position, as far as the file goes.
+fn read_piece(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut count = 0;
+    while count < buffer.len() {
+        match file.read_at(&mut buffer[count..], at + count as u64)? {
+            0 => break,
+            more => count += more,
+        }
+    }
+    Ok(count)
 }
 
 /// True if two files have the same content.
 pub(super) fn are_same(one: &Path, other: &Path) -> Result<bool> {
     let same = || -> io::Result<bool> {
-        let (mut one, mut other) = (io::BufReader::new(open(one)?), io::BufReader::new(open(other)?));
+        let (one, other) = (open(one)?, open(other)?);
+        if one.metadata()?.len() != other.metadata()?.len() {
+            return Ok(false);
+        }
+        let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
+        let mut at = 0;
         loop {
-            let (left, right) = (io::BufRead::fill_buf(&mut one)?, io::BufRead::fill_buf(&mut other)?);
-            let count = left.len().min(right.len());
-            if left[..count] != right[..count] || (count == 0 && left.len() != right.len()) {
+            let (count, other_count) = (read_piece(&one, &mut left, at)?, read_piece(&other, &mut right, at)?);
+            if left[..count] != right[..other_count] {
                 return Ok(false);
             }
             if count == 0 {
                 return Ok(true);
             }
-            io::BufRead::consume(&mut one, count);
-            io::BufRead::consume(&mut other, count);
+            at += count as u64;
         }
     };
     same().with_context(|| one.display().to_string())
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
-    File::options().read(true).custom_flags(flags.cast_signed()).open(path)
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    File::options().write(true).create_new(true).mode(0o600).open(path)
+/// Reads a file of the rollback data.
+pub(super) fn content(path: &Path) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = open(path).and_then(|mut file| file.read_to_end(&mut content));
+    read.with_context(|| path.display().to_string())?;
+    Ok(content)
 }
 
 /// True if files in this directory can share blocks with others.
 pub(super) fn can_clone(directory: &Path) -> bool {
     let (from, to) = (directory.join("probe"), directory.join("probe-2"));
-    let answer = fs::write(&from, [0; 4096]).is_ok() && clone(&from, &to).is_ok();
+    let probe = || {
+        let file = create(&from)?;
+        file.write_all_at(&[0; 4096], 0)?;
+        clone(&file, &create(&to)?)
+    };
+    let answer = probe().is_ok();
     for probe in [from, to] {
-        let _ = fs::remove_file(probe);
+        let _ = Place::of(&probe).and_then(|place| place.remove_file());
     }
     answer
 }
@@ -94,8 +168,4 @@ pub(super) fn no_clone(error: &anyhow::Error) -> bool {
 pub(super) fn no_link(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::XDEV | Errno::PERM | Errno::MLINK | Errno::OPNOTSUPP | Errno::NOSYS))
-}
-
-pub(super) fn is_not_found(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }

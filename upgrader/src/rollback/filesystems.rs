@@ -57,7 +57,7 @@ impl Store {
         let mut reader = MetadataReader::new(self.paths.root());
         for (path, line) in &self.manifest.lines {
             let now = reader.read(path)?;
-            let bytes = copied(line, now.as_ref());
+            let bytes = self.copied(line, now.as_ref())?;
             if bytes == 0 && now.as_ref().is_none_or(|now| now.entry.kind != Kind::Directory) {
                 continue;
             }
@@ -65,6 +65,14 @@ impl Store {
             filesystems.entry(mount).or_insert(Filesystem { place, bytes: 0 }).bytes += bytes;
         }
         Ok(filesystems)
+    }
+
+    /// How many bytes have to be copied to restore a path. Holes take none.
+    fn copied(&self, line: &Line, now: Option<&Metadata>) -> Result<u64> {
+        let copy = line.stored.as_ref().filter(|stored| matches!(stored.how, SaveMethod::Copy { .. }));
+        let is_as_it_was = now.is_some_and(|now| now.entry.mtime == line.entry.mtime);
+        let Some(stored) = copy.filter(|_| !is_as_it_was) else { return Ok(0) };
+        Ok(read_metadata(&self.object(stored))?.map_or(0, |object| object.disk))
     }
 
     /// The nearest directory that exists at or above a path, and the identifier of its mount.
@@ -79,12 +87,3 @@ impl Store {
     }
 }
 
-/// How many bytes have to be copied to restore a path.
-fn copied(line: &Line, now: Option<&Metadata>) -> u64 {
-    let is_copy = line.stored.as_ref().is_some_and(|stored| matches!(stored.how, SaveMethod::Copy { .. }));
-    let is_as_it_was = now.is_some_and(|now| now.entry.mtime == line.entry.mtime);
-    match line.entry.kind {
-        Kind::File { size, .. } if is_copy && !is_as_it_was => size,
-        _ => 0,
-    }
-}

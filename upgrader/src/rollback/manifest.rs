@@ -1,8 +1,8 @@
 //! The manifest of rollback data: its form, reading and writing it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -11,9 +11,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Scope;
-use super::metadata::{PathEntry, RawPath};
+use super::content::content;
+use super::metadata::{PathEntry, RawPath, is_absent};
 use crate::exit::Failure;
 use crate::model::package::PackageName;
+use crate::system::files::Place;
+use crate::system::remove_file;
 
 /// The version of the format. It grows when older upgraders would misread what newer ones write.
 const VERSION: u32 = 1;
@@ -88,7 +91,9 @@ impl Manifest {
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         let write = || -> Result<()> {
             let new = path.with_extension("new");
-            let mut writer = Writer { file: BufWriter::new(File::create(&new)?), digest: Sha256::new() };
+            remove_file(&new)?;
+            let place = Place::of(&new)?;
+            let mut writer = Writer { file: BufWriter::new(place.create()?), digest: Sha256::new() };
             writer.line(&self.header)?;
             for line in self.lines.values() {
                 writer.line(line)?;
@@ -96,17 +101,17 @@ impl Manifest {
             let sha256 = format!("{:x}", writer.digest.clone().finalize());
             writer.line(&Trailer { entries: self.lines.len(), sha256 })?;
             writer.file.into_inner()?.sync_all()?;
-            fs::rename(&new, path)?;
-            Ok(File::open(path.parent().unwrap_or(path))?.sync_all()?)
+            place.rename_to(&Place::of(path)?)?;
+            Ok(place.sync_directory()?)
         };
         write().with_context(|| path.display().to_string())
     }
 
     /// Reads it; `None` if there is none.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let text = match fs::read(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            text => text.with_context(|| path.display().to_string())?,
+        let text = match content(path) {
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => return Ok(None),
+            text => text?,
         };
         match Self::parse(&text) {
             Err(error) if error.is::<Failure>() => Err(error),

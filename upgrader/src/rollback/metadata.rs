@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Statx, StatxAttributes, StatxFlags, Timespec, Timestamps, UTIME_OMIT, Uid,
-    XattrFlags, chmodat, chownat, lgetxattr, lgetxattr_query, llistxattr, llistxattr_query, lremovexattr, lsetxattr,
-    statx, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, Statx, StatxAttributes, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
+    chownat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
+
+use crate::system::files::{Object, Place};
 
 /// Bytes that are mostly text: a path, a link's target, an extended attribute. In JSON a string, or else a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,55 +106,71 @@ pub(super) struct Metadata {
     pub(super) disk: u64,
 }
 
-/// Reads the metadata of a path; `None` if nothing is there. Does not follow a link.
+/// Reads the metadata of a path; `None` if nothing is there. Does not follow a link: there is nothing below one.
 pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
-    let see = || -> io::Result<Option<Metadata>> {
-        let Some(stat) = stat(path)? else { return Ok(None) };
-        let kind = kind(path, &stat)?;
+    look(path).and_then(|object| object.as_ref().map(Metadata::of).transpose()).with_context(|| path.display().to_string())
+}
+
+/// What is at a path, and the kernel's number of its mount; `None` if nothing is there.
+pub(super) fn kind_and_mount(path: &Path) -> Result<Option<(FileType, u64)>> {
+    let status = look(path).and_then(|object| object.as_ref().map(Object::status).transpose());
+    let status = status.with_context(|| path.display().to_string())?;
+    Ok(status.map(|status| (FileType::from_raw_mode(status.stx_mode.into()), status.stx_mnt_id)))
+}
+
+/// The kernel's number of the mount that a path is on; `None` if nothing is there.
+pub(super) fn mount_of(path: &Path) -> Result<Option<u64>> {
+    Ok(kind_and_mount(path)?.map(|(_, mount)| mount))
+}
+
+/// What is at a path; `None` if nothing is there.
+fn look(path: &Path) -> io::Result<Option<Object>> {
+    match Place::of(path).and_then(|place| place.look()) {
+        Err(error) if is_absent(&error) => Ok(None),
+        object => object.map(Some),
+    }
+}
+
+/// True for the errors of a path at which nothing is: a directory above it is missing, or is something else.
+pub(super) fn is_absent(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
+impl Metadata {
+    /// The metadata of what was looked at.
+    pub(super) fn of(object: &Object) -> io::Result<Self> {
+        let stat = object.status()?;
         let entry = PathEntry {
-            kind,
+            kind: kind(object, &stat)?,
             mode: u32::from(stat.stx_mode) & 0o7777,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            xattrs: xattrs(path)?,
+            xattrs: xattrs(&object.path())?,
         };
-        Ok(Some(Metadata {
+        Ok(Self {
             entry,
             mount: stat.stx_mnt_id,
             is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
             inode: stat.stx_ino,
             names: stat.stx_nlink,
             disk: stat.stx_blocks * 512,
-        }))
-    };
-    match see() {
-        // Gone in between.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        seen => seen.with_context(|| path.display().to_string()),
+        })
+    }
+
+    /// True if both are of one inode, with the same owner and mode: another user can make his own of a number that became free.
+    pub(super) fn is_of_same(&self, other: &Self) -> bool {
+        let identity = |it: &Self| (it.mount, it.inode, it.entry.uid, it.entry.gid, it.entry.mode);
+        identity(self) == identity(other)
     }
 }
 
-/// The kernel's number of the mount that a path is on; `None` if nothing is there.
-pub(super) fn mount_of(path: &Path) -> Result<Option<u64>> {
-    let stat = stat(path).with_context(|| path.display().to_string())?;
-    Ok(stat.map(|stat| stat.stx_mnt_id))
-}
-
-fn stat(path: &Path) -> io::Result<Option<Statx>> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    match statx(CWD, path, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
-        stat => Ok(Some(stat?)),
-    }
-}
-
-fn kind(path: &Path, stat: &Statx) -> io::Result<Kind> {
+fn kind(object: &Object, stat: &Statx) -> io::Result<Kind> {
     let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
     Ok(match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => Kind::File { size: stat.stx_size, inode: stat.stx_ino },
         FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink { target: path.read_link()?.as_path().into() },
+        FileType::Symlink => Kind::Symlink { target: object.target()?.as_path().into() },
         FileType::BlockDevice => Kind::Block { major, minor },
         FileType::CharacterDevice => Kind::Character { major, minor },
         FileType::Fifo => Kind::Fifo,
@@ -162,16 +179,16 @@ fn kind(path: &Path, stat: &Statx) -> io::Result<Kind> {
 }
 
 fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
-    let mut names = match llistxattr_query(path) {
+    let mut names = match listxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         size => vec![0; size?],
     };
-    let size = llistxattr(path, &mut names[..])?;
+    let size = listxattr(path, &mut names[..])?;
     names.truncate(size);
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; lgetxattr_query(path, name)?];
-        let size = lgetxattr(path, name, &mut value[..])?;
+        let mut value = vec![0; getxattr_query(path, name)?];
+        let size = getxattr(path, name, &mut value[..])?;
         value.truncate(size);
         found.push((RawPath(name.to_vec()), RawPath(value)));
     }
@@ -182,24 +199,44 @@ fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
 impl PathEntry {
     /// Gives mode, owner, extended attributes and, if `time` is true, the time of this entry to what is at a path. What is
     /// right already is not touched.
+    pub(super) fn put_attributes(&self, path: &Path, time: bool) -> Result<()> {
+        let put = || look(path)?.map_or(Ok(()), |object| self.give_to(&object, time));
+        put().with_context(|| path.display().to_string())
+    }
+
+    /// The same if that is still what was seen.
+    ///
+    /// # Errors
+    /// `ELOOP` if it is not.
+    pub(super) fn put_attributes_if(&self, path: &Path, seen: &Metadata, time: bool) -> Result<()> {
+        let put = || match look(path)? {
+            Some(object) if Metadata::of(&object)?.is_of_same(seen) => self.give_to(&object, time),
+            _ => Err(Errno::LOOP.into()),
+        };
+        put().with_context(|| path.display().to_string())
+    }
+
+    /// The same for what was looked at.
     ///
     /// The order matters: a new owner takes the setuid bits and the capabilities away, and an access control list is
     /// part of the mode.
-    pub(super) fn put_attributes(&self, path: &Path, time: bool) -> Result<()> {
-        let Some(Metadata { entry: now, .. }) = read_metadata(path)? else { return Ok(()) };
-        self.change_attributes(&now, path, time).with_context(|| path.display().to_string())
-    }
-
-    fn change_attributes(&self, now: &Self, path: &Path, time: bool) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// `ELOOP` if it is of another type.
+    pub(super) fn give_to(&self, object: &Object, time: bool) -> io::Result<()> {
+        let Metadata { entry: now, .. } = Metadata::of(object)?;
+        let path = &object.path();
         let chown = (self.uid, self.gid) != (now.uid, now.gid);
+        if !self.kind.is_like(&now.kind) {
+            return Err(Errno::LOOP.into());
+        }
         if chown {
-            let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
-            chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            chownat(CWD, path, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)), AtFlags::empty())?;
         }
         let mut reset = chown;
         for (name, _) in &now.xattrs {
             if !self.xattrs.iter().any(|(wanted, _)| wanted == name) {
-                match lremovexattr(path, &name.0[..]) {
+                match removexattr(path, &name.0[..]) {
                     // Went with the owner.
                     Err(Errno::NODATA) => {}
                     removed => removed?,
@@ -213,21 +250,30 @@ impl PathEntry {
         }
         for (name, value) in &self.xattrs {
             if reset || !now.xattrs.iter().any(|(there, content)| there == name && content == value) {
-                lsetxattr(path, &name.0[..], &value.0, XattrFlags::empty())?;
+                setxattr(path, &name.0[..], &value.0, XattrFlags::empty())?;
             }
         }
         if time && self.mtime != now.mtime {
-            self.put_time(path)?;
+            self.give_time_to(object)?;
         }
         Ok(())
     }
 
+    /// True if a file that is there now can become that of this entry. A file of another user cannot: he may have it open, and write into it.
+    pub(super) fn may_own(&self, now: &Self) -> bool {
+        now.uid == self.uid || now.uid == rustix::process::geteuid().as_raw()
+    }
+
     /// Gives the time of this entry to what is at a path.
     pub(super) fn put_time(&self, path: &Path) -> io::Result<()> {
+        look(path)?.map_or(Ok(()), |object| self.give_time_to(&object))
+    }
+
+    fn give_time_to(&self, object: &Object) -> io::Result<()> {
         let (tv_sec, nanoseconds) = self.mtime;
         let last_modification = Timespec { tv_sec, tv_nsec: nanoseconds.into() };
         let times = Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, last_modification };
-        Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(utimensat(CWD, object.path(), &times, AtFlags::empty())?)
     }
 }
 

@@ -31,11 +31,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use metadata::{is_absent, mount_of};
 pub use restore::Restored;
 pub use save::{Saved, SpaceRequirement, extend, measure, save};
 
 use crate::model::package::PackageName;
 use crate::paths::Paths;
+use crate::system::files::Place;
 
 /// The paths to save.
 #[derive(Debug, Clone, Default)]
@@ -182,13 +184,17 @@ pub fn discard(paths: &Paths) -> Result<()> {
     let own = paths.rollback();
     let manifest = own.join("manifest");
     // Without that there is no store. (Renaming the directory would do as well, but not where overlayfs has it from below.)
-    if manifest.try_exists()? {
-        std::fs::remove_file(&manifest).with_context(|| manifest.display().to_string())?;
-        stores::sync_filesystem(&own)?;
+    let removed = Place::of(&manifest).and_then(|place| place.remove_file());
+    match removed {
+        Err(error) if is_absent(&error) => {}
+        removed => {
+            removed.with_context(|| manifest.display().to_string())?;
+            stores::sync_filesystem(&own)?;
+        }
     }
     for directory in stores::listed(&own)? {
         // One that is listed may not be there yet, where nothing can be written.
-        if let Some(top) = directory.parent().filter(|_| directory.symlink_metadata().is_ok()) {
+        if let Some(top) = directory.parent().filter(|_| matches!(mount_of(&directory), Ok(Some(_)))) {
             stores::keeping_time(top, || stores::remove(&directory))?;
         }
     }

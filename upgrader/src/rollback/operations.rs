@@ -1,14 +1,14 @@
 //! The single changes that a rollback makes to the machine.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use anyhow::Result;
-use rustix::fs::{CWD, FileType, Mode, RenameFlags, makedev, mknodat, renameat_with};
+use rustix::fs::{FileType, Mode, makedev};
 use rustix::io::Errno;
 
-use super::metadata::{Kind, PathEntry};
+use super::metadata::{Kind, Metadata, PathEntry, is_absent, read_metadata};
+use crate::system::files::Place;
 
 /// Makes one change to the machine. Every change of a rollback calls this, so that tests can interrupt it anywhere.
 pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -17,55 +17,76 @@ pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// Makes what needs no content: a link, a device, a pipe.
+/// Makes what needs no content: a directory, a link, a device, a pipe.
 pub(super) fn make(entry: &PathEntry, path: &Path) -> Result<()> {
     let mode = Mode::from_raw_mode(entry.mode);
+    let place = Place::of(path)?;
     change(|| {
         match &entry.kind {
-            Kind::Symlink { target } => std::os::unix::fs::symlink(target.path(), path)?,
-            Kind::Block { major, minor } => {
-                mknodat(CWD, path, FileType::BlockDevice, mode, makedev(*major, *minor))?;
-            }
+            Kind::Symlink { target } => place.make_link(target.path())?,
+            Kind::Block { major, minor } => place.make_node(FileType::BlockDevice, mode, makedev(*major, *minor))?,
             Kind::Character { major, minor } => {
-                mknodat(CWD, path, FileType::CharacterDevice, mode, makedev(*major, *minor))?;
+                place.make_node(FileType::CharacterDevice, mode, makedev(*major, *minor))?;
             }
-            Kind::Fifo => mknodat(CWD, path, FileType::Fifo, mode, 0)?,
-            Kind::Directory => fs::create_dir(path)?,
+            Kind::Fifo => place.make_node(FileType::Fifo, mode, 0)?,
+            Kind::Directory => place.make_directory()?,
             Kind::File { .. } | Kind::Socket => anyhow::bail!("it cannot be made of nothing"),
         }
         Ok(())
     })?;
-    change(|| entry.put_attributes(path, true))
+    change(|| {
+        let made = place.look()?;
+        // Another user who may write to the directory can have exchanged it.
+        if Metadata::of(&made)?.entry.uid != rustix::process::geteuid().as_raw() {
+            return Err(io::Error::from(Errno::LOOP).into());
+        }
+        Ok(entry.give_to(&made, true)?)
+    })
 }
 
 /// Puts one thing in the place of another of another type, and that one under the first one's name. False if the filesystem cannot.
 pub(super) fn exchange(new: &Path, old: &Path) -> Result<bool> {
-    change(|| match renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE) {
-        Ok(()) => Ok(true),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::XDEV) => Ok(false),
-        Err(error) => Err(io::Error::from(error).into()),
+    let (new, old) = (Place::of(new)?, Place::of(old)?);
+    change(|| match new.exchange_with(&old) {
+        Err(error) if cannot_exchange(&error) => Ok(false),
+        exchanged => Ok(exchanged.map(|()| true)?),
     })
+}
+
+fn cannot_exchange(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::XDEV))
 }
 
 /// Puts something under a name that may be taken.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
-    change(|| Ok(fs::rename(from, to)?))
+    let (from, to) = (Place::of(from)?, Place::of(to)?);
+    change(|| Ok(from.rename_to(&to)?))
+}
+
+/// Gives a file one more name.
+pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    Place::of(from)?.link_to(&Place::of(to)?)
 }
 
 /// Removes a file or link, or a directory if it is empty. False if it has to stay: it is not empty, mounted on, or immutable.
 /// What is not there is removed.
 pub(super) fn remove(path: &Path) -> Result<bool> {
-    let Some(seen) = super::metadata::read_metadata(path)? else { return Ok(true) };
+    let Some(seen) = read_metadata(path)? else { return Ok(true) };
     let is_directory = seen.entry.kind == Kind::Directory;
-    change(|| match if is_directory { fs::remove_dir(path) } else { fs::remove_file(path) } {
+    let remove = || {
+        let place = Place::of(path)?;
+        if is_directory { place.remove_directory() } else { place.remove_file() }
+    };
+    change(|| match remove() {
+        Err(error) if is_absent(&error) => Ok(true),
         Err(error) if is_refused(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(false),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(true),
+        removed => Ok(removed.map(|()| true)?),
     })
 }
 
-/// True for the errors of a path that cannot be replaced: something is mounted on it, or it is immutable.
+/// True for the errors of a path that cannot be replaced: something is mounted on it, it is immutable, or another user changes the
+/// directories above it.
 pub(super) fn is_refused(error: &io::Error) -> bool {
-    let code = error.raw_os_error().map(Errno::from_raw_os_error);
-    matches!(code, Some(Errno::BUSY | Errno::PERM))
+    let code = Errno::from_io_error(error);
+    matches!(code, Some(Errno::BUSY | Errno::PERM)) || is_absent(error)
 }

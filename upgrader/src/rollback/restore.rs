@@ -1,23 +1,24 @@
 //! Restores the machine from rollback data.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
 use super::check::{MetadataReader, aspects, is_same_inode};
-use super::content::{clone, copy, no_link};
+use super::content::{clone, copy, create, no_link, open};
 use super::manifest::{Line, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, read_metadata};
-use super::operations::{change, exchange, is_refused, make, remove, rename};
+use super::operations::{change, exchange, is_refused, link, make, remove, rename};
 use super::order::RestoreOrder;
 use super::save::Percent;
 use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
 use super::stores::sync_filesystem;
 use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
+use crate::system::files::Place;
 
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,7 +94,7 @@ struct Survey<'a> {
     directories: Vec<(usize, &'a Path, &'a Line)>,
     jobs: Vec<Job<'a>>,
     /// Paths of which only mode, owner, extended attributes or time differ; true if the time is restored.
-    attributes: Vec<(&'a Path, &'a Line, bool)>,
+    attributes: Vec<(&'a Path, &'a Line, Metadata, bool)>,
 }
 
 impl<'a> Work<'a> {
@@ -118,7 +119,7 @@ impl<'a> Work<'a> {
     fn part(
         &mut self,
         jobs: &[&Job<'a>],
-        attributes: &[(&Path, &Line, bool)],
+        attributes: &[(&Path, &Line, Metadata, bool)],
         dpkg: bool,
         percent: &mut Percent<'_>,
     ) -> Result<()> {
@@ -135,10 +136,10 @@ impl<'a> Work<'a> {
             self.attempt(job.path, |work| work.commit(job))?;
             percent.step();
         }
-        for (path, line, time) in attributes.iter().filter(|(path, ..)| path.starts_with(DPKG) == dpkg) {
+        for (path, line, seen, time) in attributes.iter().filter(|(path, ..)| path.starts_with(DPKG) == dpkg) {
             let full = self.at(path);
             self.attempt(path, |work| {
-                change(|| line.entry.put_attributes(&full, *time))?;
+                change(|| line.entry.put_attributes_if(&full, seen, *time))?;
                 work.done.changed += 1;
                 Ok(())
             })?;
@@ -196,7 +197,7 @@ impl<'a> Work<'a> {
                 Some(now) if is_right => {
                     let differs = aspects(&line.entry, &now.entry);
                     if differs.iter().any(|aspect| *aspect != Aspect::Time || !is_edited) {
-                        survey.attributes.push((path, line, !is_edited));
+                        survey.attributes.push((path, line, now, !is_edited));
                     }
                 }
                 now => {
@@ -238,6 +239,9 @@ impl<'a> Work<'a> {
         if stored.how == SaveMethod::Link {
             return Ok(read_metadata(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
         }
+        if !line.entry.may_own(&now.entry) {
+            return Ok(false);
+        }
         // A name of something else may have the same content, and must not have the same inode.
         let is_alone = now.inode == inode || counts.get(&stored.object).is_some_and(|count| now.names <= *count);
         Ok(is_alone && *now_size == size && self.store.has_content(path, line, now)?)
@@ -262,16 +266,20 @@ impl<'a> Work<'a> {
     /// Writes a content to a temporary file; or makes it another name of one that has been written already.
     fn write(&mut self, stored: &Stored, line: &Line, temporary: &Path) -> Result<()> {
         if let Some(there) = self.staged.get(&stored.object)
-            && change(|| Ok(fs::hard_link(there, temporary).is_ok()))?
+            && change(|| Ok(link(there, temporary).is_ok()))?
         {
             return Ok(());
         }
-        let object = self.store.object(stored);
-        change(|| match stored.how {
-            SaveMethod::Clone => clone(&object, temporary),
-            SaveMethod::Link | SaveMethod::Copy { .. } => copy(&object, temporary).map(|_| ()),
+        let object = open(&self.store.object(stored))?;
+        let file = change(|| {
+            let file = create(temporary)?;
+            match stored.how {
+                SaveMethod::Clone => clone(&object, &file)?,
+                SaveMethod::Link | SaveMethod::Copy { .. } => drop(copy(&object, &file)?),
+            }
+            Ok(file)
         })?;
-        change(|| line.entry.put_attributes(temporary, true))?;
+        change(|| Ok(line.entry.give_to(&OwnedFd::from(file).into(), true)?))?;
         self.staged.insert(stored.object, temporary.to_owned());
         Ok(())
     }
@@ -286,7 +294,7 @@ impl<'a> Work<'a> {
         let object = self.store.object(stored);
         // dpkg has taken the setuid bits away. The time is the content's, and that is the inode's.
         change(|| job.line.entry.put_attributes(&object, false))?;
-        match change(|| Ok(fs::hard_link(&object, &temporary)))? {
+        match change(|| Ok(link(&object, &temporary)))? {
             Err(error) if no_link(&error) => self.write(stored, job.line, &temporary),
             linked => Ok(linked?),
         }
@@ -382,7 +390,7 @@ impl<'a> Work<'a> {
     fn clear(&self) -> Result<()> {
         for (index, path) in self.store.manifest.lines.keys().enumerate() {
             let temporary = self.temporary(index, path);
-            match change(|| Ok(fs::remove_file(&temporary)))? {
+            match change(|| Ok(Place::of(&temporary).and_then(|place| place.remove_file())))? {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree(&temporary)?,
                 _ => {}
             }
@@ -417,10 +425,10 @@ impl<'a> Work<'a> {
 
 /// Removes a directory with all in it, but nothing that is mounted there.
 fn remove_tree(top: &Path) -> Result<()> {
-    let mut all = Vec::new();
-    walk(Path::new("/"), top, &|_, _| true, &mut |path, _| all.push(path.to_owned()))?;
-    let (directories, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        all.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
+    let (mut directories, mut files) = (Vec::new(), Vec::new());
+    walk(Path::new("/"), top, &|_, _| true, &mut |path, kind| {
+        if kind.is_dir() { &mut directories } else { &mut files }.push(path.to_owned());
+    })?;
     for path in files.iter().chain(directories.iter().rev()) {
         remove(path).with_context(|| path.display().to_string())?;
     }

@@ -39,16 +39,21 @@ pub struct SpaceRequirement {
     pub bytes: u64,
     /// For copies.
     pub inodes: u64,
+    /// The largest file that is copied, and what the copy takes in bytes.
+    pub largest: Option<(PathBuf, u64)>,
     /// What the upgrade does not free while there is rollback data: the old versions of replaced files.
     pub held: u64,
 }
+
+/// The size of a block of a filesystem, in bytes.
+const BLOCK: u64 = 4096;
 
 /// About what a line of the manifest takes.
 const LINE: u64 = 256;
 
 /// Measures the space that rollback data would need on each filesystem.
 pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
-    let mut own = SpaceRequirement { on: paths.state(), bytes: 0, inodes: 8, held: 0 };
+    let mut own = SpaceRequirement { on: paths.state(), bytes: 0, inodes: 8, largest: None, held: 0 };
     let mut others: HashMap<u64, SpaceRequirement> = HashMap::new();
     let own_mount =
         paths.state().ancestors().find_map(|path| read_metadata(path).ok().flatten()).map(|seen| seen.mount);
@@ -65,14 +70,18 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
         let is_copied = *copied_whole.entry(seen.mount).or_insert_with(|| is_overlay(full.parent().unwrap_or(&full)));
         let is_link = treatment == Coverage::Link || (treatment == Coverage::CopySmall && size > SMALL);
         if !is_link || is_copied {
-            // The last block is rarely full.
-            own.bytes += size.next_multiple_of(4096);
+            // The last block is rarely full, and a hole takes none.
+            let bytes = size.next_multiple_of(BLOCK).min(seen.disk.max(BLOCK));
+            own.bytes += bytes;
             own.inodes += 1;
+            if own.largest.as_ref().is_none_or(|(_, most)| *most < bytes) {
+                own.largest = Some((path, bytes));
+            }
         } else if Some(seen.mount) == own_mount {
             own.held += seen.disk;
         } else {
             let on = full.parent().unwrap_or(&full).to_owned();
-            others.entry(seen.mount).or_insert(SpaceRequirement { on, bytes: 0, inodes: 2, held: 0 }).held += seen.disk;
+            others.entry(seen.mount).or_insert(SpaceRequirement { on, bytes: 0, inodes: 2, largest: None, held: 0 }).held += seen.disk;
         }
     }
     // The kernel's numbers of mounts are in no order that means anything.
@@ -142,20 +151,23 @@ fn keep(
     }
     let mut saved = Saved::default();
     let mut percent = Percent::of(all.len(), progress);
-    for (path, treatment, seen) in all {
+    for (path, treatment, mut seen) in all {
         percent.step();
         let treatment = of_inode.get(&(seen.mount, seen.inode)).copied().unwrap_or(treatment);
         let mut line = Line { path: RawPath::from(path.as_path()), entry: seen.entry.clone(), stored: None };
-        if let Kind::File { size, .. } = &mut line.entry.kind {
-            let Some((stored, bytes)) = places.store(&path, &seen, treatment)? else { continue };
+        if seen.entry.kind.is_file() {
+            let Some((stored, bytes)) = places.store(&path, &mut seen, treatment)? else { continue };
+            line.entry = seen.entry;
             // As many as were copied: a program may be writing.
-            *size = bytes;
+            if let Kind::File { size, .. } = &mut line.entry.kind {
+                *size = bytes;
+            }
             match stored.how {
                 SaveMethod::Link => saved.linked += 1,
                 SaveMethod::Clone => saved.reflinked += 1,
                 SaveMethod::Copy { .. } => {
                     saved.copied += 1;
-                    saved.bytes += bytes;
+                    saved.bytes += bytes.min(seen.disk);
                 }
             }
             line.stored = Some(stored);

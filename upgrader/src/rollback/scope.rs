@@ -1,18 +1,19 @@
 //! Decides which paths rollback data covers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, FileType};
-use std::io::{self, ErrorKind};
+use std::io;
 use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context as _, Result, anyhow};
+use rustix::fs::FileType;
 
 use super::Scope;
-use super::metadata::{below, mount_of};
+use super::content::content;
+use super::metadata::{below, is_absent, kind_and_mount};
 use crate::paths::Paths;
-use crate::system::dpkg;
+use crate::system::{dpkg, files};
 
 /// Where dpkg keeps its database.
 pub(super) const DPKG: &str = "/var/lib/dpkg";
@@ -98,17 +99,15 @@ impl Lists {
     pub(super) fn now(root: &Path) -> Result<Self> {
         let directory = below(root, Path::new(INFO));
         let mut lists = Vec::new();
-        for entry in directory.read_dir().with_context(|| directory.display().to_string())? {
-            let entry = entry?;
-            if let Some(package) = dpkg::package_of_list(&entry.file_name()) {
-                let list = fs::read(entry.path()).with_context(|| entry.path().display().to_string())?;
-                lists.push((package.to_owned(), list));
+        for (name, _) in files::entries(&directory).with_context(|| directory.display().to_string())? {
+            if let Some(package) = dpkg::package_of_list(&name) {
+                lists.push((package.to_owned(), content(&directory.join(&name))?));
             }
         }
         let diversions = below(root, Path::new(DPKG)).join("diversions");
-        let diversions = match fs::read(&diversions) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            text => dpkg::parse_diversions(&text.with_context(|| diversions.display().to_string())?),
+        let diversions = match content(&diversions) {
+            Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => Vec::new(),
+            text => dpkg::parse_diversions(&text?),
         };
         Ok(Self { lists, diversions })
     }
@@ -282,11 +281,7 @@ pub(super) fn walk(
     visit: &mut dyn FnMut(&Path, FileType),
 ) -> Result<()> {
     let full = below(root, top);
-    let kind = match full.symlink_metadata() {
-        Err(error) if is_gone(&error) => return Ok(()),
-        metadata => metadata.with_context(|| full.display().to_string())?.file_type(),
-    };
-    let mount = mount_of(&full)?;
+    let Some((kind, mount)) = kind_and_mount(&full)? else { return Ok(()) };
     let mut level = vec![(top.to_owned(), kind)];
     level.retain(|(path, kind)| is_kept(path, *kind));
     while !level.is_empty() {
@@ -297,7 +292,7 @@ pub(super) fn walk(
         level = on_all_processors(&level, |(directory, _)| {
             let mut found = Vec::new();
             for (path, kind) in entries(root, directory)? {
-                if is_kept(&path, kind) && (!kind.is_dir() || mount_of(&below(root, &path))? == mount) {
+                if is_kept(&path, kind) && (!kind.is_dir() || kind_and_mount(&below(root, &path))?.is_some_and(|(_, it)| it == mount)) {
                     found.push((path, kind));
                 }
             }
@@ -327,19 +322,13 @@ fn on_all_processors<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<
 /// What is in a directory; nothing if it is not there.
 pub(super) fn entries(root: &Path, directory: &Path) -> Result<Vec<(PathBuf, FileType)>> {
     let full = below(root, directory);
-    let list = || -> io::Result<Vec<(PathBuf, FileType)>> {
-        full.read_dir()?
-            .map(|entry| entry.and_then(|entry| Ok((directory.join(entry.file_name()), entry.file_type()?))))
-            .collect()
-    };
-    match list() {
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
-        entries => entries.with_context(|| full.display().to_string()),
+    match files::entries(&full) {
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        entries => {
+            let entries = entries.with_context(|| full.display().to_string())?;
+            Ok(entries.into_iter().map(|(name, kind)| (directory.join(name), kind)).collect())
+        }
     }
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// Finds the one path of a file whose parent directories may be links: packages say `/lib/x`, and it is `/usr/lib/x`.
@@ -393,10 +382,8 @@ impl<'a> PathResolver<'a> {
     /// Where a link leads, as an absolute path without dots; `None` if there is no link.
     fn link(&self, path: &Path) -> Result<Option<PathBuf>> {
         let full = below(self.root, path);
-        let target = match full.read_link() {
-            // Not there, or no link.
-            Err(error) if is_gone(&error) || error.kind() == ErrorKind::InvalidInput => return Ok(None),
-            target => target.with_context(|| full.display().to_string())?,
+        let Some(target) = files::read_link(&full).with_context(|| full.display().to_string())? else {
+            return Ok(None);
         };
         let mut absolute = PathBuf::from("/");
         for component in path.parent().unwrap_or(path).join(target).components() {

@@ -1,24 +1,29 @@
 //! The directories with rollback data, one on each filesystem, and saving files in them.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::syncfs;
 
-use super::content::{can_clone, clone, copy, is_not_found, no_clone, no_link};
+use super::content::{can_clone, clone, content, copy, create, no_clone, no_link, open_seen};
 use super::manifest::{Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, below, mount_of, read_metadata};
+use super::metadata::{Kind, Metadata, RawPath, below, is_absent, mount_of, read_metadata};
+use super::operations::link;
 use super::scope::{Coverage, SMALL, directory_name};
 use crate::paths::Paths;
+use crate::system::files::{self, Place};
+use crate::system::remove_file;
 
 /// The path of a saved content.
 pub(super) fn object(store: &Path, object: u64) -> PathBuf {
     store.join("files").join(object.to_string())
 }
+
+/// How often a file that is replaced meanwhile is looked at again.
+const ATTEMPTS: u32 = 5;
 
 /// The file in which the stores on other filesystems are listed before they are made, one path a line, as JSON.
 const LIST: &str = "places";
@@ -26,11 +31,11 @@ const LIST: &str = "places";
 /// The directories on other filesystems. A truncated line is ignored: its directory was not made yet.
 pub(super) fn listed(store: &Path) -> Result<Vec<PathBuf>> {
     let list = store.join(LIST);
-    let text = match fs::read_to_string(&list) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.with_context(|| list.display().to_string())?,
+    let text = match content(&list) {
+        Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => return Ok(Vec::new()),
+        text => text?,
     };
-    let paths = text.lines().filter_map(|line| serde_json::from_str::<super::metadata::RawPath>(line).ok());
+    let paths = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<RawPath>(line).ok());
     Ok(paths.map(|path| path.path().to_owned()).collect())
 }
 
@@ -51,9 +56,9 @@ impl<'a> Stores<'a> {
     pub(super) fn create(paths: &'a Paths) -> Result<Self> {
         let own = paths.rollback();
         let create = || -> io::Result<File> {
-            fs::create_dir_all(paths.state())?;
+            files::make_own(&paths.state())?;
             make_private(&own)?;
-            File::create_new(own.join(LIST))
+            create(&own.join(LIST))
         };
         let list = create().with_context(|| own.display().to_string())?;
         let mut places = Self {
@@ -72,14 +77,13 @@ impl<'a> Stores<'a> {
     /// Opens existing rollback data to add to it. Files of an interrupted attempt do no harm: numbers go on after the highest.
     pub(super) fn reopen(paths: &'a Paths, manifest: &Manifest) -> Result<Self> {
         let list = paths.rollback().join(LIST);
-        let list = File::options().append(true).open(&list).with_context(|| list.display().to_string())?;
+        let list = Place::of(&list).and_then(|place| place.append()).with_context(|| list.display().to_string())?;
         let directories: Vec<PathBuf> = manifest.header.places.iter().map(|place| place.path().to_owned()).collect();
         let mut places = Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
         for (number, directory) in places.directories.iter().enumerate() {
             let mount = mount_of(directory)?.unwrap_or_default();
             places.of_mount.insert(mount, MountMethod::of(directory, number));
-            for entry in directory.join("files").read_dir().with_context(|| directory.display().to_string())? {
-                let name = entry?.file_name();
+            for (name, _) in files::entries(&directory.join("files")).with_context(|| directory.display().to_string())? {
                 let object = name.to_str().and_then(|name| name.parse::<u64>().ok()).unwrap_or_default();
                 places.next = places.next.max(object.saturating_add(1));
             }
@@ -87,54 +91,73 @@ impl<'a> Stores<'a> {
         Ok(places)
     }
 
-    /// Stores a file, and says how; with the size that is stored. `None` if it is gone.
-    pub(super) fn store(&mut self, path: &Path, seen: &Metadata, treatment: Coverage) -> Result<Option<(Stored, u64)>> {
-        let key = (seen.mount, seen.inode);
-        if seen.names > 1
-            && let Some(stored) = self.several.get(&key)
-        {
-            return Ok(Some(stored.clone()));
-        }
+    /// Stores a file, and says how; with the size that is stored. `None` if it is gone, or is replaced faster than it can be read. If it
+    /// was replaced since it was `seen`, that is the metadata of the new one afterwards.
+    pub(super) fn store(&mut self, path: &Path, seen: &mut Metadata, coverage: Coverage) -> Result<Option<(Stored, u64)>> {
         let full = below(self.paths.root(), path);
-        let stored = match self.put(path, &full, seen, treatment) {
-            Err(error) if is_not_found(&error) && read_metadata(&full)?.is_none() => return Ok(None),
-            stored => stored.with_context(|| full.display().to_string())?,
-        };
-        if seen.names > 1 {
-            self.several.insert(key, stored.clone());
+        for _ in 0..ATTEMPTS {
+            let key = (seen.mount, seen.inode);
+            if let Some(stored) = self.several.get(&key).filter(|_| seen.names > 1) {
+                return Ok(Some(stored.clone()));
+            }
+            let stored = match self.put(path, &full, seen, coverage) {
+                Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => None,
+                stored => stored.with_context(|| full.display().to_string())?,
+            };
+            if let Some(stored) = stored {
+                if seen.names > 1 {
+                    self.several.insert(key, stored.clone());
+                }
+                return Ok(Some(stored));
+            }
+            let Some(now) = read_metadata(&full)?.filter(|now| now.entry.kind.is_file()) else { return Ok(None) };
+            *seen = now;
         }
-        Ok(Some(stored))
+        Ok(None)
     }
 
-    fn put(&mut self, path: &Path, full: &Path, seen: &Metadata, treatment: Coverage) -> Result<(Stored, u64)> {
+    /// `None` if another file is there than the one that was seen.
+    fn put(&mut self, path: &Path, full: &Path, seen: &Metadata, coverage: Coverage) -> Result<Option<(Stored, u64)>> {
         let Kind::File { size, .. } = seen.entry.kind else { anyhow::bail!("no file") };
         let number = self.next;
         self.next += 1;
-        if matches!(treatment, Coverage::Link | Coverage::CopySmall) {
+        let done = |how, place, size| Ok(Some((Stored { how, place, object: number }, size)));
+        if matches!(coverage, Coverage::Link | Coverage::CopySmall) {
             match self.on_mount(path, seen.mount)? {
                 MountMethod::Clone(place) => {
+                    let Some(file) = open_seen(full, seen)? else { return Ok(None) };
                     let to = object(&self.directories[place], number);
-                    match clone(full, &to) {
+                    match create(&to).map_err(anyhow::Error::from).and_then(|to| clone(&file, &to)) {
                         Ok(()) => {
                             seen.entry.put_time(&to)?;
-                            return Ok((Stored { how: SaveMethod::Clone, place, object: number }, size));
+                            return done(SaveMethod::Clone, place, size);
                         }
                         Err(error) if !no_clone(&error) => return Err(error),
                         // Begun, and of no use.
-                        Err(_) => fs::remove_file(&to)?,
+                        Err(_) => remove_file(&to)?,
                     }
                 }
-                MountMethod::Link(_) if treatment == Coverage::CopySmall && size <= SMALL => {}
-                MountMethod::Link(place) => match fs::hard_link(full, object(&self.directories[place], number)) {
-                    Ok(()) => return Ok((Stored { how: SaveMethod::Link, place, object: number }, size)),
-                    Err(error) if !no_link(&error) => return Err(error.into()),
-                    Err(_) => {}
-                },
+                MountMethod::Link(_) if coverage == Coverage::CopySmall && size <= SMALL => {}
+                MountMethod::Link(place) => {
+                    let to = object(&self.directories[place], number);
+                    match link(full, &to) {
+                        Ok(()) if read_metadata(&to)?.is_some_and(|it| it.is_of_same(seen)) => {
+                            return done(SaveMethod::Link, place, size);
+                        }
+                        Ok(()) => {
+                            remove_file(&to)?;
+                            return Ok(None);
+                        }
+                        Err(error) if !no_link(&error) => return Err(error.into()),
+                        Err(_) => {}
+                    }
+                }
                 MountMethod::Copy => {}
             }
         }
-        let (size, sha256) = copy(full, &object(&self.directories[0], number))?;
-        Ok((Stored { how: SaveMethod::Copy { sha256 }, place: 0, object: number }, size))
+        let Some(file) = open_seen(full, seen)? else { return Ok(None) };
+        let (size, sha256) = copy(&file, &create(&object(&self.directories[0], number))?)?;
+        done(SaveMethod::Copy { sha256 }, 0, size)
     }
 
     /// The method of a mount. Makes the directory on it if needed.
@@ -143,12 +166,13 @@ impl<'a> Stores<'a> {
             return Ok(*there);
         }
         let top = below(self.paths.root(), &mount_point(self.paths.root(), path, mount)?);
-        if is_overlay(&top) {
+        // Who can write to the top can exchange what is in it.
+        if is_overlay(&top) || files::changeable(&top)?.is_some() {
             self.of_mount.insert(mount, MountMethod::Copy);
             return Ok(MountMethod::Copy);
         }
         let directory = top.join(directory_name(self.paths));
-        let line = serde_json::to_string(&super::metadata::RawPath::from(directory.as_path()))?;
+        let line = serde_json::to_string(&RawPath::from(directory.as_path()))?;
         writeln!(self.list, "{line}")?;
         self.list.sync_all()?;
         keeping_time(&top, || {
@@ -198,22 +222,20 @@ pub(super) fn is_overlay(path: &Path) -> bool {
 
 /// Makes everything on the filesystem of a path durable.
 pub(super) fn sync_filesystem(path: &Path) -> Result<()> {
-    let sync = || -> io::Result<()> { Ok(syncfs(File::open(path)?)?) };
+    let sync = || -> io::Result<()> { Ok(syncfs(files::open_directory(path)?)?) };
     sync().with_context(|| path.display().to_string())
 }
 
 /// Makes a directory for rollback data, which only root can enter.
 fn make_private(directory: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().mode(0o700).create(directory)?;
-    fs::create_dir(directory.join("files"))
+    Place::of(directory)?.make_directory()?;
+    Place::of(&directory.join("files"))?.make_directory()
 }
 
 /// Removes a directory and all in it.
 pub(super) fn remove(directory: &Path) -> Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| directory.display().to_string())
-        }
+    match files::remove_tree(directory) {
+        Err(error) if !is_absent(&error) => Err(error).with_context(|| directory.display().to_string()),
         _ => Ok(()),
     }
 }

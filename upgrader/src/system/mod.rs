@@ -4,6 +4,7 @@ pub(crate) mod apt;
 pub(crate) mod command;
 pub(crate) mod conffiles;
 pub(crate) mod dpkg;
+pub(crate) mod files;
 pub(crate) mod filesystems;
 pub mod hooks;
 pub(crate) mod inhibitor;
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 /// Removes a file. An absent one is removed already.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
+    match files::Place::of(path).and_then(|place| place.remove_file()) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -1,0 +1,342 @@
+//! Files in directories that another user than root may change: opens, makes, moves and removes them by a name in an open directory.
+//! Follows no link that another user could have made, and opens nothing that blocks.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, linkat, mkdirat, openat,
+    openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
+};
+use rustix::io::Errno;
+
+/// How many links a path may have (`MAXSYMLINKS` of Linux).
+const MOST_LINKS: usize = 40;
+
+/// What opens a directory, or any file to look at it. It reads nothing.
+const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What opens a file for reading: no terminal, no waiting for the other end of a pipe.
+const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// A name in an open directory. Whatever another user renames above it, it stays in that directory.
+#[derive(Debug)]
+pub(crate) struct Place {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl Place {
+    /// Opens the directory of a path.
+    ///
+    /// # Errors
+    /// `ELOOP` if there is a link in the path that another user than root could have made.
+    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+        Ok(match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => Self { directory: Walk::to(parent)?, name: name.to_owned() },
+            _ => Self { directory: Walk::to(path)?, name: OsString::from(".") },
+        })
+    }
+
+    /// Opens what is there to look at it, not through a link.
+    pub(crate) fn look(&self) -> io::Result<Object> {
+        Ok(Object(openat(&self.directory, &self.name, PATH, Mode::empty())?))
+    }
+
+    /// Opens a file for reading; anything else is an error.
+    pub(crate) fn open(&self) -> io::Result<File> {
+        regular(openat(&self.directory, &self.name, READ, Mode::empty())?)
+    }
+
+    /// Makes a file that only root can read.
+    pub(crate) fn create(&self) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | READ;
+        Ok(openat(&self.directory, &self.name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// Opens a file of ours to add to it.
+    pub(crate) fn append(&self) -> io::Result<File> {
+        regular(openat(&self.directory, &self.name, OFlags::WRONLY | OFlags::APPEND | READ, Mode::empty())?)
+    }
+
+    /// Makes a directory that only root can enter.
+    pub(crate) fn make_directory(&self) -> io::Result<()> {
+        Ok(mkdirat(&self.directory, &self.name, Mode::RWXU)?)
+    }
+
+    /// Makes a symbolic link.
+    pub(crate) fn make_link(&self, target: &Path) -> io::Result<()> {
+        Ok(rustix::fs::symlinkat(target, &self.directory, &self.name)?)
+    }
+
+    /// Makes a device or a named pipe.
+    pub(crate) fn make_node(&self, kind: FileType, mode: Mode, device: u64) -> io::Result<()> {
+        Ok(rustix::fs::mknodat(&self.directory, &self.name, kind, mode, device)?)
+    }
+
+    /// Gives what is there another name, on the same filesystem.
+    pub(crate) fn link_to(&self, other: &Self) -> io::Result<()> {
+        Ok(linkat(&self.directory, &self.name, &other.directory, &other.name, AtFlags::empty())?)
+    }
+
+    /// Moves what is there to another name, which may be taken.
+    pub(crate) fn rename_to(&self, other: &Self) -> io::Result<()> {
+        Ok(renameat(&self.directory, &self.name, &other.directory, &other.name)?)
+    }
+
+    /// Exchanges what is at two names.
+    pub(crate) fn exchange_with(&self, other: &Self) -> io::Result<()> {
+        Ok(renameat_with(&self.directory, &self.name, &other.directory, &other.name, RenameFlags::EXCHANGE)?)
+    }
+
+    /// Removes a file or link.
+    pub(crate) fn remove_file(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.directory, &self.name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_directory(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.directory, &self.name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Makes what happened in the directory durable.
+    pub(crate) fn sync_directory(&self) -> io::Result<()> {
+        File::from(openat(&self.directory, ".", READ | OFlags::DIRECTORY, Mode::empty())?).sync_all()
+    }
+}
+
+/// What was at a place when it was looked at, whatever takes its name later.
+#[derive(Debug)]
+pub(crate) struct Object(OwnedFd);
+
+impl Object {
+    /// Its status; with the number of its mount.
+    pub(crate) fn status(&self) -> io::Result<Statx> {
+        status_of(&self.0)
+    }
+
+    /// Where a link leads.
+    pub(crate) fn target(&self) -> io::Result<PathBuf> {
+        target_of(&self.0)
+    }
+
+    /// A path that leads to it and to nothing else, for calls that take paths. They have to follow links.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+}
+
+impl From<OwnedFd> for Object {
+    fn from(file: OwnedFd) -> Self {
+        Self(file)
+    }
+}
+
+impl From<Object> for OwnedFd {
+    fn from(object: Object) -> Self {
+        object.0
+    }
+}
+
+/// Opens a regular file for reading, through links that only root could have made.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let found = Walk::through(path)?;
+    // By its descriptor: what is opened is what was found.
+    let found = Object(found);
+    if kind(&found.status()?) != FileType::RegularFile {
+        return Err(not_regular());
+    }
+    regular(openat(CWD, found.path(), READ.difference(OFlags::NOFOLLOW), Mode::empty())?)
+}
+
+/// Reads a regular file of up to `most` bytes, through links that only root could have made.
+///
+/// # Errors
+/// `FileTooLarge` beyond that.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    open(path)?.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, "it is too large"));
+    }
+    Ok(content)
+}
+
+/// Opens a directory for reading.
+pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let place = Place::of(path)?;
+    Ok(openat(&place.directory, &place.name, READ | OFlags::DIRECTORY, Mode::empty())?)
+}
+
+/// Makes a directory of the upgrader itself, which only root can enter, and those above it.
+pub(crate) fn make_own(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// The names in a directory, and what is there. A link at the end of the path is not followed.
+pub(crate) fn entries(path: &Path) -> io::Result<Vec<(OsString, FileType)>> {
+    let mut entries = Vec::new();
+    for entry in Dir::new(open_directory(path)?)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        if name != "." && name != ".." {
+            entries.push((name.to_owned(), entry.file_type()));
+        }
+    }
+    Ok(entries)
+}
+
+/// Where a link leads; `None` if there is no link, or one that another user than root could have made.
+pub(crate) fn read_link(path: &Path) -> io::Result<Option<PathBuf>> {
+    let object = match Place::of(path).and_then(|place| place.look()) {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
+            return Ok(None);
+        }
+        object => object?,
+    };
+    let status = object.status()?;
+    let is_link = kind(&status) == FileType::Symlink && is_roots(status.stx_uid);
+    if !is_link || changeable(path.parent().unwrap_or(path))?.is_some() {
+        return Ok(None);
+    }
+    object.target().map(Some)
+}
+
+/// Removes a directory with all in it. One that is not there is removed already.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let place = Place::of(path)?;
+    let name = format!("/proc/self/fd/{}/{}", place.directory.as_raw_fd(), place.name.display());
+    match std::fs::remove_dir_all(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The first part of a path that another user than root can change or replace: a directory above it, a link, or what it leads to. None
+/// if there is no such part.
+///
+/// # Errors
+/// If nothing is there, or it cannot be looked at.
+pub(crate) fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut walk = Walk::new()?;
+    walk.go(path, true)?;
+    Ok(walk.changeable)
+}
+
+/// A walk along a path, one name at a time.
+struct Walk {
+    /// Where it is now.
+    now: OwnedFd,
+    /// The names on the way there.
+    position: PathBuf,
+    /// The first position at which another user than root could change what comes next.
+    changeable: Option<PathBuf>,
+}
+
+impl Walk {
+    fn new() -> io::Result<Self> {
+        Ok(Self { now: openat(CWD, "/", PATH, Mode::empty())?, position: PathBuf::from("/"), changeable: None })
+    }
+
+    /// Opens a directory.
+    fn to(directory: &Path) -> io::Result<OwnedFd> {
+        match openat2(CWD, directory, PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+            // A link, or no such call: it is newer than Linux 5.6, and some containers refuse it.
+            Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => {}
+            directory => return Ok(directory?),
+        }
+        let mut walk = Self::new()?;
+        walk.go(directory, false)?;
+        if kind(&status_of(&walk.now)?) == FileType::Directory { Ok(walk.now) } else { Err(Errno::NOTDIR.into()) }
+    }
+
+    /// Opens what a path leads to.
+    fn through(path: &Path) -> io::Result<OwnedFd> {
+        let mut walk = Self::new()?;
+        walk.go(path, false)?;
+        Ok(walk.now)
+    }
+
+    /// Goes along a path. With `anywhere`, follows links that others could have made, too.
+    fn go(&mut self, path: &Path, anywhere: bool) -> io::Result<()> {
+        let mut left = names(path);
+        let mut links = 0;
+        self.note(&status_of(&self.now)?);
+        while let Some(name) = left.pop() {
+            let next = openat(&self.now, &name, PATH, Mode::empty())?;
+            let status = status_of(&next)?;
+            let position = self.position.join(&name);
+            let above = std::mem::replace(&mut self.position, position);
+            self.note(&status);
+            if kind(&status) == FileType::Symlink {
+                links += 1;
+                self.position = above;
+                if links > MOST_LINKS || (self.changeable.is_some() && !anywhere) {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = target_of(&next)?;
+                if target.is_absolute() {
+                    let root = Self::new()?;
+                    (self.now, self.position) = (root.now, root.position);
+                }
+                left.extend(names(&target));
+                continue;
+            }
+            self.now = next;
+        }
+        Ok(())
+    }
+
+    /// Notes whether another user can change what is here. In a directory with the sticky bit that is only what belongs to him; a link has no
+    /// permissions.
+    fn note(&mut self, here: &Statx) {
+        let mode = u32::from(here.stx_mode);
+        let is_safe = match kind(here) {
+            FileType::Symlink => true,
+            FileType::Directory if mode & 0o1000 != 0 => true,
+            _ => mode & 0o022 == 0,
+        };
+        if self.changeable.is_none() && !(is_safe && is_roots(here.stx_uid)) {
+            self.changeable = Some(self.position.clone());
+        }
+    }
+}
+
+/// The names of a path, the last one first.
+fn names(path: &Path) -> Vec<OsString> {
+    let name = |component: Component<'_>| match component {
+        Component::Normal(_) | Component::ParentDir => Some(component.as_os_str().to_owned()),
+        _ => None,
+    };
+    path.components().rev().filter_map(name).collect()
+}
+
+/// True for root, and for the user of a test.
+fn is_roots(user: u32) -> bool {
+    user == 0 || user == rustix::process::geteuid().as_raw()
+}
+
+fn status_of(file: &OwnedFd) -> io::Result<Statx> {
+    Ok(statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?)
+}
+
+fn target_of(link: &OwnedFd) -> io::Result<PathBuf> {
+    Ok(PathBuf::from(OsStr::from_bytes(readlinkat(link, "", Vec::new())?.as_bytes())))
+}
+
+fn kind(status: &Statx) -> FileType {
+    FileType::from_raw_mode(status.stx_mode.into())
+}
+
+fn regular(file: OwnedFd) -> io::Result<File> {
+    if kind(&status_of(&file)?) == FileType::RegularFile { Ok(file.into()) } else { Err(not_regular()) }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
+}
