@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _};
 use jiff::Timestamp;
+use rustix::fs::Mode;
 
 use crate::config::settings::Config;
 use crate::context::{Context, Options, Verb, print_json};
@@ -13,7 +14,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::output::session;
 use crate::paths::Paths;
-use crate::system::filesystems;
+use crate::system::{files, filesystems};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,6 +35,8 @@ pub fn command(program: String) -> clap::Command {
 
 /// Runs either program: parses the command line, requires root, calls `work`, and turns its result into the exit code.
 pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Stopped>) -> ExitCode {
+    // Nobody else may write to what is made here, whatever the caller's mask is.
+    rustix::process::umask(Mode::WGRP | Mode::WOTH);
     let paths = match Paths::of_this_program() {
         Ok(paths) => paths,
         Err(error) => return complain(&error, Exit::Unchanged).into(),
@@ -50,10 +53,24 @@ pub fn main(work: impl FnOnce(&Context<'_>, &mut Events<'_>) -> Result<Exit, Sto
         let failure = only_root(&options, &paths.package(), std::env::args().skip(1));
         return complain(&failure.into(), Exit::Unchanged).into();
     }
+    if !matches!(options.verb, Some(Verb::Status { .. }))
+        && let Err(failure) = own_files(&paths)
+    {
+        return complain(&failure.into(), Exit::Unchanged).into();
+    }
     match Config::read(&paths.config()) {
         Ok(config) => frame(&Context { paths: &paths, options: &options, config: &config }, work).into(),
         Err(error) => complain(&error, Exit::Unchanged).into(),
     }
+}
+
+/// Makes sure that only root can write where the upgrader reads what it does: its settings, the product's description, its own state.
+fn own_files(paths: &Paths) -> Result<(), Failure> {
+    let all = [paths.config(), paths.product(), paths.state()];
+    all.iter().try_for_each(|path| path.parent().map_or(Ok(()), files::own).and_then(|()| files::own(path)))?;
+    // Older versions let others read it.
+    let _ = files::make_private(&paths.state());
+    Ok(())
 }
 
 /// The failure of a program that is not run by root. Its remedy repeats the arguments: without them, the program upgrades.

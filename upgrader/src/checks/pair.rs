@@ -38,11 +38,12 @@ pub fn inspect(pair: &Pair) -> Result<Node> {
 /// The last line that a program prints: ssh(1) may print messages before it. The error is worded to follow the name of the program.
 fn last_line(pair: &Pair, words: &[String]) -> Result<String, String> {
     let mut last = String::new();
-    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-    let result = Program::new(program).args(arguments).time_limit(pair.timeout).lines(&mut |line| {
-        if !line.trim().is_empty() {
-            line.trim().clone_into(&mut last);
-        }
+    let result = Program::of_settings(words).and_then(|program| {
+        program.time_limit(pair.timeout).lines(&mut |line| {
+            if !line.trim().is_empty() {
+                line.trim().clone_into(&mut last);
+            }
+        })
     });
     match result.map_err(anyhow::Error::downcast::<Failed>) {
         Ok(()) => Ok(last),

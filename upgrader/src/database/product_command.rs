@@ -19,7 +19,7 @@ pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool)
         let is_pending = paths.migration_pending().try_exists().context("is a migration pending?")?;
         return Ok(database.migrate.as_ref().filter(|_| is_pending).map(|words| words.join(" ")).into_iter().collect());
     };
-    match program(words).output() {
+    match Program::of_settings(words).and_then(Program::output) {
         Ok(output) => Ok(lines(&output)),
         // The new packages bring the program.
         Err(error) if packages_change && is_not_there(&error) => Ok(Vec::new()),
@@ -35,9 +35,11 @@ pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool)
 /// # Errors
 /// If it fails; the error is worded to follow "failed".
 pub(super) fn run(words: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
-    program(words).lines(line).map_err(|error| match error.downcast::<Failed>() {
-        Ok(failed) => anyhow!(failed.how),
-        Err(error) => error,
+    Program::of_settings(words).and_then(|program| program.lines(line)).map_err(|error| {
+        match error.downcast::<Failed>() {
+            Ok(failed) => anyhow!(failed.how),
+            Err(error) => error,
+        }
     })
 }
 
@@ -58,11 +60,6 @@ pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result
 pub(super) fn clear_pending(paths: &Paths) -> Result<()> {
     let file = paths.migration_pending();
     remove_file(&file).with_context(|| file.display().to_string())
-}
-
-fn program(words: &[String]) -> Program {
-    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
-    Program::new(program).args(arguments)
 }
 
 fn lines(output: &str) -> Vec<String> {

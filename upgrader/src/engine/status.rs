@@ -91,7 +91,11 @@ fn collect(context: &Context<'_>) -> Result<Status> {
     let seen_by_root = rustix::process::geteuid().is_root();
     let is_taken = lock::is_taken(&paths.lock());
     let under_way = is_taken && follow::is_possible(context);
-    let mut last_run = history::read(&paths.history())?.into_iter().next();
+    let mut last_run = match history::read(&paths.history()) {
+        // Other users may not read them.
+        Err(_) if !seen_by_root => None,
+        reports => reports?.into_iter().next(),
+    };
     let (past, unreadable) = match Journal::read(paths) {
         Ok(past) => (past, None),
         // Other users may not read it.

@@ -12,10 +12,11 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// Gives the command the report as JSON on its stdin and the result in its environment. Does nothing without a command.
 pub(crate) fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) -> Result<()> {
-    let Some((program, arguments)) = notify.command.split_first() else { return Ok(()) };
+    if notify.command.is_empty() {
+        return Ok(());
+    }
     let result = serde_json::to_value(report.result)?;
-    Program::new(program)
-        .args(arguments)
+    Program::of_settings(&notify.command)?
         .env("UPGRADE_RESULT", result.as_str().unwrap_or_default())
         .env("UPGRADE_EXIT_CODE", report.exit_code.unwrap_or_default().to_string())
         .env("UPGRADE_SUMMARY", summary(report))

@@ -17,8 +17,7 @@ impl Store {
     pub fn check(&self) -> Result<Vec<Damage>> {
         let mut damages = Vec::new();
         let places = self.manifest.header.places.iter();
-        let trusted: Vec<bool> =
-            places.map(|place| matches!(files::changeable(place.path()), Ok(None))).collect();
+        let trusted: Vec<bool> = places.map(|place| matches!(files::changeable(place.path()), Ok(None))).collect();
         for (path, line) in &self.manifest.lines {
             if let Some(stored) = &line.stored
                 && trusted.get(stored.place) == Some(&false)

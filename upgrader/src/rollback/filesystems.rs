@@ -86,4 +86,3 @@ impl Store {
         Ok(None)
     }
 }
-

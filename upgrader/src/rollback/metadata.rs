@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, Statx, StatxAttributes, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags, chmodat,
-    chownat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, Statx, StatxAttributes, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+    chmodat, chownat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 use serde::de::{Deserializer, Error as _};
@@ -108,7 +108,9 @@ pub(super) struct Metadata {
 
 /// Reads the metadata of a path; `None` if nothing is there. Does not follow a link: there is nothing below one.
 pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
-    look(path).and_then(|object| object.as_ref().map(Metadata::of).transpose()).with_context(|| path.display().to_string())
+    look(path)
+        .and_then(|object| object.as_ref().map(Metadata::of).transpose())
+        .with_context(|| path.display().to_string())
 }
 
 /// What is at a path, and the kernel's number of its mount; `None` if nothing is there.

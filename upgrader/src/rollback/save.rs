@@ -81,7 +81,10 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
             own.held += seen.disk;
         } else {
             let on = full.parent().unwrap_or(&full).to_owned();
-            others.entry(seen.mount).or_insert(SpaceRequirement { on, bytes: 0, inodes: 2, largest: None, held: 0 }).held += seen.disk;
+            others
+                .entry(seen.mount)
+                .or_insert(SpaceRequirement { on, bytes: 0, inodes: 2, largest: None, held: 0 })
+                .held += seen.disk;
         }
     }
     // The kernel's numbers of mounts are in no order that means anything.

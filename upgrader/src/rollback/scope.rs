@@ -292,7 +292,9 @@ pub(super) fn walk(
         level = on_all_processors(&level, |(directory, _)| {
             let mut found = Vec::new();
             for (path, kind) in entries(root, directory)? {
-                if is_kept(&path, kind) && (!kind.is_dir() || kind_and_mount(&below(root, &path))?.is_some_and(|(_, it)| it == mount)) {
+                if is_kept(&path, kind)
+                    && (!kind.is_dir() || kind_and_mount(&below(root, &path))?.is_some_and(|(_, it)| it == mount))
+                {
                     found.push((path, kind));
                 }
             }

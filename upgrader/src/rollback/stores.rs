@@ -83,7 +83,9 @@ impl<'a> Stores<'a> {
         for (number, directory) in places.directories.iter().enumerate() {
             let mount = mount_of(directory)?.unwrap_or_default();
             places.of_mount.insert(mount, MountMethod::of(directory, number));
-            for (name, _) in files::entries(&directory.join("files")).with_context(|| directory.display().to_string())? {
+            for (name, _) in
+                files::entries(&directory.join("files")).with_context(|| directory.display().to_string())?
+            {
                 let object = name.to_str().and_then(|name| name.parse::<u64>().ok()).unwrap_or_default();
                 places.next = places.next.max(object.saturating_add(1));
             }
@@ -93,7 +95,12 @@ impl<'a> Stores<'a> {
 
     /// Stores a file, and says how; with the size that is stored. `None` if it is gone, or is replaced faster than it can be read. If it
     /// was replaced since it was `seen`, that is the metadata of the new one afterwards.
-    pub(super) fn store(&mut self, path: &Path, seen: &mut Metadata, coverage: Coverage) -> Result<Option<(Stored, u64)>> {
+    pub(super) fn store(
+        &mut self,
+        path: &Path,
+        seen: &mut Metadata,
+        coverage: Coverage,
+    ) -> Result<Option<(Stored, u64)>> {
         let full = below(self.paths.root(), path);
         for _ in 0..ATTEMPTS {
             let key = (seen.mount, seen.inode);

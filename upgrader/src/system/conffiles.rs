@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -13,6 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::model::conffile::{ConffileOutcome, ConffileResult, EditedConffile};
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
+use crate::system::files::{self, Place};
 use crate::system::{dpkg, remove_file};
 
 /// The files that ucf(1) manages, one `MD5SUM  PATH` a line.
@@ -32,6 +35,9 @@ const OLD: &str = ".dpkg-old";
 /// not find it, and next to an edited conffile that dpkg-maintscript-helper(1) has moved. Next to any other file it is the unfinished
 /// work of dpkg.
 const UNPACKED: &str = ".dpkg-new";
+
+/// The size up to which a file is read, in bytes. Larger ones are no configuration.
+const MOST: u64 = 16 << 20;
 
 /// The conffiles of the packages of the plan, before the packages change.
 #[derive(Debug, Default)]
@@ -62,17 +68,18 @@ struct Content {
 pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<EditedConffile>> {
     let of_dpkg = dpkg::conffiles(packages.iter().copied())?.into_iter().filter(|file| !file.obsolete);
     let of_dpkg = of_dpkg.map(|file| (PathBuf::from(file.path), file.package, file.shipped));
-    let owners = parse_ucf(&fs::read_to_string(UCF_REGISTRY).unwrap_or_default());
-    let of_ucf = parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()).into_iter().filter_map(|(path, shipped)| {
+    let owners = parse_ucf(&text_of(UCF_REGISTRY));
+    let of_ucf = parse_ucf(&text_of(UCF)).into_iter().filter_map(|(path, shipped)| {
         let is_owner = |(owned, package): &&(PathBuf, String)| *owned == path && packages.contains(&package.as_str());
         let (_, package) = owners.iter().find(is_owner)?;
         Some((path, package.clone(), shipped))
     });
     let mut edited = Vec::new();
     for (path, package, shipped) in of_dpkg.chain(of_ucf) {
-        let now = fs::read(&path).ok();
-        if now.as_deref().map(hex_of::<Md5>) != Some(shipped) {
-            edited.push(EditedConffile { path, package, deleted: now.is_none(), policy });
+        let now = files::read(&path, MOST);
+        if now.as_deref().ok().map(hex_of::<Md5>) != Some(shipped) {
+            let deleted = now.is_err_and(|error| error.kind() == ErrorKind::NotFound);
+            edited.push(EditedConffile { path, package, deleted, policy });
         }
     }
     edited.sort_by(|one, other| one.path.cmp(&other.path));
@@ -85,11 +92,12 @@ impl ConffileReport {
         let packages: Vec<String> = packages.into_iter().map(str::to_owned).collect();
         let mut files = BTreeMap::new();
         for (path, shipped) in known(&packages)? {
-            let content = fs::read(&path).ok();
-            let edited = content.as_deref().map(hex_of::<Md5>) != Some(shipped);
-            let sum = content.as_deref().map(hex_of::<Sha256>);
+            let content = Content::of(&path).ok();
+            let bytes = content.as_ref().map(|content| content.bytes.as_slice());
+            let edited = bytes.map(hex_of::<Md5>) != Some(shipped);
+            let sum = bytes.map(hex_of::<Sha256>);
             let others = others_of(&path);
-            let content = content.filter(|_| edited).and_then(|bytes| Content::of(&path, bytes));
+            let content = content.filter(|_| edited);
             files.insert(path, Before { edited, sum, content, others });
         }
         Ok(Self { files, packages })
@@ -130,29 +138,30 @@ impl ConffileReport {
                 continue;
             };
             to.outcome = ConffileOutcome::Kept;
-            to.other = Some(beside(&to.path, UNPACKED)).filter(|other| other.exists());
+            to.other = Some(beside(&to.path, UNPACKED)).filter(|other| files::open(other).is_ok());
             entries[from].other = Some(to.path.clone());
         }
     }
 }
 
 impl Content {
-    fn of(path: &Path, bytes: Vec<u8>) -> Option<Self> {
-        let metadata = path.metadata().ok()?;
-        Some(Self { bytes, mode: metadata.mode() & 0o7777, owner: (metadata.uid(), metadata.gid()) })
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = files::open(path)?;
+        let metadata = file.metadata()?;
+        let (mode, owner) = (metadata.mode() & 0o7777, (metadata.uid(), metadata.gid()));
+        Ok(Self { bytes: files::read_open(file, MOST)?, mode, owner })
     }
 
     /// Writes the content next to its file, with the suffix `.dpkg-old`.
     fn put_beside(&self, path: &Path) -> Result<PathBuf> {
-        use std::io::Write as _;
         let old = beside(path, OLD);
         let write = || {
-            // A new file: nobody can read it before its mode and owner are set, and no symbolic link is followed.
+            // A new file: nobody can read it before its mode and owner are set.
             remove_file(&old)?;
-            let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&old)?;
+            let mut file = Place::of(&old)?.create()?;
             file.write_all(&self.bytes)?;
-            chown(&old, Some(self.owner.0), Some(self.owner.1))?;
-            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+            fchown(&file, Some(self.owner.0), Some(self.owner.1))?;
+            file.set_permissions(Permissions::from_mode(self.mode))?;
             file.sync_all()
         };
         write().with_context(|| format!("{}: your version cannot be kept", old.display()))?;
@@ -163,13 +172,26 @@ impl Content {
 /// The difference between the older and the newer version, line by line (diff(1)).
 pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((old, new)) = conffile.versions() else { return Ok(()) };
-    Program::new("diff").args(["--unified", "--"]).arg(old).arg(new).stdout()?.lines().for_each(line);
+    let files = (readable(old)?, readable(new)?);
+    // By their descriptors in this process: the names may lead elsewhere meanwhile.
+    let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    let diff = Program::new("diff").args(["--unified", "--label"]).arg(old).arg("--label").arg(new);
+    diff.args([path(&files.0), path(&files.1)]).stdout()?.lines().for_each(line);
     Ok(())
+}
+
+/// Opens a file that is not too large to be compared.
+fn readable(path: &Path) -> Result<File> {
+    let open = || {
+        let file = files::open(path)?;
+        if file.metadata()?.len() > MOST { Err(io::Error::from(ErrorKind::FileTooLarge)) } else { Ok(file) }
+    };
+    open().with_context(|| path.display().to_string())
 }
 
 /// Compares a conffile with its state before the upgrade.
 fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Option<ConffileResult> {
-    let after = fs::read(path).ok().as_deref().map(hex_of::<Sha256>);
+    let after = files::read(path, MOST).ok().as_deref().map(hex_of::<Sha256>);
     // Other versions from before this upgrade do not count.
     let other = others.into_iter().find(|(path, sum)| before.others.get(path) != Some(sum)).map(|(path, _)| path);
     let outcome = match (&before.sum, &after) {
@@ -191,7 +213,7 @@ fn result(path: &Path, before: &Before, others: BTreeMap<PathBuf, String>) -> Op
 fn known(packages: &[String]) -> Result<Vec<(PathBuf, String)>> {
     let conffiles = dpkg::conffiles(packages.iter().map(String::as_str))?;
     let mut known: Vec<_> = conffiles.into_iter().map(|file| (PathBuf::from(file.path), file.shipped)).collect();
-    known.extend(parse_ucf(&fs::read_to_string(UCF).unwrap_or_default()));
+    known.extend(parse_ucf(&text_of(UCF)));
     Ok(known)
 }
 
@@ -207,17 +229,22 @@ fn parse_ucf(text: &str) -> Vec<(PathBuf, String)> {
 /// The other versions next to a file or next to the target of its link, with their SHA-256 sums.
 fn others_of(path: &Path) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let beside_link = path.is_symlink().then_some(UNPACKED);
+    let target = files::canonical(path).unwrap_or_else(|_| path.to_owned());
+    let beside_link = files::read_link(path).ok().flatten().map(|_| UNPACKED);
     for place in BTreeSet::from([path.to_owned(), target]) {
         for suffix in OTHERS.into_iter().chain(beside_link) {
             let other = beside(&place, suffix);
-            if let Ok(content) = fs::read(&other) {
+            if let Ok(content) = files::read(&other, MOST) {
                 found.insert(other, hex_of::<Sha256>(&content));
             }
         }
     }
     found
+}
+
+/// The text of a file of ucf; empty if there is none.
+fn text_of(path: &str) -> String {
+    files::read(Path::new(path), MOST).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
 }
 
 /// The path of another version of a file.
@@ -237,6 +264,8 @@ fn hex_of<D: Digest>(content: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// The result for a conffile that was `before` and then `change`d.
@@ -304,7 +333,7 @@ mod tests {
         let (path, old) = (directory.path().join("a.conf"), directory.path().join("a.conf.dpkg-old"));
         fs::write(&path, "mine").expect("written");
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("mode set");
-        let content = Content::of(&path, b"mine".to_vec()).expect("there");
+        let content = Content::of(&path).expect("there");
         fs::write(&path, "theirs").expect("written");
         std::os::unix::fs::symlink(&path, &old).expect("linked");
         assert_eq!(content.put_beside(&path).expect("written"), old);

@@ -10,10 +10,12 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, linkat, mkdirat, openat,
-    openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, chmodat, linkat, mkdirat,
+    openat, openat2, readlinkat, renameat, renameat_with, statx, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::exit::Failure;
 
 /// How many links a path may have (`MAXSYMLINKS` of Linux).
 const MOST_LINKS: usize = 40;
@@ -143,11 +145,43 @@ impl From<Object> for OwnedFd {
     }
 }
 
+/// What another user than root can change.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Changeable {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// Whose it is: the number of a user.
+    pub(crate) user: u32,
+    /// Its permissions.
+    pub(crate) mode: u32,
+}
+
+impl Changeable {
+    /// What is wrong, worded to follow "but".
+    pub(crate) fn how(&self, of: &Path) -> String {
+        let is_it = self.path == of;
+        let path = self.path.display();
+        match (is_roots(self.user), is_it) {
+            (true, true) => format!("others can change it (mode {:04o})", self.mode),
+            (true, false) => format!("others can change {path} (mode {:04o})", self.mode),
+            (false, true) => format!("belongs to user {}", self.user),
+            (false, false) => format!("{path} belongs to user {}", self.user),
+        }
+    }
+
+    /// The command that makes it root's alone.
+    pub(crate) fn remedy(&self) -> String {
+        let path = self.path.display();
+        if is_roots(self.user) { format!("`chmod go-w {path}`") } else { format!("`chown root: {path}`") }
+    }
+}
+
 /// Opens a regular file for reading, through links that only root could have made.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let found = Walk::through(path)?;
+    let mut walk = Walk::new()?;
+    walk.go(path, false)?;
     // By its descriptor: what is opened is what was found.
-    let found = Object(found);
+    let found = Object(walk.now);
     if kind(&found.status()?) != FileType::RegularFile {
         return Err(not_regular());
     }
@@ -159,8 +193,13 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 /// # Errors
 /// `FileTooLarge` beyond that.
 pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_open(open(path)?, most)
+}
+
+/// The same of an open file.
+pub(crate) fn read_open(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    open(path)?.take(most + 1).read_to_end(&mut content)?;
+    file.take(most + 1).read_to_end(&mut content)?;
     if content.len() as u64 > most {
         return Err(io::Error::new(ErrorKind::FileTooLarge, "it is too large"));
     }
@@ -176,6 +215,15 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 /// Makes a directory of the upgrader itself, which only root can enter, and those above it.
 pub(crate) fn make_own(path: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Lets only root enter a directory of the upgrader itself. One that is not there is fine.
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
+    let object = Place::of(path)?.look()?;
+    if object.status()?.stx_mode & 0o077 == 0 {
+        return Ok(());
+    }
+    Ok(chmodat(CWD, object.path(), Mode::RWXU, AtFlags::empty())?)
 }
 
 /// The names in a directory, and what is there. A link at the end of the path is not followed.
@@ -222,10 +270,49 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// If nothing is there, or it cannot be looked at.
-pub(crate) fn changeable(path: &Path) -> io::Result<Option<PathBuf>> {
+pub(crate) fn changeable(path: &Path) -> io::Result<Option<Changeable>> {
     let mut walk = Walk::new()?;
     walk.go(path, true)?;
+    // The sticky bit lets others make files here.
+    walk.note(&status_of(&walk.now)?, false);
     Ok(walk.changeable)
+}
+
+/// Makes sure that only root can change a program before it runs as root. One that is not there is fine; one without a directory is of the
+/// system.
+///
+/// # Errors
+/// A [`Failure`] that names what others can change.
+pub(crate) fn trusted(program: &Path) -> Result<(), Failure> {
+    only_roots(program, "runs as root", "Look at what it does")
+}
+
+/// Makes sure that only root can change a directory or a file of the upgrader itself. One that is not there is fine.
+///
+/// # Errors
+/// A [`Failure`] that names what others can change.
+pub(crate) fn own(path: &Path) -> Result<(), Failure> {
+    only_roots(path, "decides what root does", "Others may have written there: look at what is in it")
+}
+
+fn only_roots(path: &Path, what: &str, remedy: &str) -> Result<(), Failure> {
+    match changeable(path) {
+        Ok(Some(it)) if path.is_absolute() => {
+            let failure = Failure::new(format!("{} {what}, but {}", path.display(), it.how(path)));
+            Err(failure.remedy(format!("{remedy}, then: {}.", it.remedy())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The path of what a path leads to, without links.
+///
+/// # Errors
+/// `ELOOP` if there is a link that another user than root could have made.
+pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let mut walk = Walk::new()?;
+    walk.go(path, false)?;
+    Ok(walk.position)
 }
 
 /// A walk along a path, one name at a time.
@@ -234,8 +321,8 @@ struct Walk {
     now: OwnedFd,
     /// The names on the way there.
     position: PathBuf,
-    /// The first position at which another user than root could change what comes next.
-    changeable: Option<PathBuf>,
+    /// The first thing on the way that another user than root can change.
+    changeable: Option<Changeable>,
 }
 
 impl Walk {
@@ -245,7 +332,8 @@ impl Walk {
 
     /// Opens a directory.
     fn to(directory: &Path) -> io::Result<OwnedFd> {
-        match openat2(CWD, directory, PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             // A link, or no such call: it is newer than Linux 5.6, and some containers refuse it.
             Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => {}
             directory => return Ok(directory?),
@@ -255,24 +343,20 @@ impl Walk {
         if kind(&status_of(&walk.now)?) == FileType::Directory { Ok(walk.now) } else { Err(Errno::NOTDIR.into()) }
     }
 
-    /// Opens what a path leads to.
-    fn through(path: &Path) -> io::Result<OwnedFd> {
-        let mut walk = Self::new()?;
-        walk.go(path, false)?;
-        Ok(walk.now)
-    }
-
     /// Goes along a path. With `anywhere`, follows links that others could have made, too.
     fn go(&mut self, path: &Path, anywhere: bool) -> io::Result<()> {
         let mut left = names(path);
         let mut links = 0;
-        self.note(&status_of(&self.now)?);
+        self.note(&status_of(&self.now)?, true);
         while let Some(name) = left.pop() {
             let next = openat(&self.now, &name, PATH, Mode::empty())?;
             let status = status_of(&next)?;
-            let position = self.position.join(&name);
+            let position = match self.position.parent() {
+                Some(above) if name == ".." => above.to_owned(),
+                _ => self.position.join(&name),
+            };
             let above = std::mem::replace(&mut self.position, position);
-            self.note(&status);
+            self.note(&status, true);
             if kind(&status) == FileType::Symlink {
                 links += 1;
                 self.position = above;
@@ -292,17 +376,17 @@ impl Walk {
         Ok(())
     }
 
-    /// Notes whether another user can change what is here. In a directory with the sticky bit that is only what belongs to him; a link has no
-    /// permissions.
-    fn note(&mut self, here: &Statx) {
+    /// Notes whether another user can change what is here. In a directory above it that has the `sticky` bit, that is only what belongs to
+    /// that user; a link has no permissions.
+    fn note(&mut self, here: &Statx, sticky: bool) {
         let mode = u32::from(here.stx_mode);
         let is_safe = match kind(here) {
             FileType::Symlink => true,
-            FileType::Directory if mode & 0o1000 != 0 => true,
+            FileType::Directory if sticky && mode & 0o1000 != 0 => true,
             _ => mode & 0o022 == 0,
         };
         if self.changeable.is_none() && !(is_safe && is_roots(here.stx_uid)) {
-            self.changeable = Some(self.position.clone());
+            self.changeable = Some(Changeable { path: self.position.clone(), user: here.stx_uid, mode: mode & 0o7777 });
         }
     }
 }
@@ -339,4 +423,105 @@ fn regular(file: OwnedFd) -> io::Result<File> {
 
 fn not_regular() -> io::Error {
     io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    /// A directory that only the user of the test can change, although /tmp is everybody's.
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a directory")
+    }
+
+    fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> Option<Errno> {
+        Errno::from_io_error(&result.expect_err("refused"))
+    }
+
+    #[test]
+    fn links_are_followed_only_where_nobody_else_could_have_made_them() {
+        let top = directory();
+        let at = |path: &str| top.path().join(path);
+        fs::create_dir_all(at("real/below")).expect("made");
+        fs::write(at("real/file"), "content").expect("written");
+        fs::create_dir(at("theirs")).expect("made");
+        symlink("../real", at("theirs/link")).expect("linked");
+        symlink(at("real"), at("link")).expect("linked");
+        symlink("real/../link/file", at("to-file")).expect("linked");
+        for path in ["link/file", "to-file", "real/below/../file"] {
+            assert_eq!(read(&at(path), 7).expect(path), b"content");
+            assert_eq!(canonical(&at(path)).expect(path), at("real/file"));
+            assert_eq!(changeable(&at(path)).expect(path), None);
+        }
+        assert_eq!(read_link(&at("link")).expect("a link"), Some(at("real")));
+        assert!(Place::of(&at("link/below/new")).is_ok(), "the admin moved a directory to another disk");
+        fs::set_permissions(at("theirs"), fs::Permissions::from_mode(0o777)).expect("mode set");
+        assert_eq!(errno(read(&at("theirs/link/file"), 7)), Some(Errno::LOOP));
+        assert_eq!(errno(Place::of(&at("theirs/link/new"))), Some(Errno::LOOP));
+        assert_eq!(errno(canonical(&at("theirs/link/file"))), Some(Errno::LOOP));
+        assert_eq!(read_link(&at("theirs/link")).expect("looked at"), None);
+        let found = changeable(&at("theirs/link/file")).expect("it is there").expect("others can");
+        assert_eq!((found.path, found.mode), (at("theirs"), 0o777));
+        symlink("loop", at("loop")).expect("linked");
+        assert_eq!(errno(open(&at("loop"))), Some(Errno::LOOP));
+    }
+
+    #[test]
+    fn in_a_directory_with_the_sticky_bit_the_own_files_are_safe_and_the_directory_is_not() {
+        let top = directory();
+        let at = |path: &str| top.path().join(path);
+        fs::create_dir_all(at("shared/own")).expect("made");
+        fs::set_permissions(at("shared"), fs::Permissions::from_mode(0o1777)).expect("mode set");
+        assert_eq!(changeable(&at("shared/own")).expect("it is there"), None);
+        let failure = own(&at("shared")).expect_err("others can make files in it").to_string();
+        assert!(failure.ends_with("decides what root does, but others can change it (mode 1777)"), "{failure}");
+        fs::set_permissions(at("shared/own"), fs::Permissions::from_mode(0o775)).expect("mode set");
+        fs::write(at("shared/own/tool"), "").expect("written");
+        let failure = trusted(&at("shared/own/tool")).expect_err("others can replace it").to_string();
+        let above = at("shared/own").display().to_string();
+        assert!(failure.ends_with(&format!("runs as root, but others can change {above} (mode 0775)")), "{failure}");
+        assert!(trusted(&at("absent")).is_ok() && trusted(Path::new("diff")).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_at_once_and_what_is_too_large_is_not_read() {
+        let top = directory();
+        let at = |path: &str| top.path().join(path);
+        rustix::fs::mknodat(CWD, at("pipe"), FileType::Fifo, Mode::RUSR, 0).expect("made");
+        symlink("/dev/zero", at("zero")).expect("linked");
+        fs::create_dir(at("directory")).expect("made");
+        for name in ["pipe", "zero", "directory"] {
+            assert_eq!(open(&at(name)).expect_err(name).to_string(), "it is not a regular file");
+        }
+        fs::File::create(at("holes")).and_then(|file| file.set_len(4 << 40)).expect("made");
+        assert_eq!(read(&at("holes"), 1000).expect_err("too large").kind(), ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_tree_is_removed_without_what_its_links_lead_to() {
+        let top = directory();
+        let at = |path: &str| top.path().join(path);
+        fs::create_dir_all(at("tree/a")).expect("made");
+        fs::create_dir(at("kept")).expect("made");
+        fs::write(at("kept/file"), "").expect("written");
+        symlink(at("kept"), at("tree/a/link")).expect("linked");
+        remove_tree(&at("tree")).expect("removed");
+        remove_tree(&at("tree")).expect("it is not there");
+        assert!(at("kept/file").exists() && !at("tree").exists());
+    }
+
+    #[test]
+    fn only_root_can_enter_what_is_the_upgraders_own() {
+        let top = directory();
+        let path = top.path().join("state/deep");
+        make_own(&path).expect("made");
+        let mode = || path.metadata().expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode set");
+        make_private(&path).expect("changed");
+        assert_eq!(mode(), 0o700);
+    }
 }

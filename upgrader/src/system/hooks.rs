@@ -11,6 +11,7 @@ use crate::model::hook::{HookOutcome, Phase};
 use crate::model::node::Role;
 use crate::model::plan::Plan;
 use crate::system::command::{Failed, Program};
+use crate::system::files;
 
 /// The entries of the hook directories of a phase.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,10 @@ const PER_LINE: usize = 40;
 /// Runs a hook to its end, or until `limit`; its output goes line by line to `line`.
 pub fn run(hook: &Path, phase: Phase, plan: &Plan, limit: Duration, line: &mut dyn FnMut(&str)) -> HookOutcome {
     let mut printed = 0_usize;
+    // It may have been changed since the preflight check.
+    if let Err(error) = files::trusted(hook) {
+        return HookOutcome::Failed(format!("({error:#})"));
+    }
     let result = Program::new(hook)
         .env("UPGRADE_PHASE", phase.to_string())
         .env("UPGRADE_VERSION_INSTALLED", plan.comes_from())

@@ -1,13 +1,16 @@
 //! Checks that only root can change the hooks, and that their interpreters exist.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Finding;
 use crate::model::hook::Phase;
 use crate::paths::Paths;
-use crate::system::hooks;
+use crate::system::{files, hooks};
+
+/// How much of a hook is read for its first line, in bytes (`BINPRM_BUF_SIZE` of Linux is 256).
+const FIRST_LINE: u64 = 256;
 
 /// Checks that only root can change the hooks, which run as root, and that they can run.
 pub(super) fn check(paths: &Paths) -> Vec<Finding> {
@@ -17,7 +20,7 @@ pub(super) fn check(paths: &Paths) -> Vec<Finding> {
             match hooks::find(std::slice::from_ref(&directory)) {
                 Err(error) => findings.push(Finding::from(&error)),
                 Ok(found) => {
-                    findings.extend(fs::metadata(&directory).ok().and_then(|metadata| private(&directory, &metadata)));
+                    findings.extend(private(&directory));
                     findings.extend(found.hooks.iter().filter_map(|hook| judge(hook, phase)));
                 }
             }
@@ -27,11 +30,13 @@ pub(super) fn check(paths: &Paths) -> Vec<Finding> {
 }
 
 fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
-    let metadata = fs::metadata(hook).ok()?;
-    private(hook, &metadata).or_else(|| {
-        let interpreter = interpreter(&fs::read(hook).ok()?)?;
-        let runs =
-            fs::metadata(&interpreter).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+    private(hook).or_else(|| {
+        let mut script = Vec::new();
+        files::open(hook).ok()?.take(FIRST_LINE).read_to_end(&mut script).ok()?;
+        let interpreter = interpreter(&script)?;
+        let runs = files::open(&interpreter)
+            .and_then(|file| file.metadata())
+            .is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
         (!runs).then(|| {
             let (hook, interpreter) = (hook.display(), interpreter.display());
             let what = format!("the hook {hook} cannot run: its first line names {interpreter}, which is not there");
@@ -45,21 +50,10 @@ fn judge(hook: &Path, phase: Phase) -> Option<Finding> {
     })
 }
 
-/// A finding if another user than root could replace the file.
-fn private(path: &Path, metadata: &Metadata) -> Option<Finding> {
-    let (shown, mode) = (path.display(), metadata.permissions().mode());
-    if metadata.uid() != 0 {
-        return Some(Finding::fatal(
-            format!("{shown} runs as root, but belongs to user {}", metadata.uid()),
-            format!("Look at what it does, then: `chown root: {shown}`."),
-        ));
-    }
-    (mode & 0o022 != 0).then(|| {
-        Finding::fatal(
-            format!("{shown} runs as root, but others can change it (mode {:04o})", mode & 0o7777),
-            format!("Look at what it does, then: `chmod go-w {shown}`."),
-        )
-    })
+/// A finding if another user than root can change the file, or a directory through which it is reached.
+fn private(path: &Path) -> Option<Finding> {
+    let failure = files::trusted(path).err()?;
+    Some(Finding::from(&failure.into()))
 }
 
 /// The program that a script's first line names.
@@ -71,6 +65,8 @@ fn interpreter(script: &[u8]) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn finding(script: &str, mode: u32) -> String {

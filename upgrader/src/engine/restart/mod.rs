@@ -314,9 +314,8 @@ fn bring_up(service: &str, tells_when_up: bool, ready: Option<&Ready>) -> Result
 /// Runs the readiness command of a service until it succeeds.
 fn wait_until_ready(ready: &Ready) -> Result<()> {
     let deadline = Instant::now() + ready.timeout;
-    let Some((program, arguments)) = ready.command.split_first() else { return Ok(()) };
     while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-        if Program::new(program).args(arguments).time_limit(left).succeeds()? {
+        if Program::of_settings(&ready.command)?.time_limit(left).succeeds()? {
             return Ok(());
         }
         sleep(READY_INTERVAL);

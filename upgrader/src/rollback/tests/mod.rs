@@ -1,3 +1,4 @@
+mod hostile;
 pub(super) mod interruption;
 mod machine;
 mod rollback;

@@ -279,11 +279,11 @@ fn a_read_only_file_system_is_refused_before_anything_is_changed() {
 }
 
 /// A filesystem that is mounted for a test.
-struct Mount(PathBuf);
+pub(super) struct Mount(PathBuf);
 
 impl Mount {
     /// `None`, and a line that says so, where mounting is not allowed.
-    fn tmpfs(path: &Path) -> Option<Self> {
+    pub(super) fn tmpfs(path: &Path) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         if run("mount", &["-t", "tmpfs", "-o", "mode=755", "tmpfs"], path) {
             return Some(Self(path.to_owned()));

@@ -19,6 +19,7 @@ use rustix::io::{FdFlags, fcntl_setfd};
 pub(crate) use self::follow::Said;
 use self::follow::{Ended, follow};
 pub(crate) use self::groups::end_all;
+use crate::system::files;
 
 /// The search path of every program; the caller's is ignored.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -76,6 +77,16 @@ impl Program {
             }
         }
         Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None, status: None }
+    }
+
+    /// A program and its arguments, as settings have them.
+    ///
+    /// # Errors
+    /// If another user than root can change the program.
+    pub(crate) fn of_settings(words: &[String]) -> Result<Self> {
+        let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (first, rest));
+        files::trusted(Path::new(program))?;
+        Ok(Self::new(program).args(arguments))
     }
 
     /// A program that `starter` starts with this verb. Errors show the program alone.
