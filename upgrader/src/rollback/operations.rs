@@ -35,12 +35,12 @@ pub(super) fn make(entry: &PathEntry, path: &Path) -> Result<()> {
         Ok(())
     })?;
     change(|| {
-        let made = place.look()?;
+        let object = place.look()?;
         // Another user who may write to the directory can have exchanged it.
-        if Metadata::of(&made)?.entry.uid != rustix::process::geteuid().as_raw() {
+        if Metadata::of(&object)?.entry.uid != rustix::process::geteuid().as_raw() {
             return Err(io::Error::from(Errno::LOOP).into());
         }
-        Ok(entry.give_to(&made, true)?)
+        Ok(entry.give_to(&object, true)?)
     })
 }
 

@@ -220,7 +220,7 @@ pub(crate) fn make_own(path: &Path) -> io::Result<()> {
 /// Lets only root enter a directory of the upgrader itself. One that is not there is fine.
 pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     let object = Place::of(path)?.look()?;
-    if object.status()?.stx_mode & 0o077 == 0 {
+    if Mode::from_raw_mode(object.status()?.stx_mode.into()).intersection(Mode::RWXG | Mode::RWXO).is_empty() {
         return Ok(());
     }
     Ok(chmodat(CWD, object.path(), Mode::RWXU, AtFlags::empty())?)
