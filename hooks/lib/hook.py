@@ -1,18 +1,17 @@
-"""Shared code of the hooks of this package: settings, time limit, exit codes, and atomic replacement of a file.
+"""Shared code of the hooks of this package: settings, time limit, exit codes.
 
 A hook is a function that takes the settings. It returns a sentence that says what it did, or raises NotApplicable or Failure.
 """
 
 import argparse
 import copy
-import os
 import re
 import shlex
-import shutil
 import signal
 import sys
-import tempfile
 import tomllib
+
+from files import read_text
 
 SETTINGS = "/etc/xivo-upgrade/hooks.toml"
 
@@ -84,8 +83,7 @@ def main(run):
 def read_settings(path):
     """Returns the settings of the file, with defaults for the missing ones."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = read_text(path)
         given = tomllib.loads(text)
     except FileNotFoundError:
         return copy.deepcopy(DEFAULTS)
@@ -104,44 +102,16 @@ def read_settings(path):
 def read_variables(path):
     """Returns the variables of a shell file: NAME=value or NAME="value" lines, as in common.conf."""
     variables = {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                words = shlex.split(line, comments=True)
-            except ValueError as error:
-                raise Failure(f"{path}:{number}: {error}", "correct that line") from None
-            for word in words:
-                name, equals, value = word.partition("=")
-                if equals:
-                    variables[name] = value
+    for number, line in enumerate(read_text(path, "replace").splitlines(), 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise Failure(f"{path}:{number}: {error}", "correct that line") from None
+        for word in words:
+            name, equals, value = word.partition("=")
+            if equals:
+                variables[name] = value
     return variables
-
-
-def replace_file(path, content):
-    """Replaces the content of a file atomically. Its owner, permissions and attributes stay."""
-    # Replace the target of a link, not the link.
-    path = os.path.realpath(path)
-    directory = os.path.dirname(path)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            old = os.stat(path)
-            os.chown(temporary, old.st_uid, old.st_gid)
-            # Set the permissions after the owner, because chown(2) clears setuid bits.
-            shutil.copystat(path, temporary)
-            os.utime(temporary)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    directory = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _merge(settings, given, bad):

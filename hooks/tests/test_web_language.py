@@ -63,6 +63,26 @@ class WebLanguage(Exchange):
         self.assertTrue(os.path.islink(self.ini))
         self.assertIn(b"territory = US", self.content())
 
+    def test_a_link_that_another_user_could_have_made_is_not_followed(self):
+        os.mkdir(self.path("theirs"))
+        os.rename(self.ini, self.path("theirs/real.ini"))
+        os.symlink("real.ini", self.path("theirs/link.ini"))
+        os.chmod(self.path("theirs"), 0o777)
+        for link in ["theirs/link.ini", "theirs/../theirs/link.ini"]:
+            if os.path.islink(self.ini):
+                os.unlink(self.ini)
+            os.symlink(link, self.ini)
+            self.assert_failed(self.run_hook(HOOK), self.ini)
+        self.assertIn(b"territory = FR", self.content())
+
+    def test_a_pipe_or_a_device_stops_nothing(self):
+        os.unlink(self.ini)
+        os.mkfifo(self.ini)
+        self.assert_failed(self.run_hook(HOOK), "it is not a regular file")
+        os.unlink(self.ini)
+        os.symlink("/dev/zero", self.ini)
+        self.assert_failed(self.run_hook(HOOK), "it is not a regular file")
+
     def test_a_machine_without_web_interface_is_not_applicable(self):
         os.unlink(self.ini)
         self.assert_not_applicable(self.run_hook(HOOK), "there is no web interface")
