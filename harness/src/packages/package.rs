@@ -35,6 +35,9 @@ pub struct Package {
     /// Directories that it installs beside those that its files need.
     #[serde(default)]
     pub directories: Vec<String>,
+    /// Those of them that only root can enter.
+    #[serde(default)]
+    pub private_directories: Vec<String>,
     /// Maintainer scripts by name: `preinst`, `postinst`, `prerm`, `postrm`, `config`, `triggers`.
     #[serde(default)]
     pub scripts: BTreeMap<String, String>,

@@ -73,7 +73,7 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
          mount -t tmpfs -o size=64m,nr_inodes=100 tmpfs /var/log; touch /var/log/xivo-upgrade.log
          seq 100 | while read -r number && touch /var/log/$number 2>/dev/null; do :; done
          mkdir -p /var/lib/xivo-upgrade
-         mount -t tmpfs -o ro tmpfs /var/lib/xivo-upgrade
+         mount -t tmpfs -o ro,mode=0700 tmpfs /var/lib/xivo-upgrade
          systemctl daemon-reload; systemctl start monit
          systemctl mask --quiet xivo-agid; systemctl stop xivo-agid"
     ))?;

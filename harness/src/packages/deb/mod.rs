@@ -97,7 +97,7 @@ fn control(package: &Package) -> Result<String> {
 
 fn control_archive(package: &Package, control: &str) -> Result<Vec<u8>> {
     let mut tar = Tar::new();
-    tar.directory("./")?;
+    tar.directory("./", 0o755)?;
     tar.file("./control", format!("{control}\n").as_bytes(), 0o644)?;
     let conffiles: String =
         package.files.iter().filter(|file| file.conffile).fold(String::new(), |list, file| list + &file.path + "\n");
@@ -120,13 +120,16 @@ fn data(package: &Package) -> Result<Vec<u8>> {
     let mut tar = Tar::new();
     let paths = package.files.iter().map(|file| &file.path).chain(package.links.keys());
     let mut directories = BTreeSet::from(["./".to_owned()]);
-    for (path, own) in paths.map(|path| (path, false)).chain(package.directories.iter().map(|path| (path, true))) {
+    let own = package.directories.iter().chain(&package.private_directories);
+    for (path, own) in paths.map(|path| (path, false)).chain(own.map(|path| (path, true))) {
         ensure!(path.starts_with('/') && !path.ends_with('/'), "{path:?} is not an absolute path");
         let parents = path.match_indices('/').skip(1).map(|(end, _)| &path[..end]);
         directories.extend(parents.chain(own.then_some(path.as_str())).map(|parent| format!(".{parent}/")));
     }
     for directory in directories {
-        tar.directory(&directory)?;
+        let path = directory.trim_matches(['.', '/']);
+        let is_private = package.private_directories.iter().any(|private| private.trim_matches('/') == path);
+        tar.directory(&directory, if is_private { 0o700 } else { 0o755 })?;
     }
     for file in &package.files {
         tar.file(&format!(".{}", file.path), &file.content, file.mode)?;
@@ -165,8 +168,8 @@ impl Tar {
         Ok(header)
     }
 
-    fn directory(&mut self, path: &str) -> Result<()> {
-        let mut header = Self::header(EntryType::Directory, 0, 0o755)?;
+    fn directory(&mut self, path: &str, mode: u32) -> Result<()> {
+        let mut header = Self::header(EntryType::Directory, 0, mode)?;
         Ok(self.0.append_data(&mut header, path, std::io::empty())?)
     }
 

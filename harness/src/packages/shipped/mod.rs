@@ -118,6 +118,8 @@ impl Product<'_> {
         ] {
             package = package.file(&path, completion(shell, &name), 0o644);
         }
+        // Before the first run, so that it is root's alone whatever the mask of that run is.
+        package.private_directories.push(format!("/var/lib/{name}"));
         let mut depends = vec!["apt", "systemd"];
         for phase in ["pre-upgrade.d", "post-upgrade.d"] {
             package.directories.push(format!("/usr/share/{name}/{phase}"));

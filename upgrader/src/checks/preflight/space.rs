@@ -29,6 +29,14 @@ struct Requirement {
     path: PathBuf,
     bytes: u64,
     what: &'static str,
+    /// The largest file that is copied, and its size in bytes.
+    largest: Option<(PathBuf, u64)>,
+}
+
+impl Requirement {
+    fn new(path: PathBuf, bytes: u64, what: &'static str) -> Self {
+        Self { path, bytes, what, largest: None }
+    }
 }
 
 /// The directories that every upgrade writes to.
@@ -69,15 +77,14 @@ pub(super) fn check(paths: &Paths, plan: &Plan, kept: Vec<rollback::SpaceRequire
     let kernels = plan.changes.iter().filter(|change| brings_kernel(change)).count() as u64;
     let kernels = kernel_size(&at("boot")).saturating_mul(kernels);
     let mut needs = vec![
-        Requirement { path: at(apt::DOWNLOADS), bytes: plan.download, what: "the downloads" },
-        Requirement { path: at("usr"), bytes: packages, what: "the new packages" },
-        Requirement { path: at("var/lib/dpkg"), bytes: 0, what: "dpkg's database" },
-        Requirement { path: at("boot"), bytes: kernels, what: "the new kernel" },
+        Requirement::new(at(apt::DOWNLOADS), plan.download, "the downloads"),
+        Requirement::new(at("usr"), packages, "the new packages"),
+        Requirement::new(at("var/lib/dpkg"), 0, "dpkg's database"),
+        Requirement::new(at("boot"), kernels, "the new kernel"),
     ];
     needs.extend(kept.into_iter().map(|kept| Requirement {
-        path: kept.on,
-        bytes: kept.bytes.saturating_add(kept.held),
-        what: "the rollback data",
+        largest: kept.largest,
+        ..Requirement::new(kept.on, kept.bytes.saturating_add(kept.held), "the rollback data")
     }));
     let mut findings = judge(needs)?;
     let touches_boot = |change: &&Change| {
@@ -116,9 +123,16 @@ fn judge(needs: Vec<Requirement>) -> Result<Vec<Finding>> {
             let what: Vec<&str> = needs.iter().filter(|need| need.bytes > 0).map(|need| need.what).collect();
             let what = if what.is_empty() { "the upgrade".to_owned() } else { what.join(" and ") };
             let shown = place.display();
+            // What an upgrade needs is many small files; a single one that matters is worth a look.
+            let largest = needs.iter().filter_map(|need| need.largest.as_ref()).find(|(_, bytes)| *bytes > needed / 4);
+            let largest = largest.map_or_else(String::new, |(path, bytes)| {
+                format!(" {} is saved for a rollback and has {}: is it configuration?", path.display(), size(*bytes))
+            });
             findings.push(Finding::fatal(
                 format!("the filesystem of {shown} has {} free, and {what} need {}", size(free), size(needed)),
-                format!("Make room: `apt-get clean` removes old downloads, `du -xhd1 {shown}` shows what is big."),
+                format!(
+                    "Make room: `apt-get clean` removes old downloads, `du -xhd1 {shown}` shows what is big.{largest}"
+                ),
             ));
         }
     }
@@ -150,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_on_one_filesystem_is_added_up() {
         let directory = tempfile::tempdir().expect("a directory");
-        let need = |bytes, what| Requirement { path: directory.path().join("not/there"), bytes, what };
+        let need = |bytes, what| Requirement::new(directory.path().join("not/there"), bytes, what);
         assert_eq!(judge(vec![need(1, "the downloads"), need(1, "the new packages")]).expect("readable"), []);
         let findings = judge(vec![need(u64::MAX, "the downloads"), need(1, "the new packages")]).expect("readable");
         assert_eq!(findings.len(), 1);
