@@ -2,7 +2,7 @@
 //! Follows no link that another user could have made, and opens nothing that blocks.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,6 +19,9 @@ use crate::exit::Failure;
 
 /// How many links a path may have (`MAXSYMLINKS` of Linux).
 const MOST_LINKS: usize = 40;
+
+/// The most that is read of a file, in bytes. The longest, the lists of apt and the manifest of a rollback, have some tens of megabytes.
+const LARGEST: u64 = 1 << 30;
 
 /// What opens a directory, or any file to look at it. It reads nothing.
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -178,6 +181,10 @@ impl Changeable {
 
 /// Opens a regular file for reading, through links that only root could have made.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    match Place::of(path).and_then(|place| place.open()) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {}
+        file => return file,
+    }
     let mut walk = Walk::new()?;
     walk.go(path, false)?;
     // By its descriptor: what is opened is what was found.
@@ -204,6 +211,44 @@ pub(crate) fn read_open(file: File, most: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, "it is too large"));
     }
     Ok(content)
+}
+
+/// Reads a file, which nobody makes larger than the memory.
+pub(crate) fn content(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    read(path.as_ref(), LARGEST)
+}
+
+/// Reads a file in UTF-8.
+pub(crate) fn text(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(content(path)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))
+}
+
+/// The metadata of what is at a path, through links that only root could have made.
+pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
+    let path = path.as_ref();
+    let place = Place::of(path)?;
+    let found = File::from(place.look()?.0).metadata()?;
+    if !found.is_symlink() {
+        return Ok(found);
+    }
+    let mut walk = Walk::new()?;
+    walk.go(path, false)?;
+    File::from(walk.now).metadata()
+}
+
+/// True if something is at a path, through links that only root could have made.
+pub(crate) fn exists(path: impl AsRef<Path>) -> bool {
+    metadata(path).is_ok()
+}
+
+/// Where a link leads, whoever made it.
+pub(crate) fn target(link: impl AsRef<Path>) -> io::Result<PathBuf> {
+    Place::of(link.as_ref())?.look()?.target()
+}
+
+/// The names in a directory.
+pub(crate) fn names_in(path: impl AsRef<Path>) -> io::Result<Vec<OsString>> {
+    Ok(entries(path.as_ref())?.into_iter().map(|(name, _)| name).collect())
 }
 
 /// Opens a directory for reading.

@@ -1,7 +1,6 @@
 //! Finds the mounted filesystems and syncs them, and says whether one can be written. The checks measure their space.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -10,6 +9,8 @@ use std::thread;
 use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs, syncfs};
 use rustix::io::Errno;
+
+use crate::system::files;
 
 /// Filesystems on a disk that /proc/filesystems lists as `nodev`. Network filesystems are skipped: a server that does not answer would
 /// block the run, and the boot does not depend on it.
@@ -20,15 +21,15 @@ const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
 /// # Errors
 /// If a disk reports a write error.
 pub(crate) fn sync() -> Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
-    let kinds = fs::read_to_string("/proc/filesystems").context("/proc/filesystems")?;
+    let mounts = files::text("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let kinds = files::text("/proc/filesystems").context("/proc/filesystems")?;
     // An error of one disk does not keep the others from being synced.
     writable(&mounts, &kinds).iter().map(|mount| sync_one(mount)).fold(Ok(()), Result::and)
 }
 
 /// Syncs the filesystem that is mounted there.
 fn sync_one(mount: &Path) -> Result<()> {
-    let file = match File::open(mount) {
+    let file = match files::open_directory(mount) {
         // It was unmounted meanwhile, or another filesystem is mounted over it.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         file => file.with_context(|| mount.display().to_string())?,
@@ -115,7 +116,11 @@ fn writable(mounts: &str, kinds: &str) -> Vec<PathBuf> {
         let path = PathBuf::from(unescaped(path));
         // A mount on a file belongs to the host of a container.
         let is_writable = options.split(',').next() == Some("rw");
-        if has_disk(kind) && is_writable && path.is_dir() && known.insert(device.to_owned()) {
+        if has_disk(kind)
+            && is_writable
+            && files::metadata(&path).is_ok_and(|there| there.is_dir())
+            && known.insert(device.to_owned())
+        {
             found.push(path);
         }
     }

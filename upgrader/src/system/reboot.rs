@@ -1,12 +1,12 @@
 //! Finds the reasons to reboot the machine.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 use crate::model::plan::{ChangeKind, Plan};
 use crate::model::version;
 use crate::system::dpkg;
+use crate::system::files;
 
 /// Packages whose old version stays in use until a reboot, with the reason.
 const STAYS_IN_USE: [(&[&str], &str); 2] = [
@@ -16,7 +16,7 @@ const STAYS_IN_USE: [(&[&str], &str); 2] = [
 
 /// The boot id (random(4)); empty if the kernel has none.
 pub(crate) fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    files::text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// The reasons to reboot the machine; empty if there are none.
@@ -49,10 +49,10 @@ fn collect(root: &Path, plan: Option<&Plan>, installed: impl Fn(&str) -> Option<
 fn asked_for(root: &Path) -> Option<String> {
     // On many machines it is below /var/run, which is the same.
     let file = root.join("run/reboot-required");
-    if !file.exists() {
+    if !files::exists(file) {
         return None;
     }
-    let packages = fs::read(root.join("run/reboot-required.pkgs")).unwrap_or_default();
+    let packages = files::content(root.join("run/reboot-required.pkgs")).unwrap_or_default();
     let packages = String::from_utf8_lossy(&packages);
     let packages: BTreeSet<&str> = packages.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let packages: Vec<&str> = packages.into_iter().collect();
@@ -65,10 +65,10 @@ fn asked_for(root: &Path) -> Option<String> {
 /// A kernel that is installed and newer than the one that runs.
 fn newer_kernel(root: &Path, installed_version: impl Fn(&str) -> Option<String>) -> Option<String> {
     // A container runs its host's kernel, whatever is installed in it. systemd leaves this file in each.
-    if root.join("run/systemd/container").exists() {
+    if files::exists(root.join("run/systemd/container")) {
         return None;
     }
-    let read = |path: &str| fs::read_to_string(root.join(path)).ok();
+    let read = |path: &str| files::text(root.join(path)).ok();
     let running = read("proc/sys/kernel/osrelease")?;
     let running = running.trim();
     let installed = kernels(&root.join("boot"));
@@ -87,9 +87,9 @@ fn newer_kernel(root: &Path, installed_version: impl Fn(&str) -> Option<String>)
 
 /// The releases of the kernels in a directory: `6.1.0-13-amd64` for each `vmlinuz-6.1.0-13-amd64`.
 fn kernels(boot: &Path) -> Vec<String> {
-    let Ok(entries) = boot.read_dir() else { return Vec::new() };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let names = files::names_in(boot).unwrap_or_default().into_iter();
     names
+        .filter_map(|name| name.into_string().ok())
         .filter_map(|name| Some(name.strip_prefix("vmlinuz-").or_else(|| name.strip_prefix("vmlinux-"))?.to_owned()))
         // Temporary files of dpkg, and copies of the admin.
         .filter(|release| !["dpkg-new", "dpkg-tmp", "bak", "old"].iter().any(|end| release.ends_with(end)))
@@ -109,6 +109,8 @@ fn package_version(built: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use proptest::prelude::*;
 
     use super::*;

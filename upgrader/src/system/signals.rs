@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::system::command;
+use crate::system::files;
 
 /// True once signals no longer end this process.
 static SHIELDED: AtomicBool = AtomicBool::new(false);
@@ -63,7 +64,7 @@ pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
 
 /// The signals that are not ignored: nohup(1) ignores SIGHUP.
 fn heard() -> Vec<i32> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = files::text("/proc/self/status").unwrap_or_default();
     let ignored = ignored(&status);
     [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::system::command::{Failed, Program};
+use crate::system::files;
 
 /// How long queries are retried, and how often. While systemd re-executes or shuts down, systemctl may fail: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));
@@ -58,7 +59,7 @@ impl Unit {
 
 /// True if systemd runs this machine (`sd_booted(3)`).
 pub(crate) fn is_running() -> bool {
-    Path::new("/run/systemd/system").is_dir()
+    files::exists("/run/systemd/system")
 }
 
 /// True if the machine is shutting down: systemd refuses to start anything (systemctl(1), `is-system-running`).
@@ -69,7 +70,7 @@ pub(crate) fn is_stopping() -> bool {
 
 /// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
 pub(crate) fn own_unit() -> Option<String> {
-    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = files::text("/proc/self/cgroup").unwrap_or_default();
     let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
     units.find(|unit| unit.ends_with(".service")).map(str::to_owned)
 }

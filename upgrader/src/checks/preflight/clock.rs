@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Finding;
 use crate::model::time;
+use crate::system::files;
 
 /// If even the newest source is older than this, its vendor has stopped publishing or the clock is ahead.
 const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
@@ -18,11 +19,11 @@ const LEEWAY: SignedDuration = SignedDuration::from_hours(1);
 /// admin disabled that. It detects a clock that is ahead only for sources with a `Valid-Until:`.
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut youngest = None;
-    let Ok(entries) = root.join("var/lib/apt/lists").read_dir() else { return Ok(Vec::new()) };
-    for entry in entries {
-        let path = entry?.path();
+    let directory = root.join("var/lib/apt/lists");
+    for name in files::names_in(&directory).unwrap_or_default() {
+        let path = directory.join(name);
         if path.to_string_lossy().ends_with("Release") {
-            let text = std::fs::read(&path).unwrap_or_default();
+            let text = files::content(&path).unwrap_or_default();
             youngest = youngest.max(date(&String::from_utf8_lossy(&text)));
         }
     }

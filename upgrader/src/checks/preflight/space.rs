@@ -13,7 +13,7 @@ use crate::model::size::size;
 use crate::paths::Paths;
 use crate::rollback;
 use crate::system::apt;
-use crate::system::filesystems;
+use crate::system::{files, filesystems};
 
 /// The space that must stay free on every filesystem, for logs, the database of dpkg, and running services.
 const RESERVE: u64 = 16 * 1024 * 1024;
@@ -109,7 +109,7 @@ fn judge(needs: Vec<Requirement>) -> Result<Vec<Finding>> {
     let mut filesystems: BTreeMap<u64, Vec<Requirement>> = BTreeMap::new();
     for need in needs {
         if let Some(place) = existing(&need.path) {
-            let device = place.metadata().with_context(|| place.display().to_string())?.dev();
+            let device = files::metadata(place).with_context(|| place.display().to_string())?.dev();
             filesystems.entry(device).or_default().push(Requirement { path: place.to_owned(), ..need });
         }
     }
@@ -141,15 +141,16 @@ fn judge(needs: Vec<Requirement>) -> Result<Vec<Finding>> {
 
 /// The path, or the nearest directory above it that exists.
 fn existing(path: &Path) -> Option<&Path> {
-    path.ancestors().find(|path| path.exists())
+    path.ancestors().find(|path| files::exists(path))
 }
 
 /// The size of the largest kernel in /boot with the files generated for it, in bytes.
 fn kernel_size(boot: &Path) -> u64 {
     let mut versions: BTreeMap<String, u64> = BTreeMap::new();
-    for entry in boot.read_dir().into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let (Some((_, version)), Ok(metadata)) = (name.split_once('-'), entry.metadata()) {
+    for name in files::names_in(boot).unwrap_or_default() {
+        let path = boot.join(&name);
+        let name = name.to_string_lossy().into_owned();
+        if let (Some((_, version)), Ok(metadata)) = (name.split_once('-'), files::metadata(&path)) {
             let sum = versions.entry(version.to_owned()).or_default();
             *sum = sum.saturating_add(metadata.len());
         }

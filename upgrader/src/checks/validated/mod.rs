@@ -9,6 +9,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use crate::system::files;
+
 pub use self::drift::Drift;
 pub(crate) use self::verdict::{check_plan, judge};
 use crate::config::strict;
@@ -67,7 +69,7 @@ impl Set {
         let remedy =
             "This file is shipped with the product: install its upgrade package again, or report this to its vendor.";
         let failure = |what: String| Failure::new(format!("{}{what}", path.display())).remedy(remedy);
-        let text = std::fs::read_to_string(path).with_context(|| failure(": cannot be read".to_owned()))?;
+        let text = files::text(path).with_context(|| failure(": cannot be read".to_owned()))?;
         strict::parse(&text).map_err(|(line, message)| failure(format!(":{line}: {message}")).into())
     }
 

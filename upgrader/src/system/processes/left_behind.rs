@@ -4,7 +4,6 @@
 //! and nothing is missed that a login session has moved to another control group.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +14,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, getsid, kill_process, set_child_subreaper};
 
 use super::Processes;
+use crate::system::files;
 use crate::system::systemd;
 
 /// How long processes may take to end.
@@ -67,8 +67,8 @@ impl Processes {
     fn filtered(&self) -> Vec<LeftBehind> {
         let own = std::process::id();
         let filters = self.number(own, "Seccomp_filters");
-        let entries = self.proc.read_dir().into_iter().flatten();
-        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let names = files::names_in(&self.proc).unwrap_or_default();
+        let ids = names.iter().filter_map(|name| name.to_str()?.parse::<u32>().ok());
         ids.filter(|id| self.number(*id, "PPid") == own && self.number(*id, "Seccomp_filters") > filters)
             .filter_map(|id| self.describe(id))
             .collect()
@@ -76,28 +76,30 @@ impl Processes {
 
     /// A number in the status of a process (proc(5)); 0 if there is none.
     fn number(&self, process: u32, name: &str) -> u32 {
-        let status = fs::read_to_string(self.file(process, "status")).unwrap_or_default();
+        let status = files::text(self.file(process, "status")).unwrap_or_default();
         let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         value.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
     }
 
     /// None if the process ends meanwhile.
     fn describe(&self, process: u32) -> Option<LeftBehind> {
-        let words = |name| fs::read(self.file(process, name)).ok().map(|text| split(&text));
-        let owner = fs::metadata(self.file(process, "status")).ok()?;
-        let name = fs::read(self.file(process, "comm")).ok()?;
+        let words = |name| files::content(self.file(process, name)).ok().map(|text| split(&text));
+        let owner = files::metadata(self.file(process, "status")).ok()?;
+        let name = files::content(self.file(process, "comm")).ok()?;
         let command = words("cmdline")?;
         let session = getsid(Pid::from_raw(process.try_into().ok()?)).ok()?;
-        let is_in_chroot = fs::read_link(self.file(process, "root")).is_ok_and(|root| root != Path::new("/"));
+        let is_in_chroot = files::target(self.file(process, "root")).is_ok_and(|root| root != Path::new("/"));
         // One that has ended has no command line.
         let program = Path::new(command.first()?);
-        let is_there = PROGRAMS.iter().any(|directory| Path::new(directory).join(program).is_file());
+        let is_there = PROGRAMS
+            .iter()
+            .any(|directory| files::metadata(Path::new(directory).join(program)).is_ok_and(|file| file.is_file()));
         Some(LeftBehind {
             process,
             name: String::from_utf8_lossy(&name).trim_end().to_owned(),
             is_daemon: is_there && !is_in_chroot && getsid(None).is_ok_and(|own| own != session),
             command,
-            directory: fs::read_link(self.file(process, "cwd")).ok()?,
+            directory: files::target(self.file(process, "cwd")).ok()?,
             environment: words("environ")?,
             user: owner.uid(),
             group: owner.gid(),
@@ -127,7 +129,7 @@ impl LeftBehind {
             let mut there = kill_process(process, signal).is_ok();
             while there && Instant::now() < deadline {
                 sleep(STEP);
-                there = fs::read(format!("/proc/{}/cmdline", self.process)).is_ok_and(|text| !text.is_empty());
+                there = files::content(format!("/proc/{}/cmdline", self.process)).is_ok_and(|text| !text.is_empty());
             }
             if !there {
                 return;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::cgroup::{Owner, owner};
 use self::script::{Main, files_of_module, is_interpreter, main_of};
+use crate::system::files;
 
 pub(crate) mod cgroup;
 pub(crate) mod left_behind;
@@ -64,8 +64,8 @@ impl Processes {
     /// If there is no proc file system.
     pub(crate) fn obsolete(&self) -> Result<Obsolete> {
         let mut found = Obsolete::default();
-        let entries = self.proc.read_dir().with_context(|| self.proc.display().to_string())?;
-        let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let names = files::names_in(&self.proc).with_context(|| self.proc.display().to_string())?;
+        let ids = names.iter().filter_map(|name| name.to_str()?.parse().ok());
         for id in ids.filter(|id| *id != std::process::id()) {
             if let Some(file) = self.replaced_file(id).filter(|_| !self.is_contained(id) && !self.has_started_us(id)) {
                 self.add(&mut found, id, file);
@@ -76,7 +76,7 @@ impl Processes {
 
     /// A file that a process runs and that was replaced or removed on disk, if there is one.
     pub(crate) fn replaced_file(&self, process: u32) -> Option<String> {
-        let maps = fs::read(self.file(process, "maps")).ok()?;
+        let maps = files::content(self.file(process, "maps")).ok()?;
         // Threads of the kernel and processes that have ended map nothing.
         if maps.is_empty() {
             return None;
@@ -95,7 +95,7 @@ impl Processes {
     /// True for the systemd-run that started this program as a service.
     fn has_started_us(&self, process: u32) -> bool {
         let Some(own) = self.own_service() else { return false };
-        let arguments = fs::read(self.file(process, "cmdline")).unwrap_or_default();
+        let arguments = files::content(self.file(process, "cmdline")).unwrap_or_default();
         arguments.split(|byte| *byte == 0).any(|argument| argument.strip_prefix(b"--unit=") == Some(own.as_bytes()))
     }
 
@@ -108,27 +108,27 @@ impl Processes {
                 found.sessions.insert(unit);
             }
             Owner::NoUnit => {
-                let name = fs::read(self.file(id, "comm")).unwrap_or_default();
+                let name = files::content(self.file(id, "comm")).unwrap_or_default();
                 found.others.insert(String::from_utf8_lossy(&name).trim_end().to_owned());
             }
         }
     }
 
     fn owner(&self, process: u32) -> Owner {
-        let text = fs::read(self.file(process, "cgroup")).unwrap_or_default();
+        let text = files::content(self.file(process, "cgroup")).unwrap_or_default();
         owner(&String::from_utf8_lossy(&text))
     }
 
     /// True for a process in another pid namespace, as in a container.
     fn is_contained(&self, process: u32) -> bool {
-        let namespace = |process| fs::read_link(self.file(process, "ns/pid")).ok();
+        let namespace = |process| files::target(self.file(process, "ns/pid")).ok();
         // Where the namespaces cannot be seen, the control group decides alone.
         namespace(1).zip(namespace(process)).is_some_and(|(ours, its)| ours != its)
     }
 
     /// The script that a process runs, if it was replaced since.
     fn replaced_script(&self, process: u32) -> Option<String> {
-        let program = fs::read_link(self.file(process, "exe")).ok()?;
+        let program = files::target(self.file(process, "exe")).ok()?;
         if !is_interpreter(&program) {
             return None;
         }
@@ -138,7 +138,7 @@ impl Processes {
             return None;
         }
         let began = self.began(process)? + TOLERANCE;
-        let file = self.below_root(&script).metadata().ok()?;
+        let file = files::metadata(self.below_root(&script)).ok()?;
         let changed = file.modified().is_ok_and(|time| time > began)
             // Files of packages have the time at which the package was built.
             || (changed_inode(&file) > began && self.was_replaced_by_package(&script, began));
@@ -147,16 +147,16 @@ impl Processes {
 
     /// The main script of an interpreter, by its path from the root.
     fn script(&self, process: u32) -> Option<PathBuf> {
-        match main_of(&fs::read(self.file(process, "cmdline")).ok()?)? {
+        match main_of(&files::content(self.file(process, "cmdline")).ok()?)? {
             Main::File(path) if path.starts_with('/') => Some(PathBuf::from(path)),
-            Main::File(path) => Some(fs::read_link(self.file(process, "cwd")).ok()?.join(path)),
-            Main::Module(name) => files_of_module(&name).into_iter().find(|path| self.below_root(path).exists()),
+            Main::File(path) => Some(files::target(self.file(process, "cwd")).ok()?.join(path)),
+            Main::Module(name) => files_of_module(&name).into_iter().find(|path| files::exists(self.below_root(path))),
         }
     }
 
     /// The start time of a process, by the current clock.
     fn began(&self, process: u32) -> Option<SystemTime> {
-        let ticks = ticks_at_start(&fs::read(self.file(process, "stat")).ok()?)?;
+        let ticks = ticks_at_start(&files::content(self.file(process, "stat")).ok()?)?;
         self.boot.checked_add(Duration::from_millis(ticks.checked_mul(1000 / TICKS_PER_SECOND)?))
     }
 
@@ -164,12 +164,12 @@ impl Processes {
     /// inode is no indication, because a hard link changes it, too.
     fn was_replaced_by_package(&self, file: &Path, after: SystemTime) -> bool {
         let wanted = names_of(file);
-        let Ok(lists) = self.root.join("var/lib/dpkg/info").read_dir() else { return false };
-        lists.filter_map(Result::ok).any(|list| {
-            let path = list.path();
+        let directory = self.root.join("var/lib/dpkg/info");
+        let Ok(names) = files::names_in(&directory) else { return false };
+        names.iter().map(|name| directory.join(name)).any(|path| {
             path.extension() == Some(OsStr::new("list"))
-                && list.metadata().and_then(|metadata| metadata.modified()).is_ok_and(|time| time > after)
-                && fs::read(&path).is_ok_and(|text| {
+                && files::metadata(&path).and_then(|metadata| metadata.modified()).is_ok_and(|time| time > after)
+                && files::content(&path).is_ok_and(|text| {
                     text.split(|byte| *byte == b'\n').any(|line| wanted.iter().any(|name| name == line))
                 })
         })
@@ -185,7 +185,7 @@ impl Processes {
 }
 
 /// The time at which anything about a file's inode changed last.
-fn changed_inode(file: &fs::Metadata) -> SystemTime {
+fn changed_inode(file: &std::fs::Metadata) -> SystemTime {
     use std::os::unix::fs::MetadataExt as _;
     let (seconds, nanoseconds) = (u64::try_from(file.ctime()), u32::try_from(file.ctime_nsec()));
     let since = Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default());
