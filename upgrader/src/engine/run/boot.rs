@@ -17,6 +17,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::session;
+use crate::printable;
 use crate::system::lock::Lock;
 use crate::system::{package_locks, signals};
 
@@ -54,7 +55,7 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 fn show_at_login(context: &Context<'_>, text: &str) {
     let path = context.paths.message_of_the_day();
     let _ = path.parent().map(fs::create_dir_all);
-    let _ = fs::write(path, text);
+    let _ = fs::write(path, &*printable::lines(text));
 }
 
 impl Run<'_> {
