@@ -71,7 +71,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
     if context.paths.self_update().exists() {
         session::begin(context, events)?;
-        self_update::finish(context.paths, events)?;
+        self_update::finish(context.paths, context.config.time_limits.source, events)?;
         return Ok(Exit::Done);
     }
     // A run that needs a human is not resumed here.
