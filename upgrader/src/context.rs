@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::config::settings::Config;
 use crate::model::step::Mode;
 use crate::paths::Paths;
+use crate::printable;
 use crate::system::without_sync;
 
 /// The verb of the unit that resumes an interrupted run when the machine boots.
@@ -122,6 +123,6 @@ pub struct Context<'a> {
 
 pub(crate) fn print_json(document: &impl serde::Serialize) {
     if let Ok(text) = serde_json::to_string_pretty(document) {
-        let _ = writeln!(stdout(), "{text}");
+        let _ = writeln!(stdout(), "{}", printable::json_escaped(&text));
     }
 }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
+use crate::printable;
+
 /// How a run ended, as the shell sees it. These numbers are a contract with the admin's scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
@@ -142,12 +144,12 @@ pub fn remedy_of(error: &anyhow::Error) -> Option<&str> {
     error.downcast_ref::<Failure>()?.remedy.as_deref()
 }
 
-/// An error as the screen and the log show it: the chain of causes on one line, the remedy on the next.
+/// An error as the screen and the log show it: the chain of causes on one line, the remedy on the next. Safe to show.
 pub fn describe(error: &anyhow::Error) -> String {
-    let mut text = format!("error: {error:#}");
+    let mut text = printable::line(&format!("error: {error:#}")).into_owned();
     if let Some(remedy) = remedy_of(error) {
         text.push_str("\nWhat to do: ");
-        text.push_str(remedy);
+        text.push_str(&printable::line(remedy));
     }
     text
 }
@@ -155,7 +157,7 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Prints an error to stderr.
 pub fn complain(text: &str) {
     // A terminal that went away must not change how the run ends.
-    let _ = writeln!(stderr(), "{text}");
+    let _ = writeln!(stderr(), "{}", printable::lines(text));
 }
 
 #[cfg(test)]
@@ -169,6 +171,15 @@ mod tests {
         assert_eq!(
             describe(&error),
             "error: the package lists could not be read: connection refused\nWhat to do: Check the network."
+        );
+    }
+
+    #[test]
+    fn what_an_error_names_adds_no_line_to_it() {
+        let error = anyhow::Error::new(Failure::new("/a\nWhat to do: x").remedy("rm /a\x1b[2J\nb")).context("c\u{9b}");
+        assert_eq!(
+            describe(&error),
+            "error: c\u{fffd}: /a\u{fffd}What to do: x\nWhat to do: rm /a\u{fffd}[2J\u{fffd}b"
         );
     }
 

@@ -14,6 +14,7 @@ pub mod exit;
 pub mod model;
 mod output;
 pub mod paths;
+pub mod printable;
 pub mod rollback;
 pub mod system;
 

@@ -25,6 +25,9 @@ scenarios! {
     /// Ctrl-C before or at the question, or during --download-only, ends the run at once: nothing
     /// is changed, no process is left, and the next start finds no lock.
     Checked ctrl_c_before_the_work;
+    /// No program of another user has the admin's terminal: while the plan is made, while a worker upgrades, and while an upgrade runs at the
+    /// terminal because systemd-run fails.
+    Checked no_program_has_the_terminal;
     /// Where systemd-run fails, the started program does the work itself and ignores Ctrl-C and a lost terminal.
     Checked without_systemd_run;
 }
@@ -182,4 +185,52 @@ fn without_systemd_run(debian: Debian) -> Result<()> {
     ensure!(lost.exit == HUNG_UP && attached.exit == 0, "{lost}{attached}");
     ensure!(SystemState::of(&world.machine, &SERVICES)?.packages["xivo-sounds"] == "1.2.3", "{attached}");
     Ok(())
+}
+
+/// Prints who runs it, the number of its controlling terminal (proc(5)), and whether that can be opened.
+const PROBE: &str = "#!/bin/sh
+read -r _ _ _ _ _ _ terminal _ </proc/self/stat
+if (: </dev/tty) 2>/dev/null; then opened=opened; else opened=closed; fi
+echo \"$1: $(id -un) $terminal $opened\" >>/var/lib/probes/seen
+";
+
+fn no_program_has_the_terminal(debian: Debian) -> Result<()> {
+    let mut world = upgradable(debian)?;
+    let machine = &world.machine;
+    machine.sh("install -d -o nobody /var/lib/probes")?;
+    machine.write("/usr/local/bin/probe", PROBE.as_bytes(), 0o755)?;
+    let at_terminal =
+        machine.command(&["runuser", "-u", "nobody", "/usr/local/bin/probe", "here"]).at_terminal().run()?;
+    let seen = machine.sh("cat /var/lib/probes/seen; rm /var/lib/probes/seen")?;
+    ensure!(
+        !seen.contains(" 0 ") && seen.ends_with(" opened\n"),
+        "the probe does not see a terminal: {seen}{at_terminal}"
+    );
+    let probe = |name| format!("runuser -u nobody /usr/local/bin/probe {name}");
+    let apt = format!(
+        "APT::Update::Pre-Invoke {{ \"{}\"; }};\nDPkg::Pre-Invoke {{ \"{}\"; }};\n",
+        probe("update"),
+        probe("packages")
+    );
+    machine.write("/etc/apt/apt.conf.d/90probe", apt.as_bytes(), 0o644)?;
+    let hook = format!("#!/bin/sh\n{}\n", probe("hook"));
+    machine.write("/etc/xivo-upgrade/pre-upgrade.d/50-probe", hook.as_bytes(), 0o755)?;
+    let without_a_terminal = |world: &World, names: &[&str]| {
+        let seen = world.machine.sh("cat /var/lib/probes/seen; rm /var/lib/probes/seen")?;
+        let wrong: Vec<&str> = seen.lines().filter(|line| !line.ends_with(": nobody 0 closed")).collect();
+        ensure!(wrong.is_empty(), "a program has the terminal: {wrong:#?}");
+        for name in names {
+            ensure!(seen.contains(&format!("{name}: ")), "{name} did not run: {seen}");
+        }
+        Ok(())
+    };
+    world.upgrade(&["--dry-run"]).at_terminal().exits(0)?;
+    without_a_terminal(&world, &["update"])?;
+    world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
+    without_a_terminal(&world, &["update", "hook", "packages"])?;
+    world.publish([&Package::new("xivo-sounds", "1.2.3")])?;
+    world.machine.sh("systemctl stop dbus.socket dbus.service 2>&1; ! systemd-run --quiet --pipe true 2>/dev/null")?;
+    let ignoring = world.upgrade(&[]).answer("[Y/n] ", "y\n").exits(0)?;
+    ensure!(ignoring.screen.contains("From here on Ctrl-C is ignored\n"), "{ignoring}");
+    without_a_terminal(&world, &["update", "hook", "packages"])
 }

@@ -92,7 +92,7 @@ fn mirror_that_recovers(debian: Debian) -> Result<String> {
     let world = upgradable(debian)?;
     shorten_timeouts(&world)?;
     // A mirror without by-hash, one that breaks off once, and one whose lists take several times as long as the limit.
-    let slow = RepositoryFault::new(ServerFault::Slow(200), Affected::Indices);
+    let slow = RepositoryFault::new(ServerFault::Slow(600), Affected::Indices);
     for fault in [ServerFault::ByHashMissing.into(), RepositoryFault::from(ServerFault::Cut(100)).times(1), slow] {
         world.inject(fault)?;
         unchanged(&world, 0, world.upgrade(&["--download-only"]))?;

@@ -146,8 +146,8 @@ pub const SETTINGS: &[Setting] = &[
         table: "time-limits",
         key: "source",
         default: "\"2m\"",
-        meaning: "How long to wait for package sources while nothing more comes from any of them, apt's own retries included. A slow \
-                  source is waited for as long as something comes.",
+        meaning: "How long to wait for package sources while less than 250 bytes a second come from all of them, apt's own retries \
+                  included. A faster source is waited for as long as it takes.",
     },
     Setting {
         table: "time-limits",

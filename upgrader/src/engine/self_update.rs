@@ -1,6 +1,7 @@
 //! Updates the upgrader's own package, and completes an interrupted update of it.
 
 use std::fs::File;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -15,7 +16,7 @@ use crate::paths::Paths;
 use crate::system::{apt, dpkg, filesystems, remove_file, signals};
 
 /// Completes an interrupted update of the upgrader's own package. Keeps its conffiles: they are the admin's settings.
-pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
+pub(crate) fn finish(paths: &Paths, timeout: Duration, events: &mut Events<'_>) -> Result<()> {
     let (note, package) = (paths.self_update(), paths.package());
     if !note.try_exists()? {
         return Ok(());
@@ -28,7 +29,8 @@ pub(crate) fn finish(paths: &Paths, events: &mut Events<'_>) -> Result<()> {
     let _ = dpkg::configure(&package, ConffilePolicy::Keep, &mut events.output_of("dpkg"));
     let state = dpkg::packages()?.into_iter().find(|found| found.name == package);
     if state.is_some_and(|state| state.status != "installed") {
-        apt::reinstall(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(|| cannot_update(&package))?;
+        apt::reinstall(&package, ConffilePolicy::Keep, timeout, &mut events.apt_status())
+            .explain(|| cannot_update(&package))?;
     }
     filesystems::sync().explain(|| cannot_update(&package))?;
     Ok(remove_file(&note)?)
@@ -53,7 +55,7 @@ fn cannot_update(package: &str) -> Failure {
 pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> {
     let package = context.paths.package();
     if context.options.mode() != Mode::DryRun {
-        finish(context.paths, events)?;
+        finish(context.paths, context.config.time_limits.source, events)?;
     }
     // Installed without a package: nothing to upgrade.
     let Some(from) = dpkg::installed_version(&package)? else { return Ok(()) };

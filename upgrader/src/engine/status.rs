@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure, Stopped, describe};
 use crate::model::node::Node;
 use crate::model::report::{Report, RunResult};
 use crate::output::{follow, history};
+use crate::printable;
 use crate::system::processes::Processes;
 use crate::system::{apt, dpkg, lock, reboot, systemd};
 
@@ -80,8 +81,10 @@ fn print(context: &Context<'_>, document: &impl Serialize, render: impl FnOnce(&
     if context.options.json {
         print_json(document);
     } else {
+        let mut text = Vec::new();
         // A closed pipe (`| head`) is no error.
-        let _ = render(&mut stdout());
+        let _ = render(&mut text)
+            .and_then(|()| stdout().write_all(printable::lines(&String::from_utf8_lossy(&text)).as_bytes()));
     }
 }
 
@@ -171,7 +174,7 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
         }
     }
     if let Some(node) = &status.node {
-        writeln!(out, "This node: {node}")?;
+        writeln!(out, "This node: {}", printable::line(&node.to_string()))?;
     }
     if status.under_way {
         writeln!(out, "An upgrade is under way: `{command} attach` shows it")?;
@@ -199,11 +202,11 @@ fn render(status: &Status, command: &str, out: &mut dyn Write) -> io::Result<()>
     }
     if !status.replaced_files.is_empty() {
         let services = status.replaced_files.join(" ");
-        writeln!(out, "Still running files that were replaced: {services}")?;
+        writeln!(out, "Still running files that were replaced: {}", printable::line(&services))?;
         writeln!(out, "  What to do: `systemctl restart` what can be restarted now, and reboot later for the rest.")?;
     }
     for reason in &status.reboot_recommended {
-        writeln!(out, "Reboot recommended: {reason}")?;
+        writeln!(out, "Reboot recommended: {}", printable::line(reason))?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::model::finding::Finding;
 use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
+use crate::printable;
 
 /// An event of a run. Processes that follow a run get its events as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -263,7 +264,7 @@ impl Attention {
 
 impl fmt::Display for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\n  What to do: {}", self.message, self.remedy)
+        write!(f, "{}\n  What to do: {}", printable::line(&self.message), printable::line(&self.remedy))
     }
 }
 

@@ -1,6 +1,5 @@
 //! Follows a run that another process performs.
 
-use std::io::{Write as _, stderr};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::exit::{Exit, Failure, Stopped};
+use crate::exit::{Exit, Failure, Stopped, complain};
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::output::stream::{self, Follower};
@@ -48,7 +47,7 @@ pub(crate) fn follow(context: &Context<'_>, follower: &mut Follower, events: &mu
             // The screen comes first: it removes its bar.
             events.show(&event);
             if let Event::Failed(text) = &event {
-                let _ = writeln!(stderr(), "{text}");
+                complain(text);
             }
             if let Event::Finished { exit, .. } = event {
                 wait_until_gone(&lock, follower);
@@ -57,7 +56,7 @@ pub(crate) fn follow(context: &Context<'_>, follower: &mut Follower, events: &mu
         }
         let run = if events.report().rolled_back { "rollback" } else { "upgrade" };
         if leave.load(Ordering::Relaxed) {
-            let _ = writeln!(stderr(), "\nThe {run} continues. Reattach: {} attach", context.paths.package());
+            complain(&format!("\nThe {run} continues. Reattach: {} attach", context.paths.package()));
             return Ok(Exit::Busy);
         }
         if !alive {

@@ -12,6 +12,7 @@ use crate::model::event::{Event, Subscriber};
 use crate::model::report::{Report, RunResult, seconds};
 use crate::model::time;
 use crate::paths::Paths;
+use crate::printable;
 use crate::system::entries;
 
 /// How many runs `history` shows on a screen.
@@ -37,7 +38,7 @@ impl HistoryWriter {
         let new = path.with_extension("new");
         // Quotes the output of programs, which may be private.
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
-        file.write_all(serde_json::to_string_pretty(&self.report)?.as_bytes())?;
+        file.write_all(printable::json_escaped(&serde_json::to_string_pretty(&self.report)?).as_bytes())?;
         file.sync_all()?;
         // Atomic: there is never an incomplete report.
         fs::rename(&new, &path)?;
@@ -121,7 +122,8 @@ pub(crate) fn line(report: &Report, under_way: bool) -> String {
         0 => String::new(),
         milliseconds => format!(", out of service for {}", seconds(milliseconds)),
     };
-    format!("{started}  {versions:<16}  {result}{}{outage}", took.unwrap_or_default())
+    let line = format!("{started}  {versions:<16}  {result}{}{outage}", took.unwrap_or_default());
+    printable::line(&line).into_owned()
 }
 
 #[cfg(test)]

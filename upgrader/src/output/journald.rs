@@ -4,8 +4,9 @@ use std::io;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use crate::model::event::{Event, Subscriber};
+use crate::model::event::Event;
 use crate::model::hook::HookOutcome;
+use crate::output::renderer::Renderer;
 use crate::output::sentences;
 
 /// Where journald listens (systemd's "Native Journal Protocol").
@@ -30,7 +31,7 @@ impl Journald {
         Self::connect_to(Path::new(SOCKET), identifier).ok()
     }
 
-    fn connect_to(path: &Path, identifier: String) -> io::Result<Self> {
+    pub(super) fn connect_to(path: &Path, identifier: String) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
         // A stuck journald must not block an upgrade.
@@ -39,8 +40,8 @@ impl Journald {
     }
 }
 
-impl Subscriber for Journald {
-    fn receive(&mut self, event: &Event) {
+impl Renderer for Journald {
+    fn receive_clean(&mut self, event: &Event) {
         let Some((priority, fields)) = entry(event) else { return };
         let mut datagram = Vec::new();
         field(&mut datagram, "MESSAGE", &message(event));
@@ -109,6 +110,7 @@ fn field(datagram: &mut Vec<u8>, name: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::Subscriber as _;
 
     #[test]
     fn journald_gets_fields_to_search_for_and_lines_with_their_length() {

@@ -8,7 +8,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
-use crate::model::event::{Event, Subscriber};
+use crate::model::event::Event;
+use crate::output::renderer::Renderer;
 use crate::output::sentences;
 
 /// The log file: every event and every line of every program, each with its time.
@@ -25,8 +26,8 @@ impl Log {
     }
 }
 
-impl Subscriber for Log {
-    fn receive(&mut self, event: &Event) {
+impl Renderer for Log {
+    fn receive_clean(&mut self, event: &Event) {
         let now = Timestamp::now().round(Unit::Millisecond).unwrap_or_default();
         for line in sentences::of(event).unwrap_or_default().lines() {
             // A full disk must not end an upgrade.
@@ -38,6 +39,7 @@ impl Subscriber for Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::Subscriber as _;
 
     #[test]
     fn each_line_has_its_time_and_its_source() {

@@ -6,6 +6,7 @@ pub(crate) mod journald;
 pub(crate) mod log;
 pub(crate) mod notify;
 pub(crate) mod question;
+mod renderer;
 pub(crate) mod screen;
 pub(crate) mod sentences;
 pub(crate) mod session;

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::config::settings::Notify;
 use crate::model::report::Report;
+use crate::printable;
 use crate::system::command::Program;
 
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -19,9 +20,9 @@ pub(crate) fn run(notify: &Notify, report: &Report, line: &mut dyn FnMut(&str)) 
     Program::of_settings(&notify.command)?
         .env("UPGRADE_RESULT", result.as_str().unwrap_or_default())
         .env("UPGRADE_EXIT_CODE", report.exit_code.unwrap_or_default().to_string())
-        .env("UPGRADE_SUMMARY", summary(report))
+        .env("UPGRADE_SUMMARY", &*printable::line(&summary(report)))
         .time_limit(TIME_LIMIT)
-        .feed(&serde_json::to_string_pretty(report)?, line)
+        .feed(&printable::json_escaped(&serde_json::to_string_pretty(report)?), line)
 }
 
 /// `XiVO 1.2.1 -> 1.2.2: done`.

@@ -5,6 +5,7 @@ use std::io::{BufRead, IsTerminal as _, Write, stdin};
 use rustix::termios::{QueueSelector, tcflush};
 
 use crate::context::Options;
+use crate::printable;
 
 /// The answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub(crate) fn prompt(question: &str, rollback: Option<&str>, options: &Options) 
 /// Yes is an empty line, `y` or `yes`. Everything else is no, also the end of the input and a closed input.
 fn choose(question: &str, rollback: Option<&str>, input: &mut dyn BufRead, screen: &mut dyn Write) -> Choice {
     let answers = rollback.map_or_else(|| "[Y/n]".to_owned(), |rollback| format!("[Y/n/r, {rollback}]"));
-    let _ = write!(screen, "{question} {answers} ").and_then(|()| screen.flush());
+    let _ = write!(screen, "{} ", printable::line(&format!("{question} {answers}"))).and_then(|()| screen.flush());
     let mut answer = Vec::new();
     let read = input.read_until(b'\n', &mut answer);
     let has_enter = answer.ends_with(b"\n");

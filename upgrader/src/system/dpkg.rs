@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -56,10 +57,13 @@ pub(crate) struct Modified {
     pub(crate) is_conffile: bool,
 }
 
+/// How long it may take to read all files of all packages.
+const VERIFY_LIMIT: Duration = Duration::from_secs(60 * 60);
+
 /// The files of these packages that were modified or removed since they were installed. Reads all of them.
 pub(crate) fn modified(packages: impl Iterator<Item = String>) -> Result<Vec<Modified>> {
     // dpkg fails if there are any.
-    let found = Program::new("dpkg").arg("--verify").stdout_for(packages)?;
+    let found = Program::new("dpkg").arg("--verify").time_limit(VERIFY_LIMIT).stdout_for(packages)?;
     Ok(found.lines().filter_map(parse_verified).collect())
 }
 

@@ -1,14 +1,25 @@
 //! The lock that allows one run at a time.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _, stdin};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 
 use crate::exit::{Exit, Failure};
+
+/// Only root can open the file: another user could hold the lock, and block upgrades.
+const OWN_MODE: u32 = 0o600;
+
+/// A link is not followed, and a FIFO does not block (open(2)).
+const PLAIN: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+
+/// The longest pid, in bytes.
+const PID: u64 = 20;
 
 /// A process that checks whether the lock is free holds it for a moment, so taking it is retried this often, at this interval.
 const GLANCES: u32 = 5;
@@ -25,48 +36,75 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Takes the lock, or fails at once with [`Exit::Busy`].
+    ///
+    /// A file that others could open is replaced: they could hold the lock for ever, or may hold it later.
     pub(crate) fn take(path: &Path) -> Result<Self> {
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            // A user who may open it could hold it, and block upgrades.
-            .mode(0o600)
-            .open(path)
-            .with_context(|| cannot(path))?;
-        let mut taken = file.try_lock();
-        for _ in 0..GLANCES {
-            if !matches!(taken, Err(TryLockError::WouldBlock)) {
-                break;
-            }
-            std::thread::sleep(GLANCE);
-            taken = file.try_lock();
-        }
-        match taken {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.read_to_string(&mut holder);
-                let holder = holder.trim();
-                let who = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
-                let command = path.file_stem().unwrap_or_default().to_string_lossy();
-                return Err(Failure::new(format!("another run is under way{who}"))
-                    .remedy(format!("`{command} attach` shows it; or wait until it has ended."))
-                    .exit(Exit::Busy)
+        let mut is_new = false;
+        loop {
+            if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+                return Err(Failure::new(format!("{}: this is not a file that can be locked", path.display()))
+                    .remedy(format!(
+                        "`ls -l {0}` shows what it is. Remove it (`rm {0}`), then start again.",
+                        path.display()
+                    ))
                     .into());
             }
-            Err(TryLockError::Error(error)) => return Err(error).with_context(|| cannot(path)),
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(OWN_MODE)
+                .custom_flags(PLAIN)
+                .open(path)
+                .with_context(|| cannot(path))?;
+            let found = file.metadata().with_context(|| cannot(path))?;
+            let is_own = found.mode() & 0o777 & !OWN_MODE == 0 && found.uid() == geteuid().as_raw();
+            let mut taken = file.try_lock();
+            for _ in 0..GLANCES {
+                if !matches!(taken, Err(TryLockError::WouldBlock)) {
+                    break;
+                }
+                std::thread::sleep(GLANCE);
+                taken = file.try_lock();
+            }
+            match taken {
+                // Another process may have replaced the file meanwhile.
+                Ok(()) if !is_at(&found, path) => {}
+                Ok(()) if is_own || is_new => return Self { file }.signed(path),
+                Ok(()) => {
+                    std::fs::remove_file(path).with_context(|| cannot(path))?;
+                    is_new = true;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    let mut holder = String::new();
+                    let _ = (&file).take(PID).read_to_string(&mut holder);
+                    let holder = holder.trim();
+                    let who = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
+                    let command = path.file_stem().unwrap_or_default().display();
+                    let remedy = if is_own {
+                        format!("`{command} attach` shows it; or wait until it has ended.")
+                    } else {
+                        format!(
+                            "`fuser -v {0}` shows which process holds the lock. If it is not {command}, end it and remove {0}.",
+                            path.display()
+                        )
+                    };
+                    return Err(Failure::new(format!("another run is under way{who}"))
+                        .remedy(remedy)
+                        .exit(Exit::Busy)
+                        .into());
+                }
+                Err(TryLockError::Error(error)) => return Err(error).with_context(|| cannot(path)),
+            }
         }
-        Self { file }.signed(path)
     }
 
     /// The lock that another process [shared](Self::share) with this one as its stdin.
     pub(crate) fn inherited(path: &Path) -> Result<Self> {
         // Children must not inherit it: a daemon that a hook starts would hold the lock.
         let file = File::from(rustix::io::fcntl_dupfd_cloexec(stdin(), 0).context("no stdin")?);
-        let (given, wanted) = (file.metadata()?, path.metadata().with_context(|| cannot(path))?);
-        let is_it = given.dev() == wanted.dev() && given.ino() == wanted.ino() && file.try_lock().is_ok();
+        let is_it = is_at(&file.metadata()?, path) && file.try_lock().is_ok();
         ensure!(is_it, "{}: this process was not given the lock", path.display());
         Self { file }.signed(path)
     }
@@ -89,7 +127,13 @@ impl Lock {
 
 /// True if a run holds the lock now.
 pub(crate) fn is_taken(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    let file = File::options().read(true).custom_flags(PLAIN).open(path);
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// True if this file is the one at the path.
+fn is_at(file: &Metadata, path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == (file.dev(), file.ino()))
 }
 
 fn cannot(path: &Path) -> String {
@@ -98,6 +142,8 @@ fn cannot(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::exit::code_of;
 
@@ -116,5 +162,55 @@ mod tests {
         assert!(is_taken(&path), "the process that shares it still holds it");
         drop(shared);
         assert!(Lock::take(&path).is_ok(), "free again");
+    }
+
+    #[test]
+    fn a_file_that_others_could_open_is_replaced() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("lock");
+        for mode in [0o644, 0o606, 0o620] {
+            std::fs::write(&path, "").expect("written");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("mode set");
+            // Another user has it open, and takes the lock later.
+            let others = File::open(&path).expect("readable");
+            let lock = Lock::take(&path).expect("free");
+            assert_eq!(path.metadata().expect("there").mode() & 0o777, OWN_MODE);
+            others.try_lock().expect("the file is not the lock any more");
+            assert!(is_taken(&path));
+            drop(lock);
+            assert!(Lock::take(&path).is_ok(), "{mode:o}: whoever held the old file holds nothing");
+        }
+    }
+
+    #[test]
+    fn a_lock_that_another_user_may_hold_is_busy_and_says_how_to_find_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("acme-upgrade.lock");
+        std::fs::write(&path, "").expect("written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("mode set");
+        let others = File::open(&path).expect("readable");
+        others.lock_shared().expect("free");
+        let error = Lock::take(&path).expect_err("taken");
+        assert_eq!(code_of(&error, Exit::Unchanged), Exit::Busy);
+        assert!(crate::exit::remedy_of(&error).is_some_and(|remedy| remedy.contains("fuser -v ")), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once_and_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let target = directory.path().join("target");
+        let path = directory.path().join("lock");
+        std::os::unix::fs::symlink(&target, &path).expect("linked");
+        let refused = |path: &Path| {
+            let error = Lock::take(path).expect_err("no lock");
+            assert!(crate::exit::describe(&error).contains("this is not a file that can be locked"), "{error:#}");
+            assert!(!is_taken(path));
+        };
+        refused(&path);
+        assert!(!target.exists(), "the link was followed");
+        std::fs::remove_file(&path).expect("removed");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).expect("a FIFO");
+        refused(&path);
+        assert!(path.symlink_metadata().is_ok());
     }
 }

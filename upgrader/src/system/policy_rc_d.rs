@@ -106,7 +106,8 @@ fn script(services: &[String], lock: &Path, admins: &Path) -> String {
          # invoke-rc.d passes its own option on.\n\
          if [ \"$service\" = --quiet ]; then service=$2; fi\n\
          service=${{service%.service}}\n\
-         if ! flock --nonblock --shared {lock} true 2>/dev/null; then\n\
+         # flock makes a file that is not there: others could open it, and hold the lock.\n\
+         if [ -e {lock} ] && ! flock --nonblock --shared {lock} true 2>/dev/null; then\n\
          \tcase \"$service\" in {patterns}) exit 101 ;; esac\n\
          fi\n\
          if [ -x {admins} ]; then exec {admins} \"$@\"; fi\n\
@@ -148,6 +149,9 @@ mod tests {
         assert!(allows(&paths, "ssh") && allows(&paths, "postgresql-common"));
         drop(lock);
         assert!(allows(&paths, "postgresql"), "no run holds the lock, and it still denies");
+        // After a power cut there is a policy and no lock.
+        fs::remove_file(paths.lock()).expect("removed");
+        assert!(allows(&paths, "postgresql") && !paths.lock().exists(), "it makes a lock that others can hold");
         drop(policy);
         assert!(!paths.policy().exists(), "it was left behind");
     }

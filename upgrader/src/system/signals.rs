@@ -17,7 +17,7 @@ static SHIELDED: AtomicBool = AtomicBool::new(false);
 /// Set when such a signal has come since [`shield`].
 static ASKED_TO_END: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// From here on SIGINT, SIGHUP and SIGTERM end this process and the programs that it has started. Those have their own process groups,
+/// From here on SIGINT, SIGHUP and SIGTERM end this process and the programs that it has started. Those have their own sessions,
 /// and would otherwise continue and hold the locks of apt.
 pub(crate) fn leave_when_asked() -> Result<()> {
     let came = Arc::new(AtomicUsize::new(0));

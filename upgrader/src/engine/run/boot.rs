@@ -17,6 +17,7 @@ use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::session;
+use crate::printable;
 use crate::system::lock::Lock;
 use crate::system::{package_locks, signals};
 
@@ -54,7 +55,7 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 fn show_at_login(context: &Context<'_>, text: &str) {
     let path = context.paths.message_of_the_day();
     let _ = path.parent().map(fs::create_dir_all);
-    let _ = fs::write(path, text);
+    let _ = fs::write(path, &*printable::lines(text));
 }
 
 impl Run<'_> {
@@ -70,7 +71,7 @@ fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, St
     journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
     if context.paths.self_update().exists() {
         session::begin(context, events)?;
-        self_update::finish(context.paths, events)?;
+        self_update::finish(context.paths, context.config.time_limits.source, events)?;
         return Ok(Exit::Done);
     }
     // A run that needs a human is not resumed here.

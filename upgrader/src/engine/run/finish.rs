@@ -12,6 +12,7 @@ use crate::model::events::Events;
 use crate::model::node::Role;
 use crate::model::report::{Report, seconds};
 use crate::model::step::Step;
+use crate::printable;
 use crate::system::dpkg;
 
 impl Run<'_> {
@@ -63,8 +64,12 @@ impl Run<'_> {
                 format!("{versions}; {services}.\n{}", what_it_took(report, now))
             }
         };
-        let conffiles: Vec<String> =
-            report.conffiles.iter().filter(|entry| entry.wants_a_look()).map(|entry| format!("\n  {entry}")).collect();
+        let conffiles: Vec<String> = report
+            .conffiles
+            .iter()
+            .filter(|entry| entry.wants_a_look())
+            .map(|entry| format!("\n  {}", printable::line(&entry.to_string())))
+            .collect();
         if !conffiles.is_empty() {
             message.push_str("\nConfiguration files to look at:");
             message.push_str(&conffiles.concat());

@@ -12,6 +12,7 @@ use crate::model::event::{Event, InterruptedRun};
 use crate::model::events::Events;
 use crate::model::step::{Mode, Step};
 use crate::output::question::{self, Choice};
+use crate::printable;
 use crate::rollback::{self, Damage, Store};
 use crate::system::{filesystems, hooks, package_locks, reboot, signals, systemd};
 
@@ -232,7 +233,7 @@ impl Run<'_> {
             && journal::is_revertible(self.context.paths);
         if can_roll_back {
             // Without its remedy: that is for a machine without a rollback.
-            let text = format!("error: {:#}", stopped.error);
+            let text = printable::line(&format!("error: {:#}", stopped.error)).into_owned();
             events.emit(Event::Failed(text.clone()));
             if !self.context.options.works() {
                 crate::exit::complain(&text);

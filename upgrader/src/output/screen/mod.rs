@@ -7,9 +7,10 @@ mod style;
 use std::io::{self, Write};
 
 use crate::context::Options;
-use crate::model::event::{Event, SelfUpdateOutcome, Subscriber};
+use crate::model::event::{Event, SelfUpdateOutcome};
 use crate::model::hook::HookOutcome;
 use crate::model::step::Step;
+use crate::output::renderer::Renderer;
 pub(crate) use style::Style;
 
 /// Seconds between two lines about a wait, where there is no bar.
@@ -62,6 +63,11 @@ impl<W: Write> Screen<W> {
             waiting: false,
             run: "upgrade",
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn verbose(self) -> Self {
+        Self { verbose: true, ..self }
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
@@ -228,8 +234,8 @@ impl<W: Write> Screen<W> {
     }
 }
 
-impl<W: Write> Subscriber for Screen<W> {
-    fn receive(&mut self, event: &Event) {
+impl<W: Write> Renderer for Screen<W> {
+    fn receive_clean(&mut self, event: &Event) {
         // A closed terminal must not end an upgrade.
         let _ = self.show(event);
     }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::exit::Exit;
 use crate::model::conffile::EditedConffile;
-use crate::model::event::{InterruptedRun, RollbackPreview};
+use crate::model::event::{InterruptedRun, RollbackPreview, Subscriber as _};
 use crate::model::finding::Finding;
 use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::{Change, Plan};

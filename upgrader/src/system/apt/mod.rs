@@ -49,8 +49,8 @@ pub(crate) struct Simulation {
 /// # Errors
 /// If a source cannot be read: the error has apt's message, which names it. Or if no source makes progress within the timeout.
 pub(crate) fn update(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
-    let program = apt_get().args(["update", "--error-on=any"]).time_limit(timeout);
-    let result = run_listening(program, &["E: ", "W: "], on_status);
+    let program = apt_get().args(["update", "--error-on=any"]);
+    let result = run_listening(program, Some(timeout), &["E: ", "W: "], on_status);
     explained(
         result,
         "a package source cannot be read",
@@ -84,17 +84,24 @@ const UPGRADE_ONLY: [&str; 3] = ["--only-upgrade", "--no-remove", "install"];
 /// Downloads and verifies the packages for [`upgrade_only`]. Fails without progress within the timeout.
 pub(crate) fn download_only(package: &str, timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only"]).args(UPGRADE_ONLY).arg(package);
-    run(program.time_limit(timeout), on_status)
+    run(program, Some(timeout), on_status)
 }
 
 /// Upgrades one installed package from the packages that [`download_only`] has downloaded.
 pub(crate) fn upgrade_only(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
-    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), on_status)
+    run(change(conffiles).arg("--no-download").args(UPGRADE_ONLY).arg(package), None, on_status)
 }
 
 /// Reinstalls a package after dpkg was interrupted, from the cache if the package is there.
-pub(crate) fn reinstall(package: &str, conffiles: ConffilePolicy, on_status: OnStatus<'_>) -> Result<()> {
-    run(change(conffiles).args(["--reinstall", "--no-remove", "install"]).arg(package), on_status)
+pub(crate) fn reinstall(
+    package: &str,
+    conffiles: ConffilePolicy,
+    timeout: Duration,
+    on_status: OnStatus<'_>,
+) -> Result<()> {
+    const REINSTALL: [&str; 3] = ["--reinstall", "--no-remove", "install"];
+    run(apt_get().args(["--yes", "--download-only"]).args(REINSTALL).arg(package), Some(timeout), on_status)?;
+    run(change(conffiles).args(REINSTALL).arg(package), None, on_status)
 }
 
 /// Simulates a dist-upgrade.
@@ -159,7 +166,7 @@ pub(crate) fn conflicts(changes: &[Change], kept: &[&str]) -> Result<Vec<String>
 pub(crate) fn download(timeout: Duration, on_status: OnStatus<'_>) -> Result<()> {
     let program = apt_get().args(["--yes", "--download-only", "--fix-broken", "dist-upgrade"]);
     explained(
-        run(program.time_limit(timeout), on_status),
+        run(program, Some(timeout), on_status),
         "the packages could not be downloaded",
         "Check the network and the space in /var/cache/apt, then start again.",
     )
@@ -171,7 +178,7 @@ pub(crate) fn dist_upgrade(conffiles: ConffilePolicy, sync: SyncPolicy, on_statu
         SyncPolicy::Each => Program::new(APT_GET),
         SyncPolicy::Deferred => without_sync::program(APT_GET),
     };
-    run(changing(program, conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), on_status)
+    run(changing(program, conffiles).args(["--no-download", "--fix-broken", "dist-upgrade"]), None, on_status)
 }
 
 /// Adds a message to an error of apt, and the remedy if the error is known.
@@ -181,17 +188,26 @@ fn explained(result: Result<()>, what: &str, otherwise: &str) -> Result<()> {
 }
 
 /// Runs apt-get. If it fails, the error has the messages of apt and dpkg.
-fn run(program: Program, on_status: OnStatus<'_>) -> Result<()> {
-    run_listening(program, &["E: "], on_status)
+fn run(program: Program, timeout: Option<Duration>, on_status: OnStatus<'_>) -> Result<()> {
+    run_listening(program, timeout, &["E: "], on_status)
 }
 
-/// Runs apt-get. If it fails, the error has the messages of dpkg, and the lines of apt with one of these prefixes.
+/// Runs apt-get. If it fails, the error has the messages of dpkg, and the lines of apt with one of these prefixes. A download has a
+/// timeout, within which it has to make progress.
 ///
 /// # Errors
 /// If another program holds a lock, the failure has an exit code of its own: no package was changed.
-fn run_listening(program: Program, marks: &[&str], on_status: OnStatus<'_>) -> Result<()> {
+fn run_listening(
+    mut program: Program,
+    timeout: Option<Duration>,
+    marks: &[&str],
+    on_status: OnStatus<'_>,
+) -> Result<()> {
     let mut complaints = Complaints::default();
-    let mut progress = ProgressWatch::default();
+    let mut progress = timeout.map(ProgressWatch::new);
+    if let Some(timeout) = timeout {
+        program = program.time_limit(timeout);
+    }
     let mut dpkg_began = false;
     let result = program.lines_and_status("--option=APT::Status-Fd=", &mut |said| {
         match said {
@@ -206,10 +222,10 @@ fn run_listening(program: Program, marks: &[&str], on_status: OnStatus<'_>) -> R
                 }
             }
         }
-        progress.is_made(said)
+        progress.as_mut().is_some_and(|progress| progress.is_made(said))
     });
     let Err(error) = result else { return Ok(()) };
-    if error.downcast_ref::<Failed>().is_some_and(|failed| failed.timed_out) {
+    if let Some(progress) = progress.filter(|_| error.downcast_ref::<Failed>().is_some_and(|failed| failed.timed_out)) {
         return Err(anyhow!(progress.lacking()));
     }
     let heard = complaints.text();

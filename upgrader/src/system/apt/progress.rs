@@ -2,31 +2,51 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::system::command::Said;
 
-/// Watches the download of apt. apt prints a line for each retry, so lines are no progress: only more downloaded bytes than ever before
-/// are.
+/// A source that sends fewer bytes a second than this makes no progress. The slowest modem that somebody may upgrade with has 1,000.
+const LEAST_RATE: u64 = 250;
+
+/// With this much more of the whole, in percent, a download makes progress, too: many small files come and go between two looks.
+const LEAST_PART: f64 = 2.0;
+
+/// Where apt has files that it has not downloaded completely.
+const PARTIAL: [&str; 2] = ["/var/lib/apt/lists/partial", "/var/cache/apt/archives/partial"];
+
+/// Watches the download of apt. apt prints a line for each retry, so lines are no progress: only downloaded bytes are, if enough of them
+/// come within the timeout.
 #[derive(Debug)]
 pub(super) struct ProgressWatch {
-    /// The highest percentage so far. It stays 0 until apt has the `InRelease` of every source.
-    most: f64,
-    /// The highest size of the partial lists before that, in bytes.
-    lists: u64,
-    /// The directory of the partial lists.
-    partial: PathBuf,
+    timeout: Duration,
+    /// The directories of partial files, and the size of all their files when apt last reported, in bytes.
+    partial: [PathBuf; 2],
+    size: Option<u64>,
+    /// How many bytes have come since the last progress, and when the last of them came.
+    come: u64,
+    last_came: Option<Instant>,
+    /// The percentage at the last progress.
+    percent: f64,
     /// The last file that apt tried: `http://deb.debian.org/debian bookworm InRelease`.
     last: String,
 }
 
-impl Default for ProgressWatch {
-    fn default() -> Self {
-        Self { most: 0.0, lists: 0, partial: PathBuf::from("/var/lib/apt/lists/partial"), last: String::new() }
-    }
-}
-
 impl ProgressWatch {
-    /// True if apt has downloaded more than before.
+    /// For a download that ends if it makes no progress within this timeout.
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self {
+            timeout,
+            partial: PARTIAL.map(PathBuf::from),
+            size: None,
+            come: 0,
+            last_came: None,
+            percent: 0.0,
+            last: String::new(),
+        }
+    }
+
+    /// True if enough has come since it was last true.
     pub(super) fn is_made(&mut self, said: Said<'_>) -> bool {
         match said {
             Said::Line(line) => {
@@ -37,25 +57,38 @@ impl ProgressWatch {
             }
             Said::Status(line) => {
                 let Some(percent) = percent(line) else { return false };
-                let lists = if self.most > 0.0 { 0 } else { self.size_of_lists() };
-                let more = percent > self.most || lists > self.lists;
-                self.most = self.most.max(percent);
-                self.lists = self.lists.max(lists);
-                more
+                // A file that is complete, or that begins again, is gone from the size.
+                let size = self.size_of_partial_files();
+                let more = size.saturating_sub(self.size.replace(size).unwrap_or(size));
+                if more > 0 {
+                    self.come += more;
+                    self.last_came = Some(Instant::now());
+                }
+                let enough = self.come >= LEAST_RATE.saturating_mul(self.timeout.as_secs()).max(1)
+                    || percent >= self.percent + LEAST_PART;
+                if enough {
+                    self.come = 0;
+                    self.percent = self.percent.max(percent);
+                }
+                enough
             }
         }
     }
 
-    /// The size of the partial lists, in bytes.
-    fn size_of_lists(&self) -> u64 {
-        let files = fs::read_dir(&self.partial).into_iter().flatten().flatten();
+    /// In bytes.
+    fn size_of_partial_files(&self) -> u64 {
+        let files = self.partial.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
     }
 
     /// The error message if there is no progress within the timeout.
     pub(super) fn lacking(&self) -> String {
         let from = if self.last.is_empty() { "any package source" } else { &self.last };
-        format!("nothing more comes from {from}")
+        if self.last_came.is_some_and(|last| last.elapsed() < self.timeout / 2) {
+            format!("less than {LEAST_RATE} bytes a second come from {from}")
+        } else {
+            format!("nothing more comes from {from}")
+        }
     }
 }
 
@@ -78,14 +111,17 @@ fn percent(line: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
+    const TIMEOUT: Duration = Duration::from_secs(100);
+
+    fn status(percent: f64) -> String {
+        format!("dlstatus:1:{percent:.4}:Retrieving file 1 of 2 (1h 2min remaining)")
+    }
+
     #[test]
     fn a_retried_download_is_no_progress() {
-        let mut progress = ProgressWatch { partial: PathBuf::new(), ..ProgressWatch::default() };
-        for (percent, more) in
-            [("0.0000", false), ("0.2500", true), ("0.2500", false), ("0.0000", false), ("0.2501", true)]
-        {
-            let line = format!("dlstatus:1:{percent}:Retrieving file 1 of 2 (1h 2min remaining)");
-            assert_eq!(progress.is_made(Said::Status(&line)), more, "{percent}");
+        let mut progress = ProgressWatch { partial: Default::default(), ..ProgressWatch::new(TIMEOUT) };
+        for (percent, more) in [(0.0, false), (2.0, true), (2.0, false), (0.0, false), (3.9, false), (4.0, true)] {
+            assert_eq!(progress.is_made(Said::Status(&status(percent))), more, "{percent}");
         }
         for line in ["dlstatus", "dlstatus:1", "dlstatus:1:NaN:x", "pmstatus:x:90.0:x"] {
             assert!(!progress.is_made(Said::Status(line)), "{line}");
@@ -93,24 +129,28 @@ mod tests {
     }
 
     #[test]
-    fn lists_that_grow_are_progress_until_there_is_a_percentage() {
-        let partial = tempfile::tempdir().unwrap();
-        let mut progress = ProgressWatch { partial: partial.path().to_owned(), ..ProgressWatch::default() };
-        let mut with = |text: &str, percent: &str| {
-            fs::write(partial.path().join("InRelease"), text).unwrap();
-            progress.is_made(Said::Status(&format!("dlstatus:1:{percent}:Retrieving file 1 of 1")))
+    fn enough_bytes_within_the_timeout_are_progress_and_a_few_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let partial = [directory.path().to_owned(), PathBuf::new()];
+        let mut progress = ProgressWatch { partial, ..ProgressWatch::new(TIMEOUT) };
+        let mut with = |bytes: usize| {
+            fs::write(directory.path().join("InRelease"), vec![b' '; bytes]).unwrap();
+            progress.is_made(Said::Status(&status(0.0)))
         };
-        assert!(with("ab", "0.0000"));
-        assert!(!with("ab", "0.0000"));
-        assert!(!with("a", "0.0000"), "a file that begins again");
-        assert!(with("abc", "0.0000"));
-        assert!(with("abc", "1.0000"));
-        assert!(!with("abcd", "1.0000"));
+        assert!(!with(1_000_000), "what was there before");
+        // 20 bytes a second for 1,000 seconds.
+        let drip: Vec<bool> = (1..2000).map(|step| with(1_000_000 + step * 10)).collect();
+        assert!(!drip.contains(&true));
+        assert!(!with(0), "a file that begins again");
+        assert!(with(6_000), "the rest of what has to come within the timeout");
+        assert!(!with(6_000 + 24_999));
+        assert!(with(6_000 + 25_000));
+        assert!(progress.lacking().starts_with("less than 250 bytes a second come from "));
     }
 
     #[test]
     fn what_apt_tried_last_is_named() {
-        let mut progress = ProgressWatch::default();
+        let mut progress = ProgressWatch::new(TIMEOUT);
         assert_eq!(progress.lacking(), "nothing more comes from any package source");
         for line in [
             "Get:1 http://r stable InRelease [151 kB]",

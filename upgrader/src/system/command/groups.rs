@@ -1,4 +1,4 @@
-//! The process groups of running programs, so that a signal can end them all.
+//! The process groups of running programs, so that a signal can end them all. Each program leads a session and so a group.
 
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open};
 
 /// The time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The programs that are followed now; each leads a process group.
+/// The programs that are followed now.
 static FOLLOWED: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// True once this process ends all programs that it has started.
@@ -66,7 +66,8 @@ pub(super) fn end_group(child: &mut Child) -> Result<()> {
 /// Ends a process group: SIGTERM, some time for its leader, then SIGKILL.
 fn end(group: Pid) -> Result<()> {
     let pidfd = pidfd_open(group, PidfdFlags::empty())?;
-    let _ = kill_process_group(group, Signal::TERM);
+    // setsid(1), which has only just started, leads no group yet.
+    let _ = kill_process_group(group, Signal::TERM).or_else(|_| kill_process(group, Signal::TERM));
     let grace = Timespec::try_from(GRACE)?;
     let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&grace));
     let _ = kill_process_group(group, Signal::KILL);

@@ -8,17 +8,21 @@ use std::fmt;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::fs::{Mode, OFlags, open};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 
 pub(crate) use self::follow::Said;
-use self::follow::{Ended, follow};
+use self::follow::{Deadline, Ended, Lines, follow};
 pub(crate) use self::groups::end_all;
+use crate::exit::Failure;
 use crate::system::files;
 
 /// The search path of every program; the caller's is ignored.
@@ -30,7 +34,15 @@ pub(crate) const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
 
-/// One external program about to run: fixed environment, no stdin, a process group of its own.
+/// Starts a program in a session of its own (setsid(1) of util-linux, which is essential). The program keeps the pid. Only what has a
+/// terminal needs it: the worker, a systemd unit, has none to share.
+const SETSID: &str = "/usr/bin/setsid";
+
+/// How long a query may take. The slowest, `apt-get --simulate` on a small machine, takes a minute.
+const QUERY_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// One external program about to run: fixed environment, no stdin, a session and a process group of its own. So it has no controlling
+/// terminal: a program of another user could otherwise type commands into root's shell (`TIOCSTI` of `ioctl_tty(2)`).
 ///
 /// `LC_ALL` is always `C.UTF-8`, so that the output of programs can be parsed.
 #[derive(Debug)]
@@ -39,8 +51,9 @@ pub(crate) struct Program {
     shown: String,
     command: Command,
     time_limit: Option<Duration>,
-    /// The file descriptor for progress reports.
-    status: Option<(PipeReader, PipeWriter)>,
+    /// The pipe for progress reports: our end, and the program's until it has started.
+    status: Option<PipeReader>,
+    status_writer: Option<PipeWriter>,
 }
 
 /// A program that ran and failed.
@@ -63,20 +76,40 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// True if this process has a controlling terminal, which its children would share.
+fn has_terminal() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| open("/dev/tty", OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).is_ok())
+}
+
 impl Program {
     /// A program by its name in [`PATH`] or by its path.
     #[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
     pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
-        let mut command = Command::new(program);
-        command.env_clear().stdin(Stdio::null()).process_group(0).current_dir("/");
+        let mut command = if has_terminal() {
+            let mut setsid = Command::new(SETSID);
+            setsid.arg("--").arg(program);
+            setsid
+        } else {
+            let mut command = Command::new(program);
+            command.process_group(0);
+            command
+        };
+        command.env_clear().stdin(Stdio::null()).current_dir("/");
         command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root");
         for name in PASSED_ON {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        Self { shown: program.to_string_lossy().into_owned(), command, time_limit: None, status: None }
+        Self {
+            shown: program.to_string_lossy().into_owned(),
+            command,
+            time_limit: None,
+            status: None,
+            status_writer: None,
+        }
     }
 
     /// A program and its arguments, as settings have them.
@@ -132,20 +165,43 @@ impl Program {
         self
     }
 
-    /// Runs a query, and returns its stdout. There is no time limit.
-    pub(crate) fn output(mut self) -> Result<String> {
-        let output = self.command.output().with_context(|| self.not_started())?;
-        if !output.status.success() {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            return Err(self.failed(output.status, stderr.lines()));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    /// Runs a query, and returns its stdout. Without a time limit of its own it gets [`QUERY_LIMIT`].
+    pub(crate) fn output(self) -> Result<String> {
+        self.query(true, None)
     }
 
     /// Runs a query that may fail for some of its arguments, and returns its stdout for the others.
-    pub(crate) fn stdout(mut self) -> Result<String> {
-        let output = self.command.output().with_context(|| self.not_started())?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    pub(crate) fn stdout(self) -> Result<String> {
+        self.query(false, None)
+    }
+
+    fn query(mut self, must_succeed: bool, file: Option<File>) -> Result<String> {
+        let (reader, writer) = std::io::pipe().context("no pipe")?;
+        let (errors, error_writer) = std::io::pipe().context("no pipe")?;
+        self.command.stderr(error_writer);
+        let mut deadline = Deadline::after(self.time_limit.unwrap_or(QUERY_LIMIT));
+        if let Some(file) = file {
+            deadline.growing = Some((file.try_clone().context("no output")?, 0));
+            self.command.stdout(file);
+        } else {
+            self.command.stdout(writer);
+        }
+        let mut said = [Vec::new(), Vec::new()];
+        let ended = self.run([Some(reader), Some(errors)], Some(deadline), &mut |pipe, bytes| {
+            if let Some(said) = said.get_mut(pipe) {
+                said.extend_from_slice(bytes);
+            }
+            false
+        })?;
+        let [stdout, stderr] = said.map(|said| String::from_utf8_lossy(&said).into_owned());
+        match ended {
+            Ended::Status(status) if must_succeed && !status.success() => Err(self.failed(status, stderr.lines())),
+            Ended::Status(_) => Ok(stdout),
+            Ended::TimedOut(limit) => Err(self.timed_out(limit).context(
+                Failure::new("a program does not answer")
+                    .remedy("Run it by hand to see what it waits for (a lock, a disk, a network), then start again."),
+            )),
+        }
     }
 
     /// The same with these arguments. Runs nothing without any.
@@ -157,10 +213,9 @@ impl Program {
         self.args(arguments).stdout()
     }
 
-    /// Runs a program with its stdout in a file. There is no time limit.
-    pub(crate) fn into_file(mut self, file: File) -> Result<()> {
-        self.command.stdout(file);
-        self.output().map(drop)
+    /// Runs a program with its stdout in a file. The time limit of a query starts again while the file grows.
+    pub(crate) fn into_file(self, file: File) -> Result<()> {
+        self.query(true, Some(file)).map(drop)
     }
 
     /// Takes the program's stdin from a file.
@@ -169,9 +224,10 @@ impl Program {
         self
     }
 
-    /// Runs a query whose result is its exit status.
+    /// Runs a query whose result is its exit status. Without an answer in time it is false.
     pub(crate) fn succeeds(mut self) -> Result<bool> {
-        Ok(matches!(self.run(&mut |_| false)?, Ended::Status(status) if status.success()))
+        self.time_limit.get_or_insert(QUERY_LIMIT);
+        Ok(matches!(self.run_lines(&mut |_| false)?, Ended::Status(status) if status.success()))
     }
 
     /// Runs a program and hands over each line it prints, stdout and stderr in the order they were written.
@@ -189,7 +245,7 @@ impl Program {
 
     fn follow_lines(mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<()> {
         let mut tail: Vec<String> = Vec::new();
-        let ended = self.run(&mut |news| {
+        let ended = self.run_lines(&mut |news| {
             if let Said::Line(text) = news
                 && !text.trim().is_empty()
             {
@@ -208,18 +264,20 @@ impl Program {
         match ended {
             Ended::Status(status) if status.success() => Ok(()),
             Ended::Status(status) => Err(self.failed(status, tail.iter().map(String::as_str))),
-            Ended::TimedOut(limit) => {
-                let how = format!("(killed after {limit:?}, its time limit)");
-                Err(Failed { program: self.shown, how, code: None, timed_out: true }.into())
-            }
+            Ended::TimedOut(limit) => Err(self.timed_out(limit)),
         }
+    }
+
+    fn timed_out(self, limit: Duration) -> anyhow::Error {
+        let how = format!("(killed after {limit:?}, its time limit)");
+        Failed { program: self.shown, how, code: None, timed_out: true }.into()
     }
 
     /// Starts a program and does not wait for it. Its output goes to a file.
     pub(crate) fn spawn(mut self, stdin: File, output: File) -> Result<Child> {
         let stdout = output.try_clone().context("no output")?;
         self.command.stdin(stdin).stdout(stdout).stderr(output);
-        self.command.spawn().with_context(|| self.not_started())
+        self.check().and_then(|()| self.command.spawn()).with_context(|| self.not_started())
     }
 
     /// The same for a program that also reports on its progress, to a file descriptor that this option names. The
@@ -232,7 +290,8 @@ impl Program {
         // The child inherits the descriptor under the same number.
         fcntl_setfd(&writer, FdFlags::empty()).context("no pipe")?;
         self.command.arg(format!("{option}{}", writer.as_raw_fd()));
-        self.status = Some((reader, writer));
+        self.status = Some(reader);
+        self.status_writer = Some(writer);
         self.follow_lines(said)
     }
 
@@ -260,22 +319,65 @@ impl Program {
         Command::new(program).args(arguments).envs(variables).exec()
     }
 
-    fn run(&mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<Ended> {
+    /// Runs a program whose stdout and stderr are one stream of lines, and which may report on its progress.
+    fn run_lines(&mut self, said: &mut dyn FnMut(Said<'_>) -> bool) -> Result<Ended> {
         let (reader, writer) = std::io::pipe().context("no pipe")?;
         self.command.stdout(writer.try_clone().context("no pipe")?).stderr(writer);
-        let started = Instant::now();
-        let mut child = groups::start(&mut self.command).with_context(|| self.not_started())?;
-        // The command keeps our copies of the pipe's writing end; the end of the pipe is only seen without them.
+        let (mut lines, mut progress) = (Lines::default(), Lines::default());
+        let deadline = self.time_limit.map(Deadline::after);
+        let status = self.status.take();
+        let ended = self.run([Some(reader), status], deadline, &mut |pipe, bytes| {
+            let mut gets_on = false;
+            if pipe == 0 {
+                lines.add(bytes, &mut |line| gets_on |= said(Said::Line(line)));
+            } else {
+                progress.add(bytes, &mut |line| gets_on |= said(Said::Status(line)));
+            }
+            gets_on
+        });
+        lines.finish(&mut |line| {
+            said(Said::Line(line));
+        });
+        ended
+    }
+
+    /// Runs a program, and hands over what comes from these pipes.
+    fn run(
+        &mut self,
+        pipes: [Option<PipeReader>; 2],
+        deadline: Option<Deadline>,
+        received: &mut dyn FnMut(usize, &[u8]) -> bool,
+    ) -> Result<Ended> {
+        let started = self.check().and_then(|()| groups::start(&mut self.command));
+        let mut child = started.with_context(|| self.not_started())?;
+        // The command keeps our copies of the pipes' writing ends; the end of a pipe is only seen without them.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
-        let deadline = self.time_limit.map(|limit| (started + limit, limit));
-        // Of the other pipe, the writing end is ours to close.
-        let status = self.status.take().map(|(reader, _)| reader);
-        let ended = follow(&mut child, reader, status, deadline, said);
+        self.status_writer = None;
+        let ended = follow(&mut child, pipes, deadline, received);
         if ended.is_err() {
             let _ = groups::end_group(&mut child);
         }
         groups::forget(&child);
         ended.with_context(|| format!("could not follow {}", self.shown))
+    }
+
+    /// Fails as execvp(3) would if the program is not there or cannot be executed: [`SETSID`] would say so on its stderr only.
+    fn check(&self) -> std::io::Result<()> {
+        if self.command.get_program() != SETSID {
+            return Ok(());
+        }
+        let program = Path::new(self.command.get_args().nth(1).unwrap_or_default());
+        let is_path = program.components().nth(1).is_some();
+        let mut error = Errno::NOENT;
+        for directory in if is_path { "" } else { PATH }.split(':') {
+            match Path::new(directory).join(program).metadata() {
+                Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => return Ok(()),
+                Ok(_) => error = Errno::ACCESS,
+                Err(other) if is_path => return Err(other),
+                Err(_) => {}
+            }
+        }
+        Err(error.into())
     }
 
     fn not_started(&self) -> String {
@@ -292,100 +394,4 @@ impl Program {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Read as _;
-
-    use super::*;
-
-    fn sh(script: &str) -> Program {
-        Program::new("sh").args(["-c", script])
-    }
-
-    fn lines_of(program: Program) -> (Vec<String>, Result<()>) {
-        let mut lines = Vec::new();
-        let result = program.lines(&mut |line| lines.push(line.to_owned()));
-        (lines, result)
-    }
-
-    #[test]
-    fn lines_come_in_the_order_they_were_written_whatever_the_stream() {
-        let (lines, result) = lines_of(sh("echo one; echo two >&2; printf three"));
-        assert_eq!(lines, ["one", "two", "three"]);
-        assert!(result.is_ok());
-    }
-
-    #[test]
-    fn a_failure_names_program_arguments_status_and_last_words() {
-        let (_, result) = lines_of(sh("echo first; echo broken >&2; exit 3"));
-        let error = format!("{:#}", result.expect_err("exit 3 is a failure"));
-        assert_eq!(error, "sh -c echo first; echo broken >&2; exit 3 failed (exit status: 3): first / broken");
-    }
-
-    #[test]
-    fn what_is_printed_into_a_file_is_not_mixed_with_complaints() {
-        let (mut file, writer) =
-            (tempfile::tempfile().expect("a file"), |file: &File| file.try_clone().expect("a file"));
-        sh("echo warning >&2; echo dump").into_file(writer(&file)).expect("it exits with 0");
-        let error = sh("echo more; echo full >&2; exit 1").into_file(writer(&file)).expect_err("exit 1 is a failure");
-        assert!(error.to_string().ends_with("failed (exit status: 1): full"), "{error}");
-        let mut text = String::new();
-        std::io::Seek::rewind(&mut file).expect("rewound");
-        file.read_to_string(&mut text).expect("readable");
-        assert_eq!(text, "dump\nmore\n");
-    }
-
-    #[test]
-    fn a_program_that_is_not_there_is_named() {
-        let error = Program::new("no-such-program").output().expect_err("it is not there");
-        assert!(format!("{error:#}").starts_with("no-such-program could not be started"), "{error:#}");
-    }
-
-    #[test]
-    fn a_background_child_that_keeps_the_output_open_does_not_hold_us_up() {
-        let started = Instant::now();
-        let (lines, result) = lines_of(sh("sleep 30 & echo gone"));
-        assert_eq!(lines, ["gone"]);
-        assert!(result.is_ok());
-        assert!(started.elapsed() < Duration::from_secs(10));
-    }
-
-    #[test]
-    fn a_background_child_that_floods_the_output_does_not_hold_us_up() {
-        let started = Instant::now();
-        let (_, result) = lines_of(sh("timeout 30 yes & echo gone"));
-        assert!(result.is_ok());
-        assert!(started.elapsed() < Duration::from_secs(10));
-    }
-
-    #[test]
-    fn after_its_time_limit_the_whole_group_is_killed() {
-        let (lines, result) = lines_of(sh("sleep 300 & echo $!; wait").time_limit(Duration::from_millis(100)));
-        let error = format!("{:#}", result.expect_err("it takes too long"));
-        assert!(error.contains("failed (killed after 100ms, its time limit)"), "{error}");
-        // It may remain as a zombie until its new parent reaps it.
-        let alive = || {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", lines[0])).unwrap_or_default();
-            status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
-        };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while alive() {
-            assert!(Instant::now() < deadline, "the background process survived");
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_no_text_and_endless_lines_do_no_harm() {
-        let (lines, result) = lines_of(sh(r"printf '\377\n'; head -c 200000 /dev/zero"));
-        assert!(result.is_ok());
-        assert_eq!(lines[0], "\u{fffd}");
-        assert!(lines.len() > 2);
-    }
-
-    #[test]
-    fn the_environment_is_the_fixed_one() {
-        let environment = Program::new("env").env("EXTRA", "1").output().expect("env runs");
-        assert!(environment.contains("LC_ALL=C.UTF-8\n") && environment.contains("EXTRA=1\n"));
-        assert!(!environment.contains("CARGO"), "the caller's environment leaks: {environment}");
-    }
-}
+mod tests;
