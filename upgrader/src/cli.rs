@@ -10,11 +10,12 @@ use rustix::fs::Mode;
 use crate::config::settings::Config;
 use crate::context::{Context, Options, Verb, print_json};
 use crate::exit::{Exit, Failure, Stopped, code_of, complain as complain_of, describe, remedy_of};
+use crate::files;
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::output::session;
 use crate::paths::Paths;
-use crate::system::{files, filesystems};
+use crate::system::filesystems;
 
 const EXIT_CODES: &str = "\
 Exit codes:

@@ -4,6 +4,8 @@
 //! `real-NAME-upgrade` that is on disk then. That one plans, asks, upgrades and restarts services ([`engine`]). A run is a
 //! sequence of [`model::step::Step`]s, which emit [`model::event::Event`]s; [`output`] subscribes to them.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make and read files of their own"))]
+
 pub mod checks;
 pub mod cli;
 pub mod config;
@@ -11,6 +13,7 @@ pub mod context;
 pub mod database;
 pub mod engine;
 pub mod exit;
+mod files;
 pub mod model;
 mod output;
 pub mod paths;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::config::strict;
 use crate::exit::Failure;
+use crate::files;
 use crate::model::policy::{ConffilePolicy, SyncPolicy, ValidationPolicy};
 
 /// config.toml: the admin's settings. A file that is not there leaves everything as it is without it.
@@ -191,7 +192,7 @@ impl Config {
     /// # Errors
     /// One line that names the file, and for what is wrong inside it the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = match std::fs::read_to_string(path) {
+        let text = match files::text(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
             text => text.with_context(|| {
                 Failure::new(format!("{}: cannot be read", path.display()))

@@ -1,12 +1,12 @@
 //! Updates the upgrader's own package, and completes an interrupted update of it.
 
-use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::exit::{Explain as _, Failure};
+use crate::files;
 use crate::model::event::{Event, SelfUpdateOutcome};
 use crate::model::events::Events;
 use crate::model::policy::ConffilePolicy;
@@ -18,7 +18,7 @@ use crate::system::{apt, dpkg, filesystems, remove_file, signals};
 /// Completes an interrupted update of the upgrader's own package. Keeps its conffiles: they are the admin's settings.
 pub(crate) fn finish(paths: &Paths, timeout: Duration, events: &mut Events<'_>) -> Result<()> {
     let (note, package) = (paths.self_update(), paths.package());
-    if !note.try_exists()? {
+    if !files::exists(&note) {
         return Ok(());
     }
     events.emit(Event::Output {
@@ -38,11 +38,7 @@ pub(crate) fn finish(paths: &Paths, timeout: Duration, events: &mut Events<'_>) 
 
 fn note_self_update(paths: &Paths) -> Result<()> {
     let note = paths.self_update();
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(paths.state())?;
-        File::create(&note)?.sync_all()?;
-        File::open(paths.state())?.sync_all()
-    };
+    let write = || files::make_own(&paths.state()).and_then(|()| files::replace(&note, 0o600, b""));
     write().with_context(|| note.display().to_string())
 }
 
@@ -84,7 +80,7 @@ pub(crate) fn run(context: &Context<'_>, events: &mut Events<'_>) -> Result<()> 
         // Keeps the admin's settings, whatever the policy for conffiles is.
         apt::upgrade_only(&package, ConffilePolicy::Keep, &mut events.apt_status()).explain(failure)?;
         filesystems::sync().explain(failure)?;
-        let _ = std::fs::remove_file(context.paths.self_update());
+        let _ = remove_file(&context.paths.self_update());
     }
     Ok(())
 }

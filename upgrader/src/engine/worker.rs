@@ -1,12 +1,11 @@
 //! Starts the worker: the process in a systemd unit that performs a run once its question is answered.
 
-use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::WORK;
+use crate::files;
 use crate::output::stream::Follower;
 use crate::paths::Paths;
 use crate::system::command::PASSED_ON;
@@ -32,7 +31,7 @@ pub(crate) fn own_unit(paths: &Paths) -> String {
 /// # Errors
 /// If the unit cannot be started: then this process still holds the lock, and nothing has changed.
 pub(crate) fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Result<()> {
-    let log = File::options().append(true).create(true).mode(0o640).open(paths.log()).context("the log")?;
+    let log = files::append(&paths.log(), 0o640).context("the log")?;
     let name = paths.package();
     let unit = systemd::free_unit(&format!("{name}-run"), UNITS)?;
     let description = format!("The upgrade that {name} has begun");

@@ -1,19 +1,19 @@
 //! The reports of past runs.
 
-use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
+use crate::files;
 use crate::model::event::{Event, Subscriber};
 use crate::model::report::{Report, RunResult, seconds};
 use crate::model::time;
 use crate::paths::Paths;
 use crate::printable;
 use crate::system::entries;
+use crate::system::remove_file;
 
 /// How many runs `history` shows on a screen.
 const SHOWN: usize = 20;
@@ -32,17 +32,12 @@ impl HistoryWriter {
     }
 
     fn save(&self) -> Result<()> {
-        fs::create_dir_all(&self.directory)?;
+        files::make_own(&self.directory)?;
         let started = self.report.started.unwrap_or_default();
         let path = self.directory.join(format!("{}.json", time::stamp(started)));
-        let new = path.with_extension("new");
+        let text = printable::json_escaped(&serde_json::to_string_pretty(&self.report)?);
         // Quotes the output of programs, which may be private.
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o640).open(&new)?;
-        file.write_all(printable::json_escaped(&serde_json::to_string_pretty(&self.report)?).as_bytes())?;
-        file.sync_all()?;
-        // Atomic: there is never an incomplete report.
-        fs::rename(&new, &path)?;
-        Ok(File::open(&self.directory)?.sync_all()?)
+        Ok(files::replace(&path, 0o600, text.as_bytes())?)
     }
 }
 
@@ -61,7 +56,7 @@ pub(crate) fn read(directory: &Path) -> Result<Vec<Report>> {
     // In order of their names, which are times.
     let mut paths = entries(directory).with_context(|| directory.display().to_string())?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let report = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    let report = |path: &PathBuf| serde_json::from_slice(&files::content(path).ok()?).ok();
     Ok(paths.iter().rev().filter_map(report).collect())
 }
 
@@ -74,12 +69,11 @@ pub(crate) fn last_outage(directory: &Path) -> Option<u64> {
 /// Removes the reports of runs that ended before `oldest`, except the newest one.
 pub(crate) fn prune(directory: &Path, oldest: Timestamp) -> Result<()> {
     let limit = format!("{}.json", time::stamp(oldest));
-    let Ok(entries) = directory.read_dir() else { return Ok(()) };
-    let mut names: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.file_name())).collect();
+    let mut names = files::names_in(directory).unwrap_or_default();
     names.sort();
     names.pop();
     for name in names.iter().filter(|name| name.as_encoded_bytes() < limit.as_bytes()) {
-        fs::remove_file(directory.join(name))?;
+        remove_file(&directory.join(name))?;
     }
     Ok(())
 }
@@ -132,6 +126,7 @@ mod tests {
     use crate::model::plan::Plan;
     use crate::model::report::ServiceReport;
     use crate::model::step::Step;
+    use std::fs;
 
     fn report(hour: u8, result: RunResult) -> Report {
         let time = |minute: u8| format!("2026-11-22T{hour:02}:{minute:02}:00Z").parse().ok();

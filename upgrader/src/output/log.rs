@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use jiff::{Timestamp, Unit};
 
+use crate::files;
 use crate::model::event::Event;
 use crate::output::renderer::Renderer;
 use crate::output::sentences;
@@ -21,7 +21,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         // The output of scripts and the differences of conffiles may be private.
-        let file = File::options().append(true).create(true).mode(0o640).open(path);
+        let file = files::append(path, 0o640);
         Ok(Self { file: file.with_context(|| format!("{}: cannot be written", path.display()))? })
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
+use crate::files;
 use crate::model::event::{Event, Subscriber};
 use crate::system::remove_file;
 
@@ -34,7 +34,7 @@ impl Recorder {
 
     /// Continues a recording. Only root can read it: the output of programs may be private.
     pub(crate) fn append(path: &Path) -> Result<Self> {
-        let file = File::options().append(true).create(true).mode(0o600).open(path);
+        let file = files::append(path, 0o600);
         Ok(Self { file: file.with_context(|| format!("{}: cannot be written", path.display()))?, output: 0 })
     }
 }
@@ -76,7 +76,7 @@ fn watch(path: &Path) -> rustix::io::Result<OwnedFd> {
 
 impl Follower {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).with_context(|| format!("{}: cannot be followed", path.display()))?;
+        let file = files::open(path).with_context(|| format!("{}: cannot be followed", path.display()))?;
         Ok(Self { reader: BufReader::new(file), unfinished: Vec::new(), changes: watch(path).ok() })
     }
 

@@ -10,7 +10,8 @@ use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
-use crate::system::{dpkg, files};
+use crate::files;
+use crate::system::dpkg;
 
 impl Store {
     /// Finds the damage that affects a rollback. Changes nothing.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::metadata::Metadata;
-use crate::system::files::{Object, Place};
+use crate::files::{Object, Place};
 
 /// What is read at once, in bytes.
 const PIECE: usize = 64 * 1024;

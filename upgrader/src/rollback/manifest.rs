@@ -14,8 +14,8 @@ use super::Scope;
 use super::content::content;
 use super::metadata::{PathEntry, RawPath, is_absent};
 use crate::exit::Failure;
+use crate::files::Place;
 use crate::model::package::PackageName;
-use crate::system::files::Place;
 use crate::system::remove_file;
 
 /// The version of the format. It grows when older upgraders would misread what newer ones write.

@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::system::files::{Object, Place};
+use crate::files::{Object, Place};
 
 /// Bytes that are mostly text: a path, a link's target, an extended attribute. In JSON a string, or else a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

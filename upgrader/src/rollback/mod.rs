@@ -35,9 +35,9 @@ use metadata::{is_absent, mount_of};
 pub use restore::Restored;
 pub use save::{Saved, SpaceRequirement, extend, measure, save};
 
+use crate::files::Place;
 use crate::model::package::PackageName;
 use crate::paths::Paths;
-use crate::system::files::Place;
 
 /// The paths to save.
 #[derive(Debug, Clone, Default)]

@@ -8,7 +8,7 @@ use rustix::fs::{FileType, Mode, makedev};
 use rustix::io::Errno;
 
 use super::metadata::{Kind, Metadata, PathEntry, is_absent, read_metadata};
-use crate::system::files::Place;
+use crate::files::Place;
 
 /// Makes one change to the machine. Every change of a rollback calls this, so that tests can interrupt it anywhere.
 pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {

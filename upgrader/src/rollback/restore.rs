@@ -18,7 +18,7 @@ use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
 use super::stores::sync_filesystem;
 use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
-use crate::system::files::Place;
+use crate::files::Place;
 
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

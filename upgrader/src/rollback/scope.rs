@@ -12,8 +12,9 @@ use rustix::fs::FileType;
 use super::Scope;
 use super::content::content;
 use super::metadata::{below, is_absent, kind_and_mount};
+use crate::files;
 use crate::paths::Paths;
-use crate::system::{dpkg, files};
+use crate::system::dpkg;
 
 /// Where dpkg keeps its database.
 pub(super) const DPKG: &str = "/var/lib/dpkg";

@@ -13,8 +13,8 @@ use super::manifest::{Manifest, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, RawPath, below, is_absent, mount_of, read_metadata};
 use super::operations::link;
 use super::scope::{Coverage, SMALL, directory_name};
+use crate::files::{self, Place};
 use crate::paths::Paths;
-use crate::system::files::{self, Place};
 use crate::system::remove_file;
 
 /// The path of a saved content.
@@ -77,7 +77,7 @@ impl<'a> Stores<'a> {
     /// Opens existing rollback data to add to it. Files of an interrupted attempt do no harm: numbers go on after the highest.
     pub(super) fn reopen(paths: &'a Paths, manifest: &Manifest) -> Result<Self> {
         let list = paths.rollback().join(LIST);
-        let list = Place::of(&list).and_then(|place| place.append()).with_context(|| list.display().to_string())?;
+        let list = files::append(&list, 0o600).with_context(|| list.display().to_string())?;
         let directories: Vec<PathBuf> = manifest.header.places.iter().map(|place| place.path().to_owned()).collect();
         let mut places = Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
         for (number, directory) in places.directories.iter().enumerate() {

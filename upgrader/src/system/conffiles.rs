@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use crate::files::{self, Place};
 use crate::model::conffile::{ConffileOutcome, ConffileResult, EditedConffile};
 use crate::model::policy::ConffilePolicy;
 use crate::system::command::Program;
-use crate::system::files::{self, Place};
 use crate::system::{dpkg, remove_file};
 
 /// The files that ucf(1) manages, one `MD5SUM  PATH` a line.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, anyhow};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, openat, statvfs, syncfs};
 use rustix::io::Errno;
 
-use crate::system::files;
+use crate::files;
 
 /// Filesystems on a disk that /proc/filesystems lists as `nodev`. Network filesystems are skipped: a server that does not answer would
 /// block the run, and the boot does not depend on it.

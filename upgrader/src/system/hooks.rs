@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::exit::Failure;
+use crate::files;
 use crate::model::hook::{HookOutcome, Phase};
 use crate::model::node::Role;
 use crate::model::plan::Plan;
 use crate::system::command::{Failed, Program};
-use crate::system::files;
 
 /// The entries of the hook directories of a phase.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,7 +93,7 @@ fn reason_to_skip(path: &Path) -> Option<&'static str> {
     if !is_hook_name(&name(path)) {
         return Some("not a name for a hook");
     }
-    match path.metadata() {
+    match files::metadata(path) {
         Err(_) => Some("a link to nowhere"),
         Ok(metadata) if !metadata.is_file() => Some("not a file"),
         Ok(metadata) if metadata.permissions().mode() & 0o111 == 0 => Some("not executable"),

@@ -2,21 +2,20 @@
 
 use std::fs::{File, Metadata, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _, stdin};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use crate::exit::{Exit, Failure};
+use crate::files;
+use crate::files::Place;
+use crate::system::remove_file;
 
 /// Only root can open the file: another user could hold the lock, and block upgrades.
 const OWN_MODE: u32 = 0o600;
-
-/// A link is not followed, and a FIFO does not block (open(2)).
-const PLAIN: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 /// The longest pid, in bytes.
 const PID: u64 = 20;
@@ -41,7 +40,7 @@ impl Lock {
     pub(crate) fn take(path: &Path) -> Result<Self> {
         let mut is_new = false;
         loop {
-            if path.symlink_metadata().is_ok_and(|there| !there.is_file()) {
+            if there(path).is_some_and(|there| !there.is_file()) {
                 return Err(Failure::new(format!("{}: this is not a file that can be locked", path.display()))
                     .remedy(format!(
                         "`ls -l {0}` shows what it is. Remove it (`rm {0}`), then start again.",
@@ -49,15 +48,7 @@ impl Lock {
                     ))
                     .into());
             }
-            let file = File::options()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(OWN_MODE)
-                .custom_flags(PLAIN)
-                .open(path)
-                .with_context(|| cannot(path))?;
+            let file = files::update(path, OWN_MODE).with_context(|| cannot(path))?;
             let found = file.metadata().with_context(|| cannot(path))?;
             let is_own = found.mode() & 0o777 & !OWN_MODE == 0 && found.uid() == geteuid().as_raw();
             let mut taken = file.try_lock();
@@ -73,7 +64,7 @@ impl Lock {
                 Ok(()) if !is_at(&found, path) => {}
                 Ok(()) if is_own || is_new => return Self { file }.signed(path),
                 Ok(()) => {
-                    std::fs::remove_file(path).with_context(|| cannot(path))?;
+                    remove_file(path).with_context(|| cannot(path))?;
                     is_new = true;
                 }
                 Err(TryLockError::WouldBlock) => {
@@ -127,13 +118,17 @@ impl Lock {
 
 /// True if a run holds the lock now.
 pub(crate) fn is_taken(path: &Path) -> bool {
-    let file = File::options().read(true).custom_flags(PLAIN).open(path);
-    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    files::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// What is at the path, and not what a link there leads to.
+fn there(path: &Path) -> Option<Metadata> {
+    Place::of(path).and_then(|place| place.look()?.metadata()).ok()
 }
 
 /// True if this file is the one at the path.
 fn is_at(file: &Metadata, path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|there| (there.dev(), there.ino()) == (file.dev(), file.ino()))
+    there(path).is_some_and(|there| (there.dev(), there.ino()) == (file.dev(), file.ino()))
 }
 
 fn cannot(path: &Path) -> String {

@@ -4,7 +4,6 @@ pub(crate) mod apt;
 pub(crate) mod command;
 pub(crate) mod conffiles;
 pub(crate) mod dpkg;
-pub(crate) mod files;
 pub(crate) mod filesystems;
 pub mod hooks;
 pub(crate) mod inhibitor;
@@ -22,6 +21,8 @@ pub(crate) mod without_sync;
 use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 
+use crate::files;
+
 /// Removes a file. An absent one is removed already.
 pub(crate) fn remove_file(path: &Path) -> Result<()> {
     match files::Place::of(path).and_then(|place| place.remove_file()) {
@@ -32,13 +33,13 @@ pub(crate) fn remove_file(path: &Path) -> Result<()> {
 
 /// The paths in a directory, sorted. An absent directory has none; a dangling link is an error.
 pub(crate) fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match directory.read_dir() {
-        Err(error) if error.kind() == ErrorKind::NotFound && directory.symlink_metadata().is_err() => {
+    let names = match files::canonical(directory).and_then(files::names_in) {
+        Err(error) if error.kind() == ErrorKind::NotFound && files::target(directory).is_err() => {
             return Ok(Vec::new());
         }
-        entries => entries?,
+        names => names?,
     };
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let mut paths: Vec<PathBuf> = names.iter().map(|name| directory.join(name)).collect();
     paths.sort();
     Ok(paths)
 }

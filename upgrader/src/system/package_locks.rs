@@ -1,7 +1,6 @@
 //! Waits for other programs that hold the locks of apt and dpkg, and holds those of dpkg.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,6 +9,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 
 use crate::exit::{Exit, Failure};
+use crate::files;
 use crate::model::event::Event;
 use crate::model::events::Events;
 
@@ -50,7 +50,7 @@ pub(crate) fn hold(root: &Path, limit: Duration, events: &mut Events<'_>) -> Res
     wait(root, limit, events)?;
     let lock = |path: &str| {
         let path = root.join(path);
-        let file = File::options().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
+        let file = files::update(&path, 0o640);
         let file = file.with_context(|| path.display().to_string())?;
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| path.display().to_string())?;
         Ok(file)
@@ -66,7 +66,7 @@ pub(crate) fn holder(root: &Path) -> Option<String> {
 /// The process that holds a POSIX record lock on a file (fcntl(2), `F_GETLK`).
 fn holder_of(path: &Path) -> Option<String> {
     // F_GETLK for a write lock needs a file that is open for writing.
-    let file = File::options().read(true).write(true).open(path).ok()?;
+    let file = files::exists(path).then(|| files::update(path, 0o640).ok())??;
     let question =
         Flock { start: 0, length: 0, pid: None, typ: FlockType::WriteLock, offset_type: FlockOffsetType::Set };
     let held = fcntl_getlk(&file, &question).ok()??;
@@ -74,7 +74,7 @@ fn holder_of(path: &Path) -> Option<String> {
     let Some(process) = held.pid.map(rustix::process::Pid::as_raw_nonzero) else {
         return Some("a process of another container".to_owned());
     };
-    let name = std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+    let name = files::text(format!("/proc/{process}/comm")).unwrap_or_default();
     let name = if name.trim().is_empty() { "a process" } else { name.trim() };
     Some(format!("{name} (pid {process})"))
 }

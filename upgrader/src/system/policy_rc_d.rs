@@ -1,13 +1,13 @@
 //! A policy-rc.d that keeps maintainer scripts from restarting the product's services during an upgrade.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::files;
 use crate::paths::Paths;
+use crate::system::remove_file;
 
 /// The first lines of our policy, by which it is recognized.
 const MARK: &str = "#!/bin/sh\n# Written by the upgrader";
@@ -29,19 +29,12 @@ impl Policy {
     pub(crate) fn hold_back(paths: &Paths, services: &[String]) -> Result<Self> {
         let policy = Self { path: paths.policy(), admins: paths.admins_policy() };
         policy.clear()?;
-        if policy.path.symlink_metadata().is_ok() {
+        if files::is_there(&policy.path) {
             rename(&policy.path, &policy.admins)?;
         }
         let text = script(services, &paths.lock(), &policy.admins);
-        let new = policy.path.with_extension("new");
-        write(&new, &text)
-            .inspect_err(|_| {
-                // A partial file is useless: the disk may be full.
-                let _ = fs::remove_file(&new);
-            })
-            .with_context(|| new.display().to_string())?;
         // Atomically, also if the power is cut: a partial policy could do anything.
-        rename(&new, &policy.path)?;
+        files::replace(&policy.path, 0o755, text.as_bytes()).with_context(|| policy.path.display().to_string())?;
         Ok(policy)
     }
 
@@ -51,11 +44,11 @@ impl Policy {
     }
 
     fn clear(&self) -> Result<()> {
-        let has_admins = self.admins.symlink_metadata().is_ok();
-        match fs::read(&self.path) {
+        let has_admins = files::is_there(&self.admins);
+        match files::content(&self.path) {
             // An empty policy is ours, too: a power cut can leave it.
             Ok(text) if text.starts_with(MARK.as_bytes()) || (text.is_empty() && has_admins) => {
-                fs::remove_file(&self.path).with_context(|| self.path.display().to_string())?;
+                remove_file(&self.path).with_context(|| self.path.display().to_string())?;
             }
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -65,7 +58,7 @@ impl Policy {
         if !has_admins {
             return Ok(());
         }
-        fs::rename(&self.admins, &self.path).with_context(|| self.admins.display().to_string())
+        rename(&self.admins, &self.path)
     }
 }
 
@@ -76,20 +69,9 @@ impl Drop for Policy {
     }
 }
 
-/// Writes an executable file, and returns when it is on the disk.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(fs::Permissions::from_mode(0o755))?;
-    file.sync_all()
-}
-
-/// Renames a file in its directory, and returns when that is on the disk.
+/// Renames a file, and returns when that is on the disk.
 fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("{} cannot be renamed to {}", from.display(), to.display()))?;
-    let Some(directory) = to.parent() else { return Ok(()) };
-    let sync = || File::open(directory)?.sync_all();
-    sync().with_context(|| directory.display().to_string())
+    files::rename(from, to).with_context(|| format!("{} cannot be renamed to {}", from.display(), to.display()))
 }
 
 /// The policy itself. 101 is "not allowed", 0 is "allowed" (/usr/share/doc/init-system-helpers/README.policy-rc.d.gz).
@@ -120,6 +102,9 @@ fn script(services: &[String], lock: &Path, admins: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::system::command::Program;
     use crate::system::lock::Lock;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::files;
 use crate::model::plan::{ChangeKind, Plan};
 use crate::model::version;
 use crate::system::dpkg;
-use crate::system::files;
 
 /// Packages whose old version stays in use until a reboot, with the reason.
 const STAYS_IN_USE: [(&[&str], &str); 2] = [

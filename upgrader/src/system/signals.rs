@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 
+use crate::files;
 use crate::system::command;
-use crate::system::files;
 
 /// True once signals no longer end this process.
 static SHIELDED: AtomicBool = AtomicBool::new(false);

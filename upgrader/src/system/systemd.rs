@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::files;
 use crate::system::command::{Failed, Program};
-use crate::system::files;
 
 /// How long queries are retried, and how often. While systemd re-executes or shuts down, systemctl may fail: `Connection reset by peer`.
 const AWAY: (Duration, Duration) = (Duration::from_secs(30), Duration::from_millis(50));

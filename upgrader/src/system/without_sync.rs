@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::anyhow;
 use seccompiler::{BpfProgram, apply_filter, sock_filter};
 
+use crate::files;
 use crate::system::command::Program;
 
 /// The verb of the upgrader that becomes another program under the filter.
@@ -27,7 +28,7 @@ const SYNC_CALLS: Option<(u32, [u32; 2])> = if cfg!(target_arch = "x86_64") {
 pub(crate) fn program(name: &str) -> Program {
     match std::env::current_exe() {
         // It is not there any more if its package was upgraded meanwhile.
-        Ok(own) if SYNC_CALLS.is_some() && own.exists() => Program::behind(&own, VERB, name),
+        Ok(own) if SYNC_CALLS.is_some() && files::exists(&own) => Program::behind(&own, VERB, name),
         _ => Program::new(name),
     }
 }

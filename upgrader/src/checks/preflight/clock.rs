@@ -6,8 +6,9 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Finding;
+use crate::files;
 use crate::model::time;
-use crate::system::files;
+use crate::system::entries;
 
 /// If even the newest source is older than this, its vendor has stopped publishing or the clock is ahead.
 const STALE: SignedDuration = SignedDuration::from_hours(366 * 24);
@@ -20,8 +21,7 @@ const LEEWAY: SignedDuration = SignedDuration::from_hours(1);
 pub(super) fn check(root: &Path) -> Result<Vec<Finding>> {
     let mut youngest = None;
     let directory = root.join("var/lib/apt/lists");
-    for name in files::names_in(&directory).unwrap_or_default() {
-        let path = directory.join(name);
+    for path in entries(&directory)? {
         if path.to_string_lossy().ends_with("Release") {
             let text = files::content(&path).unwrap_or_default();
             youngest = youngest.max(date(&String::from_utf8_lossy(&text)));

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Finding;
+use crate::files;
 use crate::model::hook::Phase;
 use crate::paths::Paths;
-use crate::system::{files, hooks};
+use crate::system::hooks;
 
 /// How much of a hook is read for its first line, in bytes (`BINPRM_BUF_SIZE` of Linux is 256).
 const FIRST_LINE: u64 = 256;

@@ -8,12 +8,13 @@ use anyhow::{Context as _, Result};
 use rustix::fs::statvfs;
 
 use super::Finding;
+use crate::files;
 use crate::model::plan::{Change, ChangeKind, Plan};
 use crate::model::size::size;
 use crate::paths::Paths;
 use crate::rollback;
 use crate::system::apt;
-use crate::system::{files, filesystems};
+use crate::system::filesystems;
 
 /// The space that must stay free on every filesystem, for logs, the database of dpkg, and running services.
 const RESERVE: u64 = 16 * 1024 * 1024;

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::system::files;
+use crate::files;
 
 pub use self::drift::Drift;
 pub(crate) use self::verdict::{check_plan, judge};

@@ -11,6 +11,7 @@ use toml::Spanned;
 
 use crate::config::strict;
 use crate::exit::Failure;
+use crate::files;
 use crate::model::policy::{ConffilePolicy, ValidationPolicy};
 
 /// product.toml: what the product is. Shipped by its vendor, never edited by the admin.
@@ -165,7 +166,7 @@ impl Product {
     /// # Errors
     /// One line that names the file, and for what is wrong inside it the line and the key.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| {
+        let text = files::text(path).with_context(|| {
             Failure::new(format!("{}: cannot be read", path.display()))
                 .remedy("Install the product's upgrade package again: this file is part of it.")
         })?;

@@ -1,8 +1,7 @@
 //! The journal of a run: every step is on the disk before the run continues, so that another process can resume it or roll it back.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -13,12 +12,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit::{Exit, Explain as _, Failure};
+use crate::files;
+use crate::files::Place;
 use crate::model::hook::{HookOutcome, Phase};
 use crate::model::plan::Plan;
 use crate::model::step::Step;
 use crate::paths::Paths;
 use crate::rollback;
 use crate::system::reboot;
+use crate::system::remove_file;
 
 mod past;
 
@@ -104,9 +106,9 @@ impl Journal {
         let (path, last) = (paths.journal(), paths.last_journal());
         let new = path.with_extension("new");
         let begin = || -> std::io::Result<(File, u64)> {
-            fs::create_dir_all(paths.state())?;
-            // Reasons quote the output of programs, which may be private.
-            let mut file = File::options().create(true).write(true).truncate(true).mode(0o640).open(&new)?;
+            files::make_own(&paths.state())?;
+            remove_file(&new)?;
+            let mut file = Place::of(&new)?.create()?;
             let _ = reserve(&file);
             let first = line(JournalEntry::Began {
                 version: VERSION,
@@ -117,8 +119,7 @@ impl Journal {
             });
             file.write_all(&first)?;
             file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(paths.state())?.sync_all()?;
+            files::rename(&new, &path)?;
             Ok((file, first.len() as u64))
         };
         let (file, whole) = explained(&path, begin())?;
@@ -133,7 +134,7 @@ impl Journal {
         let path = paths.journal();
         let Some((past, whole)) = parse(&path)? else { return Ok(None) };
         let open = || -> std::io::Result<File> {
-            let file = File::options().append(true).open(&path)?;
+            let file = files::append(&path, 0o600)?;
             file.set_len(whole)?;
             // That has freed the reserved space.
             let _ = reserve(&file);
@@ -146,9 +147,8 @@ impl Journal {
     /// The journal of the interrupted run, or else of the last completed one, which is open again then.
     pub(crate) fn reopen(paths: &Paths) -> Result<Option<Self>> {
         let (path, last) = (paths.journal(), paths.last_journal());
-        if !path.exists() && last.exists() {
-            let reopen = || fs::rename(&last, &path).and_then(|()| File::open(paths.state())?.sync_all());
-            explained(&path, reopen())?;
+        if !files::exists(&path) && files::exists(&last) {
+            explained(&path, files::rename(&last, &path))?;
         }
         Ok(Self::open(paths)?.map(|(journal, _)| journal))
     }
@@ -196,12 +196,12 @@ impl Journal {
 
     /// Removes the journal of a run that has changed nothing. That of the last completed run stays.
     pub(crate) fn forget(self) -> Result<()> {
-        explained(&self.path, fs::remove_file(&self.path).and_then(|()| sync_directory(&self.path)))
+        explained(&self.path, remove_file(&self.path).and_then(|()| Place::of(&self.path)?.sync_directory()))
     }
 
     /// Closes the journal of a completed run. It is kept until the next run ends.
     pub(crate) fn close(self) -> Result<()> {
-        explained(&self.path, fs::rename(&self.path, &self.last).and_then(|()| sync_directory(&self.path)))
+        explained(&self.path, files::rename(&self.path, &self.last))
     }
 }
 
@@ -225,7 +225,7 @@ pub(crate) fn is_revertible(paths: &Paths) -> bool {
 
 /// Discards the rollback data of the last run once it is this many days old. That of an interrupted run stays.
 pub(crate) fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
-    if paths.journal().exists() {
+    if files::exists(paths.journal()) {
         return Ok(());
     }
     let age = SignedDuration::from_hours(24 * i64::from(days));
@@ -236,10 +236,6 @@ pub(crate) fn discard_expired(paths: &Paths, days: u16) -> Result<()> {
 /// Reserves space for later entries. Not every filesystem supports that.
 fn reserve(file: &File) -> rustix::io::Result<()> {
     fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED)
-}
-
-fn sync_directory(path: &Path) -> std::io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 fn explained<T>(path: &Path, result: std::io::Result<T>) -> Result<T> {
@@ -270,7 +266,7 @@ fn content(line: &[u8]) -> Option<&[u8]> {
 
 /// Reads a journal: the run, and the length of its complete lines. None if there is no file.
 fn parse(path: &Path) -> Result<Option<(PastRun, u64)>> {
-    let text = match fs::read(path) {
+    let text = match files::content(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.with_context(|| path.display().to_string())?,
     };
@@ -310,6 +306,7 @@ fn parse(path: &Path) -> Result<Option<(PastRun, u64)>> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use std::fs;
 
     use super::*;
 

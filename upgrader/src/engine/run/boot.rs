@@ -1,6 +1,5 @@
 //! The unit that runs at boot: completes an interrupted run, or rolls it back.
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,12 +12,14 @@ use crate::context::Context;
 use crate::engine::journal::{self, Journal, PastRun};
 use crate::engine::{self_update, worker};
 use crate::exit::{Exit, Explain as _, Failure, Stopped, code_of, describe};
+use crate::files;
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::step::{Mode, Next, Outcome, Step};
 use crate::output::session;
 use crate::printable;
 use crate::system::lock::Lock;
+use crate::system::remove_file;
 use crate::system::{package_locks, signals};
 
 /// How often a run is resumed at boot. After that it is rolled back, which is tried as often again.
@@ -54,22 +55,22 @@ pub(super) fn at_boot(context: &Context<'_>, events: &mut Events<'_>) -> Result<
 /// Shows a text at each login, until [`Run::remove_boot_message`] or the next boot.
 fn show_at_login(context: &Context<'_>, text: &str) {
     let path = context.paths.message_of_the_day();
-    let _ = path.parent().map(fs::create_dir_all);
-    let _ = fs::write(path, &*printable::lines(text));
+    let _ = path.parent().map(files::make_public);
+    let _ = files::replace(&path, 0o644, printable::lines(text).as_bytes());
 }
 
 impl Run<'_> {
     /// Removes the message that the unit at boot shows at each login.
     pub(super) fn remove_boot_message(&self) {
         // The next boot removes it in any case.
-        let _ = fs::remove_file(self.context.paths.message_of_the_day());
+        let _ = remove_file(&self.context.paths.message_of_the_day());
     }
 }
 
 fn resume_run(context: &Context<'_>, events: &mut Events<'_>) -> Result<Exit, Stopped> {
     let Ok(_lock) = Lock::take(&context.paths.lock()) else { return Ok(Exit::Busy) };
     journal::discard_expired(context.paths, context.config.keep.rollback_days)?;
-    if context.paths.self_update().exists() {
+    if files::exists(context.paths.self_update()) {
         session::begin(context, events)?;
         self_update::finish(context.paths, context.config.time_limits.source, events)?;
         return Ok(Exit::Done);

@@ -10,7 +10,6 @@ mod rollback;
 mod rollback_verb;
 mod work;
 
-use std::fs::File;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -22,6 +21,7 @@ use crate::engine::restart::Restarted;
 use crate::engine::steps::{Reached, drive};
 use crate::engine::{status, worker};
 use crate::exit::{Exit, Failure, Stopped};
+use crate::files;
 use crate::model::event::Event;
 use crate::model::events::Events;
 use crate::model::hook::Phase;
@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
     /// Takes a shutdown lock. Called again before the services are restarted: the programs of the first lock may run replaced libraries.
     fn hold_shutdown_off(&mut self) {
         if systemd::is_running() {
-            let log = File::options().append(true).open(self.context.paths.log());
+            let log = files::append(&self.context.paths.log(), 0o640);
             self.inhibitor = log.ok().and_then(|log| Inhibitor::take(&self.context.paths.package(), log).ok());
         }
     }

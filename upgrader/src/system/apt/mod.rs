@@ -14,6 +14,7 @@ use self::read::{
     Complaints, parse_conflicts, parse_offered, parse_simulation, parse_sources, parse_status, parse_versions,
 };
 use crate::exit::{Exit, Explain as _, Failure};
+use crate::files;
 use crate::model::events::AptStatus;
 use crate::model::package::{Offer, Offered, PackageName};
 use crate::model::plan::Change;
@@ -112,7 +113,7 @@ pub(crate) fn simulate() -> Result<Simulation> {
 /// When the files changed last on which a simulation depends: dpkg's packages, apt's lists and what was installed automatically.
 pub(crate) fn last_changes(root: &Path) -> [Option<SystemTime>; 3] {
     ["var/lib/dpkg/status", "var/lib/apt/lists", "var/lib/apt/extended_states"]
-        .map(|path| root.join(path).metadata().and_then(|file| file.modified()).ok())
+        .map(|path| files::metadata(root.join(path)).and_then(|file| file.modified()).ok())
 }
 
 /// The records of these packages in the sources, each of the given version. Unknown packages are skipped.
@@ -127,7 +128,7 @@ pub(crate) fn offered<'a>(packages: impl Iterator<Item = (&'a str, &'a str)>) ->
 pub(crate) fn is_downloaded(root: &Path, package: &PackageName, version: &str, offer: &Offer) -> bool {
     let file = [package.bare(), version, &offer.architecture].map(quoted).join("_");
     let file = root.join(DOWNLOADS).join(format!("{file}.deb"));
-    file.metadata().is_ok_and(|file| file.len() == offer.size)
+    files::metadata(file).is_ok_and(|file| file.len() == offer.size)
 }
 
 /// A part of a file's name as apt quotes it (`QuoteString` in apt-pkg/contrib/strutl.cc).

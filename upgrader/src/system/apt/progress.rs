@@ -1,10 +1,11 @@
 //! Decides whether a download of apt makes progress.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::files;
 use crate::system::command::Said;
+use crate::system::entries;
 
 /// A source that sends fewer bytes a second than this makes no progress. The slowest modem that somebody may upgrade with has 1,000.
 const LEAST_RATE: u64 = 250;
@@ -77,8 +78,8 @@ impl ProgressWatch {
 
     /// In bytes.
     fn size_of_partial_files(&self) -> u64 {
-        let files = self.partial.iter().filter_map(|directory| fs::read_dir(directory).ok()).flatten().flatten();
-        files.filter_map(|file| file.metadata().ok()).map(|file| file.len()).sum()
+        let paths = self.partial.iter().flat_map(|directory| entries(directory).unwrap_or_default());
+        paths.filter_map(|path| files::metadata(path).ok()).map(|file| file.len()).sum()
     }
 
     /// The error message if there is no progress within the timeout.
@@ -110,6 +111,7 @@ fn percent(line: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     const TIMEOUT: Duration = Duration::from_secs(100);
 

@@ -23,7 +23,7 @@ pub(crate) use self::follow::Said;
 use self::follow::{Deadline, Ended, Lines, follow};
 pub(crate) use self::groups::end_all;
 use crate::exit::Failure;
-use crate::system::files;
+use crate::files;
 
 /// The search path of every program; the caller's is ignored.
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -370,7 +370,7 @@ impl Program {
         let is_path = program.components().nth(1).is_some();
         let mut error = Errno::NOENT;
         for directory in if is_path { "" } else { PATH }.split(':') {
-            match Path::new(directory).join(program).metadata() {
+            match files::metadata(Path::new(directory).join(program)) {
                 Ok(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => return Ok(()),
                 Ok(_) => error = Errno::ACCESS,
                 Err(other) if is_path => return Err(other),

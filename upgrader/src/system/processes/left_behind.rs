@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, getsid, kill_process, set_child_subreaper};
 
 use super::Processes;
-use crate::system::files;
+use crate::files;
 use crate::system::systemd;
 
 /// How long processes may take to end.

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use self::cgroup::{Owner, owner};
 use self::script::{Main, files_of_module, is_interpreter, main_of};
-use crate::system::files;
+use crate::files;
 
 pub(crate) mod cgroup;
 pub(crate) mod left_behind;

@@ -2,11 +2,11 @@
 //! Follows no link that another user could have made, and opens nothing that blocks.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, Metadata};
-use std::io::{self, ErrorKind, Read as _};
+use std::fs::{File, Metadata, Permissions};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -64,11 +64,6 @@ impl Place {
         Ok(openat(&self.directory, &self.name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// Opens a file of ours to add to it.
-    pub(crate) fn append(&self) -> io::Result<File> {
-        regular(openat(&self.directory, &self.name, OFlags::WRONLY | OFlags::APPEND | READ, Mode::empty())?)
-    }
-
     /// Makes a directory that only root can enter.
     pub(crate) fn make_directory(&self) -> io::Result<()> {
         Ok(mkdirat(&self.directory, &self.name, Mode::RWXU)?)
@@ -123,6 +118,11 @@ impl Object {
     /// Its status; with the number of its mount.
     pub(crate) fn status(&self) -> io::Result<Statx> {
         status_of(&self.0)
+    }
+
+    /// Its metadata.
+    pub(crate) fn metadata(self) -> io::Result<Metadata> {
+        File::from(self.0).metadata()
     }
 
     /// Where a link leads.
@@ -213,6 +213,49 @@ pub(crate) fn read_open(file: File, most: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Opens a regular file in another way, or makes it with this mode. A link at its end is followed if only root could have made it.
+fn open_to(path: &Path, how: OFlags, mode: u32) -> io::Result<File> {
+    let path = read_link(path)?.map_or_else(|| Ok(path.to_owned()), |_| canonical(path))?;
+    let place = Place::of(&path)?;
+    regular(openat(&place.directory, &place.name, how | READ, Mode::from_raw_mode(mode))?)
+}
+
+/// Opens a file to add to it. One that is not there is made with this mode.
+pub(crate) fn append(path: &Path, mode: u32) -> io::Result<File> {
+    open_to(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE, mode)
+}
+
+/// Opens a file to read and write it, as a lock needs it. One that is not there is made with this mode.
+pub(crate) fn update(path: &Path, mode: u32) -> io::Result<File> {
+    open_to(path, OFlags::RDWR | OFlags::CREATE, mode)
+}
+
+/// Writes a file so that only a complete one is ever under its name, and returns when it is on the disk.
+pub(crate) fn replace(path: &Path, mode: u32, content: &[u8]) -> io::Result<()> {
+    let new = Place::of(&path.with_extension("new"))?;
+    let write = || {
+        match new.remove_file() {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = new.create()?;
+        file.write_all(content)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        new.rename_to(&Place::of(path)?)
+    };
+    // A partial file is useless: the disk may be full.
+    write().inspect_err(|_| drop(new.remove_file()))?;
+    new.sync_directory()
+}
+
+/// Renames a file, and returns when that is on the disk.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let to = Place::of(to)?;
+    Place::of(from)?.rename_to(&to)?;
+    to.sync_directory()
+}
+
 /// Reads a file, which nobody makes larger than the memory.
 pub(crate) fn content(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     read(path.as_ref(), LARGEST)
@@ -227,13 +270,18 @@ pub(crate) fn text(path: impl AsRef<Path>) -> io::Result<String> {
 pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     let path = path.as_ref();
     let place = Place::of(path)?;
-    let found = File::from(place.look()?.0).metadata()?;
+    let found = place.look()?.metadata()?;
     if !found.is_symlink() {
         return Ok(found);
     }
     let mut walk = Walk::new()?;
     walk.go(path, false)?;
     File::from(walk.now).metadata()
+}
+
+/// True if something is at a path itself: a link that leads nowhere, too.
+pub(crate) fn is_there(path: &Path) -> bool {
+    Place::of(path).and_then(|place| place.look()).is_ok()
 }
 
 /// True if something is at a path, through links that only root could have made.
@@ -259,7 +307,21 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
 
 /// Makes a directory of the upgrader itself, which only root can enter, and those above it.
 pub(crate) fn make_own(path: &Path) -> io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    make_directories(path, 0o700)
+}
+
+/// Makes a directory that everybody can enter, and those above it.
+pub(crate) fn make_public(path: &Path) -> io::Result<()> {
+    make_directories(path, 0o755)
+}
+
+fn make_directories(path: &Path, mode: u32) -> io::Result<()> {
+    if exists(path) {
+        return Ok(());
+    }
+    path.parent().map_or(Ok(()), |above| make_directories(above, mode))?;
+    let place = Place::of(path)?;
+    Ok(mkdirat(&place.directory, &place.name, Mode::from_raw_mode(mode))?)
 }
 
 /// Lets only root enter a directory of the upgrader itself. One that is not there is fine.
@@ -303,8 +365,9 @@ pub(crate) fn read_link(path: &Path) -> io::Result<Option<PathBuf>> {
 /// Removes a directory with all in it. One that is not there is removed already.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let place = Place::of(path)?;
-    let name = format!("/proc/self/fd/{}/{}", place.directory.as_raw_fd(), place.name.display());
-    match std::fs::remove_dir_all(name) {
+    let directory = PathBuf::from(format!("/proc/self/fd/{}", place.directory.as_raw_fd()));
+    #[expect(clippy::disallowed_methods, reason = "it follows no link below a directory that is open")]
+    match std::fs::remove_dir_all(directory.join(&place.name)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
