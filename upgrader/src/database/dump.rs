@@ -1,14 +1,15 @@
 //! Dumps the database before it is migrated, and removes old dumps.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 
-use super::psql;
+use super::owner::OwnerRole;
+use super::restore;
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
 use crate::model::size::size as shown;
@@ -46,10 +47,16 @@ pub(super) fn check_space(paths: &Paths, size: u64) -> Result<()> {
     .into())
 }
 
-/// Saves a database of this size (in bytes) as `NAME-DATABASE-TIME.dump`, for root only. It has that name once it is
-/// whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed. Returns the path and the size in
+/// Saves a database of this size (in bytes) as `NAME-DATABASE-TIME.dump`, and its privileges and settings as `.sql` beside it, for root
+/// only. Each has that name once it is whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed. Returns the path and the size in
 /// bytes.
-pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u32) -> Result<(PathBuf, u64)> {
+pub(super) fn write(
+    paths: &Paths,
+    database: &Database,
+    role: &str,
+    size: u64,
+    keep_days: u32,
+) -> Result<(PathBuf, u64)> {
     let directory = paths.dumps();
     prepare(&directory).explain(|| failure(&directory))?;
     check_space(paths, size)?;
@@ -57,10 +64,20 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
     let stem = format!("{}-{}-", paths.name(), database.name);
     let path = directory.join(format!("{stem}{}.dump", time::stamp(now)));
     let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", time::stamp(now)));
-    let written = write_file(&unfinished, &path, |file| psql::dump(database, file));
+    let properties = path.with_extension("sql");
+    let write = || {
+        let session = OwnerRole::create(database, role)?;
+        let bytes = write_file(&unfinished, &path, |file| session.dump(file))?;
+        let text = restore::properties(database)?;
+        write_file(&unfinished, &properties, |mut file| Ok(file.write_all(text.as_bytes())?))?;
+        Ok(bytes)
+    };
+    let written = write();
     if written.is_err() {
         // What is left of it is removed by the next dump as well.
-        let _ = fs::remove_file(&unfinished);
+        for file in [&unfinished, &path, &properties] {
+            let _ = fs::remove_file(file);
+        }
     }
     let bytes = written.explain(|| failure(&directory))?;
     remove_older(&directory, &stem, now, keep_days);
@@ -114,7 +131,9 @@ fn remove_older(directory: &Path, stem: &str, now: Timestamp, keep_days: u32) {
     let Ok(entries) = directory.read_dir() else { return };
     let names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     for name in too_old(&names, stem, &time::stamp(oldest)) {
-        let _ = fs::remove_file(directory.join(name));
+        let dump = directory.join(name);
+        let _ = fs::remove_file(dump.with_extension("sql"));
+        let _ = fs::remove_file(dump);
     }
 }
 

@@ -1,7 +1,6 @@
 //! Migration files, and which of them a database still needs.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -168,18 +167,18 @@ impl Migration {
     /// Looks at a file that is about to be applied.
     ///
     /// # Errors
-    /// If it does what a migration must not do ([`sql::refused`]), or PostgreSQL's user cannot read it.
+    /// If it does what a migration must not do ([`sql::refused`]), or is not UTF-8.
     pub(super) fn check(&self) -> Result<()> {
         if let Some((line, what)) = sql::refused(&self.content) {
             return Err(Failure::new(format!("{}:{line}: {what}", self.path.display())).remedy(VENDOR).into());
         }
-        let mode = self.path.metadata().with_context(|| self.path.display().to_string())?.permissions().mode();
-        if mode & 0o004 == 0 {
-            return Err(Failure::new(format!("{}: the user postgres cannot read it", self.path.display()))
-                .remedy(format!("`chmod 644 {}`, then start again.", self.path.display()))
-                .into());
-        }
-        Ok(())
+        self.text().map(drop)
+    }
+
+    /// Its statements. PostgreSQL takes no other encoding than UTF-8 from us.
+    pub(super) fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.content)
+            .with_context(|| Failure::new(format!("{}: not a text in UTF-8", self.path.display())).remedy(VENDOR))
     }
 
     fn record<'a>(&self, applied: &'a [Applied]) -> Option<&'a Applied> {
