@@ -72,11 +72,8 @@ const ATTACKS: &[Attack] = &[
         ..DEFAULT
     },
     Attack {
-        name: "a generated column and a domain have a function, which runs when the dump is restored",
-        sql: "CREATE FUNCTION public.same(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1 WHERE public.attack() = 1';
-              ALTER FUNCTION public.attack() IMMUTABLE;
-              CREATE DOMAIN checked AS text CHECK (public.attack() = 1);
-              ALTER TABLE calls ADD same text GENERATED ALWAYS AS (public.same(caller)) STORED, ADD checked checked DEFAULT 'x'",
+        name: "a domain has a CHECK constraint with a function, which runs when the dump is restored",
+        sql: "CREATE DOMAIN checked AS text CHECK (public.attack() = 1); ALTER TABLE calls ADD checked checked DEFAULT 'x'",
         arguments: "--yes",
         migration: FAILS,
         exits: &[4],
@@ -104,7 +101,7 @@ const ATTACKS: &[Attack] = &[
               CREATE OPERATOR evil.= (LEFTARG = name, RIGHTARG = name, FUNCTION = evil.equal);
               CREATE OPERATOR evil.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = evil.equal);
               CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, FUNCTION = evil.equal);
-              ALTER DATABASE asterisk SET search_path = evil, pg_catalog",
+              ALTER DATABASE asterisk SET search_path = evil, public, pg_catalog",
         arguments: "--yes",
         ..DEFAULT
     },
@@ -200,9 +197,10 @@ const ATTACKS: &[Attack] = &[
 
 /// Empties the server of what the last attack has left, with the rights of an admin.
 const RESET: &str = r#"systemctl stop attack 2>/dev/null || :
+systemctl restart postgresql; until pg_isready --quiet; do sleep 0.1; done
 rm -f /tmp/owned
 psql() { runuser -u postgres -- psql -XAtq --set=ON_ERROR_STOP=1 "$@"; }
-psql --command='ALTER ROLE asterisk NOSUPERUSER NOCREATEROLE' --command='REVOKE pg_execute_server_program FROM asterisk'
+psql --command='ALTER ROLE postgres PASSWORD NULL' --command='ALTER ROLE asterisk NOSUPERUSER NOCREATEROLE' --command='REVOKE pg_execute_server_program FROM asterisk'
 psql --command="SELECT datname FROM pg_database WHERE datname LIKE 'asterisk%'" | while read -r name; do
     psql --command="ALTER DATABASE \"$name\" WITH CONNECTION LIMIT -1" --command="DROP DATABASE \"$name\" WITH (FORCE)"
 done
@@ -240,11 +238,11 @@ fn hostile_owner(debian: Debian) -> Result<()> {
     let world = exchange(debian, &upgrader("", &[])?)?;
     let machine = &world.machine;
     prepare(machine)?;
-    let roles = ask(machine, "postgres", ROLES)?;
     let wanted = std::env::var("ATTACK").unwrap_or_default();
     let mut succeeded = String::new();
     for attack in ATTACKS.iter().filter(|attack| attack.name.contains(&wanted)) {
         machine.sh(RESET)?;
+        let roles = ask(machine, "postgres", ROLES)?;
         let calls = format!(
             "CREATE TABLE calls (id int PRIMARY KEY, caller text);
              INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, {CALLS}) n;"
@@ -307,6 +305,11 @@ fn killed_session(debian: Debian) -> Result<()> {
     )?;
     ensure!(left == "f|t\n", "{left}");
     machine.sh("systemctl stop attack")?;
+    ask(
+        machine,
+        "postgres",
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'asterisk'",
+    )?;
     world.upgrade(&["--dry-run"]).exits(0)?;
     let now = ask(machine, "postgres", ROLES)?;
     ensure!(now == roles, "{roles}became\n{now}");
@@ -360,8 +363,16 @@ fn restored_properties(debian: Debian) -> Result<()> {
     let admin =
         |sql: &str| machine.sh(&format!("runuser -u postgres -- psql -q --dbname=asterisk --command=\"{sql}\""));
     for (breakage, repair, said) in [
-        ("CREATE TABLE of_admin ()", "DROP TABLE of_admin", "belong to other roles: table public.of_admin"),
-        ("CREATE EXTENSION file_fdw", "DROP EXTENSION file_fdw", "cannot create its extension file_fdw"),
+        (
+            "CREATE TABLE public.of_admin ()",
+            "DROP TABLE public.of_admin",
+            "cannot save and restore this in the database asterisk: table public.of_admin",
+        ),
+        (
+            "CREATE EXTENSION file_fdw",
+            "DROP EXTENSION file_fdw",
+            "cannot save and restore this in the database asterisk: extension file_fdw",
+        ),
         (
             "ALTER DATABASE asterisk OWNER TO reader",
             "ALTER DATABASE asterisk OWNER TO asterisk",

@@ -1,6 +1,5 @@
 //! Migration files, and which of them a database still needs.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -50,7 +49,6 @@ const VENDOR: &str =
 /// If a file is called `*.sql` but is no migration by its name (it would never be applied), or two have the same number.
 pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
     let mut found = MigrationFiles::default();
-    let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
     let entries = entries(directory).with_context(|| {
         Failure::new(format!("{}: the migrations cannot be read", directory.display())).remedy(VENDOR)
     });
@@ -64,13 +62,17 @@ pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
             found.skipped.push(name);
             continue;
         };
-        if let Some(other) = numbers.insert(number, name.clone()) {
-            let twice = format!("{}: {other} has the same number", path.display());
-            return Err(Failure::new(twice).remedy(VENDOR).into());
-        }
         found.migrations.push(Migration::read(stem, number, path)?);
     }
     found.migrations.sort_by_key(|migration| migration.number);
+    for pair in found.migrations.windows(2) {
+        if let [first, second] = pair
+            && first.number == second.number
+        {
+            let twice = format!("{}: {}.sql has the same number", second.path.display(), first.name);
+            return Err(Failure::new(twice).remedy(VENDOR).into());
+        }
+    }
     Ok(found)
 }
 

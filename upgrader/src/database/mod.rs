@@ -126,7 +126,7 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
             paths.package()
         ))
     };
-    psql::wait(COMES_UP).explain(failure)?;
+    psql::wait(COMES_UP, || Ok(())).explain(failure)?;
     let mut line = events.output_of("psql");
     restore::replace(database, &role(paths), &kept_as, dump, &mut line).explain(failure)?;
     drop(line);
@@ -187,7 +187,7 @@ impl Work {
 }
 
 fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Survey> {
-    let psql::State { size, standby } = psql::state(database, timeout)?;
+    let psql::State { size, standby } = psql::wait(timeout, || psql::state(database))?;
     let role = role(paths);
     // A standby is read-only: it gets no role, and the records of its primary are not read.
     let session = if standby { None } else { Some(OwnerRole::create(database, &role)?) };

@@ -7,8 +7,7 @@
 use std::fs::File;
 use std::mem::ManuallyDrop;
 
-use anyhow::{Context as _, Result, anyhow};
-use jiff::{SignedDuration, Timestamp};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::migrations::{Applied, Migration, parse_applied};
 use super::psql::{self, LONG_LIMIT, QUERY_LIMIT, READING};
@@ -21,7 +20,7 @@ use crate::system::command::{Failed, PATH, Program};
 const LOCK_TIMEOUT: u32 = 20;
 
 /// How long the password is good for: programs connect at once.
-const VALID: SignedDuration = SignedDuration::from_mins(5);
+const VALID: &str = "5 min";
 
 /// The settings of a session that must not write, with the search path of the database.
 const READ_ONLY: &str = "-c default_transaction_read_only=on -c statement_timeout=6h -c lock_timeout=20s";
@@ -40,9 +39,9 @@ pub(super) struct OwnerRole<'a> {
     role: &'a str,
     password: String,
     port: String,
-    with_tls: bool,
+    tls: bool,
     /// The version of the server: `15`.
-    version: u32,
+    version: String,
 }
 
 impl<'a> OwnerRole<'a> {
@@ -50,42 +49,44 @@ impl<'a> OwnerRole<'a> {
     pub(super) fn create(database: &'a Database, role: &'a str) -> Result<Self> {
         let failure = || Failure::new(format!("the role {role} cannot be created on the database server"));
         let (password, verifier) = scram::password().explain(failure)?;
-        let (owner, until) = (&database.owner, valid_until());
+        let owner = &database.owner;
         // It may own something if what the owner made has done that. Then it stays, and is set right.
         let script = format!(
-            "\\set ON_ERROR_STOP off\n{};\nDROP ROLE IF EXISTS \"{role}\";\nCREATE ROLE \"{role}\";\n\\set ON_ERROR_STOP on\n\
+            "\\set ON_ERROR_STOP off\nSELECT now() + interval '{VALID}' AS until \\gset\n{};\nDROP ROLE IF EXISTS \"{role}\";\nCREATE ROLE \"{role}\";\n\\set ON_ERROR_STOP on\n\
              ALTER ROLE \"{role}\" RESET ALL;\n\
              ALTER ROLE \"{role}\" NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT LOGIN \
-             PASSWORD '{verifier}' VALID UNTIL '{until}';\n\
+             PASSWORD '{verifier}' VALID UNTIL :'until';\n\
              ALTER ROLE \"{role}\" SET lc_messages = 'C';\n\
              GRANT \"{owner}\" TO \"{role}\";\n\
              SELECT current_setting('port'), current_setting('ssl'), current_setting('server_version_num')::int / 10000;\n",
             end_sessions(role)
         );
         let answer = psql::feed(&script).explain(failure)?;
-        let mut fields = answer.split('\t');
-        let mut field = || fields.next().with_context(|| format!("psql printed {answer:?}"));
-        let (port, with_tls, version) = (field()?.to_owned(), field()? == "on", field()?.parse()?);
-        Ok(Self { database, role, password, port, with_tls, version })
+        let fields: Vec<&str> = answer.split('\t').collect();
+        let [port, tls, version] = fields[..] else { bail!("psql printed {answer:?}") };
+        Ok(Self { database, role, password, port: port.to_owned(), tls: tls == "on", version: version.to_owned() })
     }
 
     /// A program of PostgreSQL's that connects as this role and is the owner then, with more settings of the session.
     fn program(&self, program: &str, settings: &str) -> Program {
         let limit = if settings == READING { QUERY_LIMIT } else { LONG_LIMIT };
         // With TLS, the password proves that this is the server; without, it goes to no server that asks for the password itself.
-        let (tls, binding) = if self.with_tls { ("require", "require") } else { ("disable", "prefer") };
-        psql::as_nobody(program, limit, &format!("{settings} -c role={}", self.database.owner))
-            // Those of the server's own version.
-            .env("PATH", format!("/usr/lib/postgresql/{}/bin:{PATH}", self.version))
-            .env("PGHOST", "127.0.0.1")
-            .env("PGPORT", &self.port)
-            .env("PGUSER", self.role)
-            .env("PGPASSWORD", &self.password)
-            .env("PGSSLMODE", tls)
-            .env("PGCHANNELBINDING", binding)
-            .env("PGREQUIREAUTH", "scram-sha-256")
-            .env("PGGSSENCMODE", "disable")
-            .env("PGCONNECT_TIMEOUT", "10")
+        let (tls, binding) = if self.tls { ("require", "require") } else { ("disable", "prefer") };
+        let variables = [
+            // The programs of the server's own version.
+            ("PATH", &*format!("/usr/lib/postgresql/{}/bin:{PATH}", self.version)),
+            ("PGHOST", "127.0.0.1"),
+            ("PGPORT", &self.port),
+            ("PGUSER", self.role),
+            ("PGPASSWORD", &self.password),
+            ("PGSSLMODE", tls),
+            ("PGCHANNELBINDING", binding),
+            ("PGREQUIREAUTH", "scram-sha-256"),
+            ("PGGSSENCMODE", "disable"),
+            ("PGCONNECT_TIMEOUT", "10"),
+        ];
+        let program = psql::as_nobody(program, limit, &format!("{settings} -c role={}", self.database.owner));
+        variables.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
     fn psql(&self, settings: &str) -> Program {
@@ -129,28 +130,22 @@ impl<'a> OwnerRole<'a> {
     /// Makes sure that the owner can save and restore everything in the database.
     ///
     /// # Errors
-    /// If something belongs to another role, or is of an extension that only the superuser can create and that the product does not
+    /// If something belongs to another role, or is an extension that only the superuser can create and that the product does not
     /// declare.
     pub(super) fn check_contents(&self) -> Result<()> {
         let Database { name, owner, extensions, .. } = self.database;
-        let foreign = self.query(FOREIGN)?;
-        if !foreign.is_empty() {
-            return Err(Failure::new(format!(
-                "the database {name} cannot be saved as its owner {owner}, because these belong to other roles: {}",
-                foreign.trim_end().replace('\n', ", ")
-            ))
-            .remedy(format!("`ALTER … OWNER TO \"{owner}\"` for each of them, or remove them; then start again."))
-            .into());
+        let foreign =
+            self.query(&format!("{FOREIGN} AND extname <> ALL ('{{{}}}') ORDER BY 1 LIMIT 10", extensions.join(",")))?;
+        if foreign.is_empty() {
+            return Ok(());
         }
-        let privileged = self.query(PRIVILEGED)?;
-        match privileged.lines().find(|extension| !extensions.iter().any(|declared| declared == extension)) {
-            None => Ok(()),
-            Some(extension) => Err(Failure::new(format!(
-                "the database {name} cannot be restored, because {owner} cannot create its extension {extension}"
-            ))
-            .remedy("The vendor declares it in product.toml (database.extensions): report this to the vendor.")
-            .into()),
-        }
+        let foreign = foreign.trim_end().replace('\n', ", ");
+        Err(Failure::new(format!("the owner {owner} cannot save and restore this in the database {name}: {foreign}"))
+            .remedy(
+                "Remove it, or make the owner its owner (`ALTER … OWNER TO …`). The vendor declares extensions in product.toml \
+                 (database.extensions). Then start again.",
+            )
+            .into())
     }
 
     /// Applies a migration, and records it, both in one transaction.
@@ -183,7 +178,7 @@ impl<'a> OwnerRole<'a> {
             });
         let result = result.map_err(|error| psql::complaint(&said).map_or(error, |complaint| anyhow!(complaint)));
         if said.iter().any(|line| is_lock_timeout(line)) {
-            return result.with_context(|| waited());
+            return result.with_context(waited);
         }
         result
     }
@@ -240,11 +235,6 @@ impl Drop for OwnerRole<'_> {
     }
 }
 
-fn valid_until() -> Timestamp {
-    // The sum exists for the next thousands of years.
-    Timestamp::now().checked_add(VALID).unwrap_or(Timestamp::MAX)
-}
-
 /// Ends the sessions of a role, and waits until they are gone.
 fn end_sessions(role: &str) -> String {
     format!("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE usename = '{role}'")
@@ -262,7 +252,8 @@ fn waited() -> String {
     )
 }
 
-/// What belongs to roles that the owner is no member of, but for what the server and extensions bring.
+/// What belongs to roles that the owner is no member of, but for what the server and extensions bring, and the extensions that only the
+/// superuser can create.
 const FOREIGN: &str = "SELECT what FROM ( \
     SELECT 'table ' || oid::regclass AS what, tableoid AS class, oid, relowner AS owner FROM pg_class \
         WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't' \
@@ -271,11 +262,8 @@ const FOREIGN: &str = "SELECT what FROM ( \
     UNION SELECT 'event trigger ' || evtname, tableoid, oid, evtowner FROM pg_event_trigger \
     ) f WHERE oid >= 16384 AND NOT pg_has_role(owner, 'MEMBER') \
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = class AND d.objid = f.oid AND deptype = 'e') \
-    ORDER BY what LIMIT 10";
-
-/// The extensions that only the superuser can create.
-const PRIVILEGED: &str = "SELECT extname FROM pg_extension e JOIN pg_available_extension_versions v \
-    ON v.name = extname AND v.version = extversion WHERE NOT trusted AND e.oid >= 16384 ORDER BY extname";
+    UNION SELECT 'extension ' || extname FROM pg_extension e JOIN pg_available_extension_versions v \
+    ON v.name = extname AND v.version = extversion WHERE NOT trusted AND e.oid >= 16384";
 
 #[cfg(test)]
 mod tests {

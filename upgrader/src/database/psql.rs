@@ -41,15 +41,15 @@ pub(super) struct State {
     pub(super) standby: bool,
 }
 
-/// Waits until the server answers, and asks it for the state of a database.
+/// Waits until the server answers a question.
 ///
 /// # Errors
-/// If it does not answer before the timeout, there is no such database or role, or the role does not own the database.
-pub(super) fn state(database: &Database, timeout: Duration) -> Result<State> {
+/// If it does not before the timeout, or the answer is an error twice.
+pub(super) fn wait<T>(timeout: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + timeout;
     let mut once_more = true;
     loop {
-        match is_ready().and_then(|()| ask_state(database)) {
+        match is_ready().and_then(|()| ask()) {
             // It may go down, or come up, between two questions: an error of a server that is up is one when it is repeated.
             Err(_) if Instant::now() < deadline && (is_ready().is_err() || std::mem::take(&mut once_more)) => {
                 sleep(INTERVAL);
@@ -72,7 +72,11 @@ fn is_ready() -> Result<()> {
     })
 }
 
-fn ask_state(database: &Database) -> Result<State> {
+/// Asks the server for the state of a database.
+///
+/// # Errors
+/// If there is no such database or role, or the role does not own the database.
+pub(super) fn state(database: &Database) -> Result<State> {
     let Database { name, owner, .. } = database;
     // The names are those of `product::database_name`: they need no quoting in a literal.
     let answer = query(&format!(
@@ -97,18 +101,6 @@ fn ask_state(database: &Database) -> Result<State> {
             .into()),
         None => Err(missing(format!("the database server has no role {owner}, which owns the database {name}")).into()),
     }
-}
-
-/// Waits until the server answers.
-pub(super) fn wait(timeout: Duration) -> Result<()> {
-    let deadline = Instant::now() + timeout;
-    while let Err(error) = is_ready() {
-        if Instant::now() > deadline {
-            return Err(error);
-        }
-        sleep(INTERVAL);
-    }
-    Ok(())
 }
 
 /// Asks the server as its superuser; fields of the answer are separated by tabs.
@@ -189,7 +181,7 @@ fn limited(account: &[&str], program: &str, limit: Duration) -> Program {
         .env("HOME", "/nonexistent")
 }
 
-/// Reads the answer of [`ask_state`]: the size, if there is such a database; whether the role owns it, if there is such a role; whether
+/// Reads the answer of [`state`]: the size, if there is such a database; whether the role owns it, if there is such a role; whether
 /// the server is a standby.
 fn parse_state(answer: &str) -> Option<(Option<u64>, Option<bool>, bool)> {
     let mut fields = answer.trim_end_matches('\n').split('\t');

@@ -9,13 +9,13 @@ use sha2::{Digest as _, Sha256};
 /// `scram_iterations`, the server's default. A random password needs no more.
 const ITERATIONS: u32 = 4096;
 
-/// A random password of 64 hexadecimal digits, and its verifier. The verifier is what the server gets to see: a log of statements
+/// A random password of 256 bits, and its verifier. The verifier is what the server gets to see: a log of statements
 /// never has the password.
 pub(super) fn password() -> Result<(String, String)> {
     let mut random = [0; 48];
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).context("/dev/urandom")?;
     let (secret, salt) = random.split_at(32);
-    let password: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let password = base64(secret);
     let verifier = verifier(&password, salt, ITERATIONS);
     Ok((password, verifier))
 }
@@ -46,7 +46,9 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
 #[inline(never)]
 fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    parts.iter().for_each(|part| hash.update(part));
+    for part in parts {
+        hash.update(part);
+    }
     hash.finalize().into()
 }
 
@@ -92,7 +94,7 @@ mod tests {
     #[test]
     fn a_password_is_another_each_time_and_not_in_its_verifier() {
         let ((first, verifier), (second, _)) = (password().expect("random"), password().expect("random"));
-        assert_eq!(first.len(), 64);
+        assert_eq!(first.len(), 44);
         assert_ne!(first, second);
         assert!(verifier.starts_with("SCRAM-SHA-256$4096:") && !verifier.contains(&first));
     }
