@@ -286,14 +286,24 @@ fn killed_session(debian: Debian) -> Result<()> {
     let machine = &world.machine;
     prepare(machine)?;
     let roles = ask(machine, "postgres", ROLES)?;
+    // With TLS, the password proves that this is the server. The server logs all that it is told.
+    ensure!(ask(machine, "postgres", "SHOW ssl")? == "on\n");
+    ask(machine, "postgres", "ALTER SYSTEM SET log_statement = 'all'")?;
+    ask(machine, "postgres", "SELECT pg_reload_conf()")?;
     as_owner(machine, &format!("CREATE SCHEMA xivo_upgrade; {RECORDS}"))?;
     hold(machine, "LOCK TABLE xivo_upgrade.migrations")?;
-    let sessions = "runuser -u postgres -- psql -XAtqc \"SELECT count(*) FROM pg_stat_activity WHERE usename = 'xivo_upgrade_session' AND wait_event_type = 'Lock'\"";
+    let sessions = "runuser -u postgres -- psql -XAtqc \"SELECT count(*) FROM pg_stat_activity WHERE usename = 'xivo_upgrade_session'\"";
     machine.sh(&format!(
         "systemd-run --quiet --collect --unit=plan --property=KillMode=process xivo-upgrade --dry-run
-         until {sessions} | grep -q 1; do sleep 0.1; done
-         kill -KILL $(cat /run/xivo-upgrade.lock)"
+         until {sessions} | grep -q 1 && pgrep --uid 65533 >/dev/null; do sleep 0.1; done"
     ))?;
+    // Nobody else sees the password.
+    let password = machine.sh("cd /proc/$(pgrep --uid 65533 | head -1); for account in asterisk nobody postgres; do
+             if runuser -u $account -- cat environ; then echo $account; exit 1; fi; done 2>/dev/null
+         tr '\\0' '\\n' <environ | sed -n 's/^PGPASSWORD=//p'")?;
+    ensure!(password.trim().len() == 44, "{password}");
+    machine.sh(&format!("if ps -eo args | grep -v grep | grep -F '{}'; then exit 1; fi", password.trim()))?;
+    machine.sh("kill -KILL $(cat /run/xivo-upgrade.lock)")?;
     // Neither the program nor what the server does for it lives on, although the lock is held.
     machine.sh(&format!(
         "for try in $(seq 100); do if {sessions} | grep -q 0 && ! pgrep --uid 65533; then exit 0; fi; sleep 0.1; done; ps -ef; exit 1"
@@ -313,7 +323,11 @@ fn killed_session(debian: Debian) -> Result<()> {
     world.upgrade(&["--dry-run"]).exits(0)?;
     let now = ask(machine, "postgres", ROLES)?;
     ensure!(now == roles, "{roles}became\n{now}");
-    let log = machine.sh("cat /var/log/postgresql/* /var/log/xivo-upgrade.log | grep -i 'password' || :")?;
+    let log = machine.sh(&format!(
+        "grep -q SCRAM-SHA-256 /var/log/postgresql/*; journalctl >/root/journal
+         grep -F '{}' /root/journal /var/log/postgresql/* /var/log/xivo-upgrade* || :",
+        password.trim()
+    ))?;
     ensure!(log.is_empty(), "{log}");
     Ok(())
 }

@@ -120,9 +120,10 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
     let kept_as = kept_as(name, dump);
     let failure = || {
         Failure::new(format!("the database {name} was not restored")).remedy(format!(
-            "Its state before the upgrade is in {} (for `pg_restore --create`), its latest state in the database {kept_as} or still in {name}. \
+            "Its state before the upgrade is in {} (for `pg_restore` as {}, never as postgres), its latest state in the database {kept_as} or still in {name}. \
              Fix the error, then start `{} rollback` again.",
             dump.display(),
+            database.owner,
             paths.package()
         ))
     };
