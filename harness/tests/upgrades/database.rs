@@ -275,7 +275,7 @@ pending) ls /usr/share/xivo-dbms ;;
 upgrade)
     for migration in /usr/share/xivo-dbms/*; do
         echo "applying ${migration##*/}"
-        runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname=asterisk --file="$migration"
+        runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname=asterisk --command='SET ROLE asterisk' --file="$migration"
         rm "$migration"
     done ;;
 esac
