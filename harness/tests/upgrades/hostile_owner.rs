@@ -43,7 +43,7 @@ const UPDATE: &str = "UPDATE calls SET caller = caller;\n";
 const FAILS: &str = "UPDATE calls SET caller = caller;\nSELECT 1/0;\n";
 
 /// Tries everything that makes more of the session that runs it.
-const ATTACK: &str = r#"
+const ATTACK: &str = r"
 CREATE FUNCTION public.attack() RETURNS int LANGUAGE plpgsql AS $attack$
 DECLARE statement text;
 BEGIN
@@ -56,7 +56,7 @@ BEGIN
 END $attack$;
 CREATE FUNCTION public.attack_by_trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM public.attack(); RETURN new; END';
 CREATE SCHEMA xivo_upgrade;
-"#;
+";
 
 const RECORDS: &str =
     "CREATE TABLE xivo_upgrade.migrations (name text PRIMARY KEY, checksum text, applied timestamptz DEFAULT now());";
@@ -265,14 +265,13 @@ fn hostile_owner(debian: Debian) -> Result<()> {
         if !exit.parse().is_ok_and(|exit: i32| attack.exits.contains(&exit)) {
             write!(wrong, " exit code {exit} after {seconds} s;")?;
         }
-        if machine.sh("ls /tmp/owned 2>/dev/null || :")? != "" {
+        if !machine.sh("ls /tmp/owned 2>/dev/null || :")?.is_empty() {
             wrong.push_str(" a file was written as the account postgres;");
         }
         let now = ask(machine, "postgres", ROLES)?;
         if now != roles {
             write!(wrong, " the roles are {now};")?;
         }
-        println!("{}: exit {exit}, {seconds} s{}", attack.name, if wrong.is_empty() { "" } else { ", SUCCEEDED" });
         if !wrong.is_empty() {
             writeln!(succeeded, "{}:{wrong}\n{screen}", attack.name)?;
         }
@@ -295,7 +294,7 @@ fn killed_session(debian: Debian) -> Result<()> {
     let sessions = "runuser -u postgres -- psql -XAtqc \"SELECT count(*) FROM pg_stat_activity WHERE usename = 'xivo_upgrade_session'\"";
     machine.sh(&format!(
         "systemd-run --quiet --collect --unit=plan --property=KillMode=process xivo-upgrade --dry-run
-         until {sessions} | grep -q 1 && pgrep --uid 65533 >/dev/null; do sleep 0.1; done"
+         for try in $(seq 300); do if {sessions} | grep -q 1 && pgrep --uid 65533 >/dev/null; then exit 0; fi; sleep 0.1; done; ps -ef; exit 1"
     ))?;
     // Nobody else sees the password.
     let password = machine.sh("cd /proc/$(pgrep --uid 65533 | head -1); for account in asterisk nobody postgres; do
