@@ -4,6 +4,8 @@
 //! rollback data of such a machine, upgrades all of it, rolls it back and discards the data. `rollback DIRECTORY save PACKAGE...`,
 //! `compare` and `restore` are these steps for a machine that another program upgrades.
 
+#![allow(clippy::disallowed_methods, reason = "it makes files of its own")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Write as _, stdout};

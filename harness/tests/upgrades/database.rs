@@ -35,11 +35,11 @@ fn definition(more: &str) -> String {
     format!("name = \"XiVO\"\nversion-package = \"xivo\"\n[services]\norder = [\"postgresql\"]\n{TABLE}{more}")
 }
 
-const MIGRATIONS: &str = "/usr/share/xivo-upgrade/migrations";
+pub(crate) const MIGRATIONS: &str = "/usr/share/xivo-upgrade/migrations";
 const DUMPS: &str = "/var/lib/xivo-upgrade/dumps";
 
 /// An exchange with a real PostgreSQL, xivo 1.0 and this upgrader, for which xivo 1.1 is published.
-fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
+pub(crate) fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
     let mut world =
         product_machine::with_debian_packages(Storage::wanted()?, debian, "postgresql", &["postgresql"], PREPARE)?;
     world.publish([&Package::new("xivo", "1.0"), upgrader])?;
@@ -50,7 +50,7 @@ fn exchange(debian: Debian, upgrader: &Package) -> Result<World> {
 }
 
 /// Today's upgrader for such a product, with more in its product.toml and these migrations.
-fn upgrader(more: &str, migrations: &[(&str, &str)]) -> Result<Package> {
+pub(crate) fn upgrader(more: &str, migrations: &[(&str, &str)]) -> Result<Package> {
     let mut package = with_definition(product_machine::upgrader()?, &definition(more))?;
     for (name, sql) in migrations {
         package = package.file(&format!("{MIGRATIONS}/{name}"), *sql, 0o644);
@@ -107,7 +107,7 @@ fn database(debian: Debian) -> Result<String> {
 
     // Both dumps of today exist and only root can read them; the newer one has the state before the second run.
     let dumps = world.machine.sh(&format!("find {DUMPS} -printf '%y %m %u\\n' | sort"))?;
-    ensure!(dumps == "d 700 root\nf 600 root\nf 600 root\n", "{dumps}");
+    ensure!(dumps == format!("d 700 root\n{}", "f 600 root\n".repeat(4)), "{dumps}");
     world.machine.sh(&format!(
         "runuser -u postgres -- createdb restored
         ls {DUMPS}/*.dump | tail -1 | xargs cat | runuser -u postgres -- pg_restore --exit-on-error --dbname=restored"
@@ -150,7 +150,7 @@ fn failing_migration(debian: Debian) -> Result<String> {
     ensure!(!world.machine.sh(marks)?.contains("post-upgrade"), "hooks ran after a failed migration: {failed}");
 
     // The server ends the session during the migration.
-    let killed = "CREATE TABLE halves (x int);\nRESET ROLE;\nSELECT pg_terminate_backend(pg_backend_pid());\n";
+    let killed = "CREATE TABLE halves (x int);\nSET ROLE NONE;\nSELECT pg_terminate_backend(pg_backend_pid());\n";
     world.machine.write(&format!("{MIGRATIONS}/{}", bad.0), killed.as_bytes(), 0o644)?;
     let killed = world.upgrade(&["--yes"]).exits(5)?;
     ensure!(killed.screen.contains("FATAL: terminating connection"), "{killed}");
@@ -232,7 +232,7 @@ fn unfit_database(debian: Debian) -> Result<String> {
         |verb: &str, wait: &str| format!("systemctl {verb} postgresql; {wait} pg_isready --quiet; do sleep 0.1; done");
     let insert = psql("INSERT INTO xivo_upgrade.migrations (name, checksum) VALUES ('002-from-the-future', '0')");
     let delete = psql("DELETE FROM xivo_upgrade.migrations WHERE name LIKE '002%'");
-    let unreadable = format!("{pending}; chmod 600 {MIGRATIONS}/002-pending.sql");
+    let no_text = format!("printf '\\377' >{MIGRATIONS}/002-pending.sql");
     let full = format!("{pending}; mkdir {DUMPS}; mount -t tmpfs -o size=1m none {DUMPS}");
     let mut shown = String::new();
     for (what, breakage, repair) in [
@@ -243,7 +243,7 @@ fn unfit_database(debian: Debian) -> Result<String> {
         ("the database is newer", insert, delete),
         ("a migration that ends its transaction", write("002-own.sql", "SELECT 1;\nCOMMIT;"), String::new()),
         ("a file that would never be applied", write("2_name.sql", "SELECT 1;"), String::new()),
-        ("a file that PostgreSQL cannot read", unreadable, String::new()),
+        ("a file that is no text", no_text, String::new()),
         ("the disk is full", full, format!("umount {DUMPS}; rmdir {DUMPS}")),
     ] {
         world.machine.sh(&format!("cp -a /usr/share/xivo-upgrade /root/good\n{breakage}"))?;
@@ -275,7 +275,7 @@ pending) ls /usr/share/xivo-dbms ;;
 upgrade)
     for migration in /usr/share/xivo-dbms/*; do
         echo "applying ${migration##*/}"
-        runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname=asterisk --file="$migration"
+        runuser -u postgres -- psql -Xq --set=ON_ERROR_STOP=1 --dbname=asterisk --command='SET ROLE asterisk' --file="$migration"
         rm "$migration"
     done ;;
 esac
@@ -294,7 +294,7 @@ fn own_migration_command(debian: Debian) -> Result<String> {
     world.publish([&release("1.2", &[("agents", FIRST.1), ("more", SECOND.1)])])?;
     let first = world.upgrade(&["--yes"]).exits(0)?;
     query_gives(&world, "SELECT count(*) FROM agents", "1000\n", &first)?;
-    world.machine.sh(&format!("test $(ls {DUMPS} | wc -l) = 1"))?;
+    world.machine.sh(&format!("test $(ls {DUMPS}/*.dump | wc -l) = 1"))?;
     nothing_to_upgrade(&world)?;
 
     // A command without `pending` runs after each change of packages, until it succeeds.

@@ -5,6 +5,7 @@ mod database;
 mod detached;
 mod disks;
 mod hooks;
+mod hostile_owner;
 mod interrupted;
 mod known_failures;
 mod machines;
@@ -36,6 +37,7 @@ fn main() {
         detached::SCENARIOS,
         disks::SCENARIOS,
         hooks::SCENARIOS,
+        hostile_owner::SCENARIOS,
         interrupted::SCENARIOS,
         known_failures::SCENARIOS,
         machines::SCENARIOS,

@@ -1,19 +1,21 @@
 //! Dumps the database before it is migrated, and removes old dumps.
 
-use std::fs::{self, File, Permissions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use jiff::{SignedDuration, Timestamp};
 
-use super::psql;
+use super::owner::OwnerRole;
+use super::restore;
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
+use crate::files::{self, Place};
 use crate::model::size::size as shown;
 use crate::model::time;
 use crate::paths::Paths;
+use crate::system::remove_file;
 
 /// What stays free on the disk beside a dump, in bytes: others write there too.
 const RESERVE: u64 = 32 << 20;
@@ -27,7 +29,7 @@ const UNFINISHED: &str = ".part";
 pub(super) fn check_space(paths: &Paths, size: u64) -> Result<()> {
     let directory = paths.dumps();
     let mut there: &Path = &directory;
-    while let (false, Some(parent)) = (there.exists(), there.parent()) {
+    while let (false, Some(parent)) = (files::exists(there), there.parent()) {
         there = parent;
     }
     let disk = rustix::fs::statvfs(there).with_context(|| there.display().to_string())?;
@@ -46,10 +48,16 @@ pub(super) fn check_space(paths: &Paths, size: u64) -> Result<()> {
     .into())
 }
 
-/// Saves a database of this size (in bytes) as `NAME-DATABASE-TIME.dump`, for root only. It has that name once it is
-/// whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed. Returns the path and the size in
+/// Saves a database of this size (in bytes) as `NAME-DATABASE-TIME.dump`, and its privileges and settings as `.sql` beside it, for root
+/// only. Each has that name once it is whole and on the disk. Dumps of the same database that are older than `keep_days` days are removed. Returns the path and the size in
 /// bytes.
-pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u32) -> Result<(PathBuf, u64)> {
+pub(super) fn write(
+    paths: &Paths,
+    database: &Database,
+    role: &str,
+    size: u64,
+    keep_days: u32,
+) -> Result<(PathBuf, u64)> {
     let directory = paths.dumps();
     prepare(&directory).explain(|| failure(&directory))?;
     check_space(paths, size)?;
@@ -57,10 +65,20 @@ pub(super) fn write(paths: &Paths, database: &Database, size: u64, keep_days: u3
     let stem = format!("{}-{}-", paths.name(), database.name);
     let path = directory.join(format!("{stem}{}.dump", time::stamp(now)));
     let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", time::stamp(now)));
-    let written = write_file(&unfinished, &path, |file| psql::dump(database, file));
+    let properties = path.with_extension("sql");
+    let write = || {
+        let session = OwnerRole::create(database, role)?;
+        let bytes = write_file(&unfinished, &path, |file| session.dump(file))?;
+        let text = restore::properties(database)?;
+        write_file(&unfinished, &properties, |mut file| Ok(file.write_all(text.as_bytes())?))?;
+        Ok(bytes)
+    };
+    let written = write();
     if written.is_err() {
         // What is left of it is removed by the next dump as well.
-        let _ = fs::remove_file(&unfinished);
+        for file in [&unfinished, &path, &properties] {
+            let _ = remove_file(file);
+        }
     }
     let bytes = written.explain(|| failure(&directory))?;
     remove_older(&directory, &stem, now, keep_days);
@@ -77,15 +95,11 @@ fn failure(directory: &Path) -> Failure {
 /// Makes the directory, for root only, and removes what killed runs have left in it.
 fn prepare(directory: &Path) -> Result<()> {
     let make = || -> io::Result<()> {
-        if let Some(parent) = directory.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
-        }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        fs::set_permissions(directory, Permissions::from_mode(0o700))?;
-        for entry in directory.read_dir()? {
-            let path = entry?.path();
-            if path.as_os_str().as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
-                fs::remove_file(path)?;
+        files::make_own(directory)?;
+        files::make_private(directory)?;
+        for name in files::names_in(directory)? {
+            if name.as_encoded_bytes().ends_with(UNFINISHED.as_bytes()) {
+                remove_file(&directory.join(name))?;
             }
         }
         Ok(())
@@ -95,15 +109,12 @@ fn prepare(directory: &Path) -> Result<()> {
 
 /// Writes a file under one name, then gives it the other. Gives its size.
 fn write_file(unfinished: &Path, path: &Path, dump: impl FnOnce(File) -> Result<()>) -> Result<u64> {
-    let file = File::options().write(true).create_new(true).mode(0o600).open(unfinished);
+    let file = Place::of(unfinished).and_then(|place| place.create());
     let file = file.with_context(|| unfinished.display().to_string())?;
     dump(file.try_clone()?)?;
     file.sync_all()?;
     let bytes = file.metadata()?.len();
-    fs::rename(unfinished, path)?;
-    if let Some(directory) = path.parent() {
-        File::open(directory)?.sync_all()?;
-    }
+    files::rename(unfinished, path)?;
     Ok(bytes)
 }
 
@@ -111,10 +122,12 @@ fn write_file(unfinished: &Path, path: &Path, dump: impl FnOnce(File) -> Result<
 fn remove_older(directory: &Path, stem: &str, now: Timestamp, keep_days: u32) {
     let age = SignedDuration::from_hours(24 * i64::from(keep_days));
     let Ok(oldest) = now.checked_sub(age) else { return };
-    let Ok(entries) = directory.read_dir() else { return };
-    let names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let names = files::names_in(directory).unwrap_or_default().into_iter();
+    let names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
     for name in too_old(&names, stem, &time::stamp(oldest)) {
-        let _ = fs::remove_file(directory.join(name));
+        let dump = directory.join(name);
+        let _ = remove_file(&dump.with_extension("sql"));
+        let _ = remove_file(&dump);
     }
 }
 
@@ -142,6 +155,9 @@ fn is_time(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use proptest::prelude::*;
 

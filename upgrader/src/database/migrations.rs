@@ -1,7 +1,5 @@
 //! Migration files, and which of them a database still needs.
 
-use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -9,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::sql;
 use crate::exit::Failure;
+use crate::files;
 use crate::system::entries;
 
 /// A migration file.
@@ -51,7 +50,6 @@ const VENDOR: &str =
 /// If a file is called `*.sql` but is no migration by its name (it would never be applied), or two have the same number.
 pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
     let mut found = MigrationFiles::default();
-    let mut numbers: BTreeMap<u32, String> = BTreeMap::new();
     let entries = entries(directory).with_context(|| {
         Failure::new(format!("{}: the migrations cannot be read", directory.display())).remedy(VENDOR)
     });
@@ -65,13 +63,17 @@ pub(super) fn find(directory: &Path) -> Result<MigrationFiles> {
             found.skipped.push(name);
             continue;
         };
-        if let Some(other) = numbers.insert(number, name.clone()) {
-            let twice = format!("{}: {other} has the same number", path.display());
-            return Err(Failure::new(twice).remedy(VENDOR).into());
-        }
         found.migrations.push(Migration::read(stem, number, path)?);
     }
     found.migrations.sort_by_key(|migration| migration.number);
+    for pair in found.migrations.windows(2) {
+        if let [first, second] = pair
+            && first.number == second.number
+        {
+            let twice = format!("{}: {}.sql has the same number", second.path.display(), first.name);
+            return Err(Failure::new(twice).remedy(VENDOR).into());
+        }
+    }
     Ok(found)
 }
 
@@ -158,7 +160,7 @@ pub(super) fn parse_applied(output: &str) -> Vec<Applied> {
 
 impl Migration {
     fn read(name: String, number: u32, path: PathBuf) -> Result<Self> {
-        let content = std::fs::read(&path).with_context(|| {
+        let content = files::content(&path).with_context(|| {
             Failure::new(format!("{}: the migration cannot be read", path.display())).remedy(VENDOR)
         })?;
         let checksum = format!("{:x}", Sha256::digest(&content));
@@ -168,18 +170,18 @@ impl Migration {
     /// Looks at a file that is about to be applied.
     ///
     /// # Errors
-    /// If it does what a migration must not do ([`sql::refused`]), or PostgreSQL's user cannot read it.
+    /// If it does what a migration must not do ([`sql::refused`]), or is not UTF-8.
     pub(super) fn check(&self) -> Result<()> {
         if let Some((line, what)) = sql::refused(&self.content) {
             return Err(Failure::new(format!("{}:{line}: {what}", self.path.display())).remedy(VENDOR).into());
         }
-        let mode = self.path.metadata().with_context(|| self.path.display().to_string())?.permissions().mode();
-        if mode & 0o004 == 0 {
-            return Err(Failure::new(format!("{}: the user postgres cannot read it", self.path.display()))
-                .remedy(format!("`chmod 644 {}`, then start again.", self.path.display()))
-                .into());
-        }
-        Ok(())
+        self.text().map(drop)
+    }
+
+    /// Its statements. PostgreSQL takes no other encoding than UTF-8 from us.
+    pub(super) fn text(&self) -> Result<&str> {
+        std::str::from_utf8(&self.content)
+            .with_context(|| Failure::new(format!("{}: not a text in UTF-8", self.path.display())).remedy(VENDOR))
     }
 
     fn record<'a>(&self, applied: &'a [Applied]) -> Option<&'a Applied> {

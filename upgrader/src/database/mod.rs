@@ -13,10 +13,14 @@ use crate::paths::Paths;
 
 mod dump;
 mod migrations;
+mod owner;
 mod product_command;
 mod psql;
+mod restore;
+mod scram;
 mod sql;
 
+use self::owner::OwnerRole;
 pub(crate) use self::product_command::packages_will_change;
 
 /// The timeout of the server before its packages are upgraded.
@@ -72,10 +76,8 @@ pub(crate) fn migrate(
     let name = database.name.clone();
     if standby && !work.is_empty() {
         events.emit(Event::Migrating(name));
-        for migration in &work {
-            // A standby is read-only, and replays the migrations of its primary.
-            events.emit(Event::MigrationSkipped(migration.name(), "this server is a standby".to_owned()));
-        }
+        // A standby is read-only, and replays the migrations of its primary.
+        events.emit(Event::MigrationSkipped("migrations".to_owned(), "this server is a standby".to_owned()));
         return product_command::clear_pending(paths);
     }
     if work.is_empty() {
@@ -83,7 +85,7 @@ pub(crate) fn migrate(
     }
     let directory = paths.dumps().display().to_string();
     events.emit(Event::DatabaseSaving { database: name.clone(), directory });
-    let (dump, bytes) = dump::write(paths, database, size, keep_days).explain(unchanged)?;
+    let (dump, bytes) = dump::write(paths, database, &role(paths), size, keep_days).explain(unchanged)?;
     saved(&dump)?;
     events.emit(Event::DatabaseSaved { file: dump.display().to_string(), bytes });
     events.emit(Event::Migrating(name));
@@ -118,15 +120,16 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
     let kept_as = kept_as(name, dump);
     let failure = || {
         Failure::new(format!("the database {name} was not restored")).remedy(format!(
-            "Its state before the upgrade is in {} (for `pg_restore --create`), its latest state in the database {kept_as} or still in {name}. \
+            "Its state before the upgrade is in {} (for `pg_restore` as {}, never as postgres), its latest state in the database {kept_as} or still in {name}. \
              Fix the error, then start `{} rollback` again.",
             dump.display(),
+            database.owner,
             paths.package()
         ))
     };
-    psql::wait(COMES_UP).explain(failure)?;
+    psql::wait(COMES_UP, || Ok(())).explain(failure)?;
     let mut line = events.output_of("psql");
-    psql::restore(database, &kept_as, dump, &mut line).explain(failure)?;
+    restore::replace(database, &role(paths), &kept_as, dump, &mut line).explain(failure)?;
     drop(line);
     product_command::clear_pending(paths)?;
     events.emit(Event::DatabaseRestored { database: name.to_owned(), kept_as });
@@ -167,7 +170,10 @@ impl Work {
 
     fn apply(&self, database: &Database, paths: &Paths, events: &mut Events<'_>) -> Result<()> {
         match self {
-            Self::File(migration) => psql::apply(database, &schema(paths), migration, &mut events.output_of("psql")),
+            Self::File(migration) => {
+                let (role, line) = (role(paths), &mut events.output_of("psql"));
+                OwnerRole::create(database, &role)?.apply(&schema(paths), migration, line)
+            }
             Self::OwnCommand(words) => product_command::run(words, &mut events.output_of("migrate")),
         }
     }
@@ -182,7 +188,10 @@ impl Work {
 }
 
 fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: Duration) -> Result<Survey> {
-    let psql::State { size, standby } = psql::state(database, timeout)?;
+    let psql::State { size, standby } = psql::wait(timeout, || psql::state(database))?;
+    let role = role(paths);
+    // A standby is read-only: it gets no role, and the records of its primary are not read.
+    let session = if standby { None } else { Some(OwnerRole::create(database, &role)?) };
     let (mut pending, mut work, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     // Whether new packages may bring migrations that are not known yet.
     let mut more_may_come = false;
@@ -196,7 +205,8 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
     } else {
         let found = migrations::find(&paths.migrations())?;
         skipped.extend(found.skipped.into_iter().map(|name| (name, "not a migration".to_owned())));
-        for migration in migrations::pending(found.migrations, &psql::applied(database, &schema(paths))?)? {
+        let applied = session.as_ref().map_or(Ok(Vec::new()), |session| session.applied(&schema(paths)))?;
+        for migration in migrations::pending(found.migrations, &applied)? {
             migration.check()?;
             pending.push(migration.name.clone());
             work.push(Work::File(migration));
@@ -206,6 +216,9 @@ fn inspect(database: &Database, paths: &Paths, packages_change: bool, timeout: D
         pending.clear();
     } else if !work.is_empty() || more_may_come {
         dump::check_space(paths, size)?;
+    }
+    if let (Some(session), false) = (&session, work.is_empty() && !more_may_come) {
+        session.check_contents()?;
     }
     Ok(Survey { pending, skipped, work, standby, size })
 }
@@ -217,6 +230,11 @@ fn schema(paths: &Paths) -> String {
         |character: char| if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '_' };
     // PostgreSQL would truncate a longer name (NAMEDATALEN).
     paths.package().chars().map(allowed).take(63).collect()
+}
+
+/// The name of the role that opens sessions as the owner: `xivo_upgrade_session`.
+fn role(paths: &Paths) -> String {
+    format!("{:.55}_session", schema(paths))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! A product's own migration command.
 
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt as _;
 
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
+use crate::files;
 use crate::paths::Paths;
 use crate::system::command::{Failed, Program};
 use crate::system::remove_file;
@@ -16,7 +16,7 @@ use crate::system::remove_file;
 /// Without that program, the migration command runs whenever packages have changed. It is pending if a run ended before that.
 pub(super) fn pending(database: &Database, paths: &Paths, packages_change: bool) -> Result<Vec<String>> {
     let Some(words) = &database.pending else {
-        let is_pending = paths.migration_pending().try_exists().context("is a migration pending?")?;
+        let is_pending = files::exists(paths.migration_pending());
         return Ok(database.migrate.as_ref().filter(|_| is_pending).map(|words| words.join(" ")).into_iter().collect());
     };
     match Program::of_settings(words).and_then(Program::output) {
@@ -50,10 +50,8 @@ pub(crate) fn packages_will_change(database: &Database, paths: &Paths) -> Result
         return Ok(());
     }
     let file = paths.migration_pending();
-    let written = file
-        .parent()
-        .map_or(Ok(()), |directory| std::fs::DirBuilder::new().recursive(true).mode(0o755).create(directory));
-    written.and_then(|()| std::fs::File::create(&file)?.sync_all()).with_context(|| file.display().to_string())
+    let written = files::make_own(&paths.state()).and_then(|()| files::replace(&file, 0o600, b""));
+    written.with_context(|| file.display().to_string())
 }
 
 /// Removes the record of [`packages_will_change`].

@@ -1,34 +1,36 @@
-//! Runs the programs of PostgreSQL; no other file does.
+//! Runs the programs of PostgreSQL; no other file does. Sessions of the superuser are in the database `postgres` only: what a role made in
+//! a database of its own would run with the superuser's rights. For that database there is `owner.rs`.
 
-use std::fs::File;
-use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::migrations::{Applied, Migration, parse_applied};
 use crate::config::product::Database;
 use crate::exit::{Explain as _, Failure};
-use crate::system::command::Program;
-
-/// How long a migration waits for a lock of another session, in seconds. All later sessions that use the table wait, too.
-const LOCK_TIMEOUT: u32 = 20;
+use crate::system::command::{Failed, PATH, Program};
 
 /// How often the server is asked whether it answers.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// The settings of each session, over those of the machine, the database and the role. What is not in the transaction of a
-/// migration can write nothing, so that none can do half of its work outside of it.
-const SETTINGS: [&str; 6] = [
-    "default_transaction_read_only=on",
-    "standard_conforming_strings=on",
-    "statement_timeout=0",
-    "idle_in_transaction_session_timeout=0",
-    "client_min_messages=warning",
-    // Messages are read below.
-    "lc_messages=C",
-];
+/// The time limit of a query; the server's own is half of it.
+pub(super) const QUERY_LIMIT: Duration = Duration::from_secs(60);
+
+/// The time limit of a migration, of a dump, and of a restore.
+pub(super) const LONG_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The settings of each session, over those of the machine, the database and the role. When the client is killed, the server ends its
+/// statement within `client_connection_check_interval`.
+const SETTINGS: &str = "-c standard_conforming_strings=on -c idle_in_transaction_session_timeout=0 \
+                        -c client_connection_check_interval=5s -c client_min_messages=warning";
+
+/// The settings of a session that reads, of the superuser or not.
+pub(super) const READING: &str =
+    "-c default_transaction_read_only=on -c search_path=pg_catalog -c statement_timeout=30s -c lock_timeout=20s";
+
+/// The settings of a session of the superuser that writes.
+const WRITING: &str =
+    "-c default_transaction_read_only=off -c search_path=pg_catalog -c statement_timeout=25min -c lock_timeout=20s";
 
 /// The state of a database on the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,15 +41,15 @@ pub(super) struct State {
     pub(super) standby: bool,
 }
 
-/// Waits until the server answers, and asks it for the state of a database.
+/// Waits until the server answers a question.
 ///
 /// # Errors
-/// If it does not answer before the timeout, there is no such database, or its owner is no role of the server.
-pub(super) fn state(database: &Database, timeout: Duration) -> Result<State> {
+/// If it does not before the timeout, or the answer is an error twice.
+pub(super) fn wait<T>(timeout: Duration, ask: impl Fn() -> Result<T>) -> Result<T> {
     let deadline = Instant::now() + timeout;
     let mut once_more = true;
     loop {
-        match is_ready().and_then(|()| ask_state(database)) {
+        match is_ready().and_then(|()| ask()) {
             // It may go down, or come up, between two questions: an error of a server that is up is one when it is repeated.
             Err(_) if Instant::now() < deadline && (is_ready().is_err() || std::mem::take(&mut once_more)) => {
                 sleep(INTERVAL);
@@ -60,7 +62,7 @@ pub(super) fn state(database: &Database, timeout: Duration) -> Result<State> {
 /// Fails unless the server takes connections.
 fn is_ready() -> Result<()> {
     let mut said = String::new();
-    as_postgres("pg_isready").lines(&mut |line| line.clone_into(&mut said)).map_err(|error| {
+    as_postgres("pg_isready", QUERY_LIMIT, READING).lines(&mut |line| line.clone_into(&mut said)).map_err(|error| {
         let how = if said.is_empty() { error } else { anyhow!(said) };
         how.context(
             Failure::new("the database server does not answer").remedy(
@@ -70,17 +72,19 @@ fn is_ready() -> Result<()> {
     })
 }
 
-fn ask_state(database: &Database) -> Result<State> {
-    let (name, owner) = (&database.name, &database.owner);
+/// Asks the server for the state of a database.
+///
+/// # Errors
+/// If there is no such database or role, or the role does not own the database.
+pub(super) fn state(database: &Database) -> Result<State> {
+    let Database { name, owner, .. } = database;
     // The names are those of `product::database_name`: they need no quoting in a literal.
-    let answer = query(
-        "postgres",
-        &format!(
-            "SELECT (SELECT pg_database_size(oid) FROM pg_database WHERE datname = '{name}'), \
-             EXISTS (SELECT FROM pg_roles WHERE rolname = '{owner}'), pg_is_in_recovery()"
-        ),
-    )?;
-    let (size, owner_exists, standby) = parse_state(&answer).with_context(|| format!("psql printed {answer:?}"))?;
+    let answer = query(&format!(
+        "SELECT (SELECT pg_database_size(oid) FROM pg_database WHERE datname = '{name}'), \
+         (SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{name}' AND datdba = r.oid) FROM pg_roles r WHERE rolname = '{owner}'), \
+         pg_is_in_recovery()"
+    ))?;
+    let (size, owns, standby) = parse_state(&answer).with_context(|| format!("psql printed {answer:?}"))?;
     let missing = |what: String| {
         Failure::new(what).remedy(
             "The product's packages make both when they are installed: see whether the right server is running \
@@ -88,186 +92,115 @@ fn ask_state(database: &Database) -> Result<State> {
         )
     };
     let size = size.ok_or_else(|| missing(format!("the database server has no database {name}")))?;
-    if !owner_exists {
-        return Err(missing(format!("the database server has no role {owner}, which owns the database {name}")).into());
+    match owns {
+        Some(true) => Ok(State { size, standby }),
+        Some(false) => Err(Failure::new(format!("the role {owner} does not own the database {name}"))
+            .remedy(format!(
+                "`runuser -u postgres -- psql --command='ALTER DATABASE \"{name}\" OWNER TO \"{owner}\"'`, then start again."
+            ))
+            .into()),
+        None => Err(missing(format!("the database server has no role {owner}, which owns the database {name}")).into()),
     }
-    Ok(State { size, standby })
 }
 
-/// The migrations that were applied to a database.
-pub(super) fn applied(database: &Database, schema: &str) -> Result<Vec<Applied>> {
-    let table = format!("\"{schema}\".migrations");
-    let there = query(&database.name, &format!("SELECT to_regclass('{table}') IS NOT NULL"))?;
-    if there.trim() != "t" {
-        return Ok(Vec::new());
-    }
-    let rows = query(&database.name, &format!("SELECT name, coalesce(checksum, '') FROM {table} ORDER BY name"))?;
-    Ok(parse_applied(&rows))
-}
-
-/// Applies a migration as the owner of the database, and records it, both in one transaction.
-///
-/// # Errors
-/// With PostgreSQL's words, which name file and line.
-pub(super) fn apply(
-    database: &Database,
-    schema: &str,
-    migration: &Migration,
-    line: &mut dyn FnMut(&str),
-) -> Result<()> {
-    let (owner, records) = (&database.owner, format!("\"{schema}\".migrations"));
-    // Both are the owner's: a product's own tools may read and dump them. The lock keeps out what a killed run has left: its
-    // psql goes on to the end of its migration.
-    let before = format!(
-        "SET TRANSACTION READ WRITE; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'; \
-         CREATE SCHEMA IF NOT EXISTS \"{schema}\" AUTHORIZATION \"{owner}\"; SET ROLE \"{owner}\"; \
-         CREATE TABLE IF NOT EXISTS {records} (name text PRIMARY KEY, checksum text, applied timestamptz NOT NULL DEFAULT now()); \
-         LOCK TABLE {records} IN SHARE ROW EXCLUSIVE MODE"
-    );
-    let after = format!(
-        "SET ROLE \"{owner}\"; INSERT INTO {records} (name, checksum) VALUES ('{}', '{}')",
-        migration.name, migration.checksum
-    );
-    let mut said = Vec::new();
-    let result = psql(&database.name)
-        .setting("--single-transaction")
-        .setting(format!("--command={before}"))
-        .arg("--file")
-        .arg(&migration.path)
-        .setting(format!("--command={after}"))
-        .lines(&mut |text| {
-            said.push(text.to_owned());
-            line(text);
-        });
-    let result = result.map_err(|error| complaint(&said).map_or(error, |complaint| anyhow!(complaint)));
-    if said.iter().any(|line| line.contains("canceling statement due to lock timeout")) {
-        return result.with_context(|| waited(database));
-    }
-    result
-}
-
-/// Says that another session holds a table, and how to find that session.
-fn waited(database: &Database) -> String {
-    format!(
-        "it waited {LOCK_TIMEOUT} s for another session that uses the same table (`runuser -u postgres -- psql --dbname={} \
-         --command='SELECT pid, usename, state, query FROM pg_stat_activity'` shows who)",
-        database.name
-    )
-}
-
-/// Writes a dump of a database, in `pg_dump`'s compressed format, into a file.
-pub(super) fn dump(database: &Database, file: File) -> Result<()> {
-    as_postgres("pg_dump")
-        .settings(["--no-password", "--format=custom"])
-        .arg(format!("--lock-wait-timeout={LOCK_TIMEOUT}s"))
-        .arg(format!("--dbname={}", database.name))
-        .into_file(file)
-        .map_err(|error| {
-            // pg_dump waits for locks by way of this timeout.
-            let has_waited = format!("{error:#}").contains("canceling statement due to statement timeout");
-            if has_waited { error.context(waited(database)) } else { error }
-        })
-}
-
-/// Waits until the server answers.
-pub(super) fn wait(timeout: Duration) -> Result<()> {
-    let deadline = Instant::now() + timeout;
-    while let Err(error) = is_ready() {
-        if Instant::now() > deadline {
-            return Err(error);
-        }
-        sleep(INTERVAL);
-    }
-    Ok(())
-}
-
-/// Renames a database and restores it from a dump, with its owner, privileges and settings. If it has the other name
-/// already, what there is under its own is the beginning of that, and begins again.
-pub(super) fn restore(database: &Database, kept_as: &str, dump: &Path, line: &mut dyn FnMut(&str)) -> Result<()> {
-    let name = &database.name;
-    let file = || File::open(dump).with_context(|| dump.display().to_string());
-    file()?;
-    let is_kept = query("postgres", &format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
-    let end_sessions = |name: &str| {
-        format!(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
-        )
-    };
-    // Programs reconnect at once; they must not until the restore is done.
-    let allow = |name: &str, whether: bool| format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}");
-    let _ = write("postgres", &[allow(name, false)], &mut *line);
-    let away = if is_kept.trim() == "t" {
-        format!("DROP DATABASE IF EXISTS \"{name}\"")
-    } else {
-        format!("ALTER DATABASE \"{name}\" RENAME TO \"{kept_as}\"")
-    };
-    if let Err(error) = write("postgres", &[end_sessions(name), away], &mut *line) {
-        let _ = write("postgres", &[allow(name, true)], &mut *line);
-        return Err(error);
-    }
-    write("postgres", &[allow(kept_as, true)], &mut *line)?;
-    as_postgres("pg_restore")
-        .env("PGOPTIONS", WRITING)
-        .settings(["--no-password", "--create", "--exit-on-error", "--dbname=postgres"])
-        .stdin(file()?)
-        .lines(line)
-}
-
-/// The settings of a session that writes.
-const WRITING: &str = "-c statement_timeout=0 -c client_min_messages=warning -c lc_messages=C";
-
-/// Has a database do something, each statement for itself.
-fn write(database: &str, statements: &[String], line: &mut dyn FnMut(&str)) -> Result<()> {
-    let commands = statements.iter().map(|statement| format!("--command={statement}"));
-    psql(database).env("PGOPTIONS", WRITING).settings(commands).lines(line)
-}
-
-/// Asks a database; fields of the answer are separated by tabs.
-fn query(database: &str, sql: &str) -> Result<String> {
-    psql(database).setting(format!("--command={sql}")).output().explain(|| {
-        Failure::new(format!("the database {database} cannot be asked"))
+/// Asks the server as its superuser; fields of the answer are separated by tabs.
+pub(super) fn query(sql: &str) -> Result<String> {
+    output(superuser(READING, "postgres").setting(format!("--command={sql}"))).explain(|| {
+        Failure::new("the database server cannot be asked")
             .remedy("`runuser -u postgres -- psql` shows the same; fix the error, then start again.")
     })
 }
 
+/// Has the superuser do something in a database that nobody else has been in, or in `postgres`. The statements of one text are one
+/// transaction, unless one of them cannot be in one.
+pub(super) fn write(database: &str, statements: &[&str], line: &mut dyn FnMut(&str)) -> Result<()> {
+    let psql = superuser(WRITING, database);
+    statements.iter().fold(psql, |psql, sql| psql.setting(format!("--command={sql}"))).lines(line)
+}
+
+/// Feeds psql with statements of the superuser that no list of processes may show. Returns the last line that it printed.
+pub(super) fn feed(script: &str) -> Result<String> {
+    let mut last = String::new();
+    superuser(WRITING, "postgres").setting("--file=-").feed(script, &mut |line| line.clone_into(&mut last))?;
+    Ok(last)
+}
+
+fn superuser(options: &str, database: &str) -> Program {
+    // The longest that is done is a checkpoint, for a database that is created or dropped.
+    plain(as_postgres("psql", 30 * QUERY_LIMIT, options), database)
+}
+
+const PLAIN: &[&str] = &[
+    "--no-psqlrc",
+    "--no-password",
+    "--quiet",
+    "--no-align",
+    "--tuples-only",
+    "--set=ON_ERROR_STOP=1",
+    "--field-separator=\t",
+];
+
 /// psql, without settings of users, prompts, pager and decoration.
-fn psql(database: &str) -> Program {
-    as_postgres("psql")
-        .settings(["--no-psqlrc", "--no-password", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1"])
-        .setting("--field-separator=\t")
-        .arg(format!("--dbname={database}"))
+pub(super) fn plain(psql: Program, database: &str) -> Program {
+    psql.settings(PLAIN).arg(format!("--dbname={database}"))
+}
+
+/// Runs a query and returns its answer.
+pub(super) fn output(program: Program) -> Result<String> {
+    program.output().map_err(|error| match error.downcast_ref::<Failed>() {
+        // That of timeout(1).
+        Some(Failed { code: Some(124), .. }) => error.context("the server did not answer in time"),
+        _ => error,
+    })
 }
 
 /// A program of PostgreSQL's as its superuser, who needs no password on the machine itself.
-fn as_postgres(program: &str) -> Program {
-    let settings: Vec<String> = SETTINGS.iter().map(|setting| format!("-c {setting}")).collect();
-    Program::new("runuser")
-        .settings(["-u", "postgres", "--"])
+fn as_postgres(program: &str, limit: Duration, options: &str) -> Program {
+    let account = &["--reuid=postgres", "--regid=postgres", "--init-groups"];
+    limited(account, program, limit).env("PGOPTIONS", format!("{SETTINGS} -c lc_messages=C {options}"))
+}
+
+/// A program of PostgreSQL's as an account that has no name, no files and no other processes (Debian's policy reserves its number).
+/// It reads what the owner of a database has made, and can be led astray by it.
+pub(super) fn as_nobody(program: &str, limit: Duration, options: &str) -> Program {
+    let account = &["--reuid=65533", "--regid=65533", "--clear-groups", "--no-new-privs"];
+    limited(account, program, limit).env("PGOPTIONS", format!("{SETTINGS} {options}"))
+}
+
+/// A program that ends at its time limit, and when this process ends.
+fn limited(account: &[&str], program: &str, limit: Duration) -> Program {
+    Program::new("setpriv")
+        .settings(&["--pdeathsig=TERM", "timeout", "--kill-after=5"][..])
+        .setting(limit.as_secs().to_string())
+        .settings(&["setpriv", "--pdeathsig=KILL"][..])
+        .settings(account)
         .arg(program)
-        .env("PGOPTIONS", settings.join(" "))
         .env("PGCLIENTENCODING", "UTF8")
+        .env("PATH", PATH)
         // Where no settings are.
         .env("HOME", "/nonexistent")
 }
 
-/// Reads the answer of [`state`]: the size, if there is such a database, whether there is such a role, whether it is a standby.
-fn parse_state(answer: &str) -> Option<(Option<u64>, bool, bool)> {
+/// Reads the answer of [`state`]: the size, if there is such a database; whether the role owns it, if there is such a role; whether
+/// the server is a standby.
+fn parse_state(answer: &str) -> Option<(Option<u64>, Option<bool>, bool)> {
     let mut fields = answer.trim_end_matches('\n').split('\t');
     let size = match fields.next()? {
         "" => None,
         size => Some(size.parse().ok()?),
     };
     let mut truth = || match fields.next()? {
-        "t" => Some(true),
-        "f" => Some(false),
+        "t" => Some(Some(true)),
+        "f" => Some(Some(false)),
+        "" => Some(None),
         _ => None,
     };
-    Some((size, truth()?, truth()?))
+    Some((size, truth()?, truth()??))
 }
 
 /// The first error in what psql said, with what PostgreSQL adds to it:
 /// `psql:/path/003-a.sql:2: ERROR:  duplicate key …`, `DETAIL:  Key (x)=(1) …`.
-fn complaint(said: &[String]) -> Option<String> {
+pub(super) fn complaint(said: &[String]) -> Option<String> {
     let mut lines = said.iter().skip_while(|line| {
         let message = match line.split_once(' ') {
             Some((place, message)) if place.starts_with("psql:") && place.ends_with(':') => message,
@@ -311,17 +244,12 @@ mod tests {
 
     #[test]
     fn the_state_of_a_database_is_read_as_psql_prints_it() {
-        assert_eq!(parse_state("7500000\tt\tf\n"), Some((Some(7_500_000), true, false)));
-        assert_eq!(parse_state("\tf\tt\n"), Some((None, false, true)));
-        for unknown in ["", "x\tt\tt", "1\tt", "1\tyes\tt", "-1\tt\tt"] {
+        assert_eq!(parse_state("7500000\tt\tf\n"), Some((Some(7_500_000), Some(true), false)));
+        assert_eq!(parse_state("1\tf\tf\n"), Some((Some(1), Some(false), false)));
+        assert_eq!(parse_state("\t\tt\n"), Some((None, None, true)));
+        for unknown in ["", "x\tt\tt", "1\tt", "1\tyes\tt", "1\tt\t", "-1\tt\tt"] {
             assert_eq!(parse_state(unknown), None, "{unknown}");
         }
-    }
-
-    #[test]
-    fn the_documented_time_limit_is_the_one_that_is_set() {
-        let page = documented::text("docs/reference/migrations.md");
-        assert!(page.contains(&format!("waits at most {LOCK_TIMEOUT} s for a lock")));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
+use serde::de::{Deserializer, Error as _, IntoDeserializer as _};
 use toml::Spanned;
 
 use crate::config::strict;
@@ -129,6 +129,9 @@ pub struct Database {
     /// The role that owns it, and everything that migrations make in it.
     #[serde(deserialize_with = "database_name")]
     pub owner: String,
+    /// Extensions that only a superuser can create: the server's superuser creates them before a dump is restored.
+    #[serde(default, deserialize_with = "database_names")]
+    pub extensions: Vec<String>,
     /// The product's own command that migrates it, in place of migration files: program and arguments.
     #[serde(default, deserialize_with = "optional_command")]
     pub migrate: Option<Vec<String>>,
@@ -251,6 +254,11 @@ fn database_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D
     } else {
         Err(D::Error::custom(format!("{name:?} is not a name of letters, digits, _ and -")))
     }
+}
+
+fn database_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    names.into_iter().map(|name| database_name(name.into_deserializer())).collect()
 }
 
 #[cfg(test)]

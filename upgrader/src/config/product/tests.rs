@@ -104,7 +104,7 @@ fn what_is_wrong_is_said_with_its_line_and_key() {
     14: name: "host=other" is not a name of letters, digits, _ and -
     16: migrate: names no program
     12: database.pending: there is no database.migrate
-    17: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `migrate`, `pending`
+    17: unknown field `pendings`, expected one of `kind`, `name`, `owner`, `extensions`, `migrate`, `pending`
     19: role: names no program
     18: missing field `peer-version`
     20: timeout: "0s" is not a span of time such as "60s" or "2m", at most a day

@@ -1,0 +1,168 @@
+//! Restores the database from a dump. The superuser creates an empty database, and the owner fills it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::owner::OwnerRole;
+use super::psql;
+use crate::config::product::Database;
+use crate::files;
+
+/// The statements that give a database the privileges and settings that it has now, a line or more each. `pg_dump` has them in a part of a
+/// dump that only a superuser can restore.
+pub(super) fn properties(database: &Database) -> Result<String> {
+    // A list of names is stored as it was quoted, and so is not a literal.
+    psql::query(&format!(
+        "SELECT sql FROM pg_database d, LATERAL ( \
+            SELECT 1 AS place, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I;', datname, pg_get_userbyid(datdba)) AS sql \
+                WHERE datacl IS NOT NULL \
+            UNION ALL SELECT 2, format('GRANT %s ON DATABASE %I TO %s%s;', privilege_type, datname, \
+                    CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END, \
+                    CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END) \
+                FROM aclexplode(datacl) \
+            UNION ALL SELECT 3, format('ALTER DATABASE %I CONNECTION LIMIT %s;', datname, datconnlimit) \
+            UNION ALL SELECT 4, format('COMMENT ON DATABASE %I IS %L;', datname, shobj_description(oid, 'pg_database')) \
+                WHERE shobj_description(oid, 'pg_database') IS NOT NULL \
+            UNION ALL SELECT 5, format(CASE WHEN key IN ('search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries') \
+                    THEN 'SELECT pg_catalog.set_config(%2$L, %3$L, true); %1$s SET %2$I FROM CURRENT;' ELSE '%1$s SET %2$I TO %3$L;' END, \
+                    CASE setrole WHEN 0 THEN format('ALTER DATABASE %I', datname) \
+                        ELSE format('ALTER ROLE %I IN DATABASE %I', pg_get_userbyid(setrole), datname) END, \
+                    key, substr(setting, length(key) + 2)) \
+                FROM pg_db_role_setting, unnest(setconfig) AS setting, split_part(setting, '=', 1) AS key WHERE setdatabase = oid \
+        ) AS statements WHERE datname = '{}' ORDER BY place",
+        database.name
+    ))
+}
+
+/// Replaces a database by what is in a dump, with its owner, privileges and settings, and keeps the current one under another name. Until
+/// the new one is complete, the current one stays. If there is one of the other name already, that is the one to keep: a repeated
+/// restore replaces what is under the database's own name.
+pub(super) fn replace(
+    database: &Database,
+    role: &str,
+    kept_as: &str,
+    dump: &Path,
+    line: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let name = &database.name;
+    files::open(dump).with_context(|| dump.display().to_string())?;
+    // Programs reconnect at once; they must not until the restore is done.
+    let _ = psql::write("postgres", &[&allow(name, false)], line);
+    let result = fill_and_swap(database, role, kept_as, dump, line);
+    if result.is_err() {
+        let _ = psql::write("postgres", &[&allow(name, true)], line);
+    }
+    result
+}
+
+fn allow(name: &str, whether: bool) -> String {
+    format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}")
+}
+
+fn fill_and_swap(
+    database: &Database,
+    role: &str,
+    kept_as: &str,
+    dump: &Path,
+    line: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let Database { name, owner, .. } = database;
+    let open = || files::open(dump).with_context(|| dump.display().to_string());
+    let new = format!("{kept_as}_new");
+    let is_kept = psql::query(&format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
+    let create = psql::query(&create(name, kept_as, &new))?;
+    let end_sessions = format!(
+        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
+         WHERE datname IN ('{name}', '{new}')"
+    );
+    psql::write("postgres", &[&format!("DROP DATABASE IF EXISTS \"{new}\" WITH (FORCE)"), &create], line)?;
+    let role = OwnerRole::create(database, role)?;
+    let (list, extensions) = split(&role.contents(open()?)?, &database.extensions);
+    for extension in extensions {
+        psql::write(&new, &[&format!("CREATE EXTENSION \"{extension}\" SCHEMA public")], line)?;
+    }
+    // From here on, the new database is its owner's, too.
+    psql::write("postgres", &[&format!("ALTER DATABASE \"{new}\" OWNER TO \"{owner}\"")], line)?;
+    // The program inherits it under the same number, and may open it with its other account.
+    let mut file = File::from(memfd_create("list", MemfdFlags::empty())?);
+    file.write_all(list.as_bytes())?;
+    role.restore(&new, open()?, &format!("/proc/self/fd/{}", file.as_raw_fd()), line)?;
+    drop(role);
+
+    // Earlier versions wrote none.
+    let properties = files::text(dump.with_extension("sql")).unwrap_or_default();
+    let rename = |from: &str, to: &str| format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\"");
+    // One transaction.
+    let swap = [rename(&new, name), allow(name, true), allow(kept_as, true), properties].join("; ");
+    let close = allow(&new, false);
+    if is_kept.trim() == "t" {
+        psql::write("postgres", &[&close, &end_sessions, &format!("DROP DATABASE IF EXISTS \"{name}\""), &swap], line)
+    } else {
+        psql::write("postgres", &[&close, &end_sessions, &format!("{}; {swap}", rename(name, kept_as))], line)
+    }
+}
+
+/// The statement that creates an empty database like one of two.
+fn create(name: &str, kept_as: &str, new: &str) -> String {
+    format!(
+        "SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L TABLESPACE %I', '{new}', \
+            pg_encoding_to_char(encoding), datcollate, datctype, spcname) \
+            || CASE datlocprovider WHEN 'i' THEN ' LOCALE_PROVIDER icu ICU_LOCALE ' || quote_literal(locale) \
+                || coalesce(' ICU_RULES ' || quote_literal(d->>'daticurules'), '') \
+                WHEN 'b' THEN ' LOCALE_PROVIDER builtin BUILTIN_LOCALE ' || quote_literal(locale) ELSE ' LOCALE_PROVIDER libc' END \
+        FROM pg_database, to_jsonb(pg_database) AS d, coalesce(d->>'datlocale', d->>'daticulocale') AS locale, pg_tablespace t \
+        WHERE t.oid = dattablespace AND datname IN ('{name}', '{kept_as}') ORDER BY datname = '{name}' DESC LIMIT 1"
+    )
+}
+
+/// Splits the contents of a dump: what its owner restores, and the declared extensions, which the superuser creates.
+fn split(contents: &str, extensions: &[String]) -> (String, Vec<String>) {
+    let (mut list, mut found) = (String::new(), Vec::new());
+    for line in contents.lines() {
+        // `2; 3079 16385 EXTENSION - pgcrypto`, with the name of the owner behind it if there is one.
+        let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
+        let extension = |entry: &str| extensions.iter().find(|name| entry.trim_end() == **name).cloned();
+        if let Some(name) = entry.strip_prefix("EXTENSION - ").and_then(extension) {
+            found.push(name);
+        } else if entry.strip_prefix("COMMENT - EXTENSION ").and_then(extension).is_none()
+            // It belonged to the superuser before PostgreSQL 15.
+            && entry.trim_end() != "SCHEMA - public postgres"
+        {
+            list.push_str(line);
+            list.push('\n');
+        }
+    }
+    (list, found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_owner_restores_everything_but_declared_extensions() {
+        let contents = ";\n; Archive created at 2026-11-22\n;\n\
+            5; 2615 2200 SCHEMA - public postgres\n\
+            2; 3079 16385 EXTENSION - dblink \n\
+            3362; 0 0 COMMENT - EXTENSION dblink \n\
+            3; 3079 16431 EXTENSION - citext \n\
+            3363; 0 0 COMMENT - EXTENSION citext \n\
+            215; 1259 16402 TABLE public calls asterisk\n";
+        let (list, extensions) = split(contents, &["dblink".to_owned(), "postgis".to_owned()]);
+        assert_eq!(extensions, ["dblink"]);
+        let kept: Vec<&str> = list.lines().filter(|line| !line.starts_with(';')).collect();
+        assert_eq!(
+            kept,
+            [
+                "3; 3079 16431 EXTENSION - citext ",
+                "3363; 0 0 COMMENT - EXTENSION citext ",
+                "215; 1259 16402 TABLE public calls asterisk"
+            ]
+        );
+    }
+}
