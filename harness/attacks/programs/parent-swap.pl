@@ -1,0 +1,21 @@
+# Swaps a directory of the account for a link to a directory of root, once the packages have changed. A rollback that follows it makes a
+# directory of the account there: with drop-ins of a unit, in which the account puts its own.
+use strict;
+use warnings;
+use Attack;
+
+my ($target) = @ARGV;
+my ($lines, $unit) = ('/etc/phoned/lines', 'system/asterisk.service.d');
+my $drop_in = "[Service]\nExecStartPre=+/bin/touch /root/owned\n";
+directory("$lines/$unit");
+write_file("$lines/$unit/phoned.conf", $drop_in);
+ready();
+wait_for { upgraded() };
+rename $lines, "$lines.old" or die "$lines: $!\n";
+symlink $target, $lines or die "$lines: $!\n";
+tried();
+until (over()) {
+    my $made = "$target/$unit";
+    eval { write_file("$made/phoned.conf", $drop_in) } if -d $made && -O $made && !-e "$made/phoned.conf";
+    pause();
+}
