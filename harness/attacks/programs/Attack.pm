@@ -4,7 +4,7 @@ use strict;
 use warnings;
 use Exporter 'import';
 use POSIX ();
-our @EXPORT = qw(ready tried over pause wait_for upgraded exchange write_file read_file directory);
+our @EXPORT = qw(ready tried over pause wait_for next_command unpacked upgraded exchange write_file read_file directory);
 
 my $home = '/var/lib/phoned';
 
@@ -27,6 +27,12 @@ sub wait_for(&) {
         pause();
     }
 }
+
+# True once the admin goes on to the next command.
+sub next_command { -e '/run/attack-next' }
+
+# True once the new version of the package is unpacked, a little before it is configured.
+sub unpacked { read_file('/usr/share/phoned/version') eq "1.2.2\n" }
 
 # True once the new version of the package is configured.
 sub upgraded { read_file('/var/cache/phoned.version') eq "1.2.2\n" }

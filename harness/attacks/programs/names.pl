@@ -5,7 +5,7 @@ use Attack;
 
 my ($when) = @ARGV;
 ready();
-wait_for { upgraded() } if $when eq 'after';
+wait_for { next_command() } if $when eq 'after';
 directory('/etc/phoned/names');
 for my $name ("a\nFORGED XiVO is upgraded", "b\e[7mc\e[2K", "d\rFORGED e", "f\x9b7m", "g\xff\xfe") {
     write_file("/etc/phoned/names/$name", "$name\n");

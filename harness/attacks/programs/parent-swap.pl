@@ -5,14 +5,15 @@ use warnings;
 use Attack;
 
 my ($target) = @ARGV;
-my ($lines, $unit) = ('/etc/phoned/lines', 'system/asterisk.service.d');
+# A directory that was made on this machine: overlayfs renames no other.
+my ($own, $unit) = ('/etc/phoned/own', 'system/asterisk.service.d');
 my $drop_in = "[Service]\nExecStartPre=+/bin/touch /root/owned\n";
-directory("$lines/$unit");
-write_file("$lines/$unit/phoned.conf", $drop_in);
+directory("$own/$unit");
+write_file("$own/$unit/phoned.conf", $drop_in);
 ready();
 wait_for { upgraded() };
-rename $lines, "$lines.old" or die "$lines: $!\n";
-symlink $target, $lines or die "$lines: $!\n";
+rename $own, "$own.old" or die "$own: $!\n";
+symlink $target, $own or die "$own: $!\n";
 tried();
 until (over()) {
     my $made = "$target/$unit";

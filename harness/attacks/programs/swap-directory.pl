@@ -5,7 +5,7 @@ use Attack;
 
 my ($path) = @ARGV;
 ready();
-wait_for { upgraded() };
+wait_for { unpacked() };
 tried();
 rename $path, "$path.root" or exit 0;
 directory($path);

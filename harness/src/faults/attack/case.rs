@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use super::definition::{AdminCommand, Attack, AttackKind};
 use super::fixture::{AttackFixture, PACKAGE, RELEASES, Untouched, attacker};
 use crate::at_once::both;
+use crate::data::one_line;
 use crate::machines::image::Debian;
 use crate::machines::machine::Machine;
 use crate::machines::transcript::Transcript;
@@ -129,15 +130,14 @@ impl AttackCase {
             says: Vec::new(),
             seconds: 120,
         };
-        let known = outcome.wrong.clone();
+        let before = Untouched::collect(machine)?;
         self.command(&last, machine, &mut outcome)?;
         if !outcome.hangs {
             let installed = machine.version(PACKAGE)?;
             if installed != RELEASES[1] {
                 outcome.wrong.push(format!("after the attack, one more upgrade left {PACKAGE} at {installed}"));
             }
-            let after = Untouched::collect(machine)?.differences(&before);
-            outcome.wrong.extend(after.into_iter().filter(|line| !known.contains(line)));
+            outcome.wrong.extend(Untouched::collect(machine)?.differences(&before));
         }
         Ok(outcome)
     }
@@ -209,10 +209,7 @@ fn check(machine: &Machine, holds: &str, outcome: &mut AttackOutcome) -> Result<
     for line in holds.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let checked = machine.command(&["sh", "-euc", line]).run()?;
         if checked.exit != 0 {
-            outcome.wrong.push(format!(
-                "does not hold: {line}{}",
-                checked.screen.lines().map(|line| format!("; {line}")).collect::<String>()
-            ));
+            outcome.wrong.push(format!("does not hold: {line} {}", one_line(&checked.screen)));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The machine that is attacked: a release with a service that runs as an account of its own, and owns its directories.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -87,11 +88,8 @@ impl Untouched {
 
 /// The command with which the account runs a program.
 pub(super) fn attacker(program: &[String]) -> Result<String> {
-    let interpreter = if program.first().is_some_and(|name| name.ends_with(".pl")) {
-        format!("/usr/bin/perl -I{PROGRAMS}")
-    } else {
-        "/bin/sh -eu".to_owned()
-    };
+    let is_perl = program.first().is_some_and(|name| Path::new(name).extension().is_some_and(|it| it == "pl"));
+    let interpreter = if is_perl { format!("/usr/bin/perl -I{PROGRAMS}") } else { "/bin/sh -eu".to_owned() };
     let words = shlex::try_join(program.iter().map(String::as_str))?;
     Ok(format!("systemd-run --quiet --collect --unit=attacker --uid=phoned {interpreter} {PROGRAMS}/{words}"))
 }

@@ -21,8 +21,8 @@ use crate::packages::binaries;
 /// Which attacks run.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AttackOptions {
-    /// Only those that have this in their names
-    part: Option<String>,
+    /// Only those that have one of these in their names
+    parts: Vec<String>,
     /// Only on this Debian release
     #[arg(long, value_enum)]
     debian: Option<Debian>,
@@ -50,6 +50,12 @@ struct AttackResult {
     seconds: u64,
     why: Vec<String>,
     transcripts: Vec<String>,
+}
+
+impl AttackOptions {
+    fn has(&self, name: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|part| name.contains(part))
+    }
 }
 
 /// An attack that every run of the tests makes.
@@ -81,18 +87,17 @@ impl ChosenAttack {
 /// # Errors
 /// If one succeeded or could not be made, after all were made.
 pub fn run(options: &AttackOptions, out: &mut dyn Write) -> Result<()> {
-    let part = options.part.as_deref().unwrap_or_default();
     let debians: Vec<Debian> =
         Debian::ALL.into_iter().filter(|one| options.debian.is_none_or(|only| only == *one)).collect();
     let mut cases = Vec::new();
-    for (name, attack) in Attack::all()?.into_iter().filter(|(name, _)| name.contains(part)) {
+    for (name, attack) in Attack::all()?.into_iter().filter(|(name, _)| options.has(name)) {
         cases.extend(debians.iter().map(|debian| AttackCase {
             name: name.clone(),
             attack: attack.clone(),
             debian: *debian,
         }));
     }
-    ensure!(!cases.is_empty(), "no attack has {part} in its name");
+    ensure!(!cases.is_empty(), "no attack has {} in its name", options.parts.join(" or "));
     let fixtures =
         debians.iter().map(|debian| Ok((*debian, AttackFixture::make(*debian)?))).collect::<Result<Vec<_>>>()?;
     let fixture = |case: &AttackCase| {
