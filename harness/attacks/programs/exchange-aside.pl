@@ -11,12 +11,12 @@ unlink $conffile;
 directory($conffile);
 # It is the same directory wherever it is moved.
 chdir $conffile or die "$conffile: $!\n";
-for my $number (1 .. 40) {
+for my $number (1 .. 300) {
     mkdir "new-$number" or die "mkdir: $!\n";
     write_file("new-$number/$_", '') for @names;
     symlink $target, "link-$number" or die "symlink: $!\n";
 }
 tried();
 until (over()) {
-    exchange("new-$_", "link-$_") for 1 .. 40;
+    exchange("new-$_", "link-$_") for 1 .. 300;
 }

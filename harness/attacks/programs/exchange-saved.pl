@@ -12,6 +12,8 @@ for my $pair (@pairs) {
     symlink $target, $pair->[1] or die "$pair->[1]: $!\n";
 }
 ready();
+# The packages are downloaded before the rollback data is saved.
+wait_for { my @files = glob '/var/cache/apt/archives/*.deb' };
 tried();
 until (upgraded() || over()) {
     for (1 .. 100) {

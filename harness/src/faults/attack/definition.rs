@@ -157,7 +157,7 @@ mod tests {
         assert!(of("progam = []").starts_with("bad.toml:3: unknown field `progam`"), "{}", of("progam = []"));
         assert!(of(&format!("program = [\"none\"]\n{run}")).starts_with("bad.toml: program: there is no "));
         let unknown = of(&format!("program = [\"replace.sh\"]\n{run}exits = [0]"));
-        assert!(unknown.starts_with("bad.toml:6: run: unknown field `exits`"), "{unknown}");
+        assert!(unknown.starts_with("bad.toml:6: unknown field `exits`"), "{unknown}");
     }
 
     #[test]

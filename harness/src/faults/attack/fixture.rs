@@ -10,10 +10,11 @@ use crate::data::{self, files_below, tree};
 use crate::machines::engine::Engine;
 use crate::machines::image::{Debian, Image};
 use crate::machines::machine::{Machine, Storage};
-use crate::machines::product_machine::{debian_packages, installed_image, upgrader};
+use crate::machines::product_machine::{OLD_UPGRADER, debian_packages, installed_image, upgrader};
 use crate::machines::world::World;
 use crate::packages::package::Package;
 use crate::packages::release::Release;
+use crate::packages::shipped::VERSION;
 
 /// The releases between which the machine is upgraded.
 pub(super) const RELEASES: [&str; 2] = ["1.2.1", "1.2.2"];
@@ -49,11 +50,11 @@ impl AttackFixture {
     pub(super) fn make(debian: Debian) -> Result<Self> {
         let engine = Engine::connect()?;
         engine.sweep()?;
-        let [old, candidate] = RELEASES.map(packages);
+        let (old, candidate) = (packages(RELEASES[0], OLD_UPGRADER)?, packages(RELEASES[1], VERSION)?);
         // For hooks that use the hook library.
         let base = debian_packages(&engine, debian, "python", &["python3"], ":")?;
-        let image = installed_image(&engine, &format!("{debian}-attacks"), &base, &old?, PACKAGE)?;
-        Ok(Self { engine, image, candidate: candidate? })
+        let image = installed_image(&engine, &format!("{debian}-attacks"), &base, &old, PACKAGE)?;
+        Ok(Self { engine, image, candidate })
     }
 
     /// A machine with the old release, for which the new one is published.
@@ -94,12 +95,12 @@ pub(super) fn attacker(program: &[String]) -> Result<String> {
     Ok(format!("systemd-run --quiet --collect --unit=attacker --uid=phoned {interpreter} {PROGRAMS}/{words}"))
 }
 
-/// The packages of a release, with the one of the account and the upgrader.
-fn packages(version: &str) -> Result<Vec<Package>> {
+/// The packages of a release, with the one of the account, and today's upgrader with this version.
+fn packages(version: &str, of_upgrader: &str) -> Result<Vec<Package>> {
     let path = tree("harness/products/phoned/package.toml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut packages = Release::named(version)?.packages;
     packages.push(data::parse(&path, &text.replace("@VERSION@", version))?);
-    packages.push(upgrader()?);
+    packages.push(Package { version: of_upgrader.to_owned(), ..upgrader()? });
     Ok(packages)
 }
