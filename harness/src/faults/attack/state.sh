@@ -32,6 +32,6 @@ done
 runuser -u phoned -- find /etc /var /run /tmp /opt /root /home -xdev -type f -size -1025k -readable -exec grep -lsF CANARY-OF-ROOT {} + |
     sed 's/^/readable, with a secret of root: /'
 # What the account makes the log, the journal and the screen of a login say.
-grep -acP '\x1b\[7m|^\S+ FORGED' /var/log/xivo-upgrade.log /run/motd.d/* | grep -v ':0$' | sed 's/^/forged lines or escape sequences: /'
+grep -D skip -acP '\x1b\[7m|^\S+ FORGED' /var/log/xivo-upgrade.log /run/motd.d/* | grep -v ':0$' | sed 's/^/forged lines or escape sequences: /'
 journalctl --no-pager --output=cat | grep -acP '\x1b\[7m|^FORGED' | grep -vx 0 | sed 's/^/forged lines or escape sequences: the journal: /'
 :
