@@ -116,7 +116,7 @@ impl AttackCase {
         if !outcome.hangs && !outcome.refused && !was_tried()? {
             outcome.wrong.push("the account's program did not come to its attack".to_owned());
         }
-        outcome.wrong.extend(Untouched::collect(machine)?.differences(&before));
+        outcome.wrong.extend(Untouched::collect(machine)?.differences(&before, &self.attack.own));
         check(machine, &self.attack.holds, &mut outcome)?;
         if outcome.hangs {
             return Ok(outcome);
@@ -137,7 +137,7 @@ impl AttackCase {
             if installed != RELEASES[1] {
                 outcome.wrong.push(format!("after the attack, one more upgrade left {PACKAGE} at {installed}"));
             }
-            outcome.wrong.extend(Untouched::collect(machine)?.differences(&before));
+            outcome.wrong.extend(Untouched::collect(machine)?.differences(&before, &self.attack.own));
         }
         Ok(outcome)
     }

@@ -32,6 +32,9 @@ pub(super) struct Attack {
     /// Shell commands with which the admin repairs what the account did to its own files, where a package could not be upgraded otherwise.
     #[serde(default)]
     pub(super) fix: String,
+    /// Paths that the account can make outside of its directories, because of what root prepared.
+    #[serde(default)]
+    pub(super) own: Vec<String>,
     /// The limit of the resident memory of each process of the upgrader, in megabytes.
     #[serde(default = "Attack::memory")]
     pub(super) memory: u64,

@@ -79,11 +79,12 @@ impl Untouched {
         Ok(Self(machine.sh(STATE)?.lines().map(str::to_owned).collect()))
     }
 
-    /// What is new, and what of the system is gone.
-    pub(super) fn differences(&self, before: &Self) -> Vec<String> {
+    /// What is new, and what of the system is gone. Lines about paths that the account may have are left out.
+    pub(super) fn differences(&self, before: &Self, own: &[String]) -> Vec<String> {
         let new = self.0.difference(&before.0).map(|line| format!("+ {line}"));
         let gone = before.0.difference(&self.0).filter(|line| line.starts_with("system: "));
-        new.chain(gone.map(|line| format!("- {line}"))).collect()
+        let all = new.chain(gone.map(|line| format!("- {line}")));
+        all.filter(|line| !own.iter().any(|path| line.contains(path.as_str()))).collect()
     }
 }
 
