@@ -1,6 +1,6 @@
 # Every task of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fleet test-guide matrix crash power failing-disks next-debian defects all-debians report gate-example snapshots check lint msrv \
+.PHONY: help demo test test-fleet test-guide matrix crash power failing-disks attacks next-debian defects all-debians report gate-example snapshots check lint msrv \
 	tools bench deb images setup clean
 
 CARGO ?= cargo
@@ -63,6 +63,9 @@ power: ## cut the power of machines with a disk of their own, anywhere in an upg
 
 failing-disks: ## upgrade and roll back machines whose disk fails, is full or becomes read-only, in each step (ONLY='read-only' for some, JOBS=4)
 	@$(SET_UP); $(HARNESS) failing-disks $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),'$(ONLY)'); result=$$?; $(HARNESS) sweep --check && exit $$result
+
+attacks: ## attack upgrades and rollbacks from an unprivileged account (PART=name for some, DEBIAN=trixie for one release, JOBS=4)
+	@$(SET_UP); $(HARNESS) attacks $(if $(DEBIAN),--debian $(DEBIAN)) $(if $(JOBS),--jobs $(JOBS)) $(PART); result=$$?; $(HARNESS) sweep --check && exit $$result
 
 all-debians: ## every scenario on every release of Debian; `make test` runs most on one of them
 	@$(SET_UP); $(call RUN,--test upgrades,--run-ignored all,-- --include-ignored); exit $$result

@@ -11,7 +11,7 @@ use harness::bench;
 use harness::command;
 use harness::data::tree;
 use harness::demo;
-use harness::faults::{crash, failing_disk, fault, power};
+use harness::faults::{attack, crash, failing_disk, fault, power};
 use harness::gate;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
@@ -122,6 +122,11 @@ enum Verb {
     ///
     /// The results are also written to target/failing-disks/results.json.
     FailingDisks(failing_disk::FailingDiskOptions),
+    /// Attack upgrades and rollbacks from an unprivileged account; fails if an attack succeeds
+    ///
+    /// After each attack, nothing of root has changed and one more upgrade succeeds. The results are also written to
+    /// target/attacks/results.json.
+    Attacks(attack::AttackOptions),
     /// Remove the containers that killed runs have left
     Sweep {
         /// Fail if there are any, after removing them
@@ -165,6 +170,7 @@ fn run(verb: Verb) -> Result<()> {
         Verb::Crash(options) => crash::run(&options, &mut out)?,
         Verb::Power(options) => power::run(&options, &mut out)?,
         Verb::FailingDisks(options) => failing_disk::run(&options, &mut out)?,
+        Verb::Attacks(options) => attack::run(&options, &mut out)?,
         Verb::Sweep { check } => {
             let (containers, disks) = (Engine::connect()?.sweep()?, lab::sweep()?);
             ensure!(

@@ -1,5 +1,6 @@
 //! Faults that are injected into a run.
 
+pub mod attack;
 pub mod crash;
 pub mod failing_disk;
 pub mod fault;
