@@ -6,7 +6,7 @@ use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
@@ -185,7 +185,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {}
         file => return file,
     }
-    let mut walk = Walk::new()?;
+    let mut walk = Walk::along(path)?;
     walk.go(path, false)?;
     // By its descriptor: what is opened is what was found.
     let found = Object(walk.now);
@@ -274,7 +274,7 @@ pub(crate) fn metadata(path: impl AsRef<Path>) -> io::Result<Metadata> {
     if !found.is_symlink() {
         return Ok(found);
     }
-    let mut walk = Walk::new()?;
+    let mut walk = Walk::along(path)?;
     walk.go(path, false)?;
     File::from(walk.now).metadata()
 }
@@ -346,20 +346,45 @@ pub(crate) fn entries(path: &Path) -> io::Result<Vec<(OsString, FileType)>> {
     Ok(entries)
 }
 
+/// Where a link leads that root may follow.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// There is no link.
+    None,
+    /// Only root could have made it; or it leads to what belongs to the user who made it.
+    To(PathBuf),
+    /// Another user could have made it, and it leads to what is not that user's.
+    Foreign,
+}
+
 /// Where a link leads; `None` if there is no link, or one that another user than root could have made.
 pub(crate) fn read_link(path: &Path) -> io::Result<Option<PathBuf>> {
+    Ok(match link(path)? {
+        Link::To(target) => Some(target),
+        _ => None,
+    })
+}
+
+/// The link at a path.
+pub(crate) fn link(path: &Path) -> io::Result<Link> {
     let object = match Place::of(path).and_then(|place| place.look()) {
         Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
-            return Ok(None);
+            return Ok(Link::None);
         }
         object => object?,
     };
     let status = object.status()?;
-    let is_link = kind(&status) == FileType::Symlink && is_roots(status.stx_uid);
-    if !is_link || changeable(path.parent().unwrap_or(path))?.is_some() {
-        return Ok(None);
+    if kind(&status) != FileType::Symlink {
+        return Ok(Link::None);
     }
-    object.target().map(Some)
+    let above = path.parent().unwrap_or(path);
+    let target = object.target()?;
+    if is_roots(status.stx_uid) && changeable(above)?.is_none() {
+        return Ok(Link::To(target));
+    }
+    let is_its_own =
+        leads_to(&above.join(&target)).is_ok_and(|found| found.uid() == status.stx_uid && !is_roots(found.uid()));
+    Ok(if is_its_own { Link::To(target) } else { Link::Foreign })
 }
 
 /// Removes a directory with all in it. One that is not there is removed already.
@@ -379,7 +404,7 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
 /// # Errors
 /// If nothing is there, or it cannot be looked at.
 pub(crate) fn changeable(path: &Path) -> io::Result<Option<Changeable>> {
-    let mut walk = Walk::new()?;
+    let mut walk = Walk::along(path)?;
     walk.go(path, true)?;
     // The sticky bit lets others make files here.
     walk.note(&status_of(&walk.now)?, false);
@@ -413,12 +438,29 @@ fn only_roots(path: &Path, what: &str, remedy: &str) -> Result<(), Failure> {
     }
 }
 
+/// True for a directory in which other users cannot replace or remove the files of root, as in /tmp.
+pub(crate) fn can_hold_temporaries(directory: &Path) -> bool {
+    let walk = || -> io::Result<Walk> {
+        let mut walk = Walk::along(directory)?;
+        walk.go(directory, true)?;
+        Ok(walk)
+    };
+    directory.is_absolute() && walk().is_ok_and(|walk| walk.changeable.is_none())
+}
+
+/// What a path leads to, through links of any user.
+pub(crate) fn leads_to(path: &Path) -> io::Result<Metadata> {
+    let mut walk = Walk::along(path)?;
+    walk.go(path, true)?;
+    File::from(walk.now).metadata()
+}
+
 /// The path of what a path leads to, without links.
 ///
 /// # Errors
 /// `ELOOP` if there is a link that another user than root could have made.
 pub(crate) fn canonical(path: &Path) -> io::Result<PathBuf> {
-    let mut walk = Walk::new()?;
+    let mut walk = Walk::along(path)?;
     walk.go(path, false)?;
     Ok(walk.position)
 }
@@ -434,19 +476,23 @@ struct Walk {
 }
 
 impl Walk {
-    fn new() -> io::Result<Self> {
-        Ok(Self { now: openat(CWD, "/", PATH, Mode::empty())?, position: PathBuf::from("/"), changeable: None })
+    /// Begins where a path begins: at the root, or in the current directory.
+    fn along(path: &Path) -> io::Result<Self> {
+        let start = if path.is_absolute() { "/" } else { "." };
+        Ok(Self { now: openat(CWD, start, PATH, Mode::empty())?, position: PathBuf::from(start), changeable: None })
     }
 
     /// Opens a directory.
     fn to(directory: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // The directory of a name alone.
+        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
         match openat2(CWD, directory, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
             // A link, or no such call: it is newer than Linux 5.6, and some containers refuse it.
             Err(Errno::LOOP | Errno::NOSYS | Errno::PERM) => {}
             directory => return Ok(directory?),
         }
-        let mut walk = Self::new()?;
+        let mut walk = Self::along(directory)?;
         walk.go(directory, false)?;
         if kind(&status_of(&walk.now)?) == FileType::Directory { Ok(walk.now) } else { Err(Errno::NOTDIR.into()) }
     }
@@ -473,7 +519,7 @@ impl Walk {
                 }
                 let target = target_of(&next)?;
                 if target.is_absolute() {
-                    let root = Self::new()?;
+                    let root = Self::along(&target)?;
                     (self.now, self.position) = (root.now, root.position);
                 }
                 left.extend(names(&target));
@@ -575,6 +621,13 @@ mod tests {
         assert_eq!((found.path, found.mode), (at("theirs"), 0o777));
         symlink("loop", at("loop")).expect("linked");
         assert_eq!(errno(open(&at("loop"))), Some(Errno::LOOP));
+    }
+
+    #[test]
+    fn a_name_without_a_directory_is_in_the_current_one() {
+        // Tests run in the directory of the crate.
+        assert!(open(Path::new("Cargo.toml")).is_ok() && exists("src/files.rs") && exists("src/../Cargo.toml"));
+        assert_eq!(canonical(Path::new("src/../Cargo.toml")).expect("there"), Path::new("./Cargo.toml"));
     }
 
     #[test]

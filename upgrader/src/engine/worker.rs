@@ -8,7 +8,7 @@ use crate::context::WORK;
 use crate::files;
 use crate::output::stream::Follower;
 use crate::paths::Paths;
-use crate::system::command::PASSED_ON;
+use crate::system::command::passed_on;
 use crate::system::lock::Lock;
 use crate::system::systemd;
 
@@ -35,7 +35,8 @@ pub(crate) fn start(paths: &Paths, lock: &Lock, follower: &mut Follower) -> Resu
     let name = paths.package();
     let unit = systemd::free_unit(&format!("{name}-run"), UNITS)?;
     let description = format!("The upgrade that {name} has begun");
-    let worker = systemd::run(&unit, &description, &PASSED_ON).arg(paths.real_program()).arg(WORK);
+    let variables: Vec<&str> = passed_on().map(|(name, _)| name).collect();
+    let worker = systemd::run(&unit, &description, &variables).arg(paths.real_program()).arg(WORK);
     let mut child = worker.spawn(lock.share()?, log)?;
     for _ in 0..TIMEOUT {
         if follower.has_more() {

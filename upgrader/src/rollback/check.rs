@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use super::content::{are_same, has_sum};
 use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, read_metadata};
+use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, is_of_absent, read_metadata};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
 use crate::files;
@@ -91,15 +91,27 @@ impl Store {
             Kind::File { inode, .. } => inode,
             _ => 0,
         };
-        Ok(match &stored.how {
+        let has = match &stored.how {
             SaveMethod::Link => {
                 let kept = read_metadata(&object)?.with_context(|| format!("{}: it is gone", object.display()))?;
                 let is_edited = kept.entry.mtime != line.entry.mtime || size(&kept.entry) != size(&line.entry);
-                !is_edited && (is_same_inode(&kept, now) || are_same(&full, &object)?)
+                if is_edited {
+                    Ok(false)
+                } else if is_same_inode(&kept, now) {
+                    Ok(true)
+                } else {
+                    are_same(&full, &object)
+                }
             }
-            SaveMethod::Clone => (now.inode == was && now.entry.mtime == line.entry.mtime) || are_same(&full, &object)?,
-            SaveMethod::Copy { sha256 } => has_sum(&full, sha256)?,
-        })
+            SaveMethod::Clone if now.inode == was && now.entry.mtime == line.entry.mtime => Ok(true),
+            SaveMethod::Clone => are_same(&full, &object),
+            SaveMethod::Copy { sha256 } => has_sum(&full, sha256),
+        };
+        match has {
+            // Another user has put something else there meanwhile.
+            Err(error) if is_of_absent(&error) => Ok(false),
+            has => has,
+        }
     }
 
     /// Records the state of the machine after the upgrade, for [`Store::since`].

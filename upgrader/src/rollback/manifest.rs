@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Scope;
 use super::content::content;
-use super::metadata::{PathEntry, RawPath, is_absent};
+use super::metadata::{PathEntry, RawPath, is_of_absent};
 use crate::exit::Failure;
 use crate::files::Place;
 use crate::model::package::PackageName;
@@ -110,7 +110,7 @@ impl Manifest {
     /// Reads it; `None` if there is none.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
         let text = match content(path) {
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => return Ok(None),
+            Err(error) if is_of_absent(&error) => return Ok(None),
             text => text?,
         };
         match Self::parse(&text) {

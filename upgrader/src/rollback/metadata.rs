@@ -133,9 +133,21 @@ fn look(path: &Path) -> io::Result<Option<Object>> {
     }
 }
 
-/// True for the errors of a path at which nothing is: a directory above it is missing, or is something else.
+/// True for the errors of a path at which nothing is that could be saved or restored: a directory above it is missing or is something
+/// else, the path is longer than any program can name, or another user has put something else there meanwhile.
 pub(super) fn is_absent(error: &io::Error) -> bool {
-    matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+    match Errno::from_io_error(error) {
+        Some(code) => {
+            matches!(code, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ISDIR | Errno::NXIO)
+        }
+        // It is not a regular file.
+        None => error.kind() == io::ErrorKind::InvalidInput,
+    }
+}
+
+/// The same for an error with its context.
+pub(super) fn is_of_absent(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(is_absent)
 }
 
 impl Metadata {

@@ -88,5 +88,5 @@ pub(super) fn remove(path: &Path) -> Result<bool> {
 /// directories above it.
 pub(super) fn is_refused(error: &io::Error) -> bool {
     let code = Errno::from_io_error(error);
-    matches!(code, Some(Errno::BUSY | Errno::PERM)) || is_absent(error)
+    matches!(code, Some(Errno::BUSY | Errno::PERM | Errno::EXIST | Errno::NOTEMPTY)) || is_absent(error)
 }

@@ -1,7 +1,6 @@
 //! Decides which paths rollback data covers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 use std::num::NonZero;
 use std::path::{Component, Path, PathBuf};
 use std::thread;
@@ -11,8 +10,9 @@ use rustix::fs::FileType;
 
 use super::Scope;
 use super::content::content;
-use super::metadata::{below, is_absent, kind_and_mount};
-use crate::files;
+use super::metadata::{below, is_absent, is_of_absent, kind_and_mount};
+use crate::exit::Failure;
+use crate::files::{self, Link};
 use crate::paths::Paths;
 use crate::system::dpkg;
 
@@ -107,7 +107,7 @@ impl Lists {
         }
         let diversions = below(root, Path::new(DPKG)).join("diversions");
         let diversions = match content(&diversions) {
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => Vec::new(),
+            Err(error) if is_of_absent(&error) => Vec::new(),
             text => dpkg::parse_diversions(&text?),
         };
         Ok(Self { lists, diversions })
@@ -153,6 +153,12 @@ pub(super) fn covered(paths: &Paths, scope: &Scope) -> Result<BTreeMap<PathBuf, 
     let mut covered = Covered { root, forbidden: &forbidden, paths: BTreeMap::new() };
 
     covered.add_packages(&lists, &mut resolver, scope)?;
+    if let Some(link) = resolver.foreign.take() {
+        let shown = link.display();
+        let what = format!("another user could have made the link {shown}, and dpkg would write to where it leads");
+        let remedy = format!("`ls -l {shown}` shows it. Remove it, then start again.");
+        return Err(Failure::new(what).remedy(remedy).into());
+    }
     let owned = lists.paths(&mut resolver, |_| true)?;
     for top in UNOWNED {
         covered.walk(Path::new(top), &mut |covered, path, kind| {
@@ -338,6 +344,8 @@ pub(super) fn entries(root: &Path, directory: &Path) -> Result<Vec<(PathBuf, Fil
 pub(super) struct PathResolver<'a> {
     root: &'a Path,
     directories: HashMap<PathBuf, PathBuf>,
+    /// A link in the place of a directory that another user could have made, and that leads to what is not that user's.
+    foreign: Option<PathBuf>,
 }
 
 /// As many links as the kernel follows (`path_resolution(7)`).
@@ -345,7 +353,7 @@ const MAX_LINKS: usize = 40;
 
 impl<'a> PathResolver<'a> {
     pub(super) fn new(root: &'a Path) -> Self {
-        Self { root, directories: HashMap::new() }
+        Self { root, directories: HashMap::new(), foreign: None }
     }
 
     /// The path with its parents' links resolved, and its own not.
@@ -357,7 +365,7 @@ impl<'a> PathResolver<'a> {
     fn target(&mut self, path: &Path) -> Result<Option<PathBuf>> {
         let mut now = path.to_owned();
         for _ in 0..MAX_LINKS {
-            let Some(target) = self.link(&now)? else { return Ok((now != path).then_some(now)) };
+            let Link::To(target) = self.link(&now)? else { return Ok((now != path).then_some(now)) };
             now = self.resolve(&target)?;
         }
         Ok(None)
@@ -373,20 +381,21 @@ impl<'a> PathResolver<'a> {
             return Ok(known.clone());
         }
         let mut found = self.follow(path, links)?;
-        if let Some(target) = self.link(&found)?
-            && links > 0
-        {
-            found = self.directory(&target, links - 1)?;
+        match self.link(&found)? {
+            Link::To(target) if links > 0 => found = self.directory(&target, links - 1)?,
+            Link::Foreign => drop(self.foreign.get_or_insert_with(|| found.clone())),
+            _ => {}
         }
         self.directories.insert(path.to_owned(), found.clone());
         Ok(found)
     }
 
-    /// Where a link leads, as an absolute path without dots; `None` if there is no link.
-    fn link(&self, path: &Path) -> Result<Option<PathBuf>> {
+    /// Where a link leads, as an absolute path without dots.
+    fn link(&self, path: &Path) -> Result<Link> {
         let full = below(self.root, path);
-        let Some(target) = files::read_link(&full).with_context(|| full.display().to_string())? else {
-            return Ok(None);
+        let target = match files::link(&full).with_context(|| full.display().to_string())? {
+            Link::To(target) => target,
+            other => return Ok(other),
         };
         let mut absolute = PathBuf::from("/");
         for component in path.parent().unwrap_or(path).join(target).components() {
@@ -398,6 +407,6 @@ impl<'a> PathResolver<'a> {
                 _ => {}
             }
         }
-        Ok(Some(absolute))
+        Ok(Link::To(absolute))
     }
 }

@@ -10,7 +10,7 @@ use rustix::fs::syncfs;
 
 use super::content::{can_clone, clone, content, copy, create, no_clone, no_link, open_seen};
 use super::manifest::{Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, RawPath, below, is_absent, mount_of, read_metadata};
+use super::metadata::{Kind, Metadata, RawPath, below, is_absent, is_of_absent, mount_of, read_metadata};
 use super::operations::link;
 use super::scope::{Coverage, SMALL, directory_name};
 use crate::files::{self, Place};
@@ -32,7 +32,7 @@ const LIST: &str = "places";
 pub(super) fn listed(store: &Path) -> Result<Vec<PathBuf>> {
     let list = store.join(LIST);
     let text = match content(&list) {
-        Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => return Ok(Vec::new()),
+        Err(error) if is_of_absent(&error) => return Ok(Vec::new()),
         text => text?,
     };
     let paths = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<RawPath>(line).ok());
@@ -108,7 +108,7 @@ impl<'a> Stores<'a> {
                 return Ok(Some(stored.clone()));
             }
             let stored = match self.put(path, &full, seen, coverage) {
-                Err(error) if error.downcast_ref::<io::Error>().is_some_and(is_absent) => None,
+                Err(error) if is_of_absent(&error) => None,
                 stored => stored.with_context(|| full.display().to_string())?,
             };
             if let Some(stored) = stored {

@@ -12,9 +12,11 @@ use anyhow::{Context as _, Result};
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
+use crate::exit::Failure;
 use crate::files::{self, Place};
 use crate::model::conffile::{ConffileOutcome, ConffileResult, EditedConffile};
 use crate::model::policy::ConffilePolicy;
+use crate::model::size::size;
 use crate::system::command::Program;
 use crate::system::{dpkg, remove_file};
 
@@ -38,6 +40,9 @@ const UNPACKED: &str = ".dpkg-new";
 
 /// The size up to which a file is read, in bytes. Larger ones are no configuration.
 const MOST: u64 = 16 << 20;
+
+/// The size of a conffile from which on an upgrade is refused, in bytes: dpkg computes its sum, holes included.
+const MOST_OF_DPKG: u64 = 1 << 30;
 
 /// The conffiles of the packages of the plan, before the packages change.
 #[derive(Debug, Default)]
@@ -76,6 +81,7 @@ pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Ed
     });
     let mut edited = Vec::new();
     for (path, package, shipped) in of_dpkg.chain(of_ucf) {
+        refuse_endless(&path)?;
         let now = files::read(&path, MOST);
         if now.as_deref().ok().map(hex_of::<Md5>) != Some(shipped) {
             let deleted = now.is_err_and(|error| error.kind() == ErrorKind::NotFound);
@@ -84,6 +90,23 @@ pub(crate) fn edited(packages: &[&str], policy: ConffilePolicy) -> Result<Vec<Ed
     }
     edited.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(edited)
+}
+
+/// Refuses a conffile that dpkg would read without end, or could not replace.
+fn refuse_endless(path: &Path) -> Result<()> {
+    let is_link = files::target(path).is_ok();
+    let what = match files::leads_to(path) {
+        Ok(found) if found.is_file() && found.len() > MOST_OF_DPKG => {
+            format!("has {}, which dpkg reads whole", size(found.len()))
+        }
+        Ok(found) if is_link && !found.is_file() => {
+            "is a link to what is no file, which dpkg cannot replace".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    let shown = path.display();
+    let failure = Failure::new(format!("the conffile {shown} {what}"));
+    Err(failure.remedy(format!("`ls -lL {shown}` shows it. Move it away, then start again.")).into())
 }
 
 impl ConffileReport {

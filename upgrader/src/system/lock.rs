@@ -67,6 +67,10 @@ impl Lock {
                     remove_file(path).with_context(|| cannot(path))?;
                     is_new = true;
                 }
+                // A run is root's.
+                Err(TryLockError::WouldBlock) if !is_own && is_held_by_others(&found) => {
+                    remove_file(path).with_context(|| cannot(path))?;
+                }
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     let _ = (&file).take(PID).read_to_string(&mut holder);
@@ -119,6 +123,21 @@ impl Lock {
 /// True if a run holds the lock now.
 pub(crate) fn is_taken(path: &Path) -> bool {
     files::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// True if only processes of other users than root hold locks on a file (proc_locks(5)).
+fn is_held_by_others(file: &Metadata) -> bool {
+    let locks = files::text("/proc/locks").unwrap_or_default();
+    // `1: FLOCK  ADVISORY  READ 1234 fe:00:56789 0 EOF`: the process that took it, and device and inode.
+    let inode = format!(":{}", file.ino());
+    let holders = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1) == Some(&"FLOCK") && fields.get(5).is_some_and(|place| place.ends_with(&inode));
+        is_it.then(|| fields[4])
+    });
+    // One that has ended has given it to a child; nobody knows whose that is.
+    let users: Vec<_> = holders.map(|process| files::metadata(format!("/proc/{process}")).map(|it| it.uid())).collect();
+    !users.is_empty() && users.iter().all(|user| user.as_ref().is_ok_and(|user| *user != geteuid().as_raw()))
 }
 
 /// What is at the path, and not what a link there leads to.

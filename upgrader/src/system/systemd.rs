@@ -106,8 +106,8 @@ pub(crate) fn run(unit: &str, description: &str, variables: &[&str]) -> Program 
         .setting("--property=TimeoutStopSec=15min")
         // If the kernel kills one hook that takes too much memory, that hook has failed, not the upgrade.
         .setting("--property=OOMPolicy=continue");
-    let set = variables.iter().filter(|variable| std::env::var_os(variable).is_some());
-    set.fold(systemd_run, |program, variable| program.setting(format!("--setenv={variable}"))).setting("--")
+    let set = variables.iter().map(|variable| format!("--setenv={variable}"));
+    set.fold(systemd_run, Program::setting).setting("--")
 }
 
 /// Starts a daemon in a new unit, with these arguments, variables, directory and owner. The unit stays while anything of it runs.

@@ -29,7 +29,7 @@ use crate::files;
 pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Variables of the caller that are passed on: the proxies of apt, and the directory of temporary files.
-pub(crate) const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
+const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
 
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
@@ -76,6 +76,12 @@ impl fmt::Display for Failed {
 
 impl std::error::Error for Failed {}
 
+/// The variables of the caller that are passed on. A directory in which another user could replace the temporary files of root is not.
+pub(crate) fn passed_on() -> impl Iterator<Item = (&'static str, OsString)> {
+    let values = PASSED_ON.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    values.filter(|(name, value)| *name != "TMPDIR" || files::can_hold_temporaries(Path::new(value)))
+}
+
 /// True if this process has a controlling terminal, which its children would share.
 fn has_terminal() -> bool {
     static HAS: OnceLock<bool> = OnceLock::new();
@@ -98,10 +104,8 @@ impl Program {
         };
         command.env_clear().stdin(Stdio::null()).current_dir("/");
         command.env("PATH", PATH).env("LC_ALL", "C.UTF-8").env("HOME", "/root");
-        for name in PASSED_ON {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
+        for (name, value) in passed_on() {
+            command.env(name, value);
         }
         Self {
             shown: program.to_string_lossy().into_owned(),
