@@ -15,6 +15,7 @@ use harness::faults::{attack, crash, failing_disk, fault, power};
 use harness::gate;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
+use harness::machines::isolation;
 use harness::machines::lab;
 use harness::machines::lintian;
 use harness::matrix::{catalogue, explore};
@@ -212,6 +213,11 @@ fn setup() -> Result<String> {
 }
 
 fn clean() -> Result<()> {
+    if let Some(isolated) = isolation::engine() {
+        isolated.remove_all()?;
+        image::remove_all(&isolated)?;
+        isolation::stop()?;
+    }
     // Without an engine there is nothing in it.
     let Ok(engine) = Engine::connect() else { return Ok(()) };
     engine.remove_all()?;
