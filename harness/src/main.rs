@@ -173,7 +173,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::FailingDisks(options) => failing_disk::run(&options, &mut out)?,
         Verb::Attacks(options) => attack::run(&options, &mut out)?,
         Verb::Sweep { check } => {
-            let (containers, disks) = (Engine::connect()?.sweep()?, lab::sweep()?);
+            let isolated = isolation::engine().map_or(Ok(0), |engine| engine.sweep())?;
+            let (containers, disks) = (Engine::connect()?.sweep()? + isolated, lab::sweep()?);
             ensure!(
                 !check || containers + disks == 0,
                 "{containers} containers and {disks} disks were left behind (they are removed now)"

@@ -41,7 +41,7 @@ pub fn require(images: &[Image]) -> Result<()> {
         return Ok(());
     }
     let isolated = start(images, &usual).context(
-        "root of a machine would be root of this host. Use an engine with user namespaces (dockerd --userns-remap), or on a host to throw away --trusted",
+        "the packages cannot be isolated from this host. See \"What is trusted\" in docs/gate.md; on a host to throw away, use --trusted",
     )?;
     Err(command::replace_this([("DOCKER_HOST", OsStr::new(isolated))]))
 }

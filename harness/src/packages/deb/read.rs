@@ -67,7 +67,7 @@ impl Deb {
         let (packing, data) = member("data.tar")?;
         let limit = DATA.min(SMALL.max(data.len() as u64 * RATIO));
         unpack(packing, data, limit, &mut io::sink()).context("data.tar")?;
-        Ok(Self { control, bytes })
+        Ok(Self { bytes, control })
     }
 
     /// A field of its control paragraph.
@@ -131,10 +131,12 @@ fn control_of(tar: &[u8]) -> Result<String> {
     for entry in tar::Archive::new(tar).entries()? {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
+        // Quoted, with its control characters escaped.
+        let quoted = format!("{:?}", path.to_string_lossy());
         let is_below = path.components().all(|part| matches!(part, Component::CurDir | Component::Normal(_)));
-        ensure!(is_below, "control.tar has {path:?}, which is not below its directory");
+        ensure!(is_below, "control.tar has {quoted}, which is not below its directory");
         let kind = entry.header().entry_type();
-        ensure!(kind.is_file() || kind.is_dir(), "control.tar has {path:?}, which is neither a file nor a directory");
+        ensure!(kind.is_file() || kind.is_dir(), "control.tar has {quoted}, which is neither a file nor a directory");
         if path.strip_prefix("./").unwrap_or(&path) == Path::new("control") {
             ensure!(control.is_none(), "control.tar has two files control");
             let mut text = String::new();
@@ -233,7 +235,9 @@ mod tests {
 
     #[test]
     fn an_archive_that_lies_about_a_size_is_refused() {
-        for (size, said) in [(2000, "is said to have 2000 bytes, but the file ends before"), (3, "it ends in the header of a member")] {
+        for (size, said) in
+            [(2000, "is said to have 2000 bytes, but the file ends before"), (3, "it ends in the header of a member")]
+        {
             let members: [(_, _, &[u8]); 2] = [("debian-binary", 4, b"2.0\n"), ("control.tar", size, b"123456")];
             let error = format!("{:#}", Deb::read(archive(&members).into()).unwrap_err());
             assert!(error.contains(said), "{error}");
