@@ -31,12 +31,12 @@ fi
 
 answers() { as_root env DOCKER_HOST="unix://$socket" timeout 5 docker version >/dev/null 2>&1; }
 
-# rule TABLE-AND-CHAIN RULE: add a firewall rule at the beginning, unless it is there.
+# rule TABLE CHAIN RULE: add a firewall rule at the beginning, unless it is there.
 rule() {
-    chain=$1
-    shift
-    # shellcheck disable=SC2086 # the table and the chain
-    as_root iptables $chain "$@" 2>/dev/null || as_root iptables $(echo "$chain" | sed 's/-C/-I/') "$@"
+    table=$1
+    chain=$2
+    shift 2
+    as_root iptables -t "$table" -C "$chain" "$@" 2>/dev/null || as_root iptables -t "$table" -I "$chain" "$@"
 }
 
 # A bridge of its own. dockerd would otherwise take over docker0 of the usual engine, and replace the chains of its firewall.
@@ -48,9 +48,9 @@ network() {
     fi
     # Without iptables, machines reach this host only.
     command -v iptables >/dev/null || return 0
-    rule "-t nat -C POSTROUTING" -s "$subnet.0/24" ! -o $name -j MASQUERADE
-    rule "-C FORWARD" -i $name ! -o $name -j ACCEPT
-    rule "-C FORWARD" -o $name -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    rule nat POSTROUTING -s "$subnet.0/24" ! -o $name -j MASQUERADE
+    rule filter FORWARD -i $name ! -o $name -j ACCEPT
+    rule filter FORWARD -o $name -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 }
 
 start() {
