@@ -61,7 +61,10 @@ start() {
     done
     say "starting an engine with user namespaces on $socket (bridge $name, user dockremap, log: $log, images: $state)"
     network
-    mtu=$(cat /sys/class/net/docker0/mtu 2>/dev/null || echo 1400)
+    # As in install-engine.sh.
+    uplink=$(awk '$2 == "00000000" { print $1; exit }' /proc/net/route)
+    mtu=$(cat "/sys/class/net/${uplink:-lo}/mtu")
+    [ "$mtu" -le 1500 ] || mtu=1500
     as_root sh -c "setsid nohup dockerd --userns-remap default --host unix://$socket --data-root $state --exec-root $run \
         --pidfile $pid_file --bridge $name --iptables=false --mtu $mtu >>$log 2>&1 </dev/null 9>&- &"
     deadline=$(($(date +%s) + 60))
@@ -101,8 +104,12 @@ case ${1:-} in
         ;;
     cgroup) cgroup "$2" ;;
     stop)
-        if answers; then as_root kill "$(as_root cat $pid_file)"; fi
-        while answers; do sleep 0.2; done
+        if answers; then
+            pid=$(as_root cat $pid_file)
+            as_root kill "$pid"
+            # It removes its pid file at its end, which must not be that of a next one.
+            while [ -e "/proc/$pid" ]; do sleep 0.2; done
+        fi
         if command -v iptables >/dev/null; then
             as_root iptables -t nat -D POSTROUTING -s "$subnet.0/24" ! -o $name -j MASQUERADE || true
             as_root iptables -D FORWARD -i $name ! -o $name -j ACCEPT || true
