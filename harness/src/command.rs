@@ -1,10 +1,11 @@
 //! Runs programs on this host.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 
 /// Runs a program of this host with the caller's environment and screen.
 pub fn run<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<()> {
@@ -33,7 +34,20 @@ pub fn silently<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a OsSt
     finish(program, arguments, |command| command.stderr(Stdio::null())).map(drop)
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one place that makes commands")]
+/// Executes this program again in this process, with the same arguments and more variables in its environment. Returns only the error.
+#[expect(clippy::disallowed_methods, reason = "this file makes all commands")]
+pub fn replace_this<'a>(environment: impl IntoIterator<Item = (&'a str, &'a OsStr)>) -> Error {
+    match std::env::current_exe() {
+        Ok(program) => {
+            let mut command = Command::new(program);
+            Error::new(command.args(std::env::args_os().skip(1)).envs(environment).exec())
+        }
+        Err(error) => Error::new(error),
+    }
+    .context("this program cannot be executed again")
+}
+
+#[expect(clippy::disallowed_methods, reason = "this file makes all commands")]
 fn finish<'a>(
     program: &Path,
     arguments: impl IntoIterator<Item = &'a OsStr>,

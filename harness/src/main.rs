@@ -15,6 +15,7 @@ use harness::faults::{attack, crash, failing_disk, fault, power};
 use harness::gate;
 use harness::machines::engine::Engine;
 use harness::machines::image::{self, Debian};
+use harness::machines::isolation;
 use harness::machines::lab;
 use harness::machines::lintian;
 use harness::matrix::{catalogue, explore};
@@ -172,7 +173,8 @@ fn run(verb: Verb) -> Result<()> {
         Verb::FailingDisks(options) => failing_disk::run(&options, &mut out)?,
         Verb::Attacks(options) => attack::run(&options, &mut out)?,
         Verb::Sweep { check } => {
-            let (containers, disks) = (Engine::connect()?.sweep()?, lab::sweep()?);
+            let isolated = isolation::engine().map_or(Ok(0), |engine| engine.sweep())?;
+            let (containers, disks) = (Engine::connect()?.sweep()? + isolated, lab::sweep()?);
             ensure!(
                 !check || containers + disks == 0,
                 "{containers} containers and {disks} disks were left behind (they are removed now)"
@@ -212,6 +214,11 @@ fn setup() -> Result<String> {
 }
 
 fn clean() -> Result<()> {
+    if let Some(isolated) = isolation::engine() {
+        isolated.remove_all()?;
+        image::remove_all(&isolated)?;
+        isolation::stop()?;
+    }
     // Without an engine there is nothing in it.
     let Ok(engine) = Engine::connect() else { return Ok(()) };
     engine.remove_all()?;

@@ -18,6 +18,9 @@ use upgrader::checks::validated::{Member, Set};
 /// A vendor's files: a directory of .debs for each release, and a product.toml.
 struct Vendor(TempDir);
 
+/// What a hostile maintainer script does.
+const ESCAPE: &str = include_str!("escape.sh");
+
 /// How a run of the gate ended.
 struct Outcome {
     exit: Option<i32>,
@@ -132,6 +135,24 @@ fn a_candidate_that_breaks_an_upgrade_is_held_back() -> Result<()> {
     let record = fs::read(vendor.path().join("out/cells/gate--installed-to-1.2.2--bookworm/record.json"))?;
     let checked = serde_json::from_slice::<Value>(&record)?["checked"].to_string();
     ensure!(checked.contains("everything was restored"), "{checked}");
+    Ok(())
+}
+
+#[test]
+fn a_maintainer_script_has_no_way_to_the_host() -> Result<()> {
+    let mut hostile = Release::named("1.2.2")?;
+    // In a mount namespace of its own, so that the machine is as it was afterwards.
+    let attack = format!("\nunshare --mount sh >>/var/log/dpkg.log <<'ESCAPE' || :\n{ESCAPE}ESCAPE\n");
+    hostile.package_mut("dahdi")?.script_mut("postinst").push_str(&attack);
+    let vendor = Vendor::new(&[&Release::named("1.2.1")?, &hostile])?;
+    let outcome = vendor.gate("--candidate 1.2.2 --from-repo 1.2.1 --on trixie")?;
+    let log = fs::read_to_string(vendor.path().join("out/cells/gate--installed-to-1.2.2--trixie/dpkg.log"))
+        .with_context(|| format!("{outcome:?}"))?;
+    let tried: Vec<_> = log.lines().filter(|line| line.starts_with("escape: ")).collect();
+    ensure!(tried.iter().any(|way| way.contains("core_pattern")) && tried.len() >= 20, "{tried:?}: {outcome:?}");
+    let open: Vec<_> = tried.iter().filter(|way| !way.ends_with(": closed")).collect();
+    ensure!(open.is_empty(), "{open:#?}");
+    ensure!(outcome.exit == Some(0), "{outcome:?}{}", vendor.summary()?);
     Ok(())
 }
 

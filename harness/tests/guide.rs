@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use harness::data::{self, tree};
 use harness::machines::engine::Engine;
 use harness::machines::image;
+use harness::machines::isolation;
 use harness::matrix::state::State;
 use regex::Regex;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -191,7 +192,7 @@ struct Tidy;
 
 impl Drop for Tidy {
     fn drop(&mut self) {
-        if let Ok(engine) = Engine::connect() {
+        for engine in Engine::connect().ok().into_iter().chain(isolation::engine()) {
             let _ = engine.sweep();
             for name in IMAGES {
                 let _ = image::forget(&engine, name);

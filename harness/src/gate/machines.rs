@@ -162,7 +162,9 @@ impl<'a> Machines<'a> {
 
     /// Boots a machine that reaches what is offered in a directory, and the upgrader.
     fn boot(&self, image: &Image, offer: &Offer) -> Result<World> {
-        let mut world = World::boot_image(Storage::wanted()?, &self.engine, image)?;
+        // A disk cannot be the root of an isolated machine.
+        let storage = if self.engine.isolates()? { Storage::Layers } else { Storage::wanted()? };
+        let mut world = World::boot_image(storage, &self.engine, image)?;
         world.publish([&self.upgrader])?;
         world.publish_built(offer.origin.debs())?;
         Ok(world)

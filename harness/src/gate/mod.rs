@@ -13,12 +13,17 @@ use anyhow::{Context as _, Result};
 
 use self::machines::Machines;
 pub use self::options::{GateOptions, WrongCommandLine};
+use crate::machines::isolation;
 use crate::matrix::record::Record;
 use crate::report::{self, ReportFiles};
 
 /// Does every upgrade, prints a line for each and a table of all, and writes the reports. Then fails if an upgrade did.
 pub fn run(options: &GateOptions, out: &mut dyn Write) -> Result<()> {
     options.ensure_each_once()?;
+    if !options.trusted {
+        let images: Vec<_> = options.on.iter().map(|debian| debian.machine()).collect();
+        isolation::require(&images)?;
+    }
     let machines = Machines::new(options)?;
     let cells = options.output.join("cells");
     if cells.exists() {

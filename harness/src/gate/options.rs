@@ -74,6 +74,10 @@ pub struct GateOptions {
     /// If every upgrade passes, write the set of packages that did: a file for each Debian, for the directory `validated` beside product.toml
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) write_manifest: Option<PathBuf>,
+    /// Run the packages in ordinary containers, where root of a machine can become root of this host: for packages that you trust as you trust
+    /// root, or on a host to throw away
+    #[arg(long)]
+    pub(super) trusted: bool,
     /// Where reports and logs go
     #[arg(long, value_name = "DIRECTORY", default_value = "target/gate")]
     pub(super) output: PathBuf,
@@ -207,6 +211,9 @@ impl GateOptions {
         }
         if self.debian_sources {
             words.push("--debian-sources".to_owned());
+        }
+        if self.trusted {
+            words.push("--trusted".to_owned());
         }
         shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" "))
     }

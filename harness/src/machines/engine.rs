@@ -117,6 +117,12 @@ impl Engine {
         Ok(if podman { &[("nofile", 4096), ("nproc", 16_384)] } else { &[] })
     }
 
+    /// True if root of a container is another user on the engine's host.
+    pub fn isolates(&self) -> Result<bool> {
+        let options = block_on(self.docker.info())?.security_options.unwrap_or_default();
+        Ok(options.iter().any(|option| option.split(',').any(|one| one == "name=userns")))
+    }
+
     /// Removes the containers and networks whose owners are dead, and returns their number.
     pub fn sweep(&self) -> Result<usize> {
         let found = self.containers(is_left_behind)?;

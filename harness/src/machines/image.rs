@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use clap::ValueEnum;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use testcontainers::bollard::models::ContainerCreateBody;
 use testcontainers::bollard::query_parameters::{
-    BuildImageOptionsBuilder, CreateContainerOptions, CreateImageOptionsBuilder, ListImagesOptionsBuilder,
-    RemoveContainerOptions, RemoveImageOptions,
+    BuildImageOptionsBuilder, CreateContainerOptions, CreateImageOptionsBuilder, ImportImageOptionsBuilder,
+    ListImagesOptionsBuilder, RemoveContainerOptions, RemoveImageOptions,
 };
 use testcontainers::bollard::{Docker, body_full};
 
@@ -138,6 +139,20 @@ impl Image {
         });
         block_on(engine.docker().remove_container(&container, None::<RemoveContainerOptions>))?;
         written.with_context(|| self.to_string())
+    }
+
+    /// Copies it from one engine to another.
+    pub fn copy(&self, from: &Engine, to: &Engine) -> Result<()> {
+        ensure!(self.exists(from), "there is no machine image {self}: run `make setup`");
+        let name = self.to_string();
+        let archive: Vec<Bytes> = block_on(from.docker().export_image(&name).try_collect())?;
+        let archive = futures_util::stream::iter(archive.into_iter().map(Ok::<_, io::Error>));
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let progress = to.docker().import_image_stream(options, archive, None);
+        block_on(progress.try_for_each(async |_| Ok(())))
+            .with_context(|| format!("{self} cannot be copied to the other engine"))?;
+        ensure!(self.exists(to), "{self} cannot be copied to the other engine");
+        Ok(())
     }
 
     /// Removes older images of the same name, except those that are in use and recent ones, which another branch may need.

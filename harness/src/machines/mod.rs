@@ -7,6 +7,7 @@ pub mod engine;
 pub mod exchange;
 pub mod fleet;
 pub mod image;
+pub mod isolation;
 pub mod lab;
 pub mod link;
 pub mod lintian;

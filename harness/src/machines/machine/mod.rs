@@ -24,6 +24,7 @@ use testcontainers::{ContainerAsync, GenericImage, ImageExt as _};
 use crate::machines::disk::{Backing, Disk, Filesystem};
 use crate::machines::engine::{Engine, OWNER, Owner};
 use crate::machines::image::{Image, archive};
+use crate::machines::isolation;
 use crate::machines::transcript::Transcript;
 use crate::runtime::block_on;
 
@@ -111,6 +112,8 @@ pub struct Machine {
     container: Option<ContainerAsync<GenericImage>>,
     /// Its root, if that is a disk; released after the container.
     disk: Option<Disk>,
+    /// True if its root is not root of the engine's host.
+    isolated: bool,
 }
 
 impl Machine {
@@ -133,40 +136,53 @@ impl Machine {
         let root = disk.as_ref().map(|disk| disk.path().display().to_string());
         let tester = engine.this_host()?;
         ensure!(image.exists(engine), "there is no machine image {image}: run `make setup`");
+        let isolated = engine.isolates()?;
+        ensure!(
+            !isolated || disk.is_none(),
+            "a disk cannot be the root of a machine in a user namespace: leave out {STORAGE}, or use another engine"
+        );
         let image = GenericImage::new(&image.repository, &image.tag);
-        let request =
-            if disk.is_some() { image.with_entrypoint("/bin/sh").with_cmd(["-ec", PIVOT]) } else { image.into() }
-                .with_label(OWNER, Owner::this().to_string())
-                .with_hostname("exchange")
-                .with_host(TESTER, Host::Addr(tester))
-                // All that systemd needs of a container; no privileges.
-                .with_cap_add("SYS_ADMIN")
-                // As on a real machine, root reads the memory maps of all processes.
-                .with_cap_add("SYS_PTRACE")
-                .with_security_opt("seccomp=unconfined")
-                .with_security_opt("apparmor=unconfined")
-                .with_cgroupns_mode(CgroupnsMode::Private)
-                .with_startup_timeout(TIMEOUT)
-                .with_host_config_modifier(move |host| {
-                    if storage == Storage::Host {
-                        // Volumes without a name begin as what the image has there, and go with the container.
-                        let volume = |path: &str| Mount {
-                            target: Some(path.to_owned()),
-                            typ: Some(MountType::VOLUME),
-                            ..Mount::default()
-                        };
-                        host.mounts = Some(ON_HOST.map(volume).into());
-                    }
-                    host.binds = root.as_ref().map(|root| vec![format!("{root}:{ROOT}")]);
-                    let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
-                    host.tmpfs = Some(tmpfs.into());
-                    host.sysctls =
-                        Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-                });
+        let entry = if isolated { Some(isolation::BOOT) } else { disk.is_some().then_some(PIVOT) };
+        let request = match entry {
+            Some(script) => image.with_entrypoint("/bin/sh").with_cmd(["-ec", script]),
+            None => image.into(),
+        };
+        // An old filter of an engine refuses calls of a new systemd, so only machines that need protection have it.
+        let request = if isolated { request } else { request.with_security_opt("seccomp=unconfined") };
+        let request = request
+            .with_label(OWNER, Owner::this().to_string())
+            .with_hostname("exchange")
+            .with_host(TESTER, Host::Addr(tester))
+            // All that systemd needs of a container; no privileges.
+            .with_cap_add("SYS_ADMIN")
+            // As on a real machine, root reads the memory maps of all processes.
+            .with_cap_add("SYS_PTRACE")
+            .with_security_opt("apparmor=unconfined")
+            .with_cgroupns_mode(CgroupnsMode::Private)
+            .with_startup_timeout(TIMEOUT)
+            .with_host_config_modifier(move |host| {
+                if storage == Storage::Host {
+                    // Volumes without a name begin as what the image has there, and go with the container.
+                    let volume = |path: &str| Mount {
+                        target: Some(path.to_owned()),
+                        typ: Some(MountType::VOLUME),
+                        ..Mount::default()
+                    };
+                    host.mounts = Some(ON_HOST.map(volume).into());
+                }
+                host.binds = root.as_ref().map(|root| vec![format!("{root}:{ROOT}")]);
+                let tmpfs = ["/run", "/run/lock", "/tmp"].map(|path| (path.to_owned(), "exec".to_owned()));
+                host.tmpfs = Some(tmpfs.into());
+                host.pids_limit = isolated.then_some(isolation::PROCESSES);
+                host.sysctls = Some([JOURNAL_QUEUE].map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+            });
         let limits = engine.limits()?.iter();
         let request = limits.fold(request, |request, (name, limit)| request.with_ulimit(name, *limit, Some(*limit)));
         let container = block_on(request.start()).context("the machine's container does not start")?;
-        let machine = Self { docker: engine.docker().clone(), container: Some(container), disk };
+        let machine = Self { docker: engine.docker().clone(), container: Some(container), disk, isolated };
+        if isolated {
+            isolation::give_cgroup(&machine.docker, machine.id()?)?;
+        }
         let booted = machine.booted()?;
         ensure!(booted == "running", "the machine came up {booted}: {}", machine.sh("systemctl --failed --no-legend")?);
         Ok(machine)
@@ -254,7 +270,8 @@ impl Machine {
     /// Begins to boot the machine again, and waits for nothing.
     pub fn begin_boot(&self) -> Result<()> {
         block_on(self.docker.start_container(self.id()?, None::<StartContainerOptions>))
-            .context("the machine does not start again")
+            .context("the machine does not start again")?;
+        if self.isolated { isolation::give_cgroup(&self.docker, self.id()?) } else { Ok(()) }
     }
 
     /// Shuts the machine down in good order, although a program may have a lock against that.

@@ -1,5 +1,6 @@
 //! Builds .deb files.
 
+mod find;
 mod read;
 
 use std::collections::BTreeSet;
