@@ -125,7 +125,7 @@ pub(crate) fn is_taken(path: &Path) -> bool {
     files::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// True if only processes of other users than root hold locks on a file (proc_locks(5)).
+/// True if only processes of other users than root hold locks on a file (`proc_locks(5)`).
 fn is_held_by_others(file: &Metadata) -> bool {
     let locks = files::text("/proc/locks").unwrap_or_default();
     // `1: FLOCK  ADVISORY  READ 1234 fe:00:56789 0 EOF`: the process that took it, and device and inode.
