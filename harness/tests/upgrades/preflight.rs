@@ -24,6 +24,8 @@ scenarios! {
     Compared wrong_clock;
     /// A wrong setting is reported in one line with file, line and key; nothing is changed, and the remedy works.
     Compared broken_settings;
+    /// What another user can change, or what dpkg would read without end, is refused before anything is changed, by name and with a remedy.
+    Compared hostile_files;
 }
 
 const HOOKS: &str = "/etc/xivo-upgrade/pre-upgrade.d";
@@ -104,6 +106,50 @@ fn all_preflight_findings(debian: Debian) -> Result<String> {
         shown,
         "\nAll is repaired, but the product's own source is missing:\n{missing}\nWith the source:\n…{end}"
     )?;
+    Ok(shown)
+}
+
+fn hostile_files(debian: Debian) -> Result<String> {
+    const CONFFILE: &str = "/etc/xivo/xivo.conf";
+    let world = upgradable(debian)?;
+    world.machine.sh("useradd --system phone")?;
+    let mut shown = String::new();
+    for (what, make, remove) in [
+        (
+            "A link of another user is in the place of a directory:",
+            "mv /etc/xivo /root/saved; ln -s /root/saved /etc/xivo; chown -h phone /etc/xivo".to_owned(),
+            "rm /etc/xivo; mv /root/saved /etc/xivo".to_owned(),
+        ),
+        (
+            "A conffile is a link to a device:",
+            format!("mv {CONFFILE} /root/; ln -s /dev/zero {CONFFILE}"),
+            format!("rm {CONFFILE}"),
+        ),
+        (
+            "A conffile has no end:",
+            format!("truncate -s 4T {CONFFILE}"),
+            format!("rm {CONFFILE}; mv /root/xivo.conf /etc/xivo/"),
+        ),
+        (
+            "The settings belong to another user:",
+            "chown phone /etc/xivo-upgrade/config.toml".to_owned(),
+            "chown root: /etc/xivo-upgrade/config.toml".to_owned(),
+        ),
+        (
+            "Others can write to the state:",
+            "chmod 1777 /var/lib/xivo-upgrade".to_owned(),
+            "chmod go-w /var/lib/xivo-upgrade".to_owned(),
+        ),
+    ] {
+        world.machine.sh(&make)?;
+        // What compares a machine would read without end, too.
+        writeln!(shown, "{what}\n{}", world.upgrade(&["--yes"]).exits(1)?)?;
+        ensure!(world.machine.sh("dpkg-query --show --showformat='${Version}' xivo")? == "1.2.1");
+        world.machine.sh(&remove)?;
+    }
+    let end = succeeds(&world)?;
+    let (_, end) = end.split_once("Restarting services\n").context("no restart")?;
+    writeln!(shown, "Without all that:\n…{end}")?;
     Ok(shown)
 }
 
