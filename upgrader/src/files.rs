@@ -261,6 +261,11 @@ pub(crate) fn content(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     read(path.as_ref(), LARGEST)
 }
 
+/// Reads what the kernel says of this process (proc(5)). Not by the link /proc/self: in a user namespace it is nobody's.
+pub(crate) fn of_this_process(name: &str) -> io::Result<String> {
+    text(format!("/proc/{}/{name}", std::process::id()))
+}
+
 /// Reads a file in UTF-8.
 pub(crate) fn text(path: impl AsRef<Path>) -> io::Result<String> {
     String::from_utf8(content(path)?).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))

@@ -21,7 +21,7 @@ const WITH_DISK: [&str; 2] = ["overlay", "zfs"];
 /// # Errors
 /// If a disk reports a write error.
 pub(crate) fn sync() -> Result<()> {
-    let mounts = files::text("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
+    let mounts = files::of_this_process("mountinfo").context("/proc/self/mountinfo")?;
     let kinds = files::text("/proc/filesystems").context("/proc/filesystems")?;
     // An error of one disk does not keep the others from being synced.
     writable(&mounts, &kinds).iter().map(|mount| sync_one(mount)).fold(Ok(()), Result::and)

@@ -64,7 +64,7 @@ pub(crate) fn watch() -> Result<Arc<AtomicBool>> {
 
 /// The signals that are not ignored: nohup(1) ignores SIGHUP.
 fn heard() -> Vec<i32> {
-    let status = files::text("/proc/self/status").unwrap_or_default();
+    let status = files::of_this_process("status").unwrap_or_default();
     let ignored = ignored(&status);
     [SIGHUP, SIGINT, SIGQUIT, SIGTERM].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0).collect()
 }

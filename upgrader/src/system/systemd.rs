@@ -70,7 +70,7 @@ pub(crate) fn is_stopping() -> bool {
 
 /// The unit that this process runs in, from its control group (cgroups(7): the last part of the path, whatever the version).
 pub(crate) fn own_unit() -> Option<String> {
-    let groups = files::text("/proc/self/cgroup").unwrap_or_default();
+    let groups = files::of_this_process("cgroup").unwrap_or_default();
     let mut units = groups.lines().filter_map(|line| line.rsplit_once('/')).map(|(_, unit)| unit);
     units.find(|unit| unit.ends_with(".service")).map(str::to_owned)
 }
