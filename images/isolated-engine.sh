@@ -42,7 +42,8 @@ rule() {
 # A bridge of its own. dockerd would otherwise take over docker0 of the usual engine, and replace the chains of its firewall.
 network() {
     if [ ! -e /sys/class/net/$name ]; then
-        as_root ip link add $name type bridge
+        # With an address of its own: else it takes the lowest of the machines' addresses, and as they come and go, others lose it.
+        as_root ip link add $name address 02:58:49:56:4f:01 type bridge
         as_root ip addr add "$subnet.1/24" dev $name
         as_root ip link set $name up
     fi
