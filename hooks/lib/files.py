@@ -2,7 +2,7 @@
 
 import errno
 import os
-import shutil
+import secrets
 import stat
 
 MOST_LINKS = 40
@@ -33,7 +33,7 @@ def read_text(path, errors="strict"):
 def replace_file(path, content):
     """Replaces the content of a file atomically. Its owner, permissions and attributes stay. A link stays a link."""
     directory, name = _find(path)
-    temporary = f".{os.getpid()}.new"
+    temporary = f".{secrets.token_hex(8)}.new"
     try:
         old = _open(directory, name, path)
         with os.fdopen(old, "rb"):
@@ -43,9 +43,11 @@ def replace_file(path, content):
                 file.flush()
                 found = os.fstat(old)
                 os.fchown(new, found.st_uid, found.st_gid)
-                # Set the permissions after the owner, because chown(2) clears setuid bits.
-                shutil.copystat(f"/proc/self/fd/{old}", f"/proc/self/fd/{new}")
-                os.utime(new)
+                # No setuid bit and no capability: the file at this name may be another than the one that was read.
+                os.fchmod(new, found.st_mode & 0o777)
+                for attribute in os.listxattr(old):
+                    if attribute != "security.capability":
+                        os.setxattr(new, attribute, os.getxattr(old, attribute))
                 os.fsync(new)
         os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
         _sync(directory)

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, chmodat, linkat, mkdirat,
@@ -32,8 +33,28 @@ const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCT
 /// A name in an open directory. Whatever another user renames above it, it stays in that directory.
 #[derive(Debug)]
 pub(crate) struct Place {
-    directory: OwnedFd,
+    directory: Arc<OwnedFd>,
     name: OsString,
+}
+
+/// The places of paths that come in their order: a directory is opened once for all names in it. Not for work that moves directories.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    last: Option<(PathBuf, Arc<OwnedFd>)>,
+}
+
+impl Places {
+    /// As [`Place::of`].
+    pub(crate) fn of(&mut self, path: &Path) -> io::Result<Place> {
+        if let (Some((parent, directory)), Some(name)) = (&self.last, path.file_name())
+            && path.parent() == Some(parent)
+        {
+            return Ok(Place { directory: Arc::clone(directory), name: name.to_owned() });
+        }
+        let place = Place::of(path)?;
+        self.last = path.parent().map(|parent| (parent.to_owned(), Arc::clone(&place.directory)));
+        Ok(place)
+    }
 }
 
 impl Place {
@@ -42,10 +63,11 @@ impl Place {
     /// # Errors
     /// `ELOOP` if there is a link in the path that another user than root could have made.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
-        Ok(match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) => Self { directory: Walk::to(parent)?, name: name.to_owned() },
-            _ => Self { directory: Walk::to(path)?, name: OsString::from(".") },
-        })
+        let (directory, name) = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) => (Walk::to(parent)?, name),
+            _ => (Walk::to(path)?, OsStr::new(".")),
+        };
+        Ok(Self { directory: Arc::new(directory), name: name.to_owned() })
     }
 
     /// Opens what is there to look at it, not through a link.
@@ -478,13 +500,20 @@ struct Walk {
     position: PathBuf,
     /// The first thing on the way that another user than root can change.
     changeable: Option<Changeable>,
+    /// True where others could put a link of root: they can move one that they got elsewhere, also where the sticky bit is set.
+    shared: bool,
 }
 
 impl Walk {
     /// Begins where a path begins: at the root, or in the current directory.
     fn along(path: &Path) -> io::Result<Self> {
         let start = if path.is_absolute() { "/" } else { "." };
-        Ok(Self { now: openat(CWD, start, PATH, Mode::empty())?, position: PathBuf::from(start), changeable: None })
+        Ok(Self {
+            now: openat(CWD, start, PATH, Mode::empty())?,
+            position: PathBuf::from(start),
+            changeable: None,
+            shared: false,
+        })
     }
 
     /// Opens a directory.
@@ -519,7 +548,7 @@ impl Walk {
             if kind(&status) == FileType::Symlink {
                 links += 1;
                 self.position = above;
-                if links > MOST_LINKS || (self.changeable.is_some() && !anywhere) {
+                if links > MOST_LINKS || ((self.changeable.is_some() || self.shared) && !anywhere) {
                     return Err(Errno::LOOP.into());
                 }
                 let target = target_of(&next)?;
@@ -539,6 +568,9 @@ impl Walk {
     /// that user; a link has no permissions.
     fn note(&mut self, here: &Statx, sticky: bool) {
         let mode = u32::from(here.stx_mode);
+        if kind(here) == FileType::Directory {
+            self.shared = mode & 0o022 != 0;
+        }
         let is_safe = match kind(here) {
             FileType::Symlink => true,
             FileType::Directory if sticky && mode & 0o1000 != 0 => true,

@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 
 use super::content::{are_same, has_sum};
 use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, is_of_absent, read_metadata};
+use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, is_of_absent, read_metadata, read_metadata_in};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
-use crate::files;
+use crate::files::{self, Places};
 use crate::system::dpkg;
 
 impl Store {
@@ -48,7 +48,7 @@ impl Store {
             SaveMethod::Link => (!is_as_it_was).then(|| Damage::EditedInPlace(path.to_owned())),
             SaveMethod::Clone => (!is_as_it_was).then(|| Damage::Corrupt(path.to_owned())),
             SaveMethod::Copy { sha256 } => {
-                let is_whole = size(&there) == size(entry) && has_sum(&object, sha256)?;
+                let is_whole = size(&there) == size(entry) && has_sum(&object, None, sha256)?;
                 (!is_whole).then(|| Damage::Corrupt(path.to_owned()))
             }
         })
@@ -105,7 +105,7 @@ impl Store {
             }
             SaveMethod::Clone if now.inode == was && now.entry.mtime == line.entry.mtime => Ok(true),
             SaveMethod::Clone => are_same(&full, &object),
-            SaveMethod::Copy { sha256 } => has_sum(&full, sha256),
+            SaveMethod::Copy { sha256 } => has_sum(&full, size(&line.entry), sha256),
         };
         match has {
             // Another user has put something else there meanwhile.
@@ -228,19 +228,20 @@ fn size(entry: &PathEntry) -> Option<u64> {
 /// Reads metadata of paths in their order. Does not follow links: there is nothing below a link that was a directory.
 pub(super) struct MetadataReader<'a> {
     root: &'a Path,
+    places: Places,
     no_directory: Option<PathBuf>,
 }
 
 impl<'a> MetadataReader<'a> {
     pub(super) fn new(root: &'a Path) -> Self {
-        Self { root, no_directory: None }
+        Self { root, places: Places::default(), no_directory: None }
     }
 
     pub(super) fn read(&mut self, path: &Path) -> Result<Option<Metadata>> {
         if self.no_directory.as_ref().is_some_and(|above| path.starts_with(above)) {
             return Ok(None);
         }
-        let seen = read_metadata(&below(self.root, path))?;
+        let seen = read_metadata_in(&mut self.places, &below(self.root, path))?;
         if seen.as_ref().is_none_or(|seen| seen.entry.kind != Kind::Directory) {
             self.no_directory = Some(path.to_owned());
         }

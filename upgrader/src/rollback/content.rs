@@ -22,10 +22,9 @@ const PIECE: usize = 64 * 1024;
 const WITH_HOLES: &str = "holes:";
 
 /// Opens a file if it is what was seen; `None` if it is another one now.
-pub(super) fn open_seen(path: &Path, seen: &Metadata) -> Result<Option<File>> {
-    let object = Object::from(OwnedFd::from(open(path)?));
-    let is_it = Metadata::of(&object)?.is_of_same(seen);
-    Ok(is_it.then(|| OwnedFd::from(object).into()))
+pub(super) fn open_seen(place: &Place, seen: &Metadata) -> Result<Option<File>> {
+    let object = Object::from(OwnedFd::from(place.open()?));
+    Ok(seen.is_of(&object)?.then(|| OwnedFd::from(object).into()))
 }
 
 /// Opens a file.
@@ -40,7 +39,10 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
 
 /// Copies a file and keeps its holes. Returns its size in bytes and its sum.
 pub(super) fn copy(from: &File, to: &File) -> Result<(u64, String)> {
-    let (size, sum) = read(from, has_holes(from)?, |at, piece| to.write_all_at(piece, at))?;
+    let (size, sum) = read(from, has_holes(from)?, |at, piece| {
+        // What has only zeros becomes a hole.
+        if piece.iter().any(|byte| *byte != 0) { to.write_all_at(piece, at) } else { Ok(()) }
+    })?;
     to.set_len(size)?;
     Ok((size, sum))
 }
@@ -50,10 +52,17 @@ pub(super) fn clone(from: &File, to: &File) -> Result<()> {
     Ok(ioctl_ficlone(to, from)?)
 }
 
-/// True if a file has a sum that was recorded.
-pub(super) fn has_sum(path: &Path, sum: &str) -> Result<bool> {
-    let read = || read(&open(path)?, sum.starts_with(WITH_HOLES), |_, _| Ok(()));
-    Ok(read().with_context(|| path.display().to_string())?.1 == sum)
+/// True if a file has the size and the sum that were recorded.
+pub(super) fn has_sum(path: &Path, size: Option<u64>, sum: &str) -> Result<bool> {
+    let has = || -> io::Result<bool> {
+        let file = open(path)?;
+        // It may be growing.
+        if size.is_some_and(|size| file.metadata().is_ok_and(|now| now.len() != size)) {
+            return Ok(false);
+        }
+        Ok(read(&file, sum.starts_with(WITH_HOLES), |_, _| Ok(()))?.1 == sum)
+    };
+    has().with_context(|| path.display().to_string())
 }
 
 /// True if a file takes less of the disk than its size.
@@ -63,21 +72,26 @@ fn has_holes(file: &File) -> io::Result<bool> {
     Ok(metadata.len() > PIECE as u64 && metadata.blocks().saturating_mul(512) < metadata.len())
 }
 
-/// Reads a file piece by piece, and returns its size in bytes and its sum: SHA-256, in hex. With `holes`, passes over what has only zeros.
+/// Reads a file piece by piece as far as it goes now, and returns its size in bytes and its sum: SHA-256, in hex. With `holes`, passes over
+/// what has only zeros.
 fn read(file: &File, holes: bool, mut piece: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<(u64, String)> {
     let mut digest = Sha256::new();
     let mut buffer = vec![0; PIECE];
-    let mut at = 0;
+    let (mut at, end) = (0, file.metadata()?.len());
     let size = loop {
+        if at >= end {
+            break end;
+        }
         if holes {
             let next = match seek(file, SeekFrom::Data(at)) {
                 // Only a hole is left.
-                Err(Errno::NXIO) => break at.max(file.metadata()?.len()),
+                Err(Errno::NXIO) => break end,
                 next => next?,
             };
             at = next - next % PIECE as u64;
         }
-        let count = read_piece(file, &mut buffer, at)?;
+        let most = usize::try_from(end - at.min(end)).unwrap_or(PIECE).min(PIECE);
+        let count = read_piece(file, &mut buffer[..most], at)?;
         if count == 0 {
             break at;
         }
@@ -114,7 +128,8 @@ fn read_piece(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
 pub(super) fn are_same(one: &Path, other: &Path) -> Result<bool> {
     let same = || -> io::Result<bool> {
         let (one, other) = (open(one)?, open(other)?);
-        if one.metadata()?.len() != other.metadata()?.len() {
+        let size = other.metadata()?.len();
+        if one.metadata()?.len() != size {
             return Ok(false);
         }
         let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
@@ -124,10 +139,10 @@ pub(super) fn are_same(one: &Path, other: &Path) -> Result<bool> {
             if left[..count] != right[..other_count] {
                 return Ok(false);
             }
-            if count == 0 {
+            at += count as u64;
+            if count == 0 || at >= size {
                 return Ok(true);
             }
-            at += count as u64;
         }
     };
     same().with_context(|| one.display().to_string())

@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error as _};
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::files::{Object, Place};
+use crate::files::{Object, Place, Places};
 
 /// Bytes that are mostly text: a path, a link's target, an extended attribute. In JSON a string, or else a list of numbers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,11 +106,18 @@ pub(super) struct Metadata {
     pub(super) disk: u64,
 }
 
+/// What makes a file the same one: mount, inode, user, group and mode. Another user can get the number of an inode that became free.
+pub(super) type Identity = (u64, u64, u32, u32, u32);
+
 /// Reads the metadata of a path; `None` if nothing is there. Does not follow a link: there is nothing below one.
 pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
-    look(path)
-        .and_then(|object| object.as_ref().map(Metadata::of).transpose())
-        .with_context(|| path.display().to_string())
+    read_metadata_in(&mut Places::default(), path)
+}
+
+/// The same for paths that come in their order.
+pub(super) fn read_metadata_in(places: &mut Places, path: &Path) -> Result<Option<Metadata>> {
+    let object = there(places.of(path).and_then(|place| place.look()));
+    object.and_then(|object| object.as_ref().map(Metadata::of).transpose()).with_context(|| path.display().to_string())
 }
 
 /// What is at a path, and the kernel's number of its mount; `None` if nothing is there.
@@ -127,7 +134,11 @@ pub(super) fn mount_of(path: &Path) -> Result<Option<u64>> {
 
 /// What is at a path; `None` if nothing is there.
 fn look(path: &Path) -> io::Result<Option<Object>> {
-    match Place::of(path).and_then(|place| place.look()) {
+    there(Place::of(path).and_then(|place| place.look()))
+}
+
+fn there(found: io::Result<Object>) -> io::Result<Option<Object>> {
+    match found {
         Err(error) if is_absent(&error) => Ok(None),
         object => object.map(Some),
     }
@@ -138,7 +149,17 @@ fn look(path: &Path) -> io::Result<Option<Object>> {
 pub(super) fn is_absent(error: &io::Error) -> bool {
     match Errno::from_io_error(error) {
         Some(code) => {
-            matches!(code, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NAMETOOLONG | Errno::ISDIR | Errno::NXIO)
+            // Root is refused only by a filesystem of a user (FUSE).
+            matches!(
+                code,
+                Errno::NOENT
+                    | Errno::NOTDIR
+                    | Errno::LOOP
+                    | Errno::NAMETOOLONG
+                    | Errno::ISDIR
+                    | Errno::NXIO
+                    | Errno::ACCESS
+            )
         }
         // It is not a regular file.
         None => error.kind() == io::ErrorKind::InvalidInput,
@@ -172,10 +193,20 @@ impl Metadata {
         })
     }
 
-    /// True if both are of one inode, with the same owner and mode: another user can make his own of a number that became free.
-    pub(super) fn is_of_same(&self, other: &Self) -> bool {
-        let identity = |it: &Self| (it.mount, it.inode, it.entry.uid, it.entry.gid, it.entry.mode);
-        identity(self) == identity(other)
+    /// True if this was read of what is at a path.
+    pub(super) fn is_at(&self, path: &Path) -> Result<bool> {
+        let is_at = || look(path)?.map_or(Ok(false), |object| self.is_of(&object));
+        is_at().with_context(|| path.display().to_string())
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        (self.mount, self.inode, self.entry.uid, self.entry.gid, self.entry.mode)
+    }
+
+    /// True if this was read of an object.
+    pub(super) fn is_of(&self, object: &Object) -> io::Result<bool> {
+        let now = object.status()?;
+        Ok(self.identity() == (now.stx_mnt_id, now.stx_ino, now.stx_uid, now.stx_gid, u32::from(now.stx_mode) & 0o7777))
     }
 }
 
@@ -192,7 +223,24 @@ fn kind(object: &Object, stat: &Statx) -> io::Result<Kind> {
     })
 }
 
+/// How much of the attributes that the owner of a file can set is kept, in bytes a file. Those beyond that are as if they were not there.
+const MOST_OF_USER: usize = 512;
+
+/// How often attributes that another user changes meanwhile are read again.
+const ATTEMPTS: u32 = 5;
+
 fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
+    for _ in 0..ATTEMPTS {
+        match read_xattrs(path) {
+            // Others came meanwhile, or longer ones.
+            Err(Errno::RANGE) => {}
+            xattrs => return Ok(xattrs?),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
+fn read_xattrs(path: &Path) -> Result<Vec<(RawPath, RawPath)>, Errno> {
     let mut names = match listxattr_query(path) {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         size => vec![0; size?],
@@ -200,10 +248,25 @@ fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
     let size = listxattr(path, &mut names[..])?;
     names.truncate(size);
     let mut found = Vec::new();
+    let mut of_user = 0;
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        let mut value = vec![0; getxattr_query(path, name)?];
-        let size = getxattr(path, name, &mut value[..])?;
-        value.truncate(size);
+        let read = || {
+            let mut value = vec![0; getxattr_query(path, name)?];
+            let size = getxattr(path, name, &mut value[..])?;
+            value.truncate(size);
+            Ok(value)
+        };
+        let value = match read() {
+            // It went meanwhile.
+            Err(Errno::NODATA) => continue,
+            value => value?,
+        };
+        if name.starts_with(b"user.") {
+            of_user += name.len() + value.len();
+            if of_user > MOST_OF_USER {
+                continue;
+            }
+        }
         found.push((RawPath(name.to_vec()), RawPath(value)));
     }
     found.sort();
@@ -224,7 +287,7 @@ impl PathEntry {
     /// `ELOOP` if it is not.
     pub(super) fn put_attributes_if(&self, path: &Path, seen: &Metadata, time: bool) -> Result<()> {
         let put = || match look(path)? {
-            Some(object) if Metadata::of(&object)?.is_of_same(seen) => self.give_to(&object, time),
+            Some(object) if seen.is_of(&object)? => self.give_to(&object, time),
             _ => Err(Errno::LOOP.into()),
         };
         put().with_context(|| path.display().to_string())
@@ -248,8 +311,9 @@ impl PathEntry {
             chownat(CWD, path, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)), AtFlags::empty())?;
         }
         let mut reset = chown;
-        for (name, _) in &now.xattrs {
-            if !self.xattrs.iter().any(|(wanted, _)| wanted == name) {
+        // First, so that there is room for the others.
+        for (name, value) in &now.xattrs {
+            if !self.xattrs.iter().any(|(wanted, content)| wanted == name && content == value) {
                 match removexattr(path, &name.0[..]) {
                     // Went with the owner.
                     Err(Errno::NODATA) => {}
@@ -264,7 +328,11 @@ impl PathEntry {
         }
         for (name, value) in &self.xattrs {
             if reset || !now.xattrs.iter().any(|(there, content)| there == name && content == value) {
-                setxattr(path, &name.0[..], &value.0, XattrFlags::empty())?;
+                match setxattr(path, &name.0[..], &value.0, XattrFlags::empty()) {
+                    // The owner of the file has filled the room for attributes, which is a block of the filesystem.
+                    Err(Errno::NOSPC | Errno::TOOBIG) => return Err(Errno::PERM.into()),
+                    set => set?,
+                }
             }
         }
         if time && self.mtime != now.mtime {

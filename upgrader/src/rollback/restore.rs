@@ -18,7 +18,7 @@ use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
 use super::stores::sync_filesystem;
 use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
-use crate::files::Place;
+use crate::files::{Object, Places};
 
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ struct Work<'a> {
     /// The suffix of temporary files.
     mark: String,
     /// The temporary file of each content that is written next to its target already.
-    staged: HashMap<u64, PathBuf>,
+    staged: HashMap<u64, (PathBuf, Metadata)>,
     /// The exchanged objects, which are removed together with the paths that the upgrade added.
     aside: Vec<PathBuf>,
     /// A directory on each mount that is concerned.
@@ -232,7 +232,12 @@ impl<'a> Work<'a> {
 
     /// True if the path needs no replacement.
     fn is_right(&self, path: &Path, line: &Line, now: &Metadata, counts: &HashMap<u64, u32>) -> Result<bool> {
-        let Kind::File { size, inode } = line.entry.kind else { return Ok(line.entry.kind == now.entry.kind) };
+        let Kind::File { size, inode } = line.entry.kind else {
+            // A pipe of another user may be open, like a file.
+            let is_safe =
+                matches!(now.entry.kind, Kind::Directory | Kind::Symlink { .. }) || line.entry.may_own(&now.entry);
+            return Ok(line.entry.kind == now.entry.kind && is_safe);
+        };
         let (Kind::File { size: now_size, .. }, Some(stored)) = (&now.entry.kind, &line.stored) else {
             return Ok(false);
         };
@@ -265,10 +270,14 @@ impl<'a> Work<'a> {
 
     /// Writes a content to a temporary file; or makes it another name of one that has been written already.
     fn write(&mut self, stored: &Stored, line: &Line, temporary: &Path) -> Result<()> {
-        if let Some(there) = self.staged.get(&stored.object)
+        if let Some((there, written)) = self.staged.get(&stored.object)
             && change(|| Ok(link(there, temporary).is_ok()))?
         {
-            return Ok(());
+            if written.is_at(temporary)? {
+                return Ok(());
+            }
+            // Another user has put something else there.
+            remove(temporary)?;
         }
         let object = open(&self.store.object(stored))?;
         let file = change(|| {
@@ -279,8 +288,9 @@ impl<'a> Work<'a> {
             }
             Ok(file)
         })?;
-        change(|| Ok(line.entry.give_to(&OwnedFd::from(file).into(), true)?))?;
-        self.staged.insert(stored.object, temporary.to_owned());
+        let file = Object::from(OwnedFd::from(file));
+        change(|| Ok(line.entry.give_to(&file, true)?))?;
+        self.staged.insert(stored.object, (temporary.to_owned(), Metadata::of(&file)?));
         Ok(())
     }
 
@@ -328,10 +338,13 @@ impl<'a> Work<'a> {
                 continue;
             }
             if there.is_some() && convert {
-                self.convert(*index, path, line).with_context(|| path.display().to_string())?;
+                self.attempt(path, |work| work.convert(*index, path, line))?;
             } else if there.is_none() && is_directory(full.parent().unwrap_or(&full))? {
-                make(&line.entry, &full).with_context(|| path.display().to_string())?;
-                self.done.changed += 1;
+                self.attempt(path, |work| {
+                    make(&line.entry, &full)?;
+                    work.done.changed += 1;
+                    Ok(())
+                })?;
             }
         }
         Ok(())
@@ -388,9 +401,10 @@ impl<'a> Work<'a> {
 
     /// Removes the temporary files of an interrupted rollback.
     fn clear(&self) -> Result<()> {
+        let mut places = Places::default();
         for (index, path) in self.store.manifest.lines.keys().enumerate() {
             let temporary = self.temporary(index, path);
-            match change(|| Ok(Place::of(&temporary).and_then(|place| place.remove_file())))? {
+            match change(|| Ok(places.of(&temporary).and_then(|place| place.remove_file())))? {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree(&temporary)?,
                 _ => {}
             }

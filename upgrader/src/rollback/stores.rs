@@ -10,10 +10,9 @@ use rustix::fs::syncfs;
 
 use super::content::{can_clone, clone, content, copy, create, no_clone, no_link, open_seen};
 use super::manifest::{Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, RawPath, below, is_absent, is_of_absent, mount_of, read_metadata};
-use super::operations::link;
+use super::metadata::{Identity, Kind, Metadata, RawPath, below, is_absent, is_of_absent, mount_of, read_metadata};
 use super::scope::{Coverage, SMALL, directory_name};
-use crate::files::{self, Place};
+use crate::files::{self, Place, Places};
 use crate::paths::Paths;
 use crate::system::remove_file;
 
@@ -47,9 +46,12 @@ pub(super) struct Stores<'a> {
     pub(super) directories: Vec<PathBuf>,
     /// What can be done on which mount.
     of_mount: HashMap<u64, MountMethod>,
-    /// What has several names, by mount and inode.
-    several: HashMap<(u64, u64), (Stored, u64)>,
+    /// What has several names.
+    several: HashMap<Identity, (Stored, u64)>,
     next: u64,
+    /// Where files are taken from, and where they are stored.
+    sources: Places,
+    objects: Places,
 }
 
 impl<'a> Stores<'a> {
@@ -68,6 +70,8 @@ impl<'a> Stores<'a> {
             of_mount: HashMap::new(),
             several: HashMap::new(),
             next: 0,
+            sources: Places::default(),
+            objects: Places::default(),
         };
         let mount = mount_of(&own)?.unwrap_or_default();
         places.of_mount.insert(mount, MountMethod::of(&own, 0));
@@ -79,7 +83,16 @@ impl<'a> Stores<'a> {
         let list = paths.rollback().join(LIST);
         let list = files::append(&list, 0o600).with_context(|| list.display().to_string())?;
         let directories: Vec<PathBuf> = manifest.header.places.iter().map(|place| place.path().to_owned()).collect();
-        let mut places = Self { paths, list, directories, of_mount: HashMap::new(), several: HashMap::new(), next: 0 };
+        let mut places = Self {
+            paths,
+            list,
+            directories,
+            of_mount: HashMap::new(),
+            several: HashMap::new(),
+            next: 0,
+            sources: Places::default(),
+            objects: Places::default(),
+        };
         for (number, directory) in places.directories.iter().enumerate() {
             let mount = mount_of(directory)?.unwrap_or_default();
             places.of_mount.insert(mount, MountMethod::of(directory, number));
@@ -103,7 +116,7 @@ impl<'a> Stores<'a> {
     ) -> Result<Option<(Stored, u64)>> {
         let full = below(self.paths.root(), path);
         for _ in 0..ATTEMPTS {
-            let key = (seen.mount, seen.inode);
+            let key = seen.identity();
             if let Some(stored) = self.several.get(&key).filter(|_| seen.names > 1) {
                 return Ok(Some(stored.clone()));
             }
@@ -126,13 +139,14 @@ impl<'a> Stores<'a> {
     /// `None` if another file is there than the one that was seen.
     fn put(&mut self, path: &Path, full: &Path, seen: &Metadata, coverage: Coverage) -> Result<Option<(Stored, u64)>> {
         let Kind::File { size, .. } = seen.entry.kind else { anyhow::bail!("no file") };
+        let from = self.sources.of(full)?;
         let number = self.next;
         self.next += 1;
         let done = |how, place, size| Ok(Some((Stored { how, place, object: number }, size)));
         if matches!(coverage, Coverage::Link | Coverage::CopySmall) {
             match self.on_mount(path, seen.mount)? {
                 MountMethod::Clone(place) => {
-                    let Some(file) = open_seen(full, seen)? else { return Ok(None) };
+                    let Some(file) = open_seen(&from, seen)? else { return Ok(None) };
                     let to = object(&self.directories[place], number);
                     match create(&to).map_err(anyhow::Error::from).and_then(|to| clone(&file, &to)) {
                         Ok(()) => {
@@ -147,12 +161,11 @@ impl<'a> Stores<'a> {
                 MountMethod::Link(_) if coverage == Coverage::CopySmall && size <= SMALL => {}
                 MountMethod::Link(place) => {
                     let to = object(&self.directories[place], number);
-                    match link(full, &to) {
-                        Ok(()) if read_metadata(&to)?.is_some_and(|it| it.is_of_same(seen)) => {
-                            return done(SaveMethod::Link, place, size);
-                        }
+                    let object = self.objects.of(&to)?;
+                    match from.link_to(&object) {
+                        Ok(()) if seen.is_of(&object.look()?)? => return done(SaveMethod::Link, place, size),
                         Ok(()) => {
-                            remove_file(&to)?;
+                            object.remove_file()?;
                             return Ok(None);
                         }
                         Err(error) if !no_link(&error) => return Err(error.into()),
@@ -162,7 +175,7 @@ impl<'a> Stores<'a> {
                 MountMethod::Copy => {}
             }
         }
-        let Some(file) = open_seen(full, seen)? else { return Ok(None) };
+        let Some(file) = open_seen(&from, seen)? else { return Ok(None) };
         let (size, sha256) = copy(&file, &create(&object(&self.directories[0], number))?)?;
         done(SaveMethod::Copy { sha256 }, 0, size)
     }

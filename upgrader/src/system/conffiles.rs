@@ -41,6 +41,9 @@ const UNPACKED: &str = ".dpkg-new";
 /// The size up to which a file is read, in bytes. Larger ones are no configuration.
 const MOST: u64 = 16 << 20;
 
+/// The size up to which two versions are compared, in bytes: the difference goes to the log.
+const MOST_COMPARED: u64 = 1 << 20;
+
 /// The size of a conffile from which on an upgrade is refused, in bytes: dpkg computes its sum, holes included.
 const MOST_OF_DPKG: u64 = 1 << 30;
 
@@ -196,6 +199,11 @@ impl Content {
 pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) -> Result<()> {
     let Some((old, new)) = conffile.versions() else { return Ok(()) };
     let files = (readable(old)?, readable(new)?);
+    let access = |file: &File| file.metadata().map(|it| (it.uid(), it.mode() & 0o044));
+    if access(&files.0)? != access(&files.1)? {
+        // One that others cannot read is not shown because of a name that its directory's owner gave it.
+        return Ok(());
+    }
     // By their descriptors in this process: the names may lead elsewhere meanwhile.
     let path = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let diff = Program::new("diff").args(["--unified", "--label"]).arg(old).arg("--label").arg(new);
@@ -207,7 +215,7 @@ pub(crate) fn difference(conffile: &ConffileResult, line: &mut dyn FnMut(&str)) 
 fn readable(path: &Path) -> Result<File> {
     let open = || {
         let file = files::open(path)?;
-        if file.metadata()?.len() > MOST { Err(io::Error::from(ErrorKind::FileTooLarge)) } else { Ok(file) }
+        if file.metadata()?.len() > MOST_COMPARED { Err(io::Error::from(ErrorKind::FileTooLarge)) } else { Ok(file) }
     };
     open().with_context(|| path.display().to_string())
 }

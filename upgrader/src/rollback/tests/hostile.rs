@@ -7,6 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::machine::{Machine, is_root};
+use crate::files::Place;
 use crate::rollback::manifest::Line;
 use crate::rollback::metadata::{Kind, read_metadata};
 use crate::rollback::{Store, discard, measure};
@@ -69,12 +70,13 @@ fn the_content_that_is_saved_is_that_of_the_file_whose_owner_is_saved() {
     // As if the link came between looking and reading.
     let path = machine.at("etc/app/sub/conf");
     let seen = read_metadata(&path).unwrap().unwrap();
+    let open_seen = || crate::rollback::content::open_seen(&Place::of(&path).unwrap(), &seen);
     fs::remove_file(&path).unwrap();
     fs::write(&path, "another").unwrap();
-    assert!(crate::rollback::content::open_seen(&path, &seen).unwrap().is_none());
+    assert!(open_seen().unwrap().is_none());
     fs::remove_file(&path).unwrap();
     symlink(machine.at("etc/shadow"), &path).unwrap();
-    assert!(crate::rollback::content::open_seen(&path, &seen).is_err(), "a link is not followed");
+    assert!(open_seen().is_err(), "a link is not followed");
     exchange_for_a_link(&machine, "etc");
     let store = machine.save();
     assert!(!store.manifest.lines.contains_key(Path::new("/etc/app/sub/shadow")));
