@@ -67,9 +67,10 @@ pub(super) fn write(
     let unfinished = directory.join(format!("{stem}{}.dump{UNFINISHED}", time::stamp(now)));
     let properties = path.with_extension("sql");
     let write = || {
+        // Before there is a role to which the owner could grant something.
+        let text = restore::properties(database)?;
         let session = OwnerRole::create(database, role)?;
         let bytes = write_file(&unfinished, &path, |file| session.dump(file))?;
-        let text = restore::properties(database)?;
         write_file(&unfinished, &properties, |mut file| Ok(file.write_all(text.as_bytes())?))?;
         Ok(bytes)
     };

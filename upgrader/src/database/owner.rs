@@ -29,7 +29,16 @@ const READ_ONLY: &str = "-c default_transaction_read_only=on -c statement_timeou
 const WRITING: &str = "-c default_transaction_read_only=off -c statement_timeout=6h -c lock_timeout=20s";
 
 /// How many records of migrations are read. The table is its owner's: it may be endless.
-const RECORDS: u32 = 100_000;
+const RECORDS: u32 = 10_000;
+
+/// How many bytes of what a migration prints are logged.
+const MOST_OUTPUT: usize = 4 << 20;
+
+/// How many of its lines are kept, to find its first error.
+const MOST_LINES: usize = 1000;
+
+/// The first version of the server with `transaction_timeout`.
+const TRANSACTION_TIMEOUT: u32 = 17;
 
 /// A role that can open sessions as the owner of a database, until this is dropped.
 #[derive(Debug)]
@@ -85,7 +94,10 @@ impl<'a> OwnerRole<'a> {
             ("PGGSSENCMODE", "disable"),
             ("PGCONNECT_TIMEOUT", "10"),
         ];
-        let program = psql::as_nobody(program, limit, &format!("{settings} -c role={}", self.database.owner));
+        let has_timeout = self.version.trim().parse::<u32>().is_ok_and(|version| version >= TRANSACTION_TIMEOUT);
+        let timeout = if has_timeout { " -c transaction_timeout=0" } else { "" };
+        let options = format!("{settings}{timeout} -c role={}", self.database.owner);
+        let program = psql::as_nobody(program, limit, &options);
         variables.iter().fold(program, |program, (name, value)| program.env(name, value))
     }
 
@@ -164,7 +176,8 @@ impl<'a> OwnerRole<'a> {
             migration.name, migration.checksum
         );
         let place = format!("psql:{}:", migration.path.display());
-        let mut said = Vec::new();
+        let mut said: Vec<String> = Vec::new();
+        let mut printed = 0_usize;
         // What is not in the transaction can write nothing, so that no migration does half of its work outside of it.
         let result = self
             .psql(READ_ONLY)
@@ -173,8 +186,16 @@ impl<'a> OwnerRole<'a> {
             .setting("--file=-")
             .setting(format!("--command={after}"))
             .feed(migration.text()?, &mut |text| {
-                said.push(text.replacen("psql:<stdin>:", &place, 1));
-                line(said.last().map_or("", String::as_str));
+                let text = text.replacen("psql:<stdin>:", &place, 1);
+                printed = printed.saturating_add(text.len());
+                if printed <= MOST_OUTPUT {
+                    line(&text);
+                }
+                // An error is the last line or the one before, and the first may say why.
+                if said.len() < MOST_LINES || text.contains("ERROR:") {
+                    said.truncate(MOST_LINES);
+                    said.push(text);
+                }
             });
         let result = result.map_err(|error| psql::complaint(&said).map_or(error, |complaint| anyhow!(complaint)));
         if said.iter().any(|line| is_lock_timeout(line)) {

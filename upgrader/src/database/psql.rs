@@ -22,7 +22,8 @@ pub(super) const LONG_LIMIT: Duration = Duration::from_secs(6 * 60 * 60);
 /// The settings of each session, over those of the machine, the database and the role. When the client is killed, the server ends its
 /// statement within `client_connection_check_interval`.
 const SETTINGS: &str = "-c standard_conforming_strings=on -c idle_in_transaction_session_timeout=0 \
-                        -c client_connection_check_interval=5s -c client_min_messages=warning";
+                        -c client_connection_check_interval=5s -c client_min_messages=warning \
+                        -c local_preload_libraries= -c idle_session_timeout=0";
 
 /// The settings of a session that reads, of the superuser or not.
 pub(super) const READING: &str =
@@ -123,6 +124,11 @@ pub(super) fn feed(script: &str) -> Result<String> {
     let mut last = String::new();
     superuser(WRITING, "postgres").setting("--file=-").feed(script, &mut |line| line.clone_into(&mut last))?;
     Ok(last)
+}
+
+/// The same with statements that may fail, each for itself. What fails is printed.
+pub(super) fn attempt(script: &str, line: &mut dyn FnMut(&str)) -> Result<()> {
+    superuser(WRITING, "postgres").setting("--file=-").feed(&format!("\\set ON_ERROR_STOP off\n{script}"), line)
 }
 
 fn superuser(options: &str, database: &str) -> Program {

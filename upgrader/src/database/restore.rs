@@ -26,10 +26,10 @@ pub(super) fn properties(database: &Database) -> Result<String> {
                     CASE WHEN is_grantable THEN ' WITH GRANT OPTION' END) \
                 FROM aclexplode(datacl) \
             UNION ALL SELECT 3, format('ALTER DATABASE %I CONNECTION LIMIT %s;', datname, datconnlimit) \
-            UNION ALL SELECT 4, format('COMMENT ON DATABASE %I IS %L;', datname, shobj_description(oid, 'pg_database')) \
+            UNION ALL SELECT 4, format('COMMENT ON DATABASE %I IS %L;', datname, left(shobj_description(oid, 'pg_database'), 10000)) \
                 WHERE shobj_description(oid, 'pg_database') IS NOT NULL \
             UNION ALL SELECT 5, format(CASE WHEN key IN ('search_path', 'temp_tablespaces', 'local_preload_libraries', 'session_preload_libraries') \
-                    THEN 'SELECT pg_catalog.set_config(%2$L, %3$L, true); %1$s SET %2$I FROM CURRENT;' ELSE '%1$s SET %2$I TO %3$L;' END, \
+                    THEN 'BEGIN; SELECT pg_catalog.set_config(%2$L, %3$L, true); %1$s SET %2$I FROM CURRENT; COMMIT;' ELSE '%1$s SET %2$I TO %3$L;' END, \
                     CASE setrole WHEN 0 THEN format('ALTER DATABASE %I', datname) \
                         ELSE format('ALTER ROLE %I IN DATABASE %I', pg_get_userbyid(setrole), datname) END, \
                     key, substr(setting, length(key) + 2)) \
@@ -78,9 +78,15 @@ fn fill_and_swap(
     let create = psql::query(&create(name, kept_as, &new))?;
     let end_sessions = format!(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
-         WHERE datname IN ('{name}', '{new}')"
+         WHERE datname IN ('{name}', '{new}') OR usename = '{owner}'"
     );
-    psql::write("postgres", &[&format!("DROP DATABASE IF EXISTS \"{new}\" WITH (FORCE)"), &create], line)?;
+    // The owner may have made templates of them, which cannot be dropped.
+    let no_templates = [name, &new].map(|name| format!("ALTER DATABASE \"{name}\" IS_TEMPLATE false;\n")).concat();
+    psql::attempt(&no_templates, &mut |_| ())?;
+    let drop_rest = format!("DROP DATABASE IF EXISTS \"{new}\" WITH (FORCE)");
+    // Nobody else reads what is being restored.
+    let close_to_others = format!("REVOKE ALL ON DATABASE \"{new}\" FROM PUBLIC");
+    psql::write("postgres", &[&drop_rest, &create, &close_to_others], line)?;
     let role = OwnerRole::create(database, role)?;
     let (list, extensions) = split(&role.contents(open()?)?, &database.extensions);
     for extension in extensions {
@@ -97,14 +103,18 @@ fn fill_and_swap(
     // Earlier versions wrote none.
     let properties = files::text(dump.with_extension("sql")).unwrap_or_default();
     let rename = |from: &str, to: &str| format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\"");
-    // One transaction.
-    let swap = [rename(&new, name), allow(name, true), allow(kept_as, true), properties].join("; ");
+    psql::attempt(&no_templates, &mut |_| ())?;
     let close = allow(&new, false);
-    if is_kept.trim() == "t" {
-        psql::write("postgres", &[&close, &end_sessions, &format!("DROP DATABASE IF EXISTS \"{name}\""), &swap], line)
+    // One transaction, or the old one is gone already.
+    let (old, swap) = if is_kept.trim() == "t" {
+        (format!("DROP DATABASE IF EXISTS \"{name}\""), rename(&new, name))
     } else {
-        psql::write("postgres", &[&close, &end_sessions, &format!("{}; {swap}", rename(name, kept_as))], line)
-    }
+        (String::new(), format!("{}; {}", rename(name, kept_as), rename(&new, name)))
+    };
+    psql::write("postgres", &[&close, &end_sessions, &old, &swap], line)?;
+    // What the owner has set may not be possible any more: that ends no rollback. The default privileges come first.
+    psql::attempt(&format!("GRANT CONNECT, TEMPORARY ON DATABASE \"{name}\" TO PUBLIC;\n{properties}"), line)?;
+    psql::write("postgres", &[&allow(name, true), &allow(kept_as, true)], line)
 }
 
 /// The statement that creates an empty database like one of two.

@@ -31,6 +31,9 @@ pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 /// Variables of the caller that are passed on: the proxies of apt, and the directory of temporary files.
 const PASSED_ON: [&str; 6] = ["http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy", "TMPDIR"];
 
+/// How much a query may print, and how much of its errors is kept, in bytes.
+const MOST_OUTPUT: [usize; 2] = [64 << 20, 64 << 10];
+
 /// How many of its last lines a failed program's error quotes.
 const TAIL: usize = 5;
 
@@ -191,12 +194,20 @@ impl Program {
             self.command.stdout(writer);
         }
         let mut said = [Vec::new(), Vec::new()];
+        let mut too_much = false;
         let ended = self.run([Some(reader), Some(errors)], Some(deadline), &mut |pipe, bytes| {
             if let Some(said) = said.get_mut(pipe) {
-                said.extend_from_slice(bytes);
+                if said.len() + bytes.len() <= MOST_OUTPUT[pipe] {
+                    said.extend_from_slice(bytes);
+                } else {
+                    too_much |= pipe == 0;
+                }
             }
             false
         })?;
+        if too_much {
+            anyhow::bail!("{} printed more than {} MB", self.shown, MOST_OUTPUT[0] >> 20);
+        }
         let [stdout, stderr] = said.map(|said| String::from_utf8_lossy(&said).into_owned());
         match ended {
             Ended::Status(status) if must_succeed && !status.success() => Err(self.failed(status, stderr.lines())),
