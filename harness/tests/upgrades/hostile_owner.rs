@@ -291,6 +291,7 @@ fn run(machine: &Machine, arguments: &str, exits: &[i32]) -> Result<(String, Str
         "rm -f /run/over; perl /srv/watch.pl /run/over {MEMORY} >/tmp/peak & started=$(date +%s)
          timeout --kill-after=1 {SECONDS} xivo-upgrade {arguments} </dev/null >/tmp/screen 2>&1 || exit=$?
          seconds=$(($(date +%s) - started)); touch /run/over; wait
+         test ${{exit:-0}} -lt 124 || systemctl kill --signal=KILL 'xivo-upgrade*.service' 2>/dev/null || :
          echo ${{exit:-0}} $seconds $(cat /tmp/peak); systemctl stop 'xivo-upgrade*.service' 2>/dev/null || :; cat /tmp/screen",
     ))?;
     let (first, screen) = output.split_once('\n').unwrap_or_default();

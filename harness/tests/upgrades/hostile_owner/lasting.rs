@@ -85,6 +85,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ),
         tried: "test -e /tmp/tried",
         again: "rollback --yes",
+        again_exits: &[0, 1, 4],
         ..ROLLED_BACK
     },
     Attack {
@@ -96,6 +97,7 @@ pub(super) const ATTACKS: &[Attack] = &[
         ),
         tried: "test -e /tmp/tried",
         again: "rollback --yes",
+        again_exits: &[0, 1, 4],
         ..ROLLED_BACK
     },
     Attack {
