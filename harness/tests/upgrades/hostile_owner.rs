@@ -10,6 +10,8 @@ use harness::machines::machine::Machine;
 use crate::database::{MIGRATIONS, exchange, upgrader};
 use crate::scenario::scenarios;
 
+mod lasting;
+
 scenarios! {
     /// The owner of the database gets no other rights by an upgrade, a rollback or a plan, and cannot keep one from ending.
     Checked hostile_owner;
@@ -26,15 +28,49 @@ struct Attack {
     sql: &'static str,
     /// What it holds in an open transaction during the run.
     held: &'static str,
+    /// A shell script that works during the run.
+    during: &'static str,
+    /// The account that runs it. It has a role of its name.
+    account: &'static str,
+    /// A shell command of root that succeeds if the attack took place.
+    tried: &'static str,
+    /// A shell command of root that succeeds if the attack got nothing.
+    holds: &'static str,
     /// The arguments of xivo-upgrade.
     arguments: &'static str,
     /// The pending migration, which the vendor has written.
     migration: &'static str,
     /// The exit codes that are true.
     exits: &'static [i32],
+    /// The arguments of another run, after the end of the attack.
+    again: &'static str,
+    /// Its exit codes that are true.
+    again_exits: &'static [i32],
 }
 
-const DEFAULT: Attack = Attack { name: "", sql: "", held: "", arguments: "--dry-run", migration: UPDATE, exits: &[0] };
+const DEFAULT: Attack = Attack {
+    name: "",
+    sql: "SELECT 1",
+    held: "",
+    during: "",
+    account: "asterisk",
+    tried: "",
+    holds: "",
+    arguments: "--dry-run",
+    migration: UPDATE,
+    exits: &[0],
+    again: "",
+    again_exits: &[0],
+};
+
+/// Watches the memory of the upgrader.
+const WATCH: &str = include_str!("../../src/faults/attack/watch.pl");
+
+/// The limit of the memory of a process of the upgrader, in kilobytes.
+const MEMORY: u64 = 128_000;
+
+/// The limit of a run, in seconds.
+const SECONDS: u32 = 200;
 
 /// Fires triggers of `calls`.
 const UPDATE: &str = "UPDATE calls SET caller = caller;\n";
@@ -201,13 +237,14 @@ const ATTACKS: &[Attack] = &[
 /// Empties the server of what the last attack has left, with the rights of an admin.
 const RESET: &str = r#"systemctl stop attack 2>/dev/null || :
 systemctl restart postgresql; until pg_isready --quiet; do sleep 0.1; done
-rm -f /tmp/owned
+rm -f /tmp/owned /tmp/tried /tmp/read
 psql() { runuser -u postgres -- psql -XAtq --set=ON_ERROR_STOP=1 "$@"; }
 psql --command='ALTER ROLE postgres PASSWORD NULL' --command='ALTER ROLE asterisk NOSUPERUSER NOCREATEROLE' --command='REVOKE pg_execute_server_program FROM asterisk'
 psql --command="SELECT datname FROM pg_database WHERE datname LIKE 'asterisk%'" | while read -r name; do
-    psql --command="ALTER DATABASE \"$name\" WITH CONNECTION LIMIT -1" --command="DROP DATABASE \"$name\" WITH (FORCE)"
+    psql --command="ALTER DATABASE \"$name\" WITH CONNECTION LIMIT -1 IS_TEMPLATE false" --command="DROP DATABASE \"$name\" WITH (FORCE)"
 done
-psql --command='DROP ROLE IF EXISTS xivo_upgrade_session' --command='CREATE DATABASE asterisk OWNER asterisk'"#;
+psql --command='SELECT lo_unlink(oid) FROM pg_largeobject_metadata' >/dev/null
+psql --command='DROP ROLE IF EXISTS nobody' --command='CREATE ROLE nobody LOGIN' --command='DROP ROLE IF EXISTS xivo_upgrade_session' --command='CREATE DATABASE asterisk OWNER asterisk'"#;
 
 /// What the owner cannot have changed.
 const ROLES: &str =
@@ -237,52 +274,94 @@ fn prepare(machine: &Machine) -> Result<()> {
     machine.sh("useradd --system asterisk; mkdir -p /etc/xivo-upgrade").map(drop)
 }
 
+/// Starts a script in an account. `q` asks the database `postgres`.
+fn start(machine: &Machine, account: &str, script: &str) -> Result<()> {
+    let script = format!("q() {{ psql -XAtqw --dbname=postgres --command=\"$1\" 2>/dev/null; }}\n{script}\n");
+    machine.write("/srv/attack.sh", script.as_bytes(), 0o644)?;
+    machine
+        .sh(&format!(
+            "systemd-run --quiet --collect --unit=attack --uid={account} --working-directory=/tmp sh /srv/attack.sh"
+        ))
+        .map(drop)
+}
+
+/// Runs the upgrader. Returns what was wrong, and the screen.
+fn run(machine: &Machine, arguments: &str, exits: &[i32]) -> Result<(String, String)> {
+    let output = machine.sh(&format!(
+        "rm -f /run/over; perl /srv/watch.pl /run/over {MEMORY} >/tmp/peak & started=$(date +%s)
+         timeout --kill-after=1 {SECONDS} xivo-upgrade {arguments} </dev/null >/tmp/screen 2>&1 || exit=$?
+         seconds=$(($(date +%s) - started)); touch /run/over; wait
+         test ${{exit:-0}} -lt 124 || systemctl kill --signal=KILL 'xivo-upgrade*.service' 2>/dev/null || :
+         echo ${{exit:-0}} $seconds $(cat /tmp/peak); systemctl stop 'xivo-upgrade*.service' 2>/dev/null || :; cat /tmp/screen",
+    ))?;
+    let (first, screen) = output.split_once('\n').unwrap_or_default();
+    let [exit, seconds, peak] = first.split(' ').collect::<Vec<_>>()[..] else {
+        return Ok((format!(" no exit code: {first}"), screen.to_owned()));
+    };
+    let mut wrong = String::new();
+    if !exit.parse().is_ok_and(|exit: i32| exits.contains(&exit)) {
+        write!(wrong, " `{arguments}`: exit code {exit} after {seconds} s;")?;
+    }
+    if !peak.parse().is_ok_and(|peak: u64| peak <= MEMORY) {
+        write!(wrong, " `{arguments}` took {peak} kB of memory;")?;
+    }
+    Ok((wrong, format!("{arguments}: exit code {exit} after {seconds} s, {peak} kB\n{screen}")))
+}
+
+/// Makes an attack. Returns what succeeded.
+fn attempt(machine: &Machine, attack: &Attack) -> Result<String> {
+    machine.sh(RESET)?;
+    let roles = ask(machine, "postgres", ROLES)?;
+    let calls = format!(
+        "CREATE TABLE calls (id int PRIMARY KEY, caller text);
+         INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, {CALLS}) n;"
+    );
+    as_owner(machine, &format!("{ATTACK}\n{calls}\n{};\n", attack.sql))?;
+    machine.write(&format!("{MIGRATIONS}/001-update.sql"), attack.migration.as_bytes(), 0o644)?;
+    if !attack.held.is_empty() {
+        hold(machine, attack.held)?;
+    }
+    if !attack.during.is_empty() {
+        start(machine, attack.account, attack.during)?;
+    }
+    // A run that is killed by the limit has failed.
+    let (mut wrong, mut screen) = run(machine, attack.arguments, attack.exits)?;
+    if !attack.tried.is_empty() && machine.sh(attack.tried).is_err() {
+        wrong.push_str(" the attack was not tried;");
+    }
+    if !attack.holds.is_empty() && machine.sh(attack.holds).is_err() {
+        wrong.push_str(" the attack got what it wanted;");
+    }
+    if !attack.again.is_empty() {
+        machine.sh("systemctl stop attack 2>/dev/null || :")?;
+        let again = run(machine, attack.again, attack.again_exits)?;
+        wrong.push_str(&again.0);
+        screen.push_str(&again.1);
+    }
+    if !machine.sh("ls /tmp/owned 2>/dev/null || :")?.is_empty() {
+        wrong.push_str(" a file was written as the account postgres;");
+    }
+    let now = ask(machine, "postgres", ROLES)?;
+    if now != roles {
+        write!(wrong, " the roles are {now};")?;
+    }
+    Ok(if wrong.is_empty() { String::new() } else { format!("{}:{wrong}\n{screen}\n", attack.name) })
+}
+
 fn hostile_owner(debian: Debian) -> Result<()> {
     let world = exchange(debian, &upgrader("", &[])?)?;
     let machine = &world.machine;
     prepare(machine)?;
+    machine.write("/srv/watch.pl", WATCH.as_bytes(), 0o644)?;
     // `make attacks` makes all of them; some wait for a time limit.
     let wanted = std::env::var("ATTACK").ok();
     let is_wanted = |attack: &&Attack| match &wanted {
-        Some(name) => name == "all" || attack.name.contains(name.as_str()),
+        Some(names) => names == "all" || names.split('|').any(|name| attack.name.contains(name)),
         None => CHOSEN.iter().any(|name| attack.name.contains(name)),
     };
     let mut succeeded = String::new();
-    for attack in ATTACKS.iter().filter(is_wanted) {
-        machine.sh(RESET)?;
-        let roles = ask(machine, "postgres", ROLES)?;
-        let calls = format!(
-            "CREATE TABLE calls (id int PRIMARY KEY, caller text);
-             INSERT INTO calls SELECT n, 'agent ' || n FROM generate_series(1, {CALLS}) n;"
-        );
-        as_owner(machine, &format!("{ATTACK}\n{calls}\n{};\n", attack.sql))?;
-        machine.write(&format!("{MIGRATIONS}/001-update.sql"), attack.migration.as_bytes(), 0o644)?;
-        if !attack.held.is_empty() {
-            hold(machine, attack.held)?;
-        }
-        // A run that is killed by the limit has failed.
-        let output = machine.sh(&format!(
-            "started=$(date +%s)
-             timeout --kill-after=1 200 xivo-upgrade {} </dev/null >/tmp/screen 2>&1 || exit=$?
-             echo ${{exit:-0}} $(($(date +%s) - started)); systemctl stop 'xivo-upgrade*.service' 2>/dev/null || :; cat /tmp/screen",
-            attack.arguments
-        ))?;
-        let (first, screen) = output.split_once('\n').unwrap_or_default();
-        let (exit, seconds) = first.split_once(' ').unwrap_or_default();
-        let mut wrong = String::new();
-        if !exit.parse().is_ok_and(|exit: i32| attack.exits.contains(&exit)) {
-            write!(wrong, " exit code {exit} after {seconds} s;")?;
-        }
-        if !machine.sh("ls /tmp/owned 2>/dev/null || :")?.is_empty() {
-            wrong.push_str(" a file was written as the account postgres;");
-        }
-        let now = ask(machine, "postgres", ROLES)?;
-        if now != roles {
-            write!(wrong, " the roles are {now};")?;
-        }
-        if !wrong.is_empty() {
-            writeln!(succeeded, "{}:{wrong}\n{screen}", attack.name)?;
-        }
+    for attack in lasting::ATTACKS.iter().chain(ATTACKS).filter(is_wanted) {
+        succeeded.push_str(&attempt(machine, attack)?);
     }
     ensure!(succeeded.is_empty(), "{succeeded}");
     Ok(())
