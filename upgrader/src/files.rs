@@ -91,6 +91,21 @@ impl Place {
         Ok(mkdirat(&self.directory, &self.name, Mode::RWXU)?)
     }
 
+    /// A name in the directory that is here. It has to be one that only root can enter.
+    ///
+    /// # Errors
+    /// `ELOOP` if it is not.
+    pub(crate) fn below(&self, name: &OsStr) -> io::Result<Self> {
+        let flags = PATH | OFlags::DIRECTORY;
+        let directory = openat(&self.directory, &self.name, flags, Mode::empty())?;
+        let status = status_of(&directory)?;
+        let is_private = Mode::from_raw_mode(status.stx_mode.into()).intersection(Mode::RWXG | Mode::RWXO).is_empty();
+        if !is_roots(status.stx_uid) || !is_private {
+            return Err(Errno::LOOP.into());
+        }
+        Ok(Self { directory: Arc::new(directory), name: name.to_owned() })
+    }
+
     /// Makes a symbolic link.
     pub(crate) fn make_link(&self, target: &Path) -> io::Result<()> {
         Ok(rustix::fs::symlinkat(target, &self.directory, &self.name)?)

@@ -1,7 +1,8 @@
 //! The single changes that a rollback makes to the machine.
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rustix::fs::{FileType, Mode, makedev};
@@ -17,10 +18,29 @@ pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     work()
 }
 
-/// Makes what needs no content: a directory, a link, a device, a pipe.
+/// The directory in which a link, a device or a pipe is made for a path.
+pub(super) fn workshop(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".d");
+    name.into()
+}
+
+/// Makes what needs no content: a directory, a link, a device, a pipe. All but directories are made where only root can enter: another user
+/// who may write to their directory could otherwise move one away while it still is root's.
 pub(super) fn make(entry: &PathEntry, path: &Path) -> Result<()> {
+    if entry.kind == Kind::Directory {
+        return make_at(entry, &Place::of(path)?);
+    }
+    let workshop = Place::of(&workshop(path))?;
+    change(|| Ok(workshop.make_directory()?))?;
+    let new = workshop.below(OsStr::new("new"))?;
+    make_at(entry, &new)?;
+    change(|| Ok(new.rename_to(&Place::of(path)?)?))?;
+    change(|| Ok(workshop.remove_directory()?))
+}
+
+fn make_at(entry: &PathEntry, place: &Place) -> Result<()> {
     let mode = Mode::from_raw_mode(entry.mode);
-    let place = Place::of(path)?;
     change(|| {
         match &entry.kind {
             Kind::Symlink { target } => place.make_link(target.path())?,
