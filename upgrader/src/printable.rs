@@ -30,7 +30,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     replaced(text, is_unsafe)
 }
 
-/// A text of ours that may have several lines. What it names must have passed [`line`].
+/// A text of ours that may have several lines. What it names must have passed [`line()`].
 pub fn lines(text: &str) -> Cow<'_, str> {
     replaced(text, |character| is_unsafe(character) && character != '\n')
 }
