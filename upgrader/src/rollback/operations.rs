@@ -19,7 +19,7 @@ pub(super) fn change<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// The directory in which a link, a device or a pipe is made for a path.
-pub(super) fn workshop(path: &Path) -> PathBuf {
+pub(super) fn private_directory(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".d");
     name.into()
@@ -31,12 +31,12 @@ pub(super) fn make(entry: &PathEntry, path: &Path) -> Result<()> {
     if entry.kind == Kind::Directory {
         return make_at(entry, &Place::of(path)?);
     }
-    let workshop = Place::of(&workshop(path))?;
-    change(|| Ok(workshop.make_directory()?))?;
-    let new = workshop.below(OsStr::new("new"))?;
+    let private = Place::of(&private_directory(path))?;
+    change(|| Ok(private.make_directory()?))?;
+    let new = private.below(OsStr::new("new"))?;
     make_at(entry, &new)?;
     change(|| Ok(new.rename_to(&Place::of(path)?)?))?;
-    change(|| Ok(workshop.remove_directory()?))
+    change(|| Ok(private.remove_directory()?))
 }
 
 fn make_at(entry: &PathEntry, place: &Place) -> Result<()> {

@@ -11,7 +11,7 @@ use super::check::{MetadataReader, aspects, is_same_inode};
 use super::content::{clone, copy, create, no_link, open};
 use super::manifest::{Line, SaveMethod, Stored};
 use super::metadata::{Kind, Metadata, below, read_metadata};
-use super::operations::{change, exchange, is_refused, link, make, remove, rename, workshop};
+use super::operations::{change, exchange, is_refused, link, make, private_directory, remove, rename};
 use super::order::RestoreOrder;
 use super::save::Percent;
 use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
@@ -405,7 +405,7 @@ impl<'a> Work<'a> {
         for (index, (path, line)) in self.store.manifest.lines.iter().enumerate() {
             let temporary = self.temporary(index, path);
             if !line.entry.kind.is_file() && line.entry.kind != Kind::Directory {
-                remove_tree(&workshop(&temporary))?;
+                remove_tree(&private_directory(&temporary))?;
             }
             match change(|| Ok(places.of(&temporary).and_then(|place| place.remove_file())))? {
                 Err(error) if error.kind() == io::ErrorKind::IsADirectory => remove_tree(&temporary)?,

@@ -192,7 +192,7 @@ mod tests {
             others.try_lock().expect("the file is not the lock any more");
             assert!(is_taken(&path));
             drop(lock);
-            assert!(Lock::take(&path).is_ok(), "{mode:o}: whoever held the old file holds nothing");
+            assert!(Lock::take(&path).is_ok(), "{mode:o}: the process that held the old file holds nothing");
         }
     }
 
