@@ -55,13 +55,23 @@ pub(super) fn replace(
     let _ = psql::write("postgres", &[&allow(name, false)], line);
     let result = fill_and_swap(database, role, kept_as, dump, line);
     if result.is_err() {
-        let _ = psql::write("postgres", &[&allow(name, true)], line);
+        let give_back = format!("ALTER DATABASE \"{name}\" OWNER TO \"{}\"", database.owner);
+        let _ = psql::write("postgres", &[&allow(name, true), &give_back], line);
     }
     result
 }
 
 fn allow(name: &str, whether: bool) -> String {
     format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {whether}")
+}
+
+/// The statements that drop a database, which its owner may have made, and make again and again, one that cannot be dropped.
+fn drop_database(name: &str) -> [String; 2] {
+    let take = format!(
+        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_database WHERE datname = '{name}') THEN \
+             ALTER DATABASE \"{name}\" OWNER TO CURRENT_USER; ALTER DATABASE \"{name}\" IS_TEMPLATE false; END IF; END $$"
+    );
+    [take, format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)")]
 }
 
 fn fill_and_swap(
@@ -80,13 +90,14 @@ fn fill_and_swap(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
          WHERE datname IN ('{name}', '{new}') OR usename = '{owner}'"
     );
-    // The owner may have made templates of them, which cannot be dropped.
-    let no_templates = [name, &new].map(|name| format!("ALTER DATABASE \"{name}\" IS_TEMPLATE false;\n")).concat();
-    psql::attempt(&no_templates, &mut |_| ())?;
-    let drop_rest = format!("DROP DATABASE IF EXISTS \"{new}\" WITH (FORCE)");
-    // Nobody else reads what is being restored.
-    let close_to_others = format!("REVOKE ALL ON DATABASE \"{new}\" FROM PUBLIC");
-    psql::write("postgres", &[&drop_rest, &create, &close_to_others], line)?;
+    let [take, drop_rest] = drop_database(&new);
+    // Earlier versions wrote none.
+    let properties = files::text(dump.with_extension("sql")).unwrap_or_default();
+    // Who could not connect to the old one does not read what is being restored. Privileges that nobody has changed stay as they are:
+    // PostgreSQL does not forget that they were.
+    let is_open = !properties.contains("REVOKE ALL ON DATABASE");
+    let close_to_others = if is_open { String::new() } else { format!("REVOKE ALL ON DATABASE \"{new}\" FROM PUBLIC") };
+    psql::write("postgres", &[&take, &drop_rest, &create, &close_to_others], line)?;
     let role = OwnerRole::create(database, role)?;
     let (list, extensions) = split(&role.contents(open()?)?, &database.extensions);
     for extension in extensions {
@@ -100,20 +111,17 @@ fn fill_and_swap(
     role.restore(&new, open()?, &format!("/proc/self/fd/{}", file.as_raw_fd()), line)?;
     drop(role);
 
-    // Earlier versions wrote none.
-    let properties = files::text(dump.with_extension("sql")).unwrap_or_default();
     let rename = |from: &str, to: &str| format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\"");
-    psql::attempt(&no_templates, &mut |_| ())?;
     let close = allow(&new, false);
     // One transaction, or the old one is gone already.
-    let (old, swap) = if is_kept.trim() == "t" {
-        (format!("DROP DATABASE IF EXISTS \"{name}\""), rename(&new, name))
+    let ([take, old], swap) = if is_kept.trim() == "t" {
+        (drop_database(name), rename(&new, name))
     } else {
-        (String::new(), format!("{}; {}", rename(name, kept_as), rename(&new, name)))
+        (Default::default(), format!("{}; {}", rename(name, kept_as), rename(&new, name)))
     };
-    psql::write("postgres", &[&close, &end_sessions, &old, &swap], line)?;
-    // What the owner has set may not be possible any more: that ends no rollback. The default privileges come first.
-    psql::attempt(&format!("GRANT CONNECT, TEMPORARY ON DATABASE \"{name}\" TO PUBLIC;\n{properties}"), line)?;
+    psql::write("postgres", &[&close, &end_sessions, &take, &old, &swap], line)?;
+    // What the owner has set may not be possible any more: that ends no rollback.
+    psql::attempt(&properties, line)?;
     psql::write("postgres", &[&allow(name, true), &allow(kept_as, true)], line)
 }
 
