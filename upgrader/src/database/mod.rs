@@ -129,10 +129,10 @@ pub(crate) fn restore(database: &Database, paths: &Paths, dump: &Path, events: &
     };
     psql::wait(COMES_UP, || Ok(())).explain(failure)?;
     let mut line = events.output_of("psql");
-    restore::replace(database, &role(paths), &kept_as, dump, &mut line).explain(failure)?;
+    let is_kept = restore::replace(database, &role(paths), &kept_as, dump, &mut line).explain(failure)?;
     drop(line);
     product_command::clear_pending(paths)?;
-    events.emit(Event::DatabaseRestored { database: name.to_owned(), kept_as });
+    events.emit(Event::DatabaseRestored { database: name.to_owned(), kept_as: is_kept.then_some(kept_as) });
     Ok(())
 }
 

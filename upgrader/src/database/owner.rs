@@ -238,7 +238,9 @@ impl Drop for OwnerRole<'_> {
     /// Removes the role. If that fails, it cannot log in any more, or its password, which nobody has, ends in minutes; the next run removes it.
     fn drop(&mut self) {
         let (role, owner) = (self.role, &self.database.owner);
-        let gone = || psql::write("postgres", &[&end_sessions(role), &format!("DROP ROLE \"{role}\"")], &mut |_| ());
+        // Anybody can have given it a privilege in the database `postgres`.
+        let drop = format!("DROP OWNED BY \"{role}\"; DROP ROLE \"{role}\"");
+        let gone = || psql::write("postgres", &[&end_sessions(role), &drop], &mut |_| ());
         if gone().is_err()
             && let Ok(again) = OwnerRole::create(self.database, role)
         {

@@ -13,11 +13,11 @@ use super::psql;
 use crate::config::product::Database;
 use crate::files;
 
-/// The statements that give a database the privileges and settings that it has now, a line or more each. `pg_dump` has them in a part of a
-/// dump that only a superuser can restore.
+/// The statements that create a database like one, under a name in psql's variable `new`, and that give it the privileges and settings that
+/// it has now: a line or more each. `pg_dump` has them in a part of a dump that only a superuser can restore.
 pub(super) fn properties(database: &Database) -> Result<String> {
     // A list of names is stored as it was quoted, and so is not a literal.
-    psql::query(&format!(
+    let properties = psql::query(&format!(
         "SELECT sql FROM pg_database d, LATERAL ( \
             SELECT 1 AS place, format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I;', datname, pg_get_userbyid(datdba)) AS sql \
                 WHERE datacl IS NOT NULL \
@@ -36,19 +36,35 @@ pub(super) fn properties(database: &Database) -> Result<String> {
                 FROM pg_db_role_setting, unnest(setconfig) AS setting, split_part(setting, '=', 1) AS key WHERE setdatabase = oid \
         ) AS statements WHERE datname = '{}' ORDER BY place",
         database.name
+    ))?;
+    Ok(creation(&[&database.name])? + &properties)
+}
+
+/// The statement that creates an empty database like the first of these that is there.
+fn creation(names: &[&str]) -> Result<String> {
+    psql::query(&format!(
+        "SELECT format('CREATE DATABASE :\"new\" TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L TABLESPACE %I', \
+            pg_encoding_to_char(encoding), datcollate, datctype, spcname) \
+            || CASE datlocprovider WHEN 'i' THEN ' LOCALE_PROVIDER icu ICU_LOCALE ' || quote_literal(locale) \
+                || coalesce(' ICU_RULES ' || quote_literal(d->>'daticurules'), '') \
+                WHEN 'b' THEN ' LOCALE_PROVIDER builtin BUILTIN_LOCALE ' || quote_literal(locale) ELSE ' LOCALE_PROVIDER libc' END || ';' \
+        FROM pg_database, to_jsonb(pg_database) AS d, coalesce(d->>'datlocale', d->>'daticulocale') AS locale, pg_tablespace t, \
+            unnest('{{{}}}'::text[]) WITH ORDINALITY AS names (name, place) \
+        WHERE t.oid = dattablespace AND datname = name ORDER BY place LIMIT 1",
+        names.join(",")
     ))
 }
 
 /// Replaces a database by what is in a dump, with its owner, privileges and settings, and keeps the current one under another name. Until
 /// the new one is complete, the current one stays. If there is one of the other name already, that is the one to keep: a repeated
-/// restore replaces what is under the database's own name.
+/// restore replaces what is under the database's own name. False if there was none: its owner had dropped it.
 pub(super) fn replace(
     database: &Database,
     role: &str,
     kept_as: &str,
     dump: &Path,
     line: &mut dyn FnMut(&str),
-) -> Result<()> {
+) -> Result<bool> {
     let name = &database.name;
     files::open(dump).with_context(|| dump.display().to_string())?;
     // Programs reconnect at once; they must not until the restore is done.
@@ -80,24 +96,29 @@ fn fill_and_swap(
     kept_as: &str,
     dump: &Path,
     line: &mut dyn FnMut(&str),
-) -> Result<()> {
+) -> Result<bool> {
     let Database { name, owner, .. } = database;
     let open = || files::open(dump).with_context(|| dump.display().to_string());
     let new = format!("{kept_as}_new");
-    let is_kept = psql::query(&format!("SELECT EXISTS (SELECT FROM pg_database WHERE datname = '{kept_as}')"))?;
-    let create = psql::query(&create(name, kept_as, &new))?;
+    let [is_there, is_kept] = [is_there(name)?, is_there(kept_as)?];
     let end_sessions = format!(
         "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
          WHERE datname IN ('{name}', '{new}') OR usename = '{owner}'"
     );
     let [take, drop_rest] = drop_database(&new);
-    // Earlier versions wrote none.
-    let properties = files::text(dump.with_extension("sql")).unwrap_or_default();
+    let saved = files::text(dump.with_extension("sql")).unwrap_or_default();
+    let (create, properties) = match saved.split_once('\n') {
+        Some((create, properties)) if create.starts_with("CREATE DATABASE") => (create.to_owned(), properties),
+        // Earlier versions wrote none.
+        _ => (creation(&[name, kept_as])?, &*saved),
+    };
     // Who could not connect to the old one does not read what is being restored. Privileges that nobody has changed stay as they are:
     // PostgreSQL does not forget that they were.
     let is_open = !properties.contains("REVOKE ALL ON DATABASE");
-    let close_to_others = if is_open { String::new() } else { format!("REVOKE ALL ON DATABASE \"{new}\" FROM PUBLIC") };
-    psql::write("postgres", &[&take, &drop_rest, &create, &close_to_others], line)?;
+    let close_to_others =
+        if is_open { String::new() } else { format!("REVOKE ALL ON DATABASE \"{new}\" FROM PUBLIC;") };
+    psql::write("postgres", &[&take, &drop_rest], line)?;
+    psql::feed(&format!("\\set new {new}\n{create}\n{close_to_others}\n"))?;
     let role = OwnerRole::create(database, role)?;
     let (list, extensions) = split(&role.contents(open()?)?, &database.extensions);
     for extension in extensions {
@@ -114,28 +135,20 @@ fn fill_and_swap(
     let rename = |from: &str, to: &str| format!("ALTER DATABASE \"{from}\" RENAME TO \"{to}\"");
     let close = allow(&new, false);
     // One transaction, or the old one is gone already.
-    let ([take, old], swap) = if is_kept.trim() == "t" {
-        (drop_database(name), rename(&new, name))
-    } else {
-        (Default::default(), format!("{}; {}", rename(name, kept_as), rename(&new, name)))
+    let ([take, old], swap) = match (is_there, is_kept) {
+        (true, false) => (Default::default(), format!("{}; {}", rename(name, kept_as), rename(&new, name))),
+        _ => (drop_database(name), rename(&new, name)),
     };
     psql::write("postgres", &[&close, &end_sessions, &take, &old, &swap], line)?;
     // What the owner has set may not be possible any more: that ends no rollback.
-    psql::attempt(&properties, line)?;
-    psql::write("postgres", &[&allow(name, true), &allow(kept_as, true)], line)
+    psql::attempt(properties, line)?;
+    let is_kept = is_there || is_kept;
+    psql::write("postgres", &[&allow(name, true), &if is_kept { allow(kept_as, true) } else { String::new() }], line)?;
+    Ok(is_kept)
 }
 
-/// The statement that creates an empty database like one of two.
-fn create(name: &str, kept_as: &str, new: &str) -> String {
-    format!(
-        "SELECT format('CREATE DATABASE %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L TABLESPACE %I', '{new}', \
-            pg_encoding_to_char(encoding), datcollate, datctype, spcname) \
-            || CASE datlocprovider WHEN 'i' THEN ' LOCALE_PROVIDER icu ICU_LOCALE ' || quote_literal(locale) \
-                || coalesce(' ICU_RULES ' || quote_literal(d->>'daticurules'), '') \
-                WHEN 'b' THEN ' LOCALE_PROVIDER builtin BUILTIN_LOCALE ' || quote_literal(locale) ELSE ' LOCALE_PROVIDER libc' END \
-        FROM pg_database, to_jsonb(pg_database) AS d, coalesce(d->>'datlocale', d->>'daticulocale') AS locale, pg_tablespace t \
-        WHERE t.oid = dattablespace AND datname IN ('{name}', '{kept_as}') ORDER BY datname = '{name}' DESC LIMIT 1"
-    )
+fn is_there(name: &str) -> Result<bool> {
+    Ok(!psql::query(&format!("SELECT 1 FROM pg_database WHERE datname = '{name}'"))?.is_empty())
 }
 
 /// Splits the contents of a dump: what its owner restores, and the declared extensions, which the superuser creates.

@@ -113,12 +113,12 @@ pub enum Event {
         /// The number of removed paths, which the upgrade had added.
         removed: u64,
     },
-    /// The rollback has restored the database. Its latest state is kept under the other name.
+    /// The rollback has restored the database.
     DatabaseRestored {
         /// Its name.
         database: String,
-        /// The name of the one that it replaces.
-        kept_as: String,
+        /// The name under which its latest state is kept; none if its owner had dropped it.
+        kept_as: Option<String>,
     },
     /// A hook is about to run.
     HookBegan(Phase, String),

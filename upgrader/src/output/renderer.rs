@@ -136,7 +136,7 @@ mod tests {
             Event::RollbackPreview(preview),
             Event::RollingBack { product: text(), to: text() },
             Event::Restored { changed: 1, removed: 1 },
-            Event::DatabaseRestored { database: text(), kept_as: text() },
+            Event::DatabaseRestored { database: text(), kept_as: Some(text()) },
             Event::HookBegan(phase, text()),
             Event::HookSkipped(phase, text(), text()),
             Event::HookEnded { phase, hook: text(), ended, milliseconds: 1 },

@@ -44,7 +44,8 @@ pub(crate) fn of(event: &Event) -> Option<String> {
         Event::RollingBack { product, to } => format!("rolling back to {product} {to}"),
         Event::Restored { changed, removed } => format!("{changed} paths restored, {removed} removed"),
         Event::DatabaseRestored { database, kept_as } => {
-            format!("database {database} restored; its latest state is kept as {kept_as}")
+            let kept = kept_as.as_ref().map(|name| format!("; its latest state is kept as {name}"));
+            format!("database {database} restored{}", kept.unwrap_or_default())
         }
         Event::HookBegan(phase, hook) => format!("{phase} hook {hook} began"),
         Event::HookSkipped(phase, hook, reason) => format!("{phase} hook {hook} skipped: {reason}"),

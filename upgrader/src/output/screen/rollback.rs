@@ -27,7 +27,8 @@ pub(super) fn show(out: &mut dyn Write, event: &Event) -> io::Result<()> {
             writeln!(out, "  {changed} paths restored, {removed} paths of the upgrade removed")
         }
         Event::DatabaseRestored { database, kept_as } => {
-            writeln!(out, "  database {database} restored; its state before that is kept as {kept_as}")
+            let kept = kept_as.as_ref().map(|name| format!("; its state before that is kept as {name}"));
+            writeln!(out, "  database {database} restored{}", kept.unwrap_or_default())
         }
         _ => Ok(()),
     }

@@ -214,7 +214,7 @@ fn a_rollback_is_shown_from_the_question_to_the_end() {
             Event::RollingBack { product: "XiVO".to_owned(), to: "1.2.1".to_owned() },
             Event::Detached { unit: Some("run.service".to_owned()), command: "xivo-upgrade".to_owned() },
             Event::Restored { changed: 312, removed: 4 },
-            Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: "asterisk_20261122T154853Z".to_owned() },
+            Event::DatabaseRestored { database: "asterisk".to_owned(), kept_as: Some("asterisk_20261122T154853Z".to_owned()) },
             Event::Began(Step::RestartOld),
             Event::ServiceUp { service: "postgresql".to_owned(), outage: 7 },
             interrupted(true, true),
