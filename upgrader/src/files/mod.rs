@@ -1,6 +1,7 @@
 //! Files in directories that another user than root may change: opens, makes, moves and removes them by a name in an open directory.
 //! Follows no link that another user could have made, and opens nothing that blocks.
 
+use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -8,7 +9,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{
     AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, chmodat, linkat, mkdirat,
@@ -35,25 +36,34 @@ const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCT
 pub(crate) struct Place {
     directory: Arc<OwnedFd>,
     name: OsString,
+    /// True if only root can put something else there. Looked at when it is first asked for.
+    is_roots: Arc<OnceLock<bool>>,
 }
 
-/// The places of paths that come in their order: a directory is opened once for all names in it. Not for work that moves directories.
+/// The places of paths that come in their order: a directory is opened once for all names in it. Work that moves directories has to
+/// [forget](Places::forget) them.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
-    last: Option<(PathBuf, Arc<OwnedFd>)>,
+    last: RefCell<Option<(PathBuf, Place)>>,
 }
 
 impl Places {
     /// As [`Place::of`].
-    pub(crate) fn of(&mut self, path: &Path) -> io::Result<Place> {
-        if let (Some((parent, directory)), Some(name)) = (&self.last, path.file_name())
-            && path.parent() == Some(parent)
+    pub(crate) fn of(&self, path: &Path) -> io::Result<Place> {
+        if let (Some((parent, last)), Some(name)) = (&*self.last.borrow(), path.file_name())
+            // By bytes: comparing paths name by name takes longer than looking at a file.
+            && path.parent().map(Path::as_os_str) == Some(parent.as_os_str())
         {
-            return Ok(Place { directory: Arc::clone(directory), name: name.to_owned() });
+            return Ok(last.beside(name));
         }
         let place = Place::of(path)?;
-        self.last = path.parent().map(|parent| (parent.to_owned(), Arc::clone(&place.directory)));
+        self.last.replace(path.parent().map(|parent| (parent.to_owned(), place.beside(&place.name))));
         Ok(place)
+    }
+
+    /// Opens directories again from here on.
+    pub(crate) fn forget(&self) {
+        self.last.take();
     }
 }
 
@@ -67,12 +77,45 @@ impl Place {
             (Some(parent), Some(name)) => (Walk::to(parent)?, name),
             _ => (Walk::to(path)?, OsStr::new(".")),
         };
-        Ok(Self { directory: Arc::new(directory), name: name.to_owned() })
+        Ok(Self::in_directory(directory, name))
+    }
+
+    fn in_directory(directory: OwnedFd, name: &OsStr) -> Self {
+        Self { directory: Arc::new(directory), name: name.to_owned(), is_roots: Arc::default() }
+    }
+
+    /// Another name in the same directory.
+    fn beside(&self, name: &OsStr) -> Self {
+        let (directory, is_roots) = (Arc::clone(&self.directory), Arc::clone(&self.is_roots));
+        Self { directory, name: name.to_owned(), is_roots }
+    }
+
+    /// True if only root can put something else there, so that it is the same when it is looked at twice.
+    pub(crate) fn is_roots(&self) -> bool {
+        let ask = || status_of(&self.directory).is_ok_and(|it| is_roots(it.stx_uid) && it.stx_mode & 0o022 == 0);
+        *self.is_roots.get_or_init(ask)
+    }
+
+    /// A path of what is there, for calls that take paths and follow no link at their end.
+    pub(crate) fn path(&self) -> PathBuf {
+        Path::new(&format!("/proc/self/fd/{}", self.directory.as_raw_fd())).join(&self.name)
+    }
+
+    /// Where a link leads.
+    pub(crate) fn target(&self) -> io::Result<PathBuf> {
+        let target = readlinkat(&self.directory, &self.name, Vec::new())?;
+        Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
     }
 
     /// Opens what is there to look at it, not through a link.
     pub(crate) fn look(&self) -> io::Result<Object> {
         Ok(Object(openat(&self.directory, &self.name, PATH, Mode::empty())?))
+    }
+
+    /// The status of what is there, with the number of its mount.
+    pub(crate) fn status(&self) -> io::Result<Statx> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        Ok(statx(&self.directory, &self.name, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?)
     }
 
     /// Opens a file for reading; anything else is an error.
@@ -103,7 +146,7 @@ impl Place {
         if !is_roots(status.stx_uid) || !is_private {
             return Err(Errno::LOOP.into());
         }
-        Ok(Self { directory: Arc::new(directory), name: name.to_owned() })
+        Ok(Self::in_directory(directory, name))
     }
 
     /// Makes a symbolic link.
@@ -432,9 +475,8 @@ pub(crate) fn link(path: &Path) -> io::Result<Link> {
 /// Removes a directory with all in it. One that is not there is removed already.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let place = Place::of(path)?;
-    let directory = PathBuf::from(format!("/proc/self/fd/{}", place.directory.as_raw_fd()));
     #[expect(clippy::disallowed_methods, reason = "it follows no link below a directory that is open")]
-    match std::fs::remove_dir_all(directory.join(&place.name)) {
+    match std::fs::remove_dir_all(place.path()) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

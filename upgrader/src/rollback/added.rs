@@ -7,9 +7,10 @@ use anyhow::Result;
 use rustix::fs::FileType;
 
 use super::content::content;
-use super::metadata::{below, read_metadata};
+use super::metadata::{below, is_mounted, read_status_in};
 use super::scope::{DPKG, Exclusions, INFO, Lists, PathResolver, entries, first_levels, walk, walked_for_added};
 use super::{Store, stores};
+use crate::files::Places;
 use crate::system::dpkg;
 
 /// The paths that were added since the rollback data was saved.
@@ -33,17 +34,20 @@ impl Store {
         let mut known = self.saved_lists()?.paths(&mut resolver, |package| !self.changes(package))?;
         known.extend(now.paths(&mut resolver, |package| package == own)?);
 
+        let is_new = |path: &Path| !self.manifest.lines.contains_key(path) && !known.contains(path);
+        let places = Places::default();
+
         let mut added = Added { paths: BTreeSet::new(), data: BTreeSet::new() };
         // What is in there is the admin's; packages make directories for it.
         walk(root, Path::new("/usr/local"), &|_, kind| kind.is_dir(), &mut |path, _| {
-            if !self.manifest.lines.contains_key(path) && !known.contains(path) {
+            if is_new(path) {
                 added.paths.insert(path.to_owned());
             }
         })?;
         // Sockets come and go with the programs that listen on them.
         let is_kept = |path: &Path, kind: FileType| !kind.is_socket() && !forbidden.has(path);
         let mut find = |path: &Path| {
-            if !self.manifest.lines.contains_key(path) && !known.contains(path) {
+            if is_new(path) {
                 let is_data = declared.iter().any(|top| path.starts_with(top));
                 if is_data { &mut added.data } else { &mut added.paths }.insert(path.to_owned());
             }
@@ -52,8 +56,8 @@ impl Store {
             walk(root, top, &is_kept, &mut |path, _| find(path))?;
         }
         for (path, kind) in first_levels().map(|top| entries(root, top)).collect::<Result<Vec<_>>>()?.concat() {
-            let is_mount = read_metadata(&below(root, &path))?.is_some_and(|seen| seen.is_mount);
-            if is_kept(&path, kind) && !is_mount && !self.manifest.lines.contains_key(&path) && !known.contains(&path) {
+            let is_mount = read_status_in(&places, &below(root, &path))?.is_some_and(|now| is_mounted(&now));
+            if is_kept(&path, kind) && !is_mount && is_new(&path) {
                 walk(root, &path, &is_kept, &mut |path, _| find(path))?;
             }
         }
@@ -61,8 +65,11 @@ impl Store {
             walk(root, top, &is_kept, &mut |path, _| find(path))?;
         }
         for path in now.paths(&mut resolver, |package| self.changes(package))? {
-            let is_there = read_metadata(&below(root, &path))?.is_some_and(|seen| !seen.is_mount);
-            if is_there && !forbidden.has(&path) {
+            if !is_new(&path) || forbidden.has(&path) {
+                continue;
+            }
+            let now = read_status_in(&places, &below(root, &path))?;
+            if now.is_some_and(|now| !is_mounted(&now)) {
                 find(&path);
             }
         }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::fs::{FileType, Statx};
 
 use super::content::{are_same, has_sum};
 use super::manifest::{Header, Line, Manifest, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, is_of_absent, read_metadata, read_metadata_in};
+use super::metadata::{Kind, Metadata, PathEntry, RawPath, below, is_of_absent, read_metadata_in, read_status_in};
 use super::scope::INFO;
 use super::{Aspect, Damage, PathChange, PathDifference, Scope, Store};
 use crate::files::{self, Places};
@@ -39,16 +40,16 @@ impl Store {
 
     fn damage(&self, path: &Path, entry: &PathEntry, stored: &Stored) -> Result<Option<Damage>> {
         let object = self.object(stored);
-        let Some(Metadata { entry: there, .. }) = read_metadata(&object)? else {
+        let Some(there) = read_status_in(&self.objects, &object)? else {
             return Ok(Some(Damage::Missing(path.to_owned())));
         };
-        let is_as_it_was = size(&there) == size(entry) && there.mtime == entry.mtime;
+        let is_as_it_was = entry.is_unchanged(&there);
         Ok(match &stored.how {
-            _ if !there.kind.is_file() => Some(Damage::Corrupt(path.to_owned())),
+            _ if !FileType::from_raw_mode(there.stx_mode.into()).is_file() => Some(Damage::Corrupt(path.to_owned())),
             SaveMethod::Link => (!is_as_it_was).then(|| Damage::EditedInPlace(path.to_owned())),
             SaveMethod::Clone => (!is_as_it_was).then(|| Damage::Corrupt(path.to_owned())),
             SaveMethod::Copy { sha256 } => {
-                let is_whole = size(&there) == size(entry) && has_sum(&object, None, sha256)?;
+                let is_whole = size(entry) == Some(there.stx_size) && has_sum(&object, None, sha256)?;
                 (!is_whole).then(|| Damage::Corrupt(path.to_owned()))
             }
         })
@@ -58,19 +59,17 @@ impl Store {
     pub fn edited_in_place(&self) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
         for (path, line) in &self.manifest.lines {
-            if self.is_edited_in_place(path, line)? {
+            if is_edited_in_place(line, self.linked(line)?.as_ref()) {
                 paths.push(path.clone());
             }
         }
         Ok(paths)
     }
 
-    /// True if a program wrote into the inode to which the rollback data has a link.
-    pub(super) fn is_edited_in_place(&self, path: &Path, line: &Line) -> Result<bool> {
-        let Some(stored) = line.stored.as_ref().filter(|stored| stored.how == SaveMethod::Link) else {
-            return Ok(false);
-        };
-        Ok(matches!(self.damage(path, &line.entry, stored)?, Some(Damage::EditedInPlace(_))))
+    /// The status of a content that was saved as a link; none of others.
+    pub(super) fn linked(&self, line: &Line) -> Result<Option<Statx>> {
+        let stored = line.stored.as_ref().filter(|stored| stored.how == SaveMethod::Link);
+        stored.map_or(Ok(None), |stored| read_status_in(&self.objects, &self.object(stored)))
     }
 
     /// The differences between the machine and the rollback data.
@@ -93,9 +92,9 @@ impl Store {
         };
         let has = match &stored.how {
             SaveMethod::Link => {
-                let kept = read_metadata(&object)?.with_context(|| format!("{}: it is gone", object.display()))?;
-                let is_edited = kept.entry.mtime != line.entry.mtime || size(&kept.entry) != size(&line.entry);
-                if is_edited {
+                let kept = read_status_in(&self.objects, &object)?;
+                let kept = kept.with_context(|| format!("{}: it is gone", object.display()))?;
+                if !line.entry.is_unchanged(&kept) {
                     Ok(false)
                 } else if is_same_inode(&kept, now) {
                     Ok(true)
@@ -214,8 +213,13 @@ pub(super) fn aspects(was: &PathEntry, now: &PathEntry) -> Vec<Aspect> {
     aspects
 }
 
-pub(super) fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
-    one.inode == other.inode && one.mount == other.mount
+pub(super) fn is_same_inode(one: &Statx, other: &Metadata) -> bool {
+    one.stx_ino == other.inode && one.stx_mnt_id == other.mount
+}
+
+/// True if a program wrote into the inode to which the rollback data has a link.
+pub(super) fn is_edited_in_place(line: &Line, linked: Option<&Statx>) -> bool {
+    linked.is_some_and(|it| FileType::from_raw_mode(it.stx_mode.into()).is_file() && !line.entry.is_unchanged(it))
 }
 
 fn size(entry: &PathEntry) -> Option<u64> {
@@ -241,7 +245,7 @@ impl<'a> MetadataReader<'a> {
         if self.no_directory.as_ref().is_some_and(|above| path.starts_with(above)) {
             return Ok(None);
         }
-        let seen = read_metadata_in(&mut self.places, &below(self.root, path))?;
+        let seen = read_metadata_in(&self.places, &below(self.root, path))?;
         if seen.as_ref().is_none_or(|seen| seen.entry.kind != Kind::Directory) {
             self.no_directory = Some(path.to_owned());
         }

@@ -9,7 +9,7 @@ use rustix::fs::statvfs;
 use super::Store;
 use super::check::MetadataReader;
 use super::manifest::{Line, SaveMethod};
-use super::metadata::{Kind, Metadata, below, read_metadata};
+use super::metadata::{Kind, Metadata, below, read_metadata, read_status_in};
 use crate::exit::{Exit, Failure};
 use crate::model::size::size;
 use crate::system::filesystems;
@@ -72,7 +72,7 @@ impl Store {
         let copy = line.stored.as_ref().filter(|stored| matches!(stored.how, SaveMethod::Copy { .. }));
         let is_as_it_was = now.is_some_and(|now| now.entry.mtime == line.entry.mtime);
         let Some(stored) = copy.filter(|_| !is_as_it_was) else { return Ok(0) };
-        Ok(read_metadata(&self.object(stored))?.map_or(0, |object| object.disk))
+        Ok(read_status_in(&self.objects, &self.object(stored))?.map_or(0, |object| object.stx_blocks * 512))
     }
 
     /// The nearest directory that exists at or above a path, and the identifier of its mount.

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Statx, StatxAttributes, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
-    chmodat, chownat, getxattr, getxattr_query, listxattr, listxattr_query, removexattr, setxattr, utimensat,
+    chmodat, chownat, getxattr, getxattr_query, lgetxattr, lgetxattr_query, listxattr, listxattr_query, llistxattr,
+    llistxattr_query, removexattr, setxattr, utimensat,
 };
 use rustix::io::Errno;
 use serde::de::{Deserializer, Error as _};
@@ -111,19 +112,23 @@ pub(super) type Identity = (u64, u64, u32, u32, u32);
 
 /// Reads the metadata of a path; `None` if nothing is there. Does not follow a link: there is nothing below one.
 pub(super) fn read_metadata(path: &Path) -> Result<Option<Metadata>> {
-    read_metadata_in(&mut Places::default(), path)
+    read_metadata_in(&Places::default(), path)
 }
 
 /// The same for paths that come in their order.
-pub(super) fn read_metadata_in(places: &mut Places, path: &Path) -> Result<Option<Metadata>> {
-    let object = there(places.of(path).and_then(|place| place.look()));
-    object.and_then(|object| object.as_ref().map(Metadata::of).transpose()).with_context(|| path.display().to_string())
+pub(super) fn read_metadata_in(places: &Places, path: &Path) -> Result<Option<Metadata>> {
+    let seen = places.of(path).and_then(|place| Metadata::at(&place));
+    there(seen).with_context(|| path.display().to_string())
+}
+
+/// The status of what is at a path; `None` if nothing is there.
+pub(super) fn read_status_in(places: &Places, path: &Path) -> Result<Option<Statx>> {
+    there(places.of(path).and_then(|place| place.status())).with_context(|| path.display().to_string())
 }
 
 /// What is at a path, and the kernel's number of its mount; `None` if nothing is there.
 pub(super) fn kind_and_mount(path: &Path) -> Result<Option<(FileType, u64)>> {
-    let status = look(path).and_then(|object| object.as_ref().map(Object::status).transpose());
-    let status = status.with_context(|| path.display().to_string())?;
+    let status = read_status_in(&Places::default(), path)?;
     Ok(status.map(|status| (FileType::from_raw_mode(status.stx_mode.into()), status.stx_mnt_id)))
 }
 
@@ -137,10 +142,10 @@ fn look(path: &Path) -> io::Result<Option<Object>> {
     there(Place::of(path).and_then(|place| place.look()))
 }
 
-fn there(found: io::Result<Object>) -> io::Result<Option<Object>> {
+fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     match found {
         Err(error) if is_absent(&error) => Ok(None),
-        object => object.map(Some),
+        found => found.map(Some),
     }
 }
 
@@ -174,19 +179,35 @@ pub(super) fn is_of_absent(error: &anyhow::Error) -> bool {
 impl Metadata {
     /// The metadata of what was looked at.
     pub(super) fn of(object: &Object) -> io::Result<Self> {
-        let stat = object.status()?;
+        Self::new(&object.status()?, || object.target(), || xattrs(&object.path(), true))
+    }
+
+    /// The metadata of what is at a place.
+    fn at(place: &Place) -> io::Result<Self> {
+        if !place.is_roots() {
+            return Self::of(&place.look()?);
+        }
+        // Opening each file takes as long as all the rest.
+        Self::new(&place.status()?, || place.target(), || xattrs(&place.path(), false))
+    }
+
+    fn new(
+        stat: &Statx,
+        target: impl FnOnce() -> io::Result<PathBuf>,
+        xattrs: impl FnOnce() -> io::Result<Vec<(RawPath, RawPath)>>,
+    ) -> io::Result<Self> {
         let entry = PathEntry {
-            kind: kind(object, &stat)?,
+            kind: kind(stat, target)?,
             mode: u32::from(stat.stx_mode) & 0o7777,
             uid: stat.stx_uid,
             gid: stat.stx_gid,
             mtime: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            xattrs: xattrs(&object.path())?,
+            xattrs: xattrs()?,
         };
         Ok(Self {
             entry,
             mount: stat.stx_mnt_id,
-            is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+            is_mount: is_mounted(stat),
             inode: stat.stx_ino,
             names: stat.stx_nlink,
             disk: stat.stx_blocks * 512,
@@ -205,17 +226,26 @@ impl Metadata {
 
     /// True if this was read of an object.
     pub(super) fn is_of(&self, object: &Object) -> io::Result<bool> {
-        let now = object.status()?;
-        Ok(self.identity() == (now.stx_mnt_id, now.stx_ino, now.stx_uid, now.stx_gid, u32::from(now.stx_mode) & 0o7777))
+        Ok(self.is(&object.status()?))
+    }
+
+    /// True if this was read of what has this status.
+    pub(super) fn is(&self, now: &Statx) -> bool {
+        self.identity() == (now.stx_mnt_id, now.stx_ino, now.stx_uid, now.stx_gid, u32::from(now.stx_mode) & 0o7777)
     }
 }
 
-fn kind(object: &Object, stat: &Statx) -> io::Result<Kind> {
+/// True if something is mounted right there.
+pub(super) fn is_mounted(status: &Statx) -> bool {
+    status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+}
+
+fn kind(stat: &Statx, target: impl FnOnce() -> io::Result<PathBuf>) -> io::Result<Kind> {
     let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
     Ok(match FileType::from_raw_mode(stat.stx_mode.into()) {
         FileType::RegularFile => Kind::File { size: stat.stx_size, inode: stat.stx_ino },
         FileType::Directory => Kind::Directory,
-        FileType::Symlink => Kind::Symlink { target: object.target()?.as_path().into() },
+        FileType::Symlink => Kind::Symlink { target: target()?.as_path().into() },
         FileType::BlockDevice => Kind::Block { major, minor },
         FileType::CharacterDevice => Kind::Character { major, minor },
         FileType::Fifo => Kind::Fifo,
@@ -229,9 +259,10 @@ const MOST_OF_USER: usize = 512;
 /// How often attributes that another user changes meanwhile are read again.
 const ATTEMPTS: u32 = 5;
 
-fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
+/// The attributes of what is at a path, or of what a link there leads to.
+fn xattrs(path: &Path, through_link: bool) -> io::Result<Vec<(RawPath, RawPath)>> {
     for _ in 0..ATTEMPTS {
-        match read_xattrs(path) {
+        match read_xattrs(path, through_link) {
             // Others came meanwhile, or longer ones.
             Err(Errno::RANGE) => {}
             xattrs => return Ok(xattrs?),
@@ -240,19 +271,22 @@ fn xattrs(path: &Path) -> io::Result<Vec<(RawPath, RawPath)>> {
     Err(Errno::LOOP.into())
 }
 
-fn read_xattrs(path: &Path) -> Result<Vec<(RawPath, RawPath)>, Errno> {
-    let mut names = match listxattr_query(path) {
+fn read_xattrs(path: &Path, through_link: bool) -> Result<Vec<(RawPath, RawPath)>, Errno> {
+    let size = if through_link { listxattr_query(path) } else { llistxattr_query(path) };
+    let mut names = match size {
         Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         size => vec![0; size?],
     };
-    let size = listxattr(path, &mut names[..])?;
+    let size = if through_link { listxattr(path, &mut names[..]) } else { llistxattr(path, &mut names[..]) }?;
     names.truncate(size);
     let mut found = Vec::new();
     let mut of_user = 0;
     for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
         let read = || {
-            let mut value = vec![0; getxattr_query(path, name)?];
-            let size = getxattr(path, name, &mut value[..])?;
+            let size = if through_link { getxattr_query(path, name) } else { lgetxattr_query(path, name) };
+            let mut value = vec![0; size?];
+            let content = &mut value[..];
+            let size = if through_link { getxattr(path, name, content) } else { lgetxattr(path, name, content) }?;
             value.truncate(size);
             Ok(value)
         };
@@ -274,11 +308,10 @@ fn read_xattrs(path: &Path) -> Result<Vec<(RawPath, RawPath)>, Errno> {
 }
 
 impl PathEntry {
-    /// Gives mode, owner, extended attributes and, if `time` is true, the time of this entry to what is at a path. What is
+    /// Gives mode, owner, extended attributes and, if `time` is true, the time of this entry to what is at a place. What is
     /// right already is not touched.
-    pub(super) fn put_attributes(&self, path: &Path, time: bool) -> Result<()> {
-        let put = || look(path)?.map_or(Ok(()), |object| self.give_to(&object, time));
-        put().with_context(|| path.display().to_string())
+    pub(super) fn put_attributes(&self, place: &Place, time: bool) -> io::Result<()> {
+        there(place.look())?.map_or(Ok(()), |object| self.give_to(&object, time))
     }
 
     /// The same if that is still what was seen.
@@ -339,6 +372,12 @@ impl PathEntry {
             self.give_time_to(object)?;
         }
         Ok(())
+    }
+
+    /// True if a file with this status has the size and the time of this entry.
+    pub(super) fn is_unchanged(&self, now: &Statx) -> bool {
+        let time = (now.stx_mtime.tv_sec, now.stx_mtime.tv_nsec);
+        matches!(self.kind, Kind::File { size, .. } if size == now.stx_size) && self.mtime == time
     }
 
     /// True if a file that is there now can become that of this entry. A file of another user cannot: he may have it open, and write into it.

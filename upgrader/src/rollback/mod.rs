@@ -35,7 +35,7 @@ use metadata::{is_absent, mount_of};
 pub use restore::Restored;
 pub use save::{Saved, SpaceRequirement, extend, measure, save};
 
-use crate::files::Place;
+use crate::files::{Place, Places};
 use crate::model::package::PackageName;
 use crate::paths::Paths;
 
@@ -170,12 +170,14 @@ impl fmt::Display for Aspect {
 pub struct Store {
     paths: Paths,
     manifest: manifest::Manifest,
+    /// The contents that were saved.
+    objects: Places,
 }
 
 /// Opens the rollback data; `None` if there is none, or if it is incomplete.
 pub fn open(paths: &Paths) -> Result<Option<Store>> {
     let manifest = manifest::Manifest::read(&paths.rollback().join("manifest"))?;
-    Ok(manifest.map(|manifest| Store { paths: paths.clone(), manifest }))
+    Ok(manifest.map(|manifest| Store { paths: paths.clone(), manifest, objects: Places::default() }))
 }
 
 /// Removes the rollback data of all filesystems. If this is interrupted, the data is complete or invalid; calling it again removes

@@ -8,7 +8,7 @@ use anyhow::Result;
 use rustix::fs::{FileType, Mode, makedev};
 use rustix::io::Errno;
 
-use super::metadata::{Kind, Metadata, PathEntry, is_absent, read_metadata};
+use super::metadata::{Kind, Metadata, PathEntry, is_absent, kind_and_mount};
 use crate::files::Place;
 
 /// Makes one change to the machine. Every change of a rollback calls this, so that tests can interrupt it anywhere.
@@ -65,9 +65,8 @@ fn make_at(entry: &PathEntry, place: &Place) -> Result<()> {
 }
 
 /// Puts one thing in the place of another of another type, and that one under the first one's name. False if the filesystem cannot.
-pub(super) fn exchange(new: &Path, old: &Path) -> Result<bool> {
-    let (new, old) = (Place::of(new)?, Place::of(old)?);
-    change(|| match new.exchange_with(&old) {
+pub(super) fn exchange(new: &Place, old: &Place) -> Result<bool> {
+    change(|| match new.exchange_with(old) {
         Err(error) if cannot_exchange(&error) => Ok(false),
         exchanged => Ok(exchanged.map(|()| true)?),
     })
@@ -78,24 +77,17 @@ fn cannot_exchange(error: &io::Error) -> bool {
 }
 
 /// Puts something under a name that may be taken.
-pub(super) fn rename(from: &Path, to: &Path) -> Result<()> {
-    let (from, to) = (Place::of(from)?, Place::of(to)?);
-    change(|| Ok(from.rename_to(&to)?))
-}
-
-/// Gives a file one more name.
-pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
-    Place::of(from)?.link_to(&Place::of(to)?)
+pub(super) fn rename(from: &Place, to: &Place) -> Result<()> {
+    change(|| Ok(from.rename_to(to)?))
 }
 
 /// Removes a file or link, or a directory if it is empty. False if it has to stay: it is not empty, mounted on, or immutable.
 /// What is not there is removed.
 pub(super) fn remove(path: &Path) -> Result<bool> {
-    let Some(seen) = read_metadata(path)? else { return Ok(true) };
-    let is_directory = seen.entry.kind == Kind::Directory;
+    let Some((kind, _)) = kind_and_mount(path)? else { return Ok(true) };
     let remove = || {
         let place = Place::of(path)?;
-        if is_directory { place.remove_directory() } else { place.remove_file() }
+        if kind.is_dir() { place.remove_directory() } else { place.remove_file() }
     };
     change(|| match remove() {
         Err(error) if is_absent(&error) => Ok(true),

@@ -6,19 +6,20 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use rustix::fs::Statx;
 
-use super::check::{MetadataReader, aspects, is_same_inode};
-use super::content::{clone, copy, create, no_link, open};
+use super::check::{MetadataReader, aspects, is_edited_in_place, is_same_inode};
+use super::content::{clone, copy, no_link};
 use super::manifest::{Line, SaveMethod, Stored};
-use super::metadata::{Kind, Metadata, below, read_metadata};
-use super::operations::{change, exchange, is_refused, link, make, private_directory, remove, rename};
+use super::metadata::{Kind, Metadata, below, kind_and_mount, read_metadata, read_status_in};
+use super::operations::{change, exchange, is_refused, make, private_directory, remove, rename};
 use super::order::RestoreOrder;
 use super::save::Percent;
 use super::scope::{COPIED, DPKG, Lists, PathResolver, walk};
 use super::stores::sync_filesystem;
 use super::{Aspect, Damage, Store};
 use crate::exit::Failure;
-use crate::files::{Object, Places};
+use crate::files::{Object, Place, Places};
 
 /// What a rollback has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +50,7 @@ impl Store {
             store: self,
             root: self.paths.root(),
             mark: format!(".{}-tmp", self.paths.package()),
+            places: Places::default(),
             staged: HashMap::new(),
             aside: Vec::new(),
             filesystems: HashMap::new(),
@@ -78,6 +80,8 @@ struct Work<'a> {
     root: &'a Path,
     /// The suffix of temporary files.
     mark: String,
+    /// Where paths are restored, and their temporary files.
+    places: Places,
     /// The temporary file of each content that is written next to its target already.
     staged: HashMap<u64, (PathBuf, Metadata)>,
     /// The exchanged objects, which are removed together with the paths that the upgrade added.
@@ -149,7 +153,7 @@ impl<'a> Work<'a> {
         for (path, line) in directories.filter(|(path, _)| path.starts_with(DPKG) == dpkg) {
             let full = self.at(path);
             if read_metadata(&full)?.is_some_and(|seen| !aspects(&line.entry, &seen.entry).is_empty()) {
-                self.attempt(path, |_| change(|| line.entry.put_attributes(&full, true)))?;
+                self.attempt(path, |_| change(|| Ok(line.entry.put_attributes(&Place::of(&full)?, true)?)))?;
             }
         }
         Ok(())
@@ -165,7 +169,8 @@ impl<'a> Work<'a> {
             let is_covered = |path: &Path| self.store.manifest.lines.contains_key(path);
             if kept.contains(&from) && !is_covered(&from) && !is_covered(&to) && read_metadata(&self.at(&to))?.is_some()
             {
-                rename(&self.at(&to), &self.at(&from)).with_context(|| from.display().to_string())?;
+                let back = || rename(&Place::of(&self.at(&to))?, &Place::of(&self.at(&from))?);
+                back().with_context(|| from.display().to_string())?;
                 self.done.changed += 1;
             }
         }
@@ -183,11 +188,13 @@ impl<'a> Work<'a> {
             if let Some(now) = now.as_ref().filter(|now| now.entry.kind == Kind::Directory) {
                 self.filesystems.entry(now.mount).or_insert_with(|| below(self.root, path));
             }
-            let is_edited = store.is_edited_in_place(path, line)?;
+            let linked = store.linked(line)?;
+            let is_edited = is_edited_in_place(line, linked.as_ref());
             if is_edited {
                 self.done.edited_in_place.push(path.clone());
             }
-            let is_right = now.as_ref().map_or(Ok(false), |now| self.is_right(path, line, now, &counts))?;
+            let is_right =
+                now.as_ref().map_or(Ok(false), |now| self.is_right(path, line, now, linked.as_ref(), &counts))?;
             if let Some(object) = object_of_several(line, &counts) {
                 names.entry(object).or_default().insert(now.as_ref().filter(|_| is_right).map(|now| now.inode));
             }
@@ -231,7 +238,14 @@ impl<'a> Work<'a> {
     }
 
     /// True if the path needs no replacement.
-    fn is_right(&self, path: &Path, line: &Line, now: &Metadata, counts: &HashMap<u64, u32>) -> Result<bool> {
+    fn is_right(
+        &self,
+        path: &Path,
+        line: &Line,
+        now: &Metadata,
+        linked: Option<&Statx>,
+        counts: &HashMap<u64, u32>,
+    ) -> Result<bool> {
         let Kind::File { size, inode } = line.entry.kind else {
             // A pipe of another user may be open, like a file.
             let is_safe =
@@ -242,7 +256,7 @@ impl<'a> Work<'a> {
             return Ok(false);
         };
         if stored.how == SaveMethod::Link {
-            return Ok(read_metadata(&self.store.object(stored))?.is_some_and(|kept| is_same_inode(&kept, now)));
+            return Ok(linked.is_some_and(|kept| is_same_inode(kept, now)));
         }
         if !line.entry.may_own(&now.entry) {
             return Ok(false);
@@ -260,7 +274,9 @@ impl<'a> Work<'a> {
             };
             let temporary = self.temporary(job.index, job.path);
             // The directory may be a link now, which `make_directories` converts later.
-            if read_metadata(&temporary)?.is_some() || !is_directory(temporary.parent().unwrap_or(&temporary))? {
+            if read_status_in(&self.places, &temporary)?.is_some()
+                || !is_directory(temporary.parent().unwrap_or(&temporary))?
+            {
                 continue;
             }
             self.attempt(job.path, |work| work.write(stored, job.line, &temporary))?;
@@ -270,8 +286,9 @@ impl<'a> Work<'a> {
 
     /// Writes a content to a temporary file; or makes it another name of one that has been written already.
     fn write(&mut self, stored: &Stored, line: &Line, temporary: &Path) -> Result<()> {
+        let place = self.places.of(temporary)?;
         if let Some((there, written)) = self.staged.get(&stored.object)
-            && change(|| Ok(link(there, temporary).is_ok()))?
+            && change(|| Ok(Place::of(there).and_then(|there| there.link_to(&place)).is_ok()))?
         {
             if written.is_at(temporary)? {
                 return Ok(());
@@ -279,9 +296,9 @@ impl<'a> Work<'a> {
             // Another user has put something else there.
             remove(temporary)?;
         }
-        let object = open(&self.store.object(stored))?;
+        let object = self.store.objects.of(&self.store.object(stored))?.open()?;
         let file = change(|| {
-            let file = create(temporary)?;
+            let file = place.create()?;
             match stored.how {
                 SaveMethod::Clone => clone(&object, &file)?,
                 SaveMethod::Link | SaveMethod::Copy { .. } => drop(copy(&object, &file)?),
@@ -301,10 +318,10 @@ impl<'a> Work<'a> {
         if stored.how != SaveMethod::Link {
             return Ok(());
         }
-        let object = self.store.object(stored);
+        let object = self.store.objects.of(&self.store.object(stored))?;
         // dpkg has taken the setuid bits away. The time is the content's, and that is the inode's.
-        change(|| job.line.entry.put_attributes(&object, false))?;
-        match change(|| Ok(link(&object, &temporary)))? {
+        change(|| Ok(job.line.entry.put_attributes(&object, false)?))?;
+        match change(|| Ok(object.link_to(&self.places.of(&temporary)?)))? {
             Err(error) if no_link(&error) => self.write(stored, job.line, &temporary),
             linked => Ok(linked?),
         }
@@ -313,17 +330,19 @@ impl<'a> Work<'a> {
     /// Renames the prepared object onto its target.
     fn commit(&mut self, job: &Job<'_>) -> Result<()> {
         let (temporary, full) = (self.temporary(job.index, job.path), self.at(job.path));
-        if read_metadata(&temporary)?.is_none() {
+        if read_status_in(&self.places, &temporary)?.is_none() {
             // It could not be prepared, and that has been said.
             return Ok(());
         }
+        let (new, old) = (self.places.of(&temporary)?, self.places.of(&full)?);
         if !job.over_directory {
-            rename(&temporary, &full)?;
-        } else if exchange(&temporary, &full)? {
+            rename(&new, &old)?;
+        } else if exchange(&new, &old)? {
             self.aside.push(temporary);
+            self.places.forget();
         } else {
             remove_tree(&full)?;
-            rename(&temporary, &full)?;
+            rename(&new, &old)?;
         }
         self.done.changed += 1;
         Ok(())
@@ -347,6 +366,7 @@ impl<'a> Work<'a> {
                 })?;
             }
         }
+        self.places.forget();
         Ok(())
     }
 
@@ -354,11 +374,12 @@ impl<'a> Work<'a> {
     fn convert(&mut self, index: usize, path: &Path, line: &Line) -> Result<()> {
         let (temporary, full) = (self.temporary(index, path), self.at(path));
         make(&line.entry, &temporary)?;
-        if exchange(&temporary, &full)? {
+        let (new, old) = (Place::of(&temporary)?, Place::of(&full)?);
+        if exchange(&new, &old)? {
             remove(&temporary)?;
         } else {
             remove(&full)?;
-            rename(&temporary, &full)?;
+            rename(&new, &old)?;
         }
         self.done.changed += 1;
         Ok(())
@@ -401,7 +422,7 @@ impl<'a> Work<'a> {
 
     /// Removes the temporary files of an interrupted rollback.
     fn clear(&self) -> Result<()> {
-        let mut places = Places::default();
+        let places = Places::default();
         for (index, (path, line)) in self.store.manifest.lines.iter().enumerate() {
             let temporary = self.temporary(index, path);
             if !line.entry.kind.is_file() && line.entry.kind != Kind::Directory {
@@ -454,7 +475,7 @@ fn remove_tree(top: &Path) -> Result<()> {
 
 /// True for a directory; a link to one is none.
 fn is_directory(path: &Path) -> Result<bool> {
-    Ok(read_metadata(path)?.is_some_and(|seen| seen.entry.kind == Kind::Directory))
+    Ok(kind_and_mount(path)?.is_some_and(|(kind, _)| kind.is_dir()))
 }
 
 /// The number of names of each content, without links.

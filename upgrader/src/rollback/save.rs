@@ -60,10 +60,10 @@ pub fn measure(paths: &Paths, scope: &Scope) -> Result<Vec<SpaceRequirement>> {
         paths.state().ancestors().find_map(|path| read_metadata(path).ok().flatten()).map(|seen| seen.mount);
     let mut inodes = HashSet::new();
     let mut copied_whole: HashMap<u64, bool> = HashMap::new();
-    let mut places = Places::default();
+    let places = Places::default();
     for (path, treatment) in covered(paths, scope)? {
         let full = below(paths.root(), &path);
-        let Some(seen) = read_metadata_in(&mut places, &full)? else { continue };
+        let Some(seen) = read_metadata_in(&places, &full)? else { continue };
         own.bytes += LINE;
         let Kind::File { size, .. } = seen.entry.kind else { continue };
         if !inodes.insert((seen.mount, seen.inode)) {
@@ -141,9 +141,9 @@ fn keep(
     let mut all = Vec::with_capacity(covered.len());
     // What is edited in place under one of its names has to be copied under all.
     let mut of_inode: HashMap<(u64, u64), Coverage> = HashMap::new();
-    let mut sources = Places::default();
+    let sources = Places::default();
     for (path, treatment) in covered {
-        let Some(seen) = read_metadata_in(&mut sources, &below(paths.root(), &path))? else { continue };
+        let Some(seen) = read_metadata_in(&sources, &below(paths.root(), &path))? else { continue };
         let is_directory = seen.entry.kind == Kind::Directory;
         // A file on which another is mounted cannot be replaced; a socket is made by the program that listens.
         if seen.entry.kind == Kind::Socket || (seen.is_mount && !is_directory) {

@@ -163,7 +163,9 @@ impl<'a> Stores<'a> {
                     let to = object(&self.directories[place], number);
                     let object = self.objects.of(&to)?;
                     match from.link_to(&object) {
-                        Ok(()) if seen.is_of(&object.look()?)? => return done(SaveMethod::Link, place, size),
+                        Ok(()) if from.is_roots() || seen.is(&object.status()?) => {
+                            return done(SaveMethod::Link, place, size);
+                        }
                         Ok(()) => {
                             object.remove_file()?;
                             return Ok(None);
